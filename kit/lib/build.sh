@@ -1,0 +1,86 @@
+# Builds what the cluster is made of, each program once per content of what goes into it.
+
+# A program's place names everything it was built from, so a changed version or source is a new file.
+program_key() { printf '%s' "$*" | sha256sum | cut -c1-16; }
+
+go_version() { go env GOVERSION; }
+
+# publish FILE NAME...: makes a built file known under its names, atomically, so an interrupted build leaves nothing behind.
+publish() {
+  local file="$1" name
+  shift
+  for name in "$@"; do
+    ln -sfn "$file" "$KIT_BIN/.$name.new"
+    mv -Tf "$KIT_BIN/.$name.new" "$KIT_BIN/$name"
+  done
+}
+
+build_with() { # FILE what command...: runs the command with OUT set, unless FILE is there already
+  local file="$1" what="$2" started
+  shift 2
+  [ -x "$file" ] && return 0
+  started=$(date +%s)
+  say "building $what"
+  mkdir -p "$(dirname "$file")"
+  if ! OUT="$file.partial" "$@" >"$file.log" 2>&1; then
+    tail -n 30 "$file.log" >&2
+    die "building $what failed (all of its output: $file.log)"
+  fi
+  rm -f "$file.log"
+  mv -f "$file.partial" "$file"
+  say "built $what in $(($(date +%s) - started)) s"
+}
+
+KUBERNETES_NAMES="etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl"
+
+compile_kubernetes() {
+  local version minor flags
+  version=$(sed -n 's/^\tk8s.io\/kubernetes \(v[0-9.]*\)$/\1/p' "$KIT_DIR/programs/kubernetes/go.mod")
+  minor=$(printf '%s' "$version" | cut -d. -f2)
+  flags="-s -w"
+  for package in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
+    flags="$flags -X $package.gitVersion=$version -X $package.gitMajor=1 -X $package.gitMinor=$minor"
+    flags="$flags -X $package.gitCommit=kit -X $package.gitTreeState=clean -X $package.buildDate=1970-01-01T00:00:00Z"
+  done
+  (cd "$KIT_DIR/programs/kubernetes" && CGO_ENABLED=0 go build -trimpath -ldflags "$flags" -o "$OUT" .)
+}
+
+compile_local() { (cd "$KIT_DIR/programs/$1" && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o "$OUT" .); }
+
+compile_package() { # PACKAGE VERSION
+  local bin
+  bin=$(mktemp -d "$KIT_CACHE/install.XXXXXX")
+  GOBIN="$bin" CGO_ENABLED=0 go install -trimpath -ldflags "-s -w" "$1@$2" && mv -f "$bin"/* "$OUT"
+  local result=$?
+  rm -rf "$bin"
+  return $result
+}
+
+build_programs() { # [NAME...]: those of `versions` and programs/ that are named; all without a name
+  local wanted=" $* " name package version file
+  command -v go >/dev/null || die "Go is needed to build the cluster's programs: https://go.dev/dl"
+  mkdir -p "$KIT_BIN"
+  exec 8>"$KIT_CACHE/build.lock"
+  flock 8 # two kits started together build once
+  if [ "$#" = 0 ] || [[ "$wanted" == *" kubernetes "* ]]; then
+    file="$KIT_CACHE/programs/kubernetes-$(program_key "$(cat "$KIT_DIR"/programs/kubernetes/{go.mod,go.sum,main.go})" "$(declare -f compile_kubernetes)" "$(go_version)")"
+    build_with "$file" "Kubernetes and etcd (the largest: 4 to 8 minutes on 2 cores)" compile_kubernetes
+    # shellcheck disable=SC2086 # one word each
+    publish "$file" $KUBERNETES_NAMES
+  fi
+  for name in pause certs; do
+    [ "$#" = 0 ] || [[ "$wanted" == *" $name "* ]] || continue
+    file="$KIT_CACHE/programs/$name-$(program_key "$(cat "$KIT_DIR/programs/$name"/*)" "$(go_version)")"
+    build_with "$file" "$name" compile_local "$name"
+    publish "$file" "$name"
+  done
+  while read -r name package version; do
+    case "$name" in '' | '#'*) continue ;; esac
+    [ "$#" = 0 ] || [[ "$wanted" == *" $name "* ]] || continue
+    file="$KIT_CACHE/programs/$name-$(program_key "$package" "$version" "$(go_version)")"
+    build_with "$file" "$name $version" compile_package "$package" "$version"
+    publish "$file" "$name"
+  done <"$KIT_DIR/versions"
+  flock -u 8
+  exec 8>&-
+}

@@ -1,0 +1,89 @@
+# etcd, the API server, the controller manager, the scheduler, the registry and DNS.
+
+K8S() { "$KIT_BIN/kubectl" --kubeconfig "$STATE/pki/admin.kubeconfig" "$@"; }
+
+control_plane_certificates() {
+  [ -e "$STATE/pki/complete" ] && return 0
+  "$KIT_BIN/certs" "$STATE/pki" "https://$ADDRESS:$PORT_API" "$NODE" \
+    127.0.0.1 localhost "$ADDRESS" 10.96.0.1 kubernetes kubernetes.default kubernetes.default.svc kubernetes.default.svc.cluster.local
+  touch "$STATE/pki/complete"
+}
+
+start_etcd() {
+  # No fsync: the data of a local cluster may go with the machine's power.
+  start_process etcd "$KIT_BIN/etcd" --data-dir "$STATE/etcd" --unsafe-no-fsync --quota-backend-bytes 8589934592 \
+    --listen-client-urls "http://127.0.0.1:$PORT_ETCD" --advertise-client-urls "http://127.0.0.1:$PORT_ETCD" \
+    --listen-peer-urls "http://127.0.0.1:$PORT_ETCD_PEER" --initial-advertise-peer-urls "http://127.0.0.1:$PORT_ETCD_PEER" \
+    --initial-cluster "default=http://127.0.0.1:$PORT_ETCD_PEER" --log-level warn
+}
+
+start_apiserver() {
+  local flags=(
+    --etcd-servers "http://127.0.0.1:$PORT_ETCD" --bind-address "$ADDRESS" --secure-port "$PORT_API"
+    --tls-cert-file "$STATE/pki/apiserver.crt" --tls-private-key-file "$STATE/pki/apiserver.key"
+    --client-ca-file "$STATE/pki/ca.crt" --service-cluster-ip-range 10.96.0.0/16
+    --service-account-issuer https://kubernetes.default.svc.cluster.local
+    --service-account-key-file "$STATE/pki/service-account.pub" --service-account-signing-key-file "$STATE/pki/service-account.key"
+    --authorization-mode Node,RBAC --enable-admission-plugins NodeRestriction
+    --kubelet-client-certificate "$STATE/pki/apiserver-kubelet-client.crt"
+    --kubelet-client-key "$STATE/pki/apiserver-kubelet-client.key" --kubelet-preferred-address-types InternalIP
+  )
+  if [ -n "$NETNS" ]; then
+    flags+=(--advertise-address "$ADDRESS")
+  else
+    flags+=(--endpoint-reconciler-type none) # no endpoint may be a loopback address
+  fi
+  # shellcheck disable=SC2086 # extra flags are words
+  start_process kube-apiserver "$KIT_BIN/kube-apiserver" "${flags[@]}" ${KIT_APISERVER_FLAGS:-}
+}
+
+start_controllers() {
+  local grace
+  grace="$(monitor_grace)"
+  start_process kube-controller-manager "$KIT_BIN/kube-controller-manager" \
+    --kubeconfig "$STATE/pki/kube-controller-manager.kubeconfig" --use-service-account-credentials \
+    --root-ca-file "$STATE/pki/ca.crt" --service-account-private-key-file "$STATE/pki/service-account.key" \
+    --cluster-signing-cert-file "" --leader-elect=false --bind-address 127.0.0.1 --secure-port "$PORT_KCM" \
+    --node-monitor-grace-period "${grace}s" --kube-api-qps 1000 --kube-api-burst 2000
+  cat >"$STATE/scheduler.yaml" <<YAML
+apiVersion: kubescheduler.config.k8s.io/v1
+kind: KubeSchedulerConfiguration
+clientConnection: {kubeconfig: "$STATE/pki/kube-scheduler.kubeconfig", qps: 2000, burst: 4000}
+leaderElection: {leaderElect: false}
+YAML
+  start_process kube-scheduler "$KIT_BIN/kube-scheduler" --config "$STATE/scheduler.yaml" \
+    --bind-address 127.0.0.1 --secure-port "$PORT_SCHEDULER"
+}
+
+# Many simulated nodes renew many leases: the more there are, the less often each does.
+monitor_grace() { if [ "$(wanted_nodes)" -gt 50 ]; then echo 80; else echo 20; fi; }
+
+start_registry() {
+  mkdir -p "$STATE/registry"
+  start_process registry "$KIT_BIN/crane" registry serve --address "127.0.0.1:$PORT_REGISTRY" --disk "$STATE/registry"
+}
+
+start_dns() {
+  cat >"$STATE/Corefile" <<CONF
+.:53 {
+  bind $ADDRESS
+  errors
+  kubernetes cluster.local in-addr.arpa {
+    kubeconfig $STATE/pki/coredns.kubeconfig kit
+    ttl 0
+  }
+}
+CONF
+  start_process coredns "$KIT_BIN/coredns" -conf "$STATE/Corefile"
+}
+
+apiserver_ready() { K8S get --raw /readyz; }
+
+control_plane_up() {
+  control_plane_certificates
+  start_etcd
+  start_apiserver
+  wait_until 90 "the API server to be ready (its log: $STATE/log/kube-apiserver.log)" apiserver_ready || exit 1
+  start_controllers
+  wait_until 60 "the default service account" K8S -n default get serviceaccount default || exit 1
+}

@@ -1,0 +1,57 @@
+# Images for the cluster's registry, made from plain files: no Docker needed.
+
+crane() { in_cluster "$KIT_BIN/crane" "$@" --insecure; }
+
+has_image() { crane digest "127.0.0.1:$PORT_REGISTRY/$1" >/dev/null 2>&1; }
+
+push_image() { # NAME:TAG LAYER.tar [crane mutate options...]
+  local image="127.0.0.1:$PORT_REGISTRY/$1" layer="$2"
+  shift 2
+  crane append --oci-empty-base --platform "linux/$(image_arch)" -f "$layer" -t "$image" >/dev/null 2>>"$STATE/log/images.log" &&
+    crane mutate "$image" -t "$image" --set-platform "linux/$(image_arch)" "$@" >/dev/null 2>>"$STATE/log/images.log" ||
+    die "could not push $image (see $STATE/log/images.log)"
+}
+
+image_arch() { case "$(uname -m)" in x86_64) echo amd64 ;; aarch64) echo arm64 ;; *) uname -m ;; esac; }
+
+# A busybox without a network: the one installed if it is static, else that of Debian's package.
+find_busybox() {
+  local file="$KIT_CACHE/busybox/busybox" dir
+  if [ ! -x "$file" ]; then
+    mkdir -p "$KIT_CACHE/busybox"
+    if command -v busybox >/dev/null && ldd "$(command -v busybox)" 2>&1 | grep -q 'not a dynamic'; then
+      cp "$(command -v busybox)" "$file"
+    elif command -v apt-get >/dev/null; then
+      dir=$(mktemp -d "$KIT_CACHE/busybox/deb.XXXXXX")
+      { is_root && apt-get update -qq; (cd "$dir" && apt-get download -qq busybox-static); } >"$KIT_CACHE/apt.log" 2>&1
+      dpkg-deb -x "$dir"/busybox-static_*.deb "$dir/x" && cp "$dir/x/bin/busybox" "$file"
+      rm -rf "$dir"
+    fi
+    [ -x "$file" ] || die "the samples' image needs a static busybox; install it with: $(install_command busybox-static)"
+  fi
+  echo "$file"
+}
+
+base_images() {
+  local root busybox applet
+  if ! has_image pause:1; then
+    tar -cf "$STATE/pause.tar" --owner=0 --group=0 --transform 's,^.*/,,' -h -C / "$(realpath --relative-to=/ "$KIT_BIN/pause")" 2>/dev/null
+    root="$STATE/image-pause"
+    rm -rf "$root" && mkdir -p "$root" && cp "$(realpath "$KIT_BIN/pause")" "$root/pause"
+    tar -cf "$STATE/pause.tar" --owner=0 --group=0 -C "$root" .
+    push_image pause:1 "$STATE/pause.tar" --entrypoint /pause --user 65535:65535
+  fi
+  if ! has_image library/busybox:1; then
+    busybox=$(find_busybox)
+    root="$STATE/image-busybox"
+    rm -rf "$root" && mkdir -p "$root/bin" "$root/tmp" "$root/etc" "$root/root"
+    chmod 1777 "$root/tmp"
+    cp "$busybox" "$root/bin/busybox"
+    for applet in $("$busybox" --list); do
+      [ "$applet" = busybox ] || ln -s busybox "$root/bin/$applet"
+    done
+    printf 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/tmp:/bin/false\n' >"$root/etc/passwd"
+    tar -cf "$STATE/busybox.tar" --owner=0 --group=0 -C "$root" .
+    push_image library/busybox:1 "$STATE/busybox.tar" --cmd sh --env PATH=/bin
+  fi
+}

@@ -1,0 +1,3 @@
+module sokovan.dev/kit/certs
+
+go 1.26.0

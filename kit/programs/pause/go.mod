@@ -1,0 +1,3 @@
+module sokovan.dev/kit/pause
+
+go 1.26.0

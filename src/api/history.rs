@@ -1,0 +1,85 @@
+//! What was tried and when: the bounded history that every status carries.
+
+use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// How one run of a handler ended for an object (rules §2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum HistoryResult {
+    /// It did what it is for.
+    Success,
+    /// It failed and will be tried again.
+    NeedRetry,
+    /// It failed, and its time in this phase is over.
+    Expired,
+    /// It failed as often as it may.
+    GiveUp,
+    /// It had nothing to do yet, for a reason worth telling. Never counts as an attempt.
+    Skipped,
+}
+
+/// One entry of a history: a step that was tried, with how often. Equal failures in a row are one entry.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HistoryEntry {
+    /// The handler that tried, for example `schedule-sessions`.
+    #[schemars(length(max = 64))]
+    pub phase: String,
+    /// How it ended.
+    pub result: HistoryResult,
+    /// The phase before.
+    #[schemars(length(max = 32))]
+    pub from: String,
+    /// The phase after; the same where nothing changed.
+    #[schemars(length(max = 32))]
+    pub to: String,
+    /// Why, as one stable word: `no-available-agent`, `quota-exceeded` …
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub error_code: Option<String>,
+    /// Why, in words, with the numbers of the latest attempt.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 512))]
+    pub message: String,
+    /// How often this was tried in a row, at least 1.
+    pub attempts: i32,
+    /// When it was tried first.
+    pub created_at: DateTime<Utc>,
+    /// When it was tried last.
+    pub updated_at: DateTime<Utc>,
+    /// What the latest attempt did, step by step, in time order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub steps: Vec<SubStep>,
+}
+
+/// One step within an attempt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SubStep {
+    /// What was done, for example `create-pod`.
+    #[schemars(length(max = 64))]
+    pub name: String,
+    /// Whether it worked.
+    pub result: SubStepResult,
+    /// To what, or why not.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 256))]
+    pub detail: String,
+    /// Why it failed, as one stable word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub error_code: Option<String>,
+    /// When it began.
+    pub started_at: DateTime<Utc>,
+    /// When it was over.
+    pub ended_at: DateTime<Utc>,
+}
+
+/// Whether a step worked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum SubStepResult {
+    Success,
+    Failure,
+}

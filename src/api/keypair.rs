@@ -1,0 +1,32 @@
+//! Keypair: what sessions are run under; its object's name is the access key.
+
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+use super::{PolicyName, UserName};
+
+/// What sessions are run under. Its name is the access key.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[kube(
+    group = "sokovan.dev",
+    version = "v1alpha1",
+    kind = "Keypair",
+    derive = "PartialEq",
+    category = "sokovan",
+    doc = "What sessions are run under. Its name is the access key.",
+    printcolumn(name = "User", type_ = "string", json_path = ".spec.user"),
+    printcolumn(name = "Active", type_ = "boolean", json_path = ".spec.active"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = Rule::new("self.metadata.name.size() <= 63").message("an access key has at most 63 characters")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct KeypairSpec {
+    /// The User it belongs to.
+    pub user: UserName,
+    /// Whether anything of it may be scheduled.
+    #[serde(default = "super::yes")]
+    pub active: bool,
+    /// The ResourcePolicy over its sessions; none means no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource_policy: Option<PolicyName>,
+}

@@ -1,0 +1,31 @@
+//! Project: a group of users' work within a domain; namespaces belong to one by label.
+
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+use super::{DomainName, PolicyName};
+
+/// A project. A namespace belongs to it by the label `sokovan.dev/project`.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[kube(
+    group = "sokovan.dev",
+    version = "v1alpha1",
+    kind = "Project",
+    derive = "PartialEq",
+    category = "sokovan",
+    doc = "A project. A namespace belongs to it by the label sokovan.dev/project.",
+    printcolumn(name = "Domain", type_ = "string", json_path = ".spec.domain"),
+    printcolumn(name = "Active", type_ = "boolean", json_path = ".spec.active"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct ProjectSpec {
+    /// The Domain it belongs to.
+    pub domain: DomainName,
+    /// Whether anything of it may be scheduled.
+    #[serde(default = "super::yes")]
+    pub active: bool,
+    /// The ResourcePolicy over all that runs in it; none means no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource_policy: Option<PolicyName>,
+}

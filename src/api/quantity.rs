@@ -1,0 +1,290 @@
+//! Resource quantities: as users write them, and as the exact integers we count with.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// An amount of one resource in thousandths of its unit (cores, bytes, devices): exact, up to 9 PB.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Amount(i64);
+
+impl Amount {
+    pub const ZERO: Self = Self(0);
+
+    pub const fn from_milli(milli: i64) -> Self {
+        Self(milli)
+    }
+
+    pub const fn from_units(units: i64) -> Self {
+        Self(units.saturating_mul(1000))
+    }
+
+    pub const fn milli(self) -> i64 {
+        self.0
+    }
+
+    pub fn is_zero(self) -> bool {
+        self.0 == 0
+    }
+
+    pub fn saturating_add(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
+    }
+
+    pub fn saturating_sub(self, other: Self) -> Self {
+        Self(self.0.saturating_sub(other.0))
+    }
+
+    /// Reads the Kubernetes notation (`500m`, `1.5`, `2Gi`, `1e3`), rounding up to a thousandth.
+    /// None if it is no quantity or beyond what we count.
+    pub fn parse(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let split = text
+            .find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '+' | '-')))
+            .unwrap_or(text.len());
+        let (number, suffix) = text.split_at(split);
+        // `e`/`E` followed by digits is an exponent; a bare `E` is exa.
+        let (numerator, denominator): (i128, i128) = match suffix {
+            "n" => (1, 1_000_000_000),
+            "u" => (1, 1_000_000),
+            "m" => (1, 1000),
+            "" => (1, 1),
+            "k" => (1000, 1),
+            "M" => (1_000_000, 1),
+            "G" => (1_000_000_000, 1),
+            "T" => (1_000_000_000_000, 1),
+            "P" => (1_000_000_000_000_000, 1),
+            "E" => (1_000_000_000_000_000_000, 1),
+            "Ki" => (1 << 10, 1),
+            "Mi" => (1 << 20, 1),
+            "Gi" => (1 << 30, 1),
+            "Ti" => (1 << 40, 1),
+            "Pi" => (1 << 50, 1),
+            "Ei" => (1 << 60, 1),
+            _ => {
+                let exponent: i32 = suffix.strip_prefix(['e', 'E'])?.parse().ok()?;
+                let power = 10i128.checked_pow(exponent.unsigned_abs())?;
+                if exponent >= 0 { (power, 1) } else { (1, power) }
+            }
+        };
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+        if fraction.len() > 18 || (whole.is_empty() && fraction.is_empty()) {
+            return None;
+        }
+        let digits: i128 = format!("{whole}{fraction}").parse().ok()?;
+        let scale = 10i128.checked_pow(u32::try_from(fraction.len()).ok()?)?;
+        let top = digits.checked_mul(1000)?.checked_mul(numerator)?;
+        let bottom = denominator.checked_mul(scale)?;
+        let milli = top.div_euclid(bottom) + i128::from(top.rem_euclid(bottom) != 0);
+        i64::try_from(milli).ok().map(Self)
+    }
+}
+
+impl fmt::Display for Amount {
+    /// The shortest exact Kubernetes notation: `500m`, `2`, `64Mi`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 % 1000 != 0 {
+            return write!(f, "{}m", self.0);
+        }
+        let units = self.0 / 1000;
+        for (shift, suffix) in [(40, "Ti"), (30, "Gi"), (20, "Mi"), (10, "Ki")] {
+            if units != 0 && units % (1i64 << shift) == 0 {
+                return write!(f, "{}{suffix}", units >> shift);
+            }
+        }
+        write!(f, "{units}")
+    }
+}
+
+/// A quantity as written by a user: a number or a string, `2`, `500m`, `64Mi`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quantity(pub String);
+
+impl Quantity {
+    /// What it amounts to; zero if it cannot be read (the API server refuses such a one).
+    pub fn amount(&self) -> Amount {
+        Amount::parse(&self.0).unwrap_or_default()
+    }
+}
+
+impl From<Amount> for Quantity {
+    fn from(amount: Amount) -> Self {
+        Self(amount.to_string())
+    }
+}
+
+impl From<&str> for Quantity {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl Serialize for Quantity {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Quantity {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Raw {
+            Int(i64),
+            Text(String),
+        }
+        Ok(Self(match Raw::deserialize(deserializer)? {
+            Raw::Int(number) => number.to_string(),
+            Raw::Text(text) => text,
+        }))
+    }
+}
+
+impl JsonSchema for Quantity {
+    fn schema_name() -> Cow<'static, str> {
+        "Quantity".into()
+    }
+    fn inline_schema() -> bool {
+        true
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "x-kubernetes-int-or-string": true, "maxLength": 32 })
+    }
+}
+
+/// What users write per resource name: `{cpu: 2, memory: 1Gi, nvidia.com/gpu: 1}`.
+pub type ResourceList = BTreeMap<String, Quantity>;
+
+/// Amounts per resource name. A name that is absent amounts to zero.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resources(BTreeMap<String, Amount>);
+
+impl Resources {
+    pub fn get(&self, name: &str) -> Amount {
+        self.0.get(name).copied().unwrap_or_default()
+    }
+
+    pub fn set(&mut self, name: &str, amount: Amount) {
+        self.0.insert(name.to_owned(), amount);
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&str, Amount)> {
+        self.0.iter().map(|(name, amount)| (name.as_str(), *amount))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.values().all(|amount| amount.is_zero())
+    }
+
+    pub fn add(&mut self, other: &Self) {
+        for (name, amount) in &other.0 {
+            match self.0.get_mut(name) {
+                Some(sum) => *sum = sum.saturating_add(*amount),
+                None => {
+                    self.0.insert(name.clone(), *amount);
+                }
+            }
+        }
+    }
+
+    pub fn sub(&mut self, other: &Self) {
+        for (name, amount) in &other.0 {
+            let left = self.get(name).saturating_sub(*amount);
+            self.0.insert(name.clone(), left);
+        }
+    }
+
+    pub fn times(&self, count: i64) -> Self {
+        Self(
+            self.0
+                .iter()
+                .map(|(name, amount)| (name.clone(), Amount::from_milli(amount.milli().saturating_mul(count))))
+                .collect(),
+        )
+    }
+
+    /// For every resource the larger of the two.
+    pub fn max(&self, other: &Self) -> Self {
+        let mut larger = self.clone();
+        for (name, amount) in &other.0 {
+            if *amount > larger.get(name) {
+                larger.0.insert(name.clone(), *amount);
+            }
+        }
+        larger
+    }
+
+    /// The first resource of which `self` has less than `wanted`: name, wanted, had.
+    pub fn lacking<'a>(&self, wanted: &'a Self) -> Option<(&'a str, Amount, Amount)> {
+        wanted
+            .iter()
+            .find(|(name, amount)| *amount > self.get(name))
+            .map(|(name, amount)| (name, amount, self.get(name)))
+    }
+}
+
+impl From<&ResourceList> for Resources {
+    fn from(list: &ResourceList) -> Self {
+        Self(list.iter().map(|(name, quantity)| (name.clone(), quantity.amount())).collect())
+    }
+}
+
+impl From<&Resources> for ResourceList {
+    fn from(resources: &Resources) -> Self {
+        resources.iter().map(|(name, amount)| (name.to_owned(), amount.into())).collect()
+    }
+}
+
+impl fmt::Display for Resources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        for (name, amount) in self.iter().filter(|(_, amount)| !amount.is_zero()) {
+            write!(f, "{separator}{name} {amount}")?;
+            separator = ", ";
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantities_are_read_as_kubernetes_writes_them() {
+        for (text, milli) in [
+            ("2", 2_000),
+            ("500m", 500),
+            ("1.5", 1_500),
+            ("0.1", 100),
+            ("64Mi", 64 * 1024 * 1024 * 1000),
+            ("1e3", 1_000_000),
+            ("1k", 1_000_000),
+            ("100u", 1),
+            ("-1", -1_000),
+        ] {
+            assert_eq!(Amount::parse(text), Some(Amount::from_milli(milli)), "{text}");
+        }
+        for text in ["", "x", "1Zi", "1.2.3", "9E", "--1"] {
+            assert_eq!(Amount::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn amounts_print_as_short_as_exact() {
+        for text in ["500m", "2", "64Mi", "3Gi", "1001"] {
+            assert_eq!(Amount::parse(text).map(|a| a.to_string()).as_deref(), Some(text));
+        }
+    }
+
+    #[test]
+    fn lacking_names_the_resource_and_both_numbers() {
+        let have = Resources::from(&ResourceList::from([("cpu".into(), "1".into())]));
+        let want = Resources::from(&ResourceList::from([("cpu".into(), "2".into())]));
+        assert_eq!(have.lacking(&want), Some(("cpu", Amount::from_units(2), Amount::from_units(1))));
+        assert_eq!(want.lacking(&have), None);
+    }
+}

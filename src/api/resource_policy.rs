@@ -1,0 +1,53 @@
+//! ResourcePolicy: limits that keypairs, users, projects and domains refer to.
+
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::ResourceList;
+
+/// Limits that keypairs, users, projects and domains refer to.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[kube(
+    group = "sokovan.dev",
+    version = "v1alpha1",
+    kind = "ResourcePolicy",
+    plural = "resourcepolicies",
+    derive = "PartialEq",
+    shortname = "rpol",
+    category = "sokovan",
+    doc = "Limits that keypairs, users, projects and domains refer to.",
+    printcolumn(name = "Unspecified", type_ = "string", json_path = ".spec.unspecified"),
+    printcolumn(name = "Sessions", type_ = "integer", json_path = ".spec.maxConcurrentSessions"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct ResourcePolicySpec {
+    /// The most of each resource that may be occupied at a time.
+    #[serde(default)]
+    #[schemars(extend("maxProperties" = 32))]
+    #[x_kube(validation = Rule::new("self.all(k, isQuantity(string(self[k])) && !quantity(string(self[k])).isLessThan(quantity('0')))")
+        .message("every limit must be a quantity of zero or more"))]
+    pub limits: ResourceList,
+    /// What holds for a resource that `limits` does not name.
+    #[serde(default)]
+    pub unspecified: Unspecified,
+    /// Most sessions that hold resources at a time; 0 or absent means no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub max_concurrent_sessions: Option<i32>,
+    /// Most kernels in one session; 0 or absent means no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 128))]
+    pub max_containers_per_session: Option<i32>,
+}
+
+/// What holds for a resource that a policy does not name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Unspecified {
+    /// None of it.
+    Limited,
+    /// As much as there is.
+    #[default]
+    Unlimited,
+}

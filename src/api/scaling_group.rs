@@ -1,0 +1,177 @@
+//! ScalingGroup: a set of nodes, how they are shared out, and what its admins give every kernel there.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{LocalObjectReference, PodSecurityContext, SecurityContext, Toleration};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Condition, ProjectName, SessionType};
+
+/// A set of nodes that sessions are scheduled onto.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[kube(
+    group = "sokovan.dev",
+    version = "v1alpha1",
+    kind = "ScalingGroup",
+    status = "ScalingGroupStatus",
+    derive = "PartialEq",
+    shortname = "sg",
+    category = "sokovan",
+    doc = "A set of nodes that sessions are scheduled onto.",
+    printcolumn(name = "Active", type_ = "boolean", json_path = ".spec.active"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = Rule::new("self.metadata.name.size() <= 63").message("a scaling group's name has at most 63 characters")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct ScalingGroupSpec {
+    /// Which nodes belong to it: those with all these labels. None means every node.
+    #[serde(default)]
+    #[schemars(extend("maxProperties" = 16))]
+    pub node_selector: BTreeMap<String, String>,
+
+    /// Whether sessions may be scheduled here.
+    #[serde(default = "yes")]
+    pub active: bool,
+
+    /// The types of session it takes.
+    #[serde(default = "all_types")]
+    #[schemars(length(min = 1, max = 4))]
+    pub session_types: Vec<SessionType>,
+
+    /// The projects that may use it; all if empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    pub projects: Vec<ProjectName>,
+
+    /// Seconds a session may wait here before it is cancelled; for ever if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 31_536_000))]
+    pub pending_timeout_seconds: Option<i64>,
+
+    /// Seconds a node may be not ready before its kernels count as lost.
+    #[serde(default = "default_lost_after")]
+    #[schemars(range(min = 1, max = 86_400))]
+    pub lost_after_seconds: i64,
+
+    /// How often and how long each step is tried.
+    #[serde(default)]
+    pub retry: RetryPolicy,
+
+    /// What every kernel here gets.
+    #[serde(default)]
+    pub pod: GroupPodOptions,
+}
+
+/// How often and how long each step of a session is tried (rules §2).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RetryPolicy {
+    /// Most failed attempts in a row of one step.
+    #[serde(default = "default_attempts")]
+    #[schemars(range(min = 1, max = 100))]
+    pub max_attempts: i32,
+    /// Most seconds in Preparing.
+    #[serde(default = "default_preparing")]
+    #[schemars(range(min = 1, max = 86_400))]
+    pub preparing_timeout_seconds: i64,
+    /// Most seconds in Pulling.
+    #[serde(default = "default_preparing")]
+    #[schemars(range(min = 1, max = 86_400))]
+    pub pulling_timeout_seconds: i64,
+    /// Most seconds in Creating.
+    #[serde(default = "default_creating")]
+    #[schemars(range(min = 1, max = 86_400))]
+    pub creating_timeout_seconds: i64,
+    /// Seconds of failed pulls after which an image counts as not to be had.
+    #[serde(default = "default_image_pull")]
+    #[schemars(range(min = 1, max = 86_400))]
+    pub image_pull_timeout_seconds: i64,
+    /// Whether waiting for capacity counts towards giving up.
+    #[serde(default)]
+    pub count_capacity: bool,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self {
+            max_attempts: default_attempts(),
+            preparing_timeout_seconds: default_preparing(),
+            pulling_timeout_seconds: default_preparing(),
+            creating_timeout_seconds: default_creating(),
+            image_pull_timeout_seconds: default_image_pull(),
+            count_capacity: false,
+        }
+    }
+}
+
+/// What a group's admins give every kernel there.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GroupPodOptions {
+    /// Taints of its nodes that kernels tolerate.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub tolerations: Vec<Toleration>,
+    /// The RuntimeClass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub runtime_class_name: Option<String>,
+    /// Secrets, in each session's namespace, for pulling images.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub image_pull_secrets: Vec<LocalObjectReference>,
+    /// The pod's security context.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub security_context: Option<PodSecurityContext>,
+    /// The security context of each of its containers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container_security_context: Option<SecurityContext>,
+    /// Labels for each pod.
+    #[serde(default)]
+    #[schemars(extend("maxProperties" = 32))]
+    pub labels: BTreeMap<String, String>,
+    /// Annotations for each pod.
+    #[serde(default)]
+    #[schemars(extend("maxProperties" = 32))]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// What the operator knows of a scaling group.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ScalingGroupStatus {
+    /// The state of the group.
+    #[serde(default)]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}
+
+pub(super) fn yes() -> bool {
+    true
+}
+
+fn all_types() -> Vec<SessionType> {
+    vec![SessionType::Interactive, SessionType::Batch, SessionType::Inference, SessionType::System]
+}
+
+fn default_lost_after() -> i64 {
+    60
+}
+
+fn default_attempts() -> i32 {
+    5
+}
+
+fn default_preparing() -> i64 {
+    900
+}
+
+fn default_creating() -> i64 {
+    600
+}
+
+fn default_image_pull() -> i64 {
+    120
+}

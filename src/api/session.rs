@@ -1,0 +1,596 @@
+//! Session: what a user asks for, and everything the operator tells about it.
+
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{AccessKey, Condition, GroupName, HistoryEntry, NodeName, Quantity, ResourceList};
+
+/// Most kernels one session may have.
+pub const MAX_KERNELS: i64 = 128;
+
+/// A compute session: one container or many that start together.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[kube(
+    group = "sokovan.dev",
+    version = "v1alpha1",
+    kind = "Session",
+    namespaced,
+    status = "SessionStatus",
+    derive = "PartialEq",
+    shortname = "ses",
+    category = "sokovan",
+    doc = "A compute session: one container or many that start together, as a gang.",
+    selectable = ".spec.accessKey",
+    selectable = ".status.phase",
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.reason"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.kernelsReady", description = "kernels running / kernels"),
+    printcolumn(name = "Node", type_ = "string", json_path = ".status.nodes"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Type", type_ = "string", json_path = ".spec.type", priority = 1),
+    printcolumn(name = "Priority", type_ = "integer", json_path = ".status.effectivePriority", priority = 1),
+    printcolumn(name = "Result", type_ = "string", json_path = ".status.result", priority = 1),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1),
+    validation = Rule::new("self.metadata.name.size() <= 40").message("a session's name has at most 40 characters"),
+    validation = Rule::new("self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')")
+        .message("a session's name is a DNS label: lower-case letters, digits and '-', without dots")
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("self.type == oldSelf.type").message("type cannot be changed after creation"),
+    validation = Rule::new("self.accessKey == oldSelf.accessKey").message("the owner (accessKey) cannot be changed after creation"),
+    validation = Rule::new("has(self.scalingGroup) == has(oldSelf.scalingGroup) && (!has(self.scalingGroup) || self.scalingGroup == oldSelf.scalingGroup)")
+        .message("scalingGroup cannot be changed after creation"),
+    validation = Rule::new("self.kernels == oldSelf.kernels").message("kernels (image, resources, …) cannot be changed after creation: make a new session"),
+    validation = Rule::new("self.clusterMode == oldSelf.clusterMode").message("clusterMode cannot be changed after creation"),
+    validation = Rule::new("self.private == oldSelf.private").message("private cannot be changed after creation"),
+    validation = Rule::new("oldSelf.desiredState != 'Terminated' || self.desiredState == 'Terminated'")
+        .message("a session that was told to end cannot be told to run again: make a new session"),
+    validation = Rule::new("!has(self.batchTimeoutSeconds) || self.type == 'Batch'").message("batchTimeoutSeconds is for sessions of type Batch"),
+    validation = Rule::new("self.kernels.map(k, k.replicas).sum() <= 128").message("a session has at most 128 kernels")
+)]
+pub struct SessionSpec {
+    /// What the session is for. `Batch` ends when its main kernel's command does, with its exit code as the result.
+    #[serde(rename = "type", default)]
+    pub type_: SessionType,
+
+    /// The Keypair that the session is run under; its owner's quotas apply.
+    pub access_key: AccessKey,
+
+    /// The ScalingGroup to run in; without one, the first that the project and the keypair may use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scaling_group: Option<GroupName>,
+
+    /// Higher is scheduled first, 0 to 100.
+    #[serde(default = "default_priority")]
+    #[schemars(range(min = 0, max = 100))]
+    pub priority: i32,
+
+    /// Whether all kernels share one node, or each may have its own.
+    #[serde(default)]
+    pub cluster_mode: ClusterMode,
+
+    /// What to run. Exactly one has the role `main`, with one replica.
+    #[schemars(length(min = 1, max = 16))]
+    #[x_kube(
+        merge_strategy = ListMerge::Map(vec!["role".into()]),
+        validation = Rule::new("self.exists_one(k, k.role == 'main')").message("exactly one entry has the role main"),
+        validation = Rule::new("self.all(k, k.role != 'main' || k.replicas == 1)").message("the role main has one replica"),
+    )]
+    pub kernels: Vec<KernelTemplate>,
+
+    /// Not to be started before this time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub starts_at: Option<DateTime<Utc>>,
+
+    /// Batch only: ends the session as failed when it has run this many seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 31_536_000))]
+    pub batch_timeout_seconds: Option<i64>,
+
+    /// Sessions of this namespace that must have ended with Success before this one is scheduled.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 40)))]
+    pub depends_on: Vec<String>,
+
+    /// Only on nodes that run nothing of anybody else, and keep it so.
+    #[serde(default)]
+    pub private: bool,
+
+    /// `Terminated` ends the session and keeps its record; deleting the object ends and removes it.
+    #[serde(default)]
+    pub desired_state: DesiredState,
+
+    /// How to end it.
+    #[serde(default)]
+    pub termination: Termination,
+
+    /// Seconds after its end at which the session is deleted; never if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 31_536_000))]
+    pub ttl_seconds_after_finished: Option<i32>,
+
+    /// Limits tighter than those of the scaling group for how long and how often things are tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<SessionRetry>,
+}
+
+fn default_priority() -> i32 {
+    10
+}
+
+/// What a session is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum SessionType {
+    #[default]
+    Interactive,
+    Batch,
+    Inference,
+    System,
+}
+
+/// Whether all kernels share one node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ClusterMode {
+    /// All kernels on one node.
+    #[default]
+    SingleNode,
+    /// Each kernel where it fits.
+    MultiNode,
+}
+
+/// Whether the session shall run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DesiredState {
+    #[default]
+    Running,
+    Terminated,
+}
+
+/// How a session is ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Termination {
+    /// `Forced` counts the session as ended at once and kills what is left of it behind its back.
+    #[serde(default)]
+    pub mode: TerminationMode,
+    /// Seconds between the request to stop and the kill.
+    #[serde(default = "default_grace")]
+    #[schemars(range(min = 0, max = 3600))]
+    pub grace_period_seconds: i64,
+}
+
+fn default_grace() -> i64 {
+    30
+}
+
+impl Default for Termination {
+    fn default() -> Self {
+        Self { mode: TerminationMode::default(), grace_period_seconds: default_grace() }
+    }
+}
+
+/// Whether ending waits for the kernels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum TerminationMode {
+    #[default]
+    Graceful,
+    Forced,
+}
+
+/// Limits of one session; each only ever tightens the scaling group's.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionRetry {
+    /// Most failed attempts in a row of one step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
+    pub max_attempts: Option<i32>,
+    /// Most seconds in one of the phases Preparing, Pulling and Creating.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 86_400))]
+    pub timeout_seconds: Option<i64>,
+}
+
+/// One role of a session: the same container, `replicas` times.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct KernelTemplate {
+    /// `main`, or a name of your own such as `sub` or `worker`. With the index it makes the hostname: `main1`, `sub2`.
+    #[serde(default = "default_role")]
+    #[schemars(length(min = 1, max = 16), regex(pattern = r"^[a-z]([-a-z]*[a-z])?$"))]
+    pub role: String,
+
+    /// How many of this role.
+    #[serde(default = "default_replicas")]
+    #[schemars(range(min = 1, max = 128))]
+    pub replicas: i32,
+
+    /// The container image.
+    #[schemars(length(min = 1, max = 512), regex(pattern = r"^[^\s]+$"))]
+    pub image: String,
+
+    /// When to pull the image.
+    #[serde(default)]
+    pub image_pull_policy: ImagePullPolicy,
+
+    /// The CPU architecture the image is for, as in a node's label `kubernetes.io/arch`; any if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32))]
+    pub architecture: Option<String>,
+
+    /// What each replica gets, requested and limited alike: `cpu` (cores) and `memory` (bytes), and accelerators such as `nvidia.com/gpu`.
+    #[schemars(extend("maxProperties" = 16))]
+    #[x_kube(
+        validation = Rule::new("'cpu' in self && 'memory' in self").message("cpu and memory must be given"),
+        validation = Rule::new("self.all(k, isQuantity(string(self[k])) && quantity(string(self[k])).isGreaterThan(quantity('0')))")
+            .message("every resource must be a quantity greater than zero"),
+    )]
+    pub resources: ResourceList,
+
+    /// The program and its first arguments; the image's own if absent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 16_384)))]
+    pub command: Vec<String>,
+
+    /// Arguments to the command or to the image's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), inner(length(max = 16_384)))]
+    pub args: Vec<String>,
+
+    /// Environment variables. Names that begin with `BACKENDAI_` are the operator's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 128))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub env: Vec<EnvVar>,
+
+    /// Ports the kernel serves on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub ports: Vec<Port>,
+
+    /// Volume claims of this namespace to mount.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["mountPath".into()]))]
+    pub volumes: Vec<VolumeMount>,
+
+    /// Only these nodes come into question, if any are named.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub designated_agents: Vec<NodeName>,
+
+    /// Size of /dev/shm; it counts towards the kernel's memory as it is used.
+    #[serde(default = "default_shm")]
+    #[x_kube(validation = Rule::new("isQuantity(string(self)) && quantity(string(self)).isGreaterThan(quantity('0'))")
+        .message("sharedMemory must be a quantity greater than zero"))]
+    pub shared_memory: Quantity,
+}
+
+fn default_role() -> String {
+    "main".into()
+}
+
+fn default_replicas() -> i32 {
+    1
+}
+
+fn default_shm() -> Quantity {
+    "64Mi".into()
+}
+
+/// When an image is pulled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ImagePullPolicy {
+    #[default]
+    IfNotPresent,
+    Always,
+    Never,
+}
+
+/// An environment variable.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!(has(self.value) && has(self.secretKeyRef))").message("give value or secretKeyRef, not both"))]
+pub struct EnvVar {
+    /// Its name.
+    #[schemars(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z_][A-Za-z0-9_]*$"))]
+    #[x_kube(validation = Rule::new("!self.startsWith('BACKENDAI_')").message("names that begin with BACKENDAI_ are reserved"))]
+    pub name: String,
+    /// Its value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32_768))]
+    pub value: Option<String>,
+    /// A key of a Secret of this namespace that holds its value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_key_ref: Option<SecretKeyRef>,
+}
+
+/// A key of a Secret of the session's namespace.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SecretKeyRef {
+    /// The Secret's name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// The key in it.
+    #[schemars(length(min = 1, max = 253))]
+    pub key: String,
+}
+
+/// A port that a kernel serves on.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Port {
+    /// Its name, unique in the kernel.
+    #[schemars(length(min = 1, max = 15), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub name: String,
+    /// Its number.
+    #[schemars(range(min = 1, max = 65_535))]
+    #[x_kube(validation = Rule::new("!(self in [2000, 2001, 2002, 2003, 2200, 7681])")
+        .message("ports 2000 to 2003, 2200 and 7681 are reserved"))]
+    pub container_port: i32,
+    /// Its protocol.
+    #[serde(default)]
+    pub protocol: Protocol,
+}
+
+/// A port's protocol.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Protocol {
+    #[default]
+    Tcp,
+    Udp,
+    Sctp,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+            Self::Sctp => "SCTP",
+        })
+    }
+}
+
+/// A volume claim mounted into a kernel.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct VolumeMount {
+    /// The PersistentVolumeClaim, of this namespace.
+    #[schemars(length(min = 1, max = 253))]
+    pub claim_name: String,
+    /// Where to mount it.
+    #[schemars(length(min = 2, max = 512))]
+    #[x_kube(
+        validation = Rule::new("self.startsWith('/') && !self.contains('..') && !self.contains(':') && !self.contains('//')")
+            .message("mountPath must be absolute and plain: no '..', '//' or ':'"),
+        validation = Rule::new("!['/', '/bin', '/dev', '/etc', '/lib', '/lib64', '/proc', '/sbin', '/sys', '/usr', '/opt/sokovan'].exists(p, self == p || self == p + '/') && !['/dev/', '/proc/', '/sys/', '/opt/sokovan/'].exists(p, self.startsWith(p))")
+            .message("mountPath lies over a path that the system or the operator needs")
+    )]
+    pub mount_path: String,
+    /// A directory within the volume instead of its root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    #[x_kube(validation = Rule::new("!self.startsWith('/') && !self.contains('..')").message("subPath must be relative, without '..'"))]
+    pub sub_path: Option<String>,
+    /// Whether the kernel may only read it.
+    #[serde(default)]
+    pub read_only: bool,
+}
+
+/// Where a session stands (rules §1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum SessionPhase {
+    /// It waits for its turn and for room.
+    #[default]
+    Pending,
+    /// It has its nodes.
+    Scheduled,
+    /// Its pods are being made.
+    Preparing,
+    /// Images are being pulled.
+    Pulling,
+    /// All images are there.
+    Prepared,
+    /// Its kernels are being started, all at once.
+    Creating,
+    /// All kernels run.
+    Running,
+    /// It is being ended.
+    Terminating,
+    /// It has ended; see the result.
+    Terminated,
+    /// It failed too often and goes back to the queue with a lower priority.
+    Deprioritizing,
+    /// It ended before it ran.
+    Cancelled,
+    /// It ended by an error of the system.
+    Error,
+}
+
+impl SessionPhase {
+    pub const ALL: [Self; 12] = [
+        Self::Pending,
+        Self::Scheduled,
+        Self::Preparing,
+        Self::Pulling,
+        Self::Prepared,
+        Self::Creating,
+        Self::Running,
+        Self::Terminating,
+        Self::Terminated,
+        Self::Deprioritizing,
+        Self::Cancelled,
+        Self::Error,
+    ];
+
+    /// A terminal phase is never left.
+    pub fn is_terminal(self) -> bool {
+        matches!(self, Self::Terminated | Self::Cancelled | Self::Error)
+    }
+
+    /// Whether a session in this phase holds what it was allocated.
+    pub fn holds_resources(self) -> bool {
+        !self.is_terminal() && !matches!(self, Self::Pending | Self::Deprioritizing)
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "Pending",
+            Self::Scheduled => "Scheduled",
+            Self::Preparing => "Preparing",
+            Self::Pulling => "Pulling",
+            Self::Prepared => "Prepared",
+            Self::Creating => "Creating",
+            Self::Running => "Running",
+            Self::Terminating => "Terminating",
+            Self::Terminated => "Terminated",
+            Self::Deprioritizing => "Deprioritizing",
+            Self::Cancelled => "Cancelled",
+            Self::Error => "Error",
+        }
+    }
+}
+
+impl fmt::Display for SessionPhase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// How a session ended; the first one recorded wins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum SessionResult {
+    #[default]
+    Undefined,
+    Success,
+    Failure,
+    Error,
+    UserCancelled,
+}
+
+/// What the operator knows of a session. Written by the operator alone.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionStatus {
+    /// Where the session stands.
+    #[serde(default)]
+    pub phase: SessionPhase,
+    /// Why it stands there, as one stable word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub reason: Option<String>,
+    /// Why, in words, with numbers and names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub message: Option<String>,
+    /// The generation of the spec that this status speaks of.
+    #[serde(default)]
+    pub observed_generation: i64,
+    /// The priority it is scheduled by: the spec's, less 10 for each time it was deprioritized.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effective_priority: Option<i32>,
+    /// The scaling group it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scaling_group: Option<GroupName>,
+    /// When the present phase began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status_since: Option<DateTime<Utc>>,
+    /// How many failed attempts in a row the present step has behind it.
+    #[serde(default)]
+    pub attempts: i32,
+    /// When a step that waits is tried next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_attempt_at: Option<DateTime<Utc>>,
+    /// Counts the allocations; it only grows. Pods of an older one are swept.
+    #[serde(default)]
+    pub allocation_generation: i64,
+    /// Which kernel has which node.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 128))]
+    pub allocation: Vec<KernelAllocation>,
+    /// How many resets after Creating took too long are behind it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub resets: i32,
+    /// Nodes that failed this session; tried last for an hour.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub failed_agents: Vec<FailedAgent>,
+    /// Kernels running / kernels, for example `2/3`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16))]
+    pub kernels_ready: Option<String>,
+    /// The nodes it has, in order, shortened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub nodes: Option<String>,
+    /// How it ended.
+    #[serde(default)]
+    pub result: SessionResult,
+    /// The exit code of the main kernel, once it exited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// When all kernels ran first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<DateTime<Utc>>,
+    /// When it reached its last phase.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<DateTime<Utc>>,
+    /// What it occupied while it ran, over all kernels.
+    #[serde(default, skip_serializing_if = "ResourceList::is_empty")]
+    pub occupied: ResourceList,
+    /// `Scheduled`, `Prepared`, `Running`, `Terminated`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+    /// What was tried and when, oldest first. At most 64 entries; what was dropped is counted in `historyDropped`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub history: Vec<HistoryEntry>,
+    /// How many entries of the history were dropped.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub history_dropped: i32,
+}
+
+fn is_zero(number: &i32) -> bool {
+    *number == 0
+}
+
+/// One kernel's place.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct KernelAllocation {
+    /// Role and index, for example `main1`.
+    #[schemars(length(max = 24))]
+    pub kernel: String,
+    /// The node it is to run on.
+    pub node: NodeName,
+}
+
+/// A node that failed a session.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FailedAgent {
+    /// The node.
+    pub node: NodeName,
+    /// Until when it is tried last.
+    pub until: DateTime<Utc>,
+}
+
+impl Session {
+    /// The phase, Pending for a session that the operator has not touched yet.
+    pub fn phase(&self) -> SessionPhase {
+        self.status.as_ref().map(|status| status.phase).unwrap_or_default()
+    }
+
+    pub fn is_deleted(&self) -> bool {
+        self.metadata.deletion_timestamp.is_some()
+    }
+}

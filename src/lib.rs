@@ -1,0 +1,3 @@
+//! Sokovan: compute sessions and inference deployments on Kubernetes. ARCHITECTURE.md is the map.
+
+pub mod api;
