@@ -19,6 +19,17 @@ pub enum HistoryResult {
     Skipped,
 }
 
+/// What a failure is due to, which decides what it costs (rules §2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum Cause {
+    /// It would fit if the scaling group were emptier. Waits, with growing pauses between recorded attempts.
+    Capacity,
+    /// A quota or limit is used up. Waits until usage or policy changes.
+    Quota,
+    /// Anything else. Counts towards giving up.
+    Fault,
+}
+
 /// One entry of a history: a step that was tried, with how often. Equal failures in a row are one entry.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -38,6 +49,9 @@ pub struct HistoryEntry {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub error_code: Option<String>,
+    /// What the failure is due to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
     /// Why, in words, with the numbers of the latest attempt.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 512))]

@@ -175,3 +175,10 @@ fn default_creating() -> i64 {
 fn default_image_pull() -> i64 {
     120
 }
+
+impl ScalingGroupSpec {
+    /// Seconds a node may be not ready, where no group says otherwise.
+    pub fn lost_after_default() -> i64 {
+        default_lost_after()
+    }
+}

@@ -1,0 +1,188 @@
+//! How attempts are counted from a history, and how an entry joins it (rules §2).
+
+use chrono::{DateTime, Utc};
+
+use super::Record;
+use crate::api::{HistoryEntry, HistoryResult};
+
+/// Most entries of a history.
+pub const MAX_ENTRIES: usize = 64;
+/// Most characters of an entry's message.
+pub const MAX_MESSAGE: usize = 400;
+/// Most steps of an entry.
+pub const MAX_STEPS: usize = 16;
+/// Most bytes of all entries together, so that a status stays below 64 KiB with its allocation.
+pub const MAX_BYTES: usize = 36 * 1024;
+
+/// The attempts that handler `phase` has behind it: those of the last entry that is no skip, if it is this handler's
+/// and was no success.
+pub fn attempts_of(history: &[HistoryEntry], phase: &str) -> Record {
+    match history.iter().rev().find(|entry| entry.result != HistoryResult::Skipped) {
+        Some(last) if last.phase == phase && last.result != HistoryResult::Success => {
+            Record { attempts: last.attempts, started_at: Some(last.created_at) }
+        }
+        _ => Record { attempts: 0, started_at: None },
+    }
+}
+
+/// Whether recording `entry` would say nothing new: an equal skip stands last already.
+pub fn is_repeated_skip(history: &[HistoryEntry], entry: &HistoryEntry) -> bool {
+    entry.result == HistoryResult::Skipped && history.last().is_some_and(|last| merges(last, entry))
+}
+
+fn merges(last: &HistoryEntry, entry: &HistoryEntry) -> bool {
+    last.phase == entry.phase
+        && last.error_code == entry.error_code
+        && last.cause == entry.cause
+        && last.to == entry.to
+        && (last.result == HistoryResult::Skipped) == (entry.result == HistoryResult::Skipped)
+}
+
+/// Adds an entry: merged into the last one where it repeats it, else as a new one with attempts 1. Keeps the history
+/// within its bounds and returns how many entries were dropped for that.
+pub fn push(history: &mut Vec<HistoryEntry>, mut entry: HistoryEntry) -> i32 {
+    truncate(&mut entry.message, MAX_MESSAGE);
+    entry.steps.truncate(MAX_STEPS);
+    match history.last_mut() {
+        Some(last) if merges(last, &entry) => {
+            last.attempts = last.attempts.saturating_add(1);
+            last.result = entry.result;
+            last.message = entry.message;
+            last.updated_at = entry.updated_at;
+            last.steps = entry.steps;
+        }
+        _ => history.push(HistoryEntry { attempts: 1, ..entry }),
+    }
+    bound(history)
+}
+
+/// First the steps of older entries go, then the oldest entries; the last entry always stays.
+fn bound(history: &mut Vec<HistoryEntry>) -> i32 {
+    let excess = history.len().saturating_sub(MAX_ENTRIES);
+    history.drain(..excess);
+    let mut dropped = excess;
+    let mut total: usize = history.iter().map(size_of_entry).sum();
+    let older = history.len().saturating_sub(1);
+    for entry in history.iter_mut().take(older) {
+        if total <= MAX_BYTES {
+            break;
+        }
+        let before = size_of_entry(entry);
+        entry.steps.clear();
+        total -= before - size_of_entry(entry);
+    }
+    while total > MAX_BYTES && history.len() > 1 {
+        total -= size_of_entry(&history.remove(0));
+        dropped += 1;
+    }
+    i32::try_from(dropped).unwrap_or(i32::MAX)
+}
+
+/// About how many bytes an entry takes as JSON.
+fn size_of_entry(entry: &HistoryEntry) -> usize {
+    const FIXED: usize = 240;
+    const FIXED_STEP: usize = 150;
+    let steps: usize = entry.steps.iter().map(|step| FIXED_STEP + step.name.len() + step.detail.len()).sum();
+    FIXED + entry.message.len() + entry.error_code.as_ref().map_or(0, String::len) + steps
+}
+
+/// Cuts a text to at most `max` bytes at a character boundary, saying so.
+pub fn truncate(text: &mut String, max: usize) {
+    if text.len() <= max {
+        return;
+    }
+    let mut end = max.saturating_sub('…'.len_utf8());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.truncate(end);
+    text.push('…');
+}
+
+/// The present, to the millisecond: what a person reads, and what JSON keeps exactly.
+pub fn to_millis(time: DateTime<Utc>) -> DateTime<Utc> {
+    DateTime::from_timestamp_millis(time.timestamp_millis()).unwrap_or(time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::Cause;
+    use chrono::TimeDelta;
+
+    fn entry(phase: &str, result: HistoryResult, code: Option<&str>, minute: i64) -> HistoryEntry {
+        let at = DateTime::UNIX_EPOCH + TimeDelta::minutes(minute);
+        HistoryEntry {
+            phase: phase.into(),
+            result,
+            from: "Pending".into(),
+            to: "Pending".into(),
+            error_code: code.map(Into::into),
+            cause: code.map(|_| Cause::Fault),
+            message: format!("at minute {minute}"),
+            attempts: 1,
+            created_at: at,
+            updated_at: at,
+            steps: vec![],
+        }
+    }
+
+    #[test]
+    fn sc_co_017_attempts_come_from_the_last_matching_entry() {
+        let mut history = vec![entry("schedule-sessions", HistoryResult::NeedRetry, Some("x"), 1)];
+        history[0].attempts = 2;
+        let record = attempts_of(&history, "schedule-sessions");
+        assert_eq!(record.attempts, 2);
+        assert_eq!(record.started_at, Some(history[0].created_at));
+    }
+
+    #[test]
+    fn sc_co_018_attempts_are_none_when_the_phase_differs() {
+        let mut history = vec![entry("start-sessions", HistoryResult::NeedRetry, Some("x"), 1)];
+        history[0].attempts = 5;
+        let record = attempts_of(&history, "schedule-sessions");
+        assert_eq!((record.attempts, record.started_at), (0, None));
+    }
+
+    #[test]
+    fn a_success_ends_the_count_and_a_skip_hides_nothing() {
+        let mut history = vec![entry("a", HistoryResult::NeedRetry, Some("x"), 1)];
+        push(&mut history, entry("a", HistoryResult::Skipped, Some("wait"), 2));
+        assert_eq!(attempts_of(&history, "a").attempts, 1);
+        push(&mut history, entry("a", HistoryResult::Success, None, 3));
+        assert_eq!(attempts_of(&history, "a").attempts, 0);
+    }
+
+    #[test]
+    fn equal_failures_merge_and_keep_the_first_time() {
+        let mut history = vec![];
+        for minute in 1..=3 {
+            push(&mut history, entry("a", HistoryResult::NeedRetry, Some("x"), minute));
+        }
+        assert_eq!(history.len(), 1);
+        assert_eq!(history[0].attempts, 3);
+        assert_eq!(history[0].created_at, DateTime::UNIX_EPOCH + TimeDelta::minutes(1));
+        assert_eq!(history[0].updated_at, DateTime::UNIX_EPOCH + TimeDelta::minutes(3));
+        assert_eq!(history[0].message, "at minute 3");
+        push(&mut history, entry("a", HistoryResult::NeedRetry, Some("y"), 4));
+        assert_eq!(history.len(), 2, "another error code is another entry");
+        assert_eq!(history[1].attempts, 1);
+    }
+
+    #[test]
+    fn a_history_stays_within_its_bounds_and_counts_what_it_drops() {
+        let mut history = vec![];
+        let mut dropped = 0;
+        for minute in 0..200 {
+            let mut new = entry("a", HistoryResult::NeedRetry, Some(&format!("code{minute}")), minute);
+            new.message = "ä".repeat(1000);
+            dropped += push(&mut history, new);
+        }
+        assert!(history.len() <= MAX_ENTRIES);
+        assert_eq!(history.len() + usize::try_from(dropped).unwrap_or(0), 200);
+        assert!(history.iter().all(|e| e.message.len() <= MAX_MESSAGE));
+        let bytes = serde_json::to_string(&history).map(|text| text.len()).unwrap_or(usize::MAX);
+        assert!(bytes <= 40 * 1024, "{bytes}");
+        assert_eq!(history.last().map(|e| e.created_at), Some(DateTime::UNIX_EPOCH + TimeDelta::minutes(199)));
+    }
+}

@@ -1,0 +1,16 @@
+//! The pure engine, shared by every kind that lives through phases: outcomes, classification, history, matching.
+//! Nothing in here knows a client, a task or a clock; `now` is always given.
+
+mod classify;
+mod history;
+mod kernel_state;
+mod matching;
+mod outcome;
+mod timing;
+
+pub use classify::*;
+pub use history::*;
+pub use kernel_state::*;
+pub use matching::*;
+pub use outcome::*;
+pub use timing::*;

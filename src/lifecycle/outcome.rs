@@ -1,0 +1,134 @@
+//! What a handler says of one item, before the coordinator judges it.
+
+use std::fmt;
+
+pub use crate::api::Cause;
+
+/// Why something failed or waits, as one stable word: part of the API (`status.reason`, `history[].errorCode`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Reason {
+    NoAvailableAgent,
+    QuotaExceeded,
+    ConcurrencyExceeded,
+    ContainerLimitExceeded,
+    KeypairNotFound,
+    KeypairInactive,
+    UserNotFound,
+    UserInactive,
+    ProjectNotFound,
+    ProjectInactive,
+    DomainNotFound,
+    DomainInactive,
+    PolicyNotFound,
+    NamespaceWithoutProject,
+    ScalingGroupNotFound,
+    ScalingGroupInactive,
+    ScalingGroupNotAllowed,
+    VolumeNotFound,
+    DesignatedAgentNotFound,
+    NotYetDue,
+    DependencyPending,
+    DependencyFailed,
+    EffectFailed,
+    NameTaken,
+    NamespaceQuota,
+    HandlerPanicked,
+    HookFailed,
+    ImagePullFailed,
+    Unschedulable,
+    KernelEnded,
+    ExceededMaxRetries,
+    PhaseTimeout,
+    PendingTimeoutExceeded,
+    AbnormalTermination,
+    StaleKernel,
+    NodeLost,
+    NoKernels,
+    UserRequested,
+    Deleted,
+    BatchFinished,
+    BatchTimeout,
+    Deprioritized,
+    LowestPriority,
+    PodGone,
+    PullingImages,
+    WaitingForKernels,
+}
+
+impl Reason {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NoAvailableAgent => "no-available-agent",
+            Self::QuotaExceeded => "quota-exceeded",
+            Self::ConcurrencyExceeded => "concurrency-exceeded",
+            Self::ContainerLimitExceeded => "container-limit-exceeded",
+            Self::KeypairNotFound => "keypair-not-found",
+            Self::KeypairInactive => "keypair-inactive",
+            Self::UserNotFound => "user-not-found",
+            Self::UserInactive => "user-inactive",
+            Self::ProjectNotFound => "project-not-found",
+            Self::ProjectInactive => "project-inactive",
+            Self::DomainNotFound => "domain-not-found",
+            Self::DomainInactive => "domain-inactive",
+            Self::PolicyNotFound => "policy-not-found",
+            Self::NamespaceWithoutProject => "namespace-without-project",
+            Self::ScalingGroupNotFound => "scaling-group-not-found",
+            Self::ScalingGroupInactive => "scaling-group-inactive",
+            Self::ScalingGroupNotAllowed => "scaling-group-not-allowed",
+            Self::VolumeNotFound => "volume-not-found",
+            Self::DesignatedAgentNotFound => "designated-agent-not-found",
+            Self::NotYetDue => "not-yet-due",
+            Self::DependencyPending => "dependency-pending",
+            Self::DependencyFailed => "dependency-failed",
+            Self::EffectFailed => "effect-failed",
+            Self::NameTaken => "name-taken",
+            Self::NamespaceQuota => "namespace-quota",
+            Self::HandlerPanicked => "handler-panicked",
+            Self::HookFailed => "hook-failed",
+            Self::ImagePullFailed => "image-pull-failed",
+            Self::Unschedulable => "unschedulable",
+            Self::KernelEnded => "kernel-ended",
+            Self::ExceededMaxRetries => "EXCEEDED_MAX_RETRIES",
+            Self::PhaseTimeout => "phase-timeout",
+            Self::PendingTimeoutExceeded => "PENDING_TIMEOUT_EXCEEDED",
+            Self::AbnormalTermination => "ABNORMAL_TERMINATION",
+            Self::StaleKernel => "STALE_KERNEL",
+            Self::NodeLost => "node-lost",
+            Self::NoKernels => "no-kernels",
+            Self::UserRequested => "user-requested",
+            Self::Deleted => "deleted",
+            Self::BatchFinished => "batch-finished",
+            Self::BatchTimeout => "batch-timeout",
+            Self::Deprioritized => "deprioritized",
+            Self::LowestPriority => "lowest-priority",
+            Self::PodGone => "pod-gone",
+            Self::PullingImages => "pulling-images",
+            Self::WaitingForKernels => "waiting-for-kernels",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A failure, before it is classified.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Failure {
+    pub cause: Cause,
+    pub reason: Reason,
+    /// In words, with numbers and names.
+    pub message: String,
+}
+
+impl Failure {
+    pub fn new(cause: Cause, reason: Reason, message: impl Into<String>) -> Self {
+        Self { cause, reason, message: message.into() }
+    }
+
+    pub fn fault(reason: Reason, message: impl Into<String>) -> Self {
+        Self::new(Cause::Fault, reason, message)
+    }
+}

@@ -1,0 +1,107 @@
+//! Every duration of the operator in one value, which tests scale.
+
+use std::time::Duration;
+
+/// Every duration of the operator. Nothing else names a number of seconds.
+#[derive(Clone, Debug)]
+pub struct Timing {
+    /// How often a marked schedule type is looked at, if nothing woke it earlier.
+    pub short_cycle: Duration,
+    /// How often each schedule type is run, marked or not.
+    pub long_cycle: Duration,
+    /// When the first long cycle begins.
+    pub long_cycle_initial: Duration,
+    /// How long changes are gathered before a cycle takes them together.
+    pub coalesce: Duration,
+    /// Longest wait for an in-process lock.
+    pub lock_lifetime: Duration,
+    /// Longest time for one request to the API server.
+    pub request: Duration,
+    /// Longest time for one gate hook.
+    pub hook: Duration,
+    /// First pause after a fault; doubles up to `fault_backoff_max`.
+    pub fault_backoff: Duration,
+    pub fault_backoff_max: Duration,
+    /// First pause between recorded attempts for want of capacity or quota; doubles up to `wait_backoff_max`.
+    pub wait_backoff: Duration,
+    pub wait_backoff_max: Duration,
+    /// How long a pod may be refused by kube-scheduler before its session is reset.
+    pub unschedulable: Duration,
+    /// How long a node that failed a session is tried last.
+    pub avoid_failed_agent: Duration,
+    /// No sign of life for this long makes a running kernel a candidate for the sweep.
+    pub stale_kernel: Duration,
+    /// Every configured timeout (scaling group, session) is divided by this; 1 outside tests.
+    pub scale: u32,
+    pub lease: LeaseTiming,
+}
+
+/// The durations of leader election.
+#[derive(Clone, Copy, Debug)]
+pub struct LeaseTiming {
+    /// How long a lease holds without renewal.
+    pub duration: Duration,
+    /// How often the holder renews it.
+    pub renew: Duration,
+    /// How often a standby looks.
+    pub retry: Duration,
+    /// Hard timeout of one request for the lease.
+    pub request: Duration,
+    /// Writes end this long before the lease does.
+    pub margin: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self {
+            short_cycle: seconds(2),
+            long_cycle: seconds(60),
+            long_cycle_initial: seconds(30),
+            coalesce: Duration::from_millis(20),
+            lock_lifetime: seconds(30),
+            request: seconds(10),
+            hook: seconds(10),
+            fault_backoff: seconds(1),
+            fault_backoff_max: seconds(60),
+            wait_backoff: seconds(60),
+            wait_backoff_max: seconds(3600),
+            unschedulable: seconds(10),
+            avoid_failed_agent: seconds(3600),
+            stale_kernel: seconds(120),
+            scale: 1,
+            lease: LeaseTiming {
+                duration: seconds(15),
+                renew: seconds(3),
+                retry: seconds(1),
+                request: seconds(5),
+                margin: seconds(3),
+            },
+        }
+    }
+}
+
+impl Timing {
+    /// A configured number of seconds, as it is to be used.
+    pub fn configured(&self, seconds: i64) -> Duration {
+        Duration::from_secs(u64::try_from(seconds).unwrap_or(0)) / self.scale.max(1)
+    }
+}
+
+/// The pause after so many attempts: `first`, doubled with each, at most `max`.
+pub fn backoff(first: Duration, max: Duration, attempts: i32) -> Duration {
+    let doublings = u32::try_from(attempts.saturating_sub(1).clamp(0, 30)).unwrap_or(0);
+    first.saturating_mul(1 << doublings).min(max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backoff_doubles_up_to_its_limit() {
+        let minute = Duration::from_secs(60);
+        let pauses: Vec<u64> = (1..=8).map(|n| backoff(minute, minute * 60, n).as_secs() / 60).collect();
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
+    }
+}

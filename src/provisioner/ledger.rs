@@ -1,0 +1,233 @@
+//! What is taken: on every agent, and by every tenant. Kept up as objects change, copied for each cycle.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use crate::api::{AccessKey, Amount, NodeName, Resources, SessionUid};
+use crate::session::tenancy::{Tenancy, Tenant};
+
+/// The resource by which a node limits how many pods it takes.
+pub const PODS: &str = "pods";
+
+/// What one session holds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Holding {
+    pub namespace: String,
+    pub access_key: AccessKey,
+    pub private: bool,
+    /// Whether it counts as one of its owner's running sessions.
+    pub active: bool,
+    /// Per agent, what it takes there and with how many kernels.
+    pub agents: BTreeMap<NodeName, (Resources, i64)>,
+}
+
+impl Holding {
+    fn occupied(&self) -> Occupied {
+        let mut resources = Resources::default();
+        for (taken, _) in self.agents.values() {
+            resources.add(taken);
+        }
+        resources.set(PODS, Amount::ZERO);
+        Occupied { resources, sessions: i64::from(self.active) }
+    }
+}
+
+/// What a tenant occupies.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Occupied {
+    pub resources: Resources,
+    pub sessions: i64,
+}
+
+impl Occupied {
+    fn add(&mut self, other: &Self) {
+        self.resources.add(&other.resources);
+        self.sessions += other.sessions;
+    }
+
+    fn sub(&mut self, other: &Self) {
+        self.resources.sub(&other.resources);
+        self.sessions -= other.sessions;
+    }
+}
+
+/// What is taken on an agent.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Load {
+    pub used: Resources,
+    /// Sessions that hold something here, and whether each is private.
+    pub sessions: BTreeMap<SessionUid, bool>,
+    /// Foreign pods other than those of DaemonSets and static ones.
+    pub foreign_pods: i64,
+}
+
+/// A pod that is not ours: what it takes of its node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ForeignPod {
+    pub node: NodeName,
+    pub requests: Resources,
+    /// It belongs to the node (DaemonSet, static) and does not stand against a private session.
+    pub of_node: bool,
+}
+
+/// What is taken, everywhere.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    loads: HashMap<NodeName, Load>,
+    holdings: HashMap<SessionUid, Arc<Holding>>,
+    by_key: HashMap<AccessKey, Occupied>,
+    by_namespace: HashMap<String, Occupied>,
+    tenants: HashMap<Tenant, Occupied>,
+    tenancy: Arc<Tenancy>,
+}
+
+impl Ledger {
+    /// A session's holding as it is now; None when it holds nothing any more.
+    pub fn set_holding(&mut self, uid: &SessionUid, holding: Option<Holding>) {
+        if self.holdings.get(uid).map(|old| &**old) == holding.as_ref() {
+            return;
+        }
+        if let Some(old) = self.holdings.remove(uid) {
+            let occupied = old.occupied();
+            if let Some(sum) = self.by_key.get_mut(&old.access_key) {
+                sum.sub(&occupied);
+            }
+            if let Some(sum) = self.by_namespace.get_mut(&old.namespace) {
+                sum.sub(&occupied);
+            }
+            for (node, (taken, _)) in &old.agents {
+                if let Some(load) = self.loads.get_mut(node) {
+                    load.used.sub(taken);
+                    load.sessions.remove(uid);
+                }
+            }
+        }
+        if let Some(new) = holding {
+            let occupied = new.occupied();
+            self.by_key.entry(new.access_key.clone()).or_default().add(&occupied);
+            self.by_namespace.entry(new.namespace.clone()).or_default().add(&occupied);
+            for (node, (taken, _)) in &new.agents {
+                let load = self.loads.entry(node.clone()).or_default();
+                load.used.add(taken);
+                load.sessions.insert(uid.clone(), new.private);
+            }
+            self.holdings.insert(uid.clone(), Arc::new(new));
+        }
+    }
+
+    /// Counts a foreign pod in, or out with `sign` −1.
+    pub fn count_foreign(&mut self, pod: &ForeignPod, sign: i64) {
+        let load = self.loads.entry(pod.node.clone()).or_default();
+        if sign >= 0 {
+            load.used.add(&pod.requests);
+        } else {
+            load.used.sub(&pod.requests);
+        }
+        load.foreign_pods += if pod.of_node { 0 } else { sign.signum() };
+    }
+
+    /// The ledger for one cycle, with tenants' usage summed by who belongs to whom now.
+    pub fn for_cycle(&self, tenancy: &Arc<Tenancy>) -> Self {
+        let mut copy = self.clone();
+        copy.tenancy = tenancy.clone();
+        for (key, occupied) in &self.by_key {
+            copy.tenants.entry(Tenant::Keypair(key.clone())).or_default().add(occupied);
+            if let Some(keypair) = tenancy.keypairs.get(key) {
+                copy.tenants.entry(Tenant::User(keypair.spec.user.clone())).or_default().add(occupied);
+            }
+        }
+        for (namespace, occupied) in &self.by_namespace {
+            let Some(project) = tenancy.namespaces.get(namespace) else { continue };
+            copy.tenants.entry(Tenant::Project(project.clone())).or_default().add(occupied);
+            if let Some(object) = tenancy.projects.get(project) {
+                copy.tenants.entry(Tenant::Domain(object.spec.domain.clone())).or_default().add(occupied);
+            }
+        }
+        copy
+    }
+
+    /// What a tenant occupies, without what the session `except` holds itself.
+    pub fn occupied(&self, tenant: &Tenant, except: &SessionUid) -> Occupied {
+        let mut occupied = self.tenants.get(tenant).cloned().unwrap_or_default();
+        if let Some(own) = self.holdings.get(except)
+            && self.counts_for(own, tenant)
+        {
+            occupied.sub(&own.occupied());
+        }
+        occupied
+    }
+
+    fn counts_for(&self, holding: &Holding, tenant: &Tenant) -> bool {
+        let project = || self.tenancy.namespaces.get(&holding.namespace);
+        match tenant {
+            Tenant::Keypair(key) => *key == holding.access_key,
+            Tenant::User(user) => self.tenancy.keypairs.get(&holding.access_key).is_some_and(|k| k.spec.user == *user),
+            Tenant::Project(name) => project() == Some(name),
+            Tenant::Domain(name) => {
+                project().and_then(|p| self.tenancy.projects.get(p)).is_some_and(|p| p.spec.domain == *name)
+            }
+        }
+    }
+
+    /// What is taken on an agent.
+    pub fn load(&self, node: &NodeName) -> Option<&Load> {
+        self.loads.get(node)
+    }
+
+    /// Counts in what a session is given within this cycle.
+    pub fn take(&mut self, uid: &SessionUid, tenants: &[Tenant], holding: Holding) {
+        let occupied = holding.occupied();
+        for tenant in tenants {
+            self.tenants.entry(tenant.clone()).or_default().add(&occupied);
+        }
+        self.set_holding(uid, Some(holding));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cpu(units: i64) -> Resources {
+        let mut resources = Resources::default();
+        resources.set("cpu", Amount::from_units(units));
+        resources
+    }
+
+    fn holding(node: &str, units: i64) -> Holding {
+        Holding {
+            namespace: "ns".into(),
+            access_key: "key".into(),
+            active: true,
+            agents: BTreeMap::from([(node.into(), (cpu(units), 1))]),
+            ..Holding::default()
+        }
+    }
+
+    #[test]
+    fn holdings_and_foreign_pods_add_up_and_go_again() {
+        let mut ledger = Ledger::default();
+        let (a, b) = (SessionUid("a".into()), SessionUid("b".into()));
+        ledger.set_holding(&a, Some(holding("n", 2)));
+        ledger.set_holding(&a, Some(holding("n", 3)));
+        ledger.set_holding(&b, Some(holding("n", 1)));
+        let foreign = ForeignPod { node: "n".into(), requests: cpu(4), of_node: false };
+        ledger.count_foreign(&foreign, 1);
+        assert_eq!(ledger.load(&"n".into()).map(|l| l.used.get("cpu")), Some(Amount::from_units(8)));
+        ledger.set_holding(&a, None);
+        ledger.count_foreign(&foreign, -1);
+        assert_eq!(ledger.load(&"n".into()).map(|l| l.used.get("cpu")), Some(Amount::from_units(1)));
+    }
+
+    #[test]
+    fn a_sessions_own_holding_is_left_out_of_what_is_occupied() {
+        let mut ledger = Ledger::default();
+        let (a, b) = (SessionUid("a".into()), SessionUid("b".into()));
+        ledger.set_holding(&a, Some(holding("n", 2)));
+        ledger.set_holding(&b, Some(holding("n", 1)));
+        let cycle = ledger.for_cycle(&Arc::default());
+        let tenant = Tenant::Keypair("key".into());
+        assert_eq!(cycle.occupied(&tenant, &a).resources.get("cpu"), Amount::from_units(1));
+        assert_eq!(cycle.occupied(&tenant, &SessionUid("c".into())).sessions, 2);
+    }
+}

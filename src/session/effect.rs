@@ -1,0 +1,88 @@
+//! What a decision wants done at the API server, as data. `cluster::effects` carries it out.
+
+use crate::api::{KernelStatus, KernelTemplate, NodeName};
+
+/// One thing to be done. Each is idempotent: a crash before or after it is repaired by doing it again.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Puts our finalizer on the session, so that it cannot vanish while it holds something.
+    HoldSession,
+    /// Takes it off again: the session goes.
+    ReleaseSession,
+    /// Deletes the session itself (its time to live is over).
+    DeleteSession,
+    /// Makes the Service by whose name the kernels reach each other.
+    CreateService,
+    /// Makes the SSH key pair that the kernels share.
+    CreateSshSecret,
+    /// Makes a kernel and its pod.
+    Launch(Box<Launch>),
+    /// Lets a gated pod start.
+    OpenGate { pod: PodRef },
+    /// Deletes a pod; `grace` in seconds, by its own if none.
+    DeletePod { pod: PodRef, grace: Option<i64> },
+    /// Takes our finalizer off a pod, once its end is recorded.
+    ReleasePod { pod: PodRef },
+    /// Writes the facts of a kernel.
+    RecordKernel { name: String, status: Box<KernelStatus> },
+    /// Deletes a kernel of an allocation that was given up.
+    DeleteKernel { name: String, uid: String },
+}
+
+impl Effect {
+    /// Its name in the history's steps.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::HoldSession => "hold-session",
+            Self::ReleaseSession => "release-session",
+            Self::DeleteSession => "delete-session",
+            Self::CreateService => "create-service",
+            Self::CreateSshSecret => "create-ssh-secret",
+            Self::Launch(_) => "launch-kernel",
+            Self::OpenGate { .. } => "open-gate",
+            Self::DeletePod { .. } => "delete-pod",
+            Self::ReleasePod { .. } => "release-pod",
+            Self::RecordKernel { .. } => "record-kernel",
+            Self::DeleteKernel { .. } => "delete-kernel",
+        }
+    }
+
+    /// What it is about, for the history's steps.
+    pub fn subject(&self) -> String {
+        match self {
+            Self::Launch(launch) => format!("{} on {}", launch.name, launch.node),
+            Self::OpenGate { pod } | Self::DeletePod { pod, .. } | Self::ReleasePod { pod } => pod.name.clone(),
+            Self::RecordKernel { name, .. } | Self::DeleteKernel { name, .. } => name.clone(),
+            _ => String::new(),
+        }
+    }
+}
+
+/// Which pod, and that very one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodRef {
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+}
+
+impl From<&super::views::PodView> for PodRef {
+    fn from(pod: &super::views::PodView) -> Self {
+        Self { namespace: pod.namespace.clone(), name: pod.name.clone(), uid: pod.uid.clone() }
+    }
+}
+
+/// A kernel to be made, with all that its pod needs to know.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Launch {
+    /// Of the kernel and its pod.
+    pub name: String,
+    pub template: KernelTemplate,
+    pub index: i32,
+    pub local_rank: i32,
+    pub hostname: String,
+    pub node: NodeName,
+    pub generation: i64,
+    /// Whether it waits for the whole session.
+    pub gated: bool,
+}

@@ -1,0 +1,74 @@
+//! detect-termination: a session of which any kernel has ended or is ending ends as a whole.
+
+use super::{Decide, Handler, HandlerName, To, Transitions, Verdict};
+use crate::api::{KernelPhase, SessionPhase, SessionResult};
+use crate::lifecycle::{Match, Reason};
+use crate::session::kernels::KernelItem;
+use crate::session::snapshot::{SessionItem, Snapshot, is_over};
+
+pub static ROW: Handler = Handler {
+    name: HandlerName::DetectTermination,
+    targets: &[
+        SessionPhase::Scheduled,
+        SessionPhase::Preparing,
+        SessionPhase::Pulling,
+        SessionPhase::Prepared,
+        SessionPhase::Creating,
+        SessionPhase::Running,
+    ],
+    transitions: Transitions {
+        success: To::phase(SessionPhase::Terminating),
+        also: &[SessionPhase::Cancelled],
+        ..Transitions::NONE
+    },
+    lock: None,
+    waits: true,
+    decide: Decide::Each(detect),
+};
+
+fn detect(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
+    let ending = |kernel: &KernelItem| kernel.phase().is_terminal() || kernel.phase() == KernelPhase::Terminating;
+    if !Match::Any.holds(&item.kernels, ending) {
+        return batch_timeout(snapshot, item);
+    }
+    let message = item.kernels.iter().filter(|kernel| ending(kernel)).map(KernelItem::describe).collect::<Vec<_>>().join("; ");
+    if Match::All.holds(&item.kernels, |kernel| kernel.phase() == KernelPhase::Cancelled) {
+        return Verdict::success_to(SessionPhase::Cancelled)
+            .because(cancel_reason(item), message)
+            .result(SessionResult::Error);
+    }
+    let main = item.kernels.iter().find(|kernel| kernel.is_main());
+    let exit_code = main.and_then(|kernel| kernel.state.exit_code);
+    let mut verdict = match exit_code.filter(|_| item.is_batch()) {
+        Some(0) => Verdict::success().because(Reason::BatchFinished, "main1 exited with 0").result(SessionResult::Success),
+        Some(code) => {
+            let words = format!("main1 exited with {code}");
+            Verdict::success().because(Reason::BatchFinished, words).result(SessionResult::Failure)
+        }
+        None => Verdict::success().because(Reason::AbnormalTermination, message).result(SessionResult::Error),
+    };
+    verdict.change.exit_code = exit_code;
+    verdict
+}
+
+/// Image failures are named as such.
+fn cancel_reason(item: &SessionItem) -> Reason {
+    let image = Reason::ImagePullFailed.as_str();
+    let by_image = item.kernels.iter().any(|kernel| kernel.state.reason.as_deref() == Some(image));
+    if by_image { Reason::ImagePullFailed } else { Reason::AbnormalTermination }
+}
+
+/// A batch session that has run for as long as it may ends as failed.
+fn batch_timeout(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
+    let Some(seconds) = item.session.spec.batch_timeout_seconds.filter(|_| item.phase() == SessionPhase::Running) else {
+        return Verdict::idle();
+    };
+    let limit = snapshot.timing.configured(seconds);
+    if is_over(item.status_since(), Some(limit), snapshot.now) {
+        return Verdict::success()
+            .because(Reason::BatchTimeout, format!("ran for more than {seconds} s"))
+            .result(SessionResult::Failure);
+    }
+    let wake = chrono::TimeDelta::from_std(limit).ok().zip(item.status_since());
+    Verdict::idle().wake_at(wake.map(|(limit, since)| since + limit + chrono::TimeDelta::milliseconds(1)))
+}

@@ -1,0 +1,49 @@
+//! promote-to-running: a session all of whose kernels run is running; one that takes too long begins anew.
+
+use super::promote_to_prepared::{is_ending, kernel_failure};
+use super::{Decide, Handler, HandlerName, To, Transitions, Verdict};
+use crate::api::SessionPhase;
+use crate::lifecycle::{Failure, Match, Reason};
+use crate::session::kernels::KernelItem;
+use crate::session::snapshot::{SessionItem, Snapshot, is_over};
+
+pub static ROW: Handler = Handler {
+    name: HandlerName::PromoteToRunning,
+    targets: &[SessionPhase::Creating],
+    transitions: Transitions {
+        success: To::phase(SessionPhase::Running),
+        expired: To::PENDING_RESET,
+        ..Transitions::NONE
+    },
+    lock: None,
+    waits: true,
+    decide: Decide::Each(promote),
+};
+
+fn promote(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
+    let pre_running = |kernel: &KernelItem| kernel.phase().is_pre_running();
+    let limit = snapshot.phase_timeout(&item.session, SessionPhase::Creating);
+    if is_ending(item) {
+        return Verdict::idle(); // detect-termination's to act on
+    }
+    if Match::NotAny.holds(&item.kernels, pre_running) {
+        return Verdict::success();
+    }
+    if is_over(item.status_since(), limit, snapshot.now) {
+        let late: Vec<&KernelItem> = item.kernels.iter().filter(|kernel| pre_running(kernel)).collect();
+        let seconds = limit.unwrap_or_default().as_secs();
+        let names = late.iter().map(|kernel| kernel.describe()).collect::<Vec<_>>().join("; ");
+        let message = format!("not running after {seconds} s: {names}");
+        let mut verdict = Verdict::failure(Failure::fault(Reason::PhaseTimeout, message));
+        verdict.change.failed_agents = late.iter().filter_map(|kernel| kernel.node.clone()).collect();
+        let resets = item.session.status.as_ref().map_or(0, |status| status.resets);
+        if resets >= snapshot.max_attempts(&item.session) {
+            verdict.change.expired_to = To::phase(SessionPhase::Terminating);
+        }
+        return verdict;
+    }
+    let verdict = kernel_failure(item).map_or_else(Verdict::idle, Verdict::failure);
+    let limit = limit.and_then(|limit| chrono::TimeDelta::from_std(limit).ok());
+    let wake = item.status_since().zip(limit).map(|(since, limit)| since + limit + chrono::TimeDelta::milliseconds(1));
+    verdict.wake_at(wake)
+}

@@ -1,0 +1,228 @@
+//! What a handler is: its row in the table, and what it says of an item.
+
+use chrono::{DateTime, Utc};
+
+use crate::api::{KernelAllocation, NodeName, SessionPhase, SessionResult};
+use crate::lifecycle::{Class, Failure, Reason};
+use crate::provisioner::Ledger;
+use crate::session::effect::Effect;
+use crate::session::snapshot::{SessionItem, Snapshot};
+
+/// The name of a handler: what history entries, metrics and marks carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum HandlerName {
+    ScheduleSessions,
+    CheckPrecondition,
+    StartSessions,
+    TerminateSessions,
+    DeprioritizeSessions,
+    SweepSessions,
+    SweepStaleKernels,
+    DetectTermination,
+    PromoteToPulling,
+    PromoteToPrepared,
+    PromoteToRunning,
+    PromoteToTerminated,
+    ResetUnschedulable,
+    EndSessions,
+    FinalizeSessions,
+    /// Keeps kernels' records and leftover pods right; it decides on no session, so it has no row.
+    SyncKernels,
+}
+
+impl HandlerName {
+    pub const ALL: [Self; 16] = [
+        Self::ScheduleSessions,
+        Self::CheckPrecondition,
+        Self::StartSessions,
+        Self::TerminateSessions,
+        Self::DeprioritizeSessions,
+        Self::SweepSessions,
+        Self::SweepStaleKernels,
+        Self::DetectTermination,
+        Self::PromoteToPulling,
+        Self::PromoteToPrepared,
+        Self::PromoteToRunning,
+        Self::PromoteToTerminated,
+        Self::ResetUnschedulable,
+        Self::EndSessions,
+        Self::FinalizeSessions,
+        Self::SyncKernels,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ScheduleSessions => "schedule-sessions",
+            Self::CheckPrecondition => "check-precondition",
+            Self::StartSessions => "start-sessions",
+            Self::TerminateSessions => "terminate-sessions",
+            Self::DeprioritizeSessions => "deprioritize-sessions",
+            Self::SweepSessions => "sweep-sessions",
+            Self::SweepStaleKernels => "sweep-stale-kernels",
+            Self::DetectTermination => "detect-termination",
+            Self::PromoteToPulling => "promote-to-pulling",
+            Self::PromoteToPrepared => "promote-to-prepared",
+            Self::PromoteToRunning => "promote-to-running",
+            Self::PromoteToTerminated => "promote-to-terminated",
+            Self::ResetUnschedulable => "reset-unschedulable",
+            Self::EndSessions => "end-sessions",
+            Self::FinalizeSessions => "finalize-sessions",
+            Self::SyncKernels => "sync-kernels",
+        }
+    }
+}
+
+impl std::fmt::Display for HandlerName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// An in-process lock: two handlers with the same one never run at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum LockId {
+    Pending,
+    Preparing,
+    Creating,
+    Terminating,
+}
+
+/// Where a session goes, and whether its kernels begin anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct To {
+    pub phase: SessionPhase,
+    pub reset: bool,
+}
+
+impl To {
+    pub const fn phase(phase: SessionPhase) -> Option<Self> {
+        Some(Self { phase, reset: false })
+    }
+
+    /// Back to the queue, with kernels reset.
+    pub const PENDING_RESET: Option<Self> = Some(Self { phase: SessionPhase::Pending, reset: true });
+}
+
+/// Where each result leads; None leaves the phase.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Transitions {
+    pub success: Option<To>,
+    /// Other phases that a success may name.
+    pub also: &'static [SessionPhase],
+    pub need_retry: Option<To>,
+    pub expired: Option<To>,
+    pub give_up: Option<To>,
+}
+
+impl Transitions {
+    pub const NONE: Self = Self { success: None, also: &[], need_retry: None, expired: None, give_up: None };
+
+    pub fn of(&self, class: Class) -> Option<To> {
+        match class {
+            Class::GiveUp => self.give_up,
+            Class::Expired => self.expired,
+            Class::NeedRetry => self.need_retry,
+        }
+    }
+}
+
+/// A handler's row in the table.
+#[derive(Debug)]
+pub struct Handler {
+    pub name: HandlerName,
+    /// It is asked about the sessions in these phases.
+    pub targets: &'static [SessionPhase],
+    pub transitions: Transitions,
+    pub lock: Option<LockId>,
+    /// Whether it waits rather than tries: its clock is the phase's, and it never gives up.
+    pub waits: bool,
+    pub decide: Decide,
+}
+
+/// How a handler decides: on each item by itself, or on the whole set with what is taken.
+#[derive(Clone, Copy, Debug)]
+pub enum Decide {
+    Each(fn(&Snapshot, &SessionItem) -> Verdict),
+    All(fn(&Snapshot, &mut Ledger, &[SessionItem]) -> Vec<Verdict>),
+}
+
+/// What a handler says of one item.
+#[derive(Clone, Debug, Default)]
+pub struct Verdict {
+    pub outcome: Outcome,
+    /// To be done before the outcome is committed; one that fails makes the outcome a failure.
+    pub effects: Vec<Effect>,
+    pub change: Change,
+    /// When to ask again, if nothing else brings it up earlier.
+    pub wake_at: Option<DateTime<Utc>>,
+}
+
+/// The outcome itself.
+#[derive(Clone, Debug, Default)]
+pub enum Outcome {
+    /// It is done; `to` names a phase other than the row's.
+    Success { to: Option<SessionPhase> },
+    Failure(Failure),
+    /// Nothing to do yet, for a reason worth recording.
+    Skipped(Reason, String),
+    /// Nothing to do, and nothing to tell.
+    #[default]
+    Idle,
+}
+
+/// What changes in the status besides phase and history.
+#[derive(Clone, Debug, Default)]
+pub struct Change {
+    pub allocation: Option<Vec<KernelAllocation>>,
+    pub effective_priority: Option<i32>,
+    /// Only the first one that is ever recorded counts.
+    pub result: Option<SessionResult>,
+    pub exit_code: Option<i32>,
+    pub reason: Option<(Reason, String)>,
+    /// The agents to be tried last from now on.
+    pub failed_agents: Vec<NodeName>,
+    /// Where an expiry leads instead of where the row says.
+    pub expired_to: Option<To>,
+}
+
+impl Verdict {
+    pub fn idle() -> Self {
+        Self::default()
+    }
+
+    pub fn success() -> Self {
+        Self { outcome: Outcome::Success { to: None }, ..Self::default() }
+    }
+
+    pub fn success_to(phase: SessionPhase) -> Self {
+        Self { outcome: Outcome::Success { to: Some(phase) }, ..Self::default() }
+    }
+
+    pub fn failure(failure: Failure) -> Self {
+        Self { outcome: Outcome::Failure(failure), ..Self::default() }
+    }
+
+    pub fn skipped(reason: Reason, message: impl Into<String>) -> Self {
+        Self { outcome: Outcome::Skipped(reason, message.into()), ..Self::default() }
+    }
+
+    pub fn because(mut self, reason: Reason, message: impl Into<String>) -> Self {
+        self.change.reason = Some((reason, message.into()));
+        self
+    }
+
+    pub fn result(mut self, result: SessionResult) -> Self {
+        self.change.result = Some(result);
+        self
+    }
+
+    pub fn effects(mut self, effects: Vec<Effect>) -> Self {
+        self.effects = effects;
+        self
+    }
+
+    pub fn wake_at(mut self, time: Option<DateTime<Utc>>) -> Self {
+        self.wake_at = time;
+        self
+    }
+}

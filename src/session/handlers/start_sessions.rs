@@ -1,0 +1,30 @@
+//! start-sessions: opens the gates of a prepared session, so that all its kernels start at once.
+
+use super::{Decide, Handler, HandlerName, LockId, To, Transitions, Verdict};
+use crate::api::SessionPhase;
+use crate::session::effect::{Effect, PodRef};
+use crate::session::snapshot::{SessionItem, Snapshot};
+
+pub static ROW: Handler = Handler {
+    name: HandlerName::StartSessions,
+    targets: &[SessionPhase::Prepared],
+    transitions: Transitions {
+        success: To::phase(SessionPhase::Creating),
+        expired: To::PENDING_RESET,
+        give_up: To::PENDING_RESET,
+        ..Transitions::NONE
+    },
+    lock: Some(LockId::Creating),
+    waits: false,
+    decide: Decide::Each(start),
+};
+
+/// A kernel that cannot be started fails the whole session.
+fn start(_: &Snapshot, item: &SessionItem) -> Verdict {
+    if item.is_gang() && !item.names_resolve {
+        return Verdict::idle(); // the EndpointSlice will mark it again
+    }
+    let closed = item.kernels.iter().filter_map(|kernel| kernel.pod.as_ref()).filter(|pod| pod.gate.is_some() && !pod.gate_opened);
+    let effects = closed.map(|pod| Effect::OpenGate { pod: PodRef::from(&**pod) }).collect();
+    Verdict::success().effects(effects)
+}

@@ -1,0 +1,94 @@
+//! sweep-sessions: ends sessions that waited or prepared for too long, and those that have no kernels.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use super::{Decide, Handler, HandlerName, To, Transitions, Verdict};
+use crate::api::{SessionPhase, SessionResult};
+use crate::lifecycle::{Failure, Reason};
+use crate::provisioner::in_group;
+use crate::session::snapshot::{SessionItem, Snapshot, is_over};
+
+pub static ROW: Handler = Handler {
+    name: HandlerName::SweepSessions,
+    targets: &[
+        SessionPhase::Pending,
+        SessionPhase::Scheduled,
+        SessionPhase::Preparing,
+        SessionPhase::Pulling,
+        SessionPhase::Prepared,
+        SessionPhase::Creating,
+        SessionPhase::Running,
+        SessionPhase::Terminating,
+        SessionPhase::Deprioritizing,
+    ],
+    transitions: Transitions {
+        also: &[SessionPhase::Cancelled, SessionPhase::Terminated],
+        expired: To::phase(SessionPhase::Terminating),
+        ..Transitions::NONE
+    },
+    lock: None,
+    waits: true,
+    decide: Decide::Each(sweep),
+};
+
+fn sweep(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
+    if item.session.status.as_ref().is_some_and(|s| s.phase.holds_resources() && s.allocation.is_empty()) {
+        return without_kernels(item);
+    }
+    match item.phase() {
+        SessionPhase::Pending => sweep_pending(snapshot, item),
+        phase @ (SessionPhase::Preparing | SessionPhase::Pulling) => {
+            let limit = snapshot.phase_timeout(&item.session, phase);
+            if !is_over(item.status_since(), limit, snapshot.now) {
+                return Verdict::idle().wake_at(after(item.status_since(), limit));
+            }
+            let held_up = item.kernels.iter().filter(|k| k.phase().is_pre_prepared()).map(|k| k.describe());
+            let message = format!(
+                "{phase} for more than {} s: {}",
+                limit.unwrap_or_default().as_secs(),
+                held_up.collect::<Vec<_>>().join("; ")
+            );
+            Verdict::failure(Failure::fault(Reason::PhaseTimeout, message))
+        }
+        _ => Verdict::idle(),
+    }
+}
+
+fn sweep_pending(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
+    let name = &snapshot.group_name;
+    let limit = snapshot.group.as_ref().and_then(|group| group.spec.pending_timeout_seconds);
+    let limit = limit.map(|seconds| snapshot.timing.configured(seconds));
+    if is_over(item.status_since(), limit, snapshot.now) {
+        let message = format!("waited for more than {} s in scaling group {name}", limit.unwrap_or_default().as_secs());
+        return Verdict::success_to(SessionPhase::Cancelled)
+            .because(Reason::PendingTimeoutExceeded, message)
+            .result(SessionResult::Error);
+    }
+    let wake = after(item.status_since(), limit);
+    let Some(group) = &snapshot.group else {
+        let message = format!("scaling group {name} does not exist");
+        return Verdict::skipped(Reason::ScalingGroupNotFound, message).wake_at(wake);
+    };
+    let agents: Vec<_> = snapshot.agents.values().filter(|agent| in_group(agent, group)).collect();
+    if !agents.iter().any(|agent| agent.ready) {
+        let message = format!("none of the {} agents of scaling group {name} is ready", agents.len());
+        return Verdict::skipped(Reason::NoAvailableAgent, message).wake_at(wake);
+    }
+    Verdict::idle().wake_at(wake)
+}
+
+fn without_kernels(item: &SessionItem) -> Verdict {
+    let to = match item.phase() {
+        SessionPhase::Terminating => SessionPhase::Terminated,
+        _ => SessionPhase::Cancelled,
+    };
+    Verdict::success_to(to).because(Reason::NoKernels, "it has no kernels").result(SessionResult::Error)
+}
+
+fn after(since: Option<DateTime<Utc>>, limit: Option<Duration>) -> Option<DateTime<Utc>> {
+    let limit = chrono::TimeDelta::from_std(limit?).ok()?;
+    // The limit is strict: one millisecond later it is over.
+    Some(since? + limit + chrono::TimeDelta::milliseconds(1))
+}

@@ -1,0 +1,48 @@
+//! sweep-stale-kernels: declares running kernels ended whose node or pod is gone, or whose node does not answer any more.
+
+use super::{Decide, Handler, HandlerName, LockId, Transitions, Verdict};
+use crate::api::{KernelPhase, KernelStatus, SessionPhase};
+use crate::lifecycle::Reason;
+use crate::session::effect::Effect;
+use crate::session::kernels::KernelItem;
+use crate::session::snapshot::{SessionItem, Snapshot};
+use crate::session::views::Liveness;
+
+pub static ROW: Handler = Handler {
+    name: HandlerName::SweepStaleKernels,
+    targets: &[SessionPhase::Running],
+    transitions: Transitions::NONE,
+    lock: Some(LockId::Terminating),
+    waits: true,
+    decide: Decide::Each(sweep),
+};
+
+/// It changes kernels only; the session follows by detect-termination.
+fn sweep(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
+    let effects: Vec<Effect> = item.kernels.iter().filter_map(|kernel| judge(snapshot, kernel)).collect();
+    Verdict::idle().effects(effects)
+}
+
+fn judge(snapshot: &Snapshot, kernel: &KernelItem) -> Option<Effect> {
+    let record = kernel.record.as_ref()?;
+    if kernel.phase() != KernelPhase::Running {
+        return None;
+    }
+    let node = kernel.node.as_ref().map_or("?", |node| node.as_str());
+    let (phase, reason, message) = match kernel.liveness {
+        Liveness::Alive | Liveness::Doubtful => return None,
+        // Its container may still run there: it ends, but what it holds stays counted until the pod is gone.
+        Liveness::Lost => (KernelPhase::Terminating, Reason::NodeLost, format!("node {node} does not answer")),
+        Liveness::Gone => (KernelPhase::Terminated, Reason::StaleKernel, format!("node {node} is gone")),
+    };
+    let old = record.status.clone().unwrap_or_default();
+    let finished_at = phase.is_terminal().then_some(snapshot.now);
+    let status = KernelStatus {
+        phase,
+        reason: Some(reason.as_str().into()),
+        message: Some(message),
+        finished_at,
+        ..old
+    };
+    Some(Effect::RecordKernel { name: record.metadata.name.clone()?, status: Box::new(status) })
+}

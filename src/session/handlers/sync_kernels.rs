@@ -1,0 +1,9 @@
+//! sync-kernels: records what became of kernels, lets their pods go once that is done, and clears what no session needs.
+
+use crate::session::effect::Effect;
+use crate::session::records::{self, Remains};
+
+/// All that is to be done for one session's kernels and pods.
+pub fn sync(remains: &Remains<'_>) -> Vec<Effect> {
+    records::for_pods(remains).into_iter().chain(records::for_kernels(remains)).collect()
+}

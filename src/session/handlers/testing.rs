@@ -1,0 +1,133 @@
+//! What the tests of handlers build their snapshots from.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::json;
+
+use crate::api::*;
+use crate::lifecycle::Timing;
+use crate::session::kernels::{KernelItem, KernelState, expand, kernel_name};
+use crate::session::snapshot::{SessionItem, Snapshot};
+use crate::session::tenancy::Tenancy;
+use crate::session::views::{AgentView, Liveness, PodView};
+
+/// The moment of every snapshot here: an hour after the epoch.
+pub fn now() -> DateTime<Utc> {
+    DateTime::UNIX_EPOCH + TimeDelta::hours(1)
+}
+
+pub fn session(spec: serde_json::Value) -> Session {
+    let mut full = json!({"accessKey": "key", "scalingGroup": "default", "kernels": [kernel(1)]});
+    if let (Some(full), Some(spec)) = (full.as_object_mut(), spec.as_object()) {
+        full.extend(spec.clone());
+    }
+    let mut session = Session::new("s", serde_json::from_value(full).expect("a session spec"));
+    session.metadata.namespace = Some("ns".into());
+    session.metadata.uid = Some("uid-s".into());
+    session
+}
+
+pub fn kernel(cpu: i64) -> serde_json::Value {
+    json!({"role": "main", "image": "i", "resources": {"cpu": cpu, "memory": "1Gi"}})
+}
+
+pub fn gang() -> serde_json::Value {
+    json!({"kernels": [kernel(1), {"role": "sub", "replicas": 2, "image": "i", "resources": {"cpu": 1, "memory": "1Gi"}}],
+           "clusterMode": "MultiNode"})
+}
+
+/// A session of one kernel that has been in this phase for a minute, allocated on node-1 where it holds anything.
+pub fn session_in(phase: SessionPhase) -> Session {
+    let mut session = session(json!({}));
+    put(&mut session, phase, TimeDelta::minutes(1));
+    session
+}
+
+/// Puts a session into a phase that began so long ago.
+pub fn put(session: &mut Session, phase: SessionPhase, ago: TimeDelta) {
+    let allocated = phase.holds_resources() || phase.is_terminal();
+    let slots = expand(&session.spec.kernels).into_iter().map(|slot| slot.hostname);
+    let allocation = slots.map(|kernel| KernelAllocation { kernel, node: "node-1".into() }).collect();
+    session.status = Some(SessionStatus {
+        phase,
+        status_since: Some(now() - ago),
+        allocation_generation: i64::from(allocated),
+        allocation: if allocated { allocation } else { vec![] },
+        ..SessionStatus::default()
+    });
+}
+
+pub fn pod_of(session: &Session) -> PodView {
+    PodView {
+        namespace: "ns".into(),
+        name: kernel_name("s", "uid-s", "main1", 1),
+        uid: "uid-pod".into(),
+        session_uid: SessionUid(session.metadata.uid.clone().unwrap_or_default()),
+        kernel: "main1".into(),
+        generation: 1,
+        node: Some("node-1".into()),
+        bound: true,
+        ..PodView::default()
+    }
+}
+
+pub fn kernel_of(session: &Session) -> Kernel {
+    let spec = serde_json::from_value(json!({
+        "session": "s", "sessionUid": session.metadata.uid, "role": "main", "index": 1, "localRank": 0,
+        "hostname": "main1", "allocationGeneration": 1, "scalingGroup": "default", "node": "node-1",
+        "image": "i", "resources": {"cpu": 1}
+    }));
+    let mut kernel = Kernel::new(&kernel_name("s", "uid-s", "main1", 1), spec.expect("a kernel spec"));
+    kernel.metadata.uid = Some("uid-kernel".into());
+    kernel
+}
+
+/// An item whose kernels stand as given, in order.
+pub fn item(session: Session, phases: &[KernelPhase]) -> SessionItem {
+    let slots = expand(&session.spec.kernels);
+    let kernels = slots.iter().zip(phases).map(|(slot, phase)| KernelItem {
+        hostname: slot.hostname.clone(),
+        node: Some("node-1".into()),
+        liveness: Liveness::Alive,
+        state: KernelState { phase: *phase, ..KernelState::default() },
+        pod: Some(Arc::new(PodView { kernel: slot.hostname.clone(), ..pod_of(&session) })),
+        record: Some(Arc::new(kernel_of(&session))),
+    });
+    let kernels = kernels.collect();
+    SessionItem { session: Arc::new(session), kernels, dependencies: vec![], names_resolve: true, pods_left: 0 }
+}
+
+pub fn agent(name: &str, cpu: i64) -> AgentView {
+    let mut allocatable = Resources::default();
+    allocatable.set("cpu", Amount::from_units(cpu));
+    allocatable.set("memory", Amount::from_units(64 << 30));
+    allocatable.set("pods", Amount::from_units(110));
+    AgentView { name: name.into(), allocatable, architecture: "amd64".into(), ready: true, ..AgentView::default() }
+}
+
+/// A world of one active tenant, the group `default`, and these agents.
+pub fn snapshot(agents: Vec<AgentView>) -> Snapshot {
+    let from = |value: serde_json::Value| value;
+    let mut tenancy = Tenancy::default();
+    tenancy.namespaces.insert("ns".into(), "project".into());
+    let project = serde_json::from_value(from(json!({"domain": "domain"}))).expect("a project");
+    tenancy.projects.insert("project".into(), Arc::new(Project::new("project", project)));
+    let domain = serde_json::from_value(from(json!({}))).expect("a domain");
+    tenancy.domains.insert("domain".into(), Arc::new(Domain::new("domain", domain)));
+    let user = serde_json::from_value(from(json!({"domain": "domain"}))).expect("a user");
+    tenancy.users.insert("user".into(), Arc::new(User::new("user", user)));
+    let keypair = serde_json::from_value(from(json!({"user": "user"}))).expect("a keypair");
+    tenancy.keypairs.insert("key".into(), Arc::new(Keypair::new("key", keypair)));
+    let group = serde_json::from_value(json!({})).expect("a group");
+    let agents: BTreeMap<_, _> = agents.into_iter().map(|agent| (agent.name.clone(), Arc::new(agent))).collect();
+    Snapshot {
+        now: now(),
+        timing: Arc::new(Timing::default()),
+        group: Some(Arc::new(ScalingGroup::new("default", group))),
+        group_name: "default".into(),
+        agents: Arc::new(agents),
+        tenancy: Arc::new(tenancy),
+    }
+}

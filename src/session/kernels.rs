@@ -1,0 +1,296 @@
+//! A session's kernels: how they are numbered and named, and where each stands, judged by all that is known of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use sha2::{Digest, Sha256};
+
+use super::views::{GateState, Liveness, MainState, PodView};
+use crate::api::{Kernel, KernelPhase, KernelTemplate, NodeName, Session, SessionPhase};
+use crate::lifecycle::Reason;
+
+/// One kernel that a session shall have, before it has a place.
+#[derive(Clone, Debug)]
+pub struct KernelSlot<'a> {
+    pub template: &'a KernelTemplate,
+    /// From 1, within the role.
+    pub index: i32,
+    /// From 0 for main.
+    pub local_rank: i32,
+    /// Role and index: `main1`, `sub2`.
+    pub hostname: String,
+}
+
+/// The kernels of a session in the order they are allocated and ranked: main first, then as listed (rules §5).
+pub fn expand(kernels: &[KernelTemplate]) -> Vec<KernelSlot<'_>> {
+    let (main, others): (Vec<_>, Vec<_>) = kernels.iter().partition(|template| template.role == MAIN_ROLE);
+    main.into_iter()
+        .chain(others)
+        .flat_map(|template| (1..=template.replicas.max(0)).map(move |index| (template, index)))
+        .zip(0..)
+        .map(|((template, index), local_rank)| KernelSlot {
+            template,
+            index,
+            local_rank,
+            hostname: format!("{}{index}", template.role),
+        })
+        .collect()
+}
+
+/// The role every session has exactly once.
+pub const MAIN_ROLE: &str = "main";
+/// The hostname of the main kernel.
+pub const MAIN_HOSTNAME: &str = "main1";
+
+/// The name of a kernel and its pod: it never repeats, since every allocation and session has a hash of its own.
+pub fn kernel_name(session: &str, uid: &str, hostname: &str, generation: i64) -> String {
+    format!("{session}-{hostname}-{}", short_hash(&format!("{uid}/{generation}")))
+}
+
+/// Eight characters that tell two texts apart.
+pub fn short_hash(text: &str) -> String {
+    Sha256::digest(text.as_bytes()).iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The Service that makes a session's kernels reach each other.
+pub fn service_name(session: &str) -> String {
+    format!("ses-{session}")
+}
+
+/// The Secret with a session's SSH key pair.
+pub fn ssh_secret_name(session: &str, uid: &str) -> String {
+    format!("ses-{session}-ssh-{}", short_hash(uid))
+}
+
+/// A kernel as seen in one snapshot.
+#[derive(Clone, Debug)]
+pub struct KernelItem {
+    /// Role and index.
+    pub hostname: String,
+    pub node: Option<NodeName>,
+    pub liveness: Liveness,
+    pub state: KernelState,
+    pub pod: Option<Arc<PodView>>,
+    pub record: Option<Arc<Kernel>>,
+}
+
+impl KernelItem {
+    pub fn phase(&self) -> KernelPhase {
+        self.state.phase
+    }
+
+    pub fn is_main(&self) -> bool {
+        self.hostname == MAIN_HOSTNAME
+    }
+
+    /// `sub2 on node-1: image-pull-failed, no such image`, for messages.
+    pub fn describe(&self) -> String {
+        let mut text = self.hostname.clone();
+        if let Some(node) = &self.node {
+            text.push_str(&format!(" on {node}"));
+        }
+        text.push_str(&format!(" is {}", self.state.phase));
+        if let Some(reason) = &self.state.reason {
+            text.push_str(&format!(" ({reason})"));
+        }
+        if let Some(message) = self.state.message.as_deref().filter(|message| !message.is_empty()) {
+            text.push_str(&format!(": {message}"));
+        }
+        text
+    }
+}
+
+/// Where a kernel stands, and why.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct KernelState {
+    pub phase: KernelPhase,
+    pub reason: Option<String>,
+    pub message: Option<String>,
+    pub exit_code: Option<i32>,
+    /// Its image is being tried again after an error.
+    pub pull_retrying: bool,
+}
+
+impl KernelState {
+    fn of(phase: KernelPhase) -> Self {
+        Self { phase, ..Self::default() }
+    }
+
+    fn because(phase: KernelPhase, reason: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { phase, reason: Some(reason.into()), message: Some(message.into()), ..Self::default() }
+    }
+}
+
+/// What a kernel's state is judged by.
+pub struct Evidence<'a> {
+    pub session_phase: SessionPhase,
+    pub allocated: bool,
+    pub pod: Option<&'a PodView>,
+    pub record: Option<&'a Kernel>,
+    /// How long pulls may fail before an image counts as not to be had.
+    pub image_timeout: Duration,
+    pub now: DateTime<Utc>,
+}
+
+/// Where a kernel stands: by its recorded end, else by its pod, else by what its session's phase implies.
+pub fn judge(evidence: &Evidence<'_>) -> KernelState {
+    if let Some(status) = evidence.record.and_then(|kernel| kernel.status.as_ref()).filter(|s| s.phase.is_terminal()) {
+        return KernelState {
+            phase: status.phase,
+            reason: status.reason.clone(),
+            message: status.message.clone(),
+            exit_code: status.exit_code,
+            pull_retrying: false,
+        };
+    }
+    // A node that stopped answering: its kernel is ending, whatever its pod said last.
+    if let Some(status) = evidence.record.and_then(|kernel| kernel.status.as_ref())
+        && status.phase == KernelPhase::Terminating
+        && evidence.pod.is_some_and(|pod| !pod.ended)
+    {
+        let (reason, message) = (status.reason.clone(), status.message.clone());
+        return KernelState { reason, message, ..KernelState::of(KernelPhase::Terminating) };
+    }
+    match evidence.pod {
+        Some(pod) => judge_alone(pod, evidence.image_timeout, evidence.now),
+        None if !evidence.allocated => KernelState::of(KernelPhase::Pending),
+        None if evidence.session_phase == SessionPhase::Scheduled => KernelState::of(KernelPhase::Scheduled),
+        None => KernelState::because(KernelPhase::Terminated, Reason::PodGone.as_str(), "its pod is gone"),
+    }
+}
+
+/// Where a kernel stands by its pod alone.
+pub fn judge_alone(pod: &PodView, image_timeout: Duration, now: DateTime<Utc>) -> KernelState {
+    if let MainState::Ended { exit_code, reason, message, .. } = &pod.main
+        && pod.ended
+    {
+        return KernelState {
+            exit_code: Some(*exit_code),
+            ..KernelState::because(KernelPhase::Terminated, reason, message)
+        };
+    }
+    if pod.ended {
+        let reason = pod.reason.clone().unwrap_or_else(|| "PodEnded".into());
+        return KernelState::because(KernelPhase::Terminated, reason, pod.message.clone().unwrap_or_default());
+    }
+    if pod.deleting {
+        return KernelState::of(KernelPhase::Terminating);
+    }
+    if matches!(pod.main, MainState::Running { .. } | MainState::Ended { .. }) {
+        return KernelState::of(KernelPhase::Running);
+    }
+    if let Some((reason, message)) = &pod.image_error {
+        return judge_image_error(pod, reason, message, image_timeout, now);
+    }
+    KernelState::of(match pod.gate {
+        Some(GateState::Running) if !pod.gate_opened => KernelPhase::Prepared,
+        Some(GateState::Running | GateState::Passed) => KernelPhase::Creating,
+        _ if pod.ready_to_start => KernelPhase::Pulling,
+        _ => KernelPhase::Preparing,
+    })
+}
+
+fn judge_image_error(pod: &PodView, reason: &str, message: &str, timeout: Duration, now: DateTime<Utc>) -> KernelState {
+    let for_good = matches!(reason, "InvalidImageName" | "ErrImageNeverPull");
+    let waited = pod.created_at.and_then(|created| (now - created).to_std().ok()).unwrap_or_default();
+    let words = format!("{reason}: {message}");
+    if for_good || waited >= timeout {
+        return KernelState::because(KernelPhase::Cancelled, Reason::ImagePullFailed.as_str(), words);
+    }
+    KernelState {
+        pull_retrying: true,
+        ..KernelState::because(KernelPhase::Pulling, Reason::ImagePullFailed.as_str(), words)
+    }
+}
+
+/// The nodes of an allocation, in the order of kernels.
+pub fn allocated_nodes(session: &Session) -> BTreeMap<&str, &NodeName> {
+    session
+        .status
+        .iter()
+        .flat_map(|status| &status.allocation)
+        .map(|allocation| (allocation.kernel.as_str(), &allocation.node))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::KernelStatus;
+
+    fn template(role: &str, replicas: i32) -> KernelTemplate {
+        serde_json::from_value(serde_json::json!({
+            "role": role, "replicas": replicas, "image": "i", "resources": {"cpu": 1, "memory": "1Gi"}
+        }))
+        .expect("a template")
+    }
+
+    fn pod() -> PodView {
+        PodView { created_at: Some(DateTime::UNIX_EPOCH), ..PodView::default() }
+    }
+
+    fn phase(pod: &PodView, seconds: i64) -> KernelPhase {
+        judge_alone(pod, Duration::from_secs(120), DateTime::UNIX_EPOCH + chrono::TimeDelta::seconds(seconds)).phase
+    }
+
+    #[test]
+    fn main_comes_first_and_hostnames_are_role_and_index() {
+        let kernels = [template("sub", 2), template("main", 1)];
+        let slots = expand(&kernels);
+        let names: Vec<_> = slots.iter().map(|slot| (slot.hostname.as_str(), slot.local_rank)).collect();
+        assert_eq!(names, [("main1", 0), ("sub1", 1), ("sub2", 2)]);
+    }
+
+    #[test]
+    fn names_never_repeat_over_sessions_and_generations() {
+        let name = kernel_name("s", "uid-1", "main1", 1);
+        assert_ne!(name, kernel_name("s", "uid-1", "main1", 2));
+        assert_ne!(name, kernel_name("s", "uid-2", "main1", 1));
+        assert_eq!(name, kernel_name("s", "uid-1", "main1", 1));
+        assert!(kernel_name(&"s".repeat(40), "u", "abcdefghijklmno12", 1).len() <= 63 + 4);
+    }
+
+    #[test]
+    fn a_pod_maps_to_each_kernel_phase() {
+        assert_eq!(phase(&pod(), 0), KernelPhase::Preparing);
+        let pulling = PodView { ready_to_start: true, ..pod() };
+        assert_eq!(phase(&pulling, 0), KernelPhase::Pulling);
+        let gated = PodView { gate: Some(GateState::Running), ready_to_start: true, ..pod() };
+        assert_eq!(phase(&gated, 0), KernelPhase::Prepared);
+        assert_eq!(phase(&PodView { gate_opened: true, ..gated }, 0), KernelPhase::Creating);
+        let running = PodView { main: MainState::Running { since: None }, ..pod() };
+        assert_eq!(phase(&running, 0), KernelPhase::Running);
+        assert_eq!(phase(&PodView { deleting: true, ..running.clone() }, 0), KernelPhase::Terminating);
+        assert_eq!(phase(&PodView { ended: true, ..running }, 0), KernelPhase::Terminated);
+    }
+
+    #[test]
+    fn image_errors_are_retried_for_a_while_or_for_good_at_once() {
+        let failing = PodView { image_error: Some(("ErrImagePull".into(), "no".into())), ..pod() };
+        assert_eq!(phase(&failing, 119), KernelPhase::Pulling);
+        assert_eq!(phase(&failing, 120), KernelPhase::Cancelled);
+        let invalid = PodView { image_error: Some(("InvalidImageName".into(), "no".into())), ..pod() };
+        assert_eq!(phase(&invalid, 0), KernelPhase::Cancelled);
+    }
+
+    #[test]
+    fn a_recorded_end_stands_whatever_the_pod_says() {
+        let mut kernel = Kernel::new("k", serde_json::from_value(serde_json::json!({
+            "session": "s", "sessionUid": "u", "role": "main", "index": 1, "localRank": 0, "hostname": "main1",
+            "allocationGeneration": 1, "scalingGroup": "g", "node": "n", "image": "i", "resources": {}
+        })).expect("a spec"));
+        kernel.status = Some(KernelStatus { phase: KernelPhase::Terminated, exit_code: Some(3), ..KernelStatus::default() });
+        let running = PodView { main: MainState::Running { since: None }, ..pod() };
+        let state = judge(&Evidence {
+            session_phase: SessionPhase::Running,
+            allocated: true,
+            pod: Some(&running),
+            record: Some(&kernel),
+            image_timeout: Duration::ZERO,
+            now: DateTime::UNIX_EPOCH,
+        });
+        assert_eq!((state.phase, state.exit_code), (KernelPhase::Terminated, Some(3)));
+    }
+}

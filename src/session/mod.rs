@@ -1,0 +1,11 @@
+//! Sessions: what is seen of them, and every decision about them. Pure throughout: no client, no task, no clock.
+
+pub mod effect;
+pub mod handlers;
+pub mod kernels;
+pub mod precondition;
+pub mod records;
+pub mod snapshot;
+pub mod status;
+pub mod tenancy;
+pub mod views;

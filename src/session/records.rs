@@ -1,0 +1,267 @@
+//! What is to be done for a session's kernels and pods, apart from its phases: facts recorded, ended pods let go,
+//! leftovers removed. Decided pod by pod, so that one that cannot be settled never holds up another.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+
+use super::effect::{Effect, PodRef};
+use super::kernels::{KernelState, judge_alone};
+use super::views::{Liveness, MainState, PodView};
+use crate::api::{Kernel, KernelPhase, KernelStatus, LABEL_GENERATION, NodeName, Session};
+use crate::lifecycle::Reason;
+
+/// All that remains of one session at the API server.
+pub struct Remains<'a> {
+    /// None when the session is gone.
+    pub session: Option<&'a Session>,
+    pub kernels: Vec<Arc<Kernel>>,
+    pub pods: Vec<Arc<PodView>>,
+    pub liveness: HashMap<NodeName, Liveness>,
+    pub image_timeout: std::time::Duration,
+    pub now: DateTime<Utc>,
+}
+
+/// Whether a session still has a use for something of this allocation.
+enum Standing {
+    /// It belongs to what the session holds.
+    Current,
+    /// The session has ended: what runs is stopped, what ended stays for its logs.
+    Ended,
+    /// The session is gone or being deleted, or holds another allocation: nothing stays.
+    Leftover,
+}
+
+impl Remains<'_> {
+    fn standing(&self, hostname: &str, generation: i64) -> Standing {
+        let Some(session) = self.session else { return Standing::Leftover };
+        let status = session.status.as_ref();
+        let phase = session.phase();
+        let same = status.is_some_and(|status| {
+            status.allocation_generation == generation && status.allocation.iter().any(|a| a.kernel == hostname)
+        });
+        match same {
+            false => Standing::Leftover,
+            true if phase.is_terminal() && session.is_deleted() => Standing::Leftover,
+            true if phase.is_terminal() => Standing::Ended,
+            true => Standing::Current,
+        }
+    }
+
+    fn record_of(&self, name: &str) -> Option<&Kernel> {
+        self.kernels.iter().find(|kernel| kernel.metadata.name.as_deref() == Some(name)).map(|kernel| &**kernel)
+    }
+
+    fn is_gone(&self, pod: &PodView) -> bool {
+        pod.node.as_ref().is_some_and(|node| pod.bound && self.liveness.get(node) == Some(&Liveness::Gone))
+    }
+}
+
+/// What each pod needs.
+pub fn for_pods(remains: &Remains<'_>) -> Vec<Effect> {
+    remains.pods.iter().flat_map(|pod| for_pod(remains, pod)).collect()
+}
+
+fn for_pod(remains: &Remains<'_>, pod: &PodView) -> Vec<Effect> {
+    let mut effects = vec![];
+    let standing = remains.standing(&pod.kernel, pod.generation);
+    let record = remains.record_of(&pod.name);
+    // A pod that was deleted before any kubelet had it, or whose node is gone, will never report its end.
+    let never_reports = pod.deleting && (!pod.bound || remains.is_gone(pod));
+    if let Some(record) = record {
+        effects.extend(facts(remains, pod, record, never_reports));
+    }
+    if pod.held && (pod.ended || never_reports) {
+        effects.push(Effect::ReleasePod { pod: PodRef::from(pod) });
+    }
+    let unwanted = match standing {
+        Standing::Current => false,
+        Standing::Ended => pod.is_live(),
+        Standing::Leftover => true,
+    };
+    if unwanted && !pod.deleting {
+        effects.push(Effect::DeletePod { pod: PodRef::from(pod), grace: grace(remains, pod) });
+    } else if pod.deleting && pod.bound && remains.is_gone(pod) {
+        effects.push(Effect::DeletePod { pod: PodRef::from(pod), grace: Some(0) });
+    }
+    effects
+}
+
+fn grace(remains: &Remains<'_>, pod: &PodView) -> Option<i64> {
+    if remains.is_gone(pod) {
+        return Some(0);
+    }
+    remains.session.map(|session| session.spec.termination.grace_period_seconds)
+}
+
+/// The facts that are not recorded yet: that it runs, or how it ended.
+fn facts(remains: &Remains<'_>, pod: &PodView, record: &Kernel, never_reports: bool) -> Option<Effect> {
+    let old = record.status.clone().unwrap_or_default();
+    if old.phase.is_terminal() {
+        return None;
+    }
+    let state = judge_alone(pod, remains.image_timeout, remains.now);
+    let new = if pod.ended {
+        ended(&old, pod, &state, remains.now)
+    } else if never_reports {
+        let phase = if old.started_at.is_some() { KernelPhase::Terminated } else { KernelPhase::Cancelled };
+        KernelStatus {
+            phase,
+            reason: old.reason.clone().or(Some(Reason::PodGone.as_str().into())),
+            message: Some("its pod was deleted and will not report its end".into()),
+            finished_at: Some(remains.now),
+            ..old.clone()
+        }
+    } else if state.phase == KernelPhase::Running && old.phase != KernelPhase::Terminating {
+        let since = match &pod.main {
+            MainState::Running { since } => *since,
+            _ => None,
+        };
+        KernelStatus {
+            phase: KernelPhase::Running,
+            reason: None,
+            message: None,
+            pod_ip: pod.ip.clone(),
+            started_at: old.started_at.or(since),
+            ..old.clone()
+        }
+    } else if state.phase == KernelPhase::Cancelled {
+        KernelStatus {
+            phase: KernelPhase::Cancelled,
+            reason: state.reason,
+            message: state.message,
+            finished_at: Some(remains.now),
+            ..old.clone()
+        }
+    } else {
+        return None;
+    };
+    (new != old).then(|| Effect::RecordKernel { name: pod.name.clone(), status: Box::new(new) })
+}
+
+fn ended(old: &KernelStatus, pod: &PodView, state: &KernelState, now: DateTime<Utc>) -> KernelStatus {
+    let (started_at, finished_at) = match &pod.main {
+        MainState::Ended { started_at, finished_at, .. } => (*started_at, *finished_at),
+        _ => (None, None),
+    };
+    KernelStatus {
+        phase: KernelPhase::Terminated,
+        reason: old.reason.clone().filter(|_| old.phase == KernelPhase::Terminating).or(state.reason.clone()),
+        message: state.message.clone().filter(|message| !message.is_empty()),
+        pod_ip: pod.ip.clone().or(old.pod_ip.clone()),
+        started_at: old.started_at.or(started_at),
+        finished_at: finished_at.or(Some(now)),
+        exit_code: state.exit_code,
+    }
+}
+
+/// What each kernel record needs: an end, when its pod is gone without one; removal, when it belongs to nothing.
+pub fn for_kernels(remains: &Remains<'_>) -> Vec<Effect> {
+    remains.kernels.iter().filter_map(|kernel| for_kernel(remains, kernel)).collect()
+}
+
+fn for_kernel(remains: &Remains<'_>, kernel: &Kernel) -> Option<Effect> {
+    let name = kernel.metadata.name.clone()?;
+    if remains.pods.iter().any(|pod| pod.name == name) {
+        return None;
+    }
+    let status = kernel.status.clone().unwrap_or_default();
+    let generation = kernel.metadata.labels.as_ref().and_then(|labels| labels.get(LABEL_GENERATION)?.parse().ok());
+    let standing = remains.standing(&kernel.spec.hostname, generation.unwrap_or(kernel.spec.allocation_generation));
+    match standing {
+        // The garbage collector takes the kernels of a session that is gone.
+        Standing::Leftover if remains.session.is_some_and(|session| !session.is_deleted()) => {
+            (kernel.metadata.deletion_timestamp.is_none())
+                .then(|| kernel.metadata.uid.clone().map(|uid| Effect::DeleteKernel { name, uid }))
+                .flatten()
+        }
+        Standing::Leftover => None,
+        _ if status.phase.is_terminal() => None,
+        // Before its pods are made, a kernel without one is only early.
+        Standing::Current if is_before_pods(remains.session) => None,
+        _ => {
+            let new = KernelStatus {
+                phase: KernelPhase::Terminated,
+                reason: status.reason.clone().or(Some(Reason::PodGone.as_str().into())),
+                message: Some("its pod is gone".into()),
+                finished_at: Some(remains.now),
+                ..status
+            };
+            Some(Effect::RecordKernel { name, status: Box::new(new) })
+        }
+    }
+}
+
+fn is_before_pods(session: Option<&Session>) -> bool {
+    session.is_some_and(|session| session.phase() == crate::api::SessionPhase::Scheduled)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::handlers::testing::{kernel_of, pod_of, session_in};
+    use crate::api::SessionPhase;
+
+    fn remains<'a>(session: Option<&'a Session>, kernel: Option<Kernel>, pod: Option<PodView>) -> Remains<'a> {
+        Remains {
+            session,
+            kernels: kernel.into_iter().map(Arc::new).collect(),
+            pods: pod.into_iter().map(Arc::new).collect(),
+            liveness: HashMap::from([("node-1".into(), Liveness::Alive)]),
+            image_timeout: std::time::Duration::from_secs(120),
+            now: DateTime::UNIX_EPOCH,
+        }
+    }
+
+    fn names(effects: &[Effect]) -> Vec<&'static str> {
+        effects.iter().map(Effect::name).collect()
+    }
+
+    #[test]
+    fn an_exit_code_is_recorded_before_the_pod_is_let_go() {
+        let session = session_in(SessionPhase::Running);
+        let main = MainState::Ended {
+            exit_code: 3, reason: "Error".into(), message: String::new(), started_at: None, finished_at: None,
+        };
+        let pod = PodView { ended: true, held: true, main, ..pod_of(&session) };
+        let effects = for_pods(&remains(Some(&session), Some(kernel_of(&session)), Some(pod)));
+        assert_eq!(names(&effects), ["record-kernel", "release-pod"]);
+        let Effect::RecordKernel { status, .. } = &effects[0] else { panic!("no record") };
+        assert_eq!((status.phase, status.exit_code), (KernelPhase::Terminated, Some(3)));
+    }
+
+    #[test]
+    fn a_finished_pod_stays_for_its_logs_and_a_running_one_of_an_ended_session_goes() {
+        let session = session_in(SessionPhase::Terminated);
+        let ended = PodView { ended: true, ..pod_of(&session) };
+        assert!(names(&for_pods(&remains(Some(&session), None, Some(ended)))).is_empty());
+        let running = pod_of(&session);
+        assert_eq!(names(&for_pods(&remains(Some(&session), None, Some(running)))), ["delete-pod"]);
+    }
+
+    #[test]
+    fn pods_of_an_older_allocation_or_of_no_session_are_removed() {
+        let session = session_in(SessionPhase::Preparing);
+        let older = PodView { generation: 0, ..pod_of(&session) };
+        assert_eq!(names(&for_pods(&remains(Some(&session), None, Some(older.clone())))), ["delete-pod"]);
+        assert_eq!(names(&for_pods(&remains(None, None, Some(older)))), ["delete-pod"]);
+    }
+
+    #[test]
+    fn a_pod_deleted_before_it_was_bound_is_let_go() {
+        let session = session_in(SessionPhase::Terminating);
+        let pod = PodView { deleting: true, held: true, bound: false, ..pod_of(&session) };
+        let effects = for_pods(&remains(Some(&session), Some(kernel_of(&session)), Some(pod)));
+        assert_eq!(names(&effects), ["record-kernel", "release-pod"]);
+    }
+
+    #[test]
+    fn a_kernel_whose_pod_is_gone_gets_an_end_once_pods_were_made() {
+        let scheduled = session_in(SessionPhase::Scheduled);
+        assert!(for_kernels(&remains(Some(&scheduled), Some(kernel_of(&scheduled)), None)).is_empty());
+        let running = session_in(SessionPhase::Running);
+        let effects = for_kernels(&remains(Some(&running), Some(kernel_of(&running)), None));
+        assert_eq!(names(&effects), ["record-kernel"]);
+    }
+}

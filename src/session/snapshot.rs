@@ -1,0 +1,138 @@
+//! What a handler sees: the sessions it is asked about, with their kernels, and the world around them at one moment.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use super::kernels::KernelItem;
+use super::tenancy::Tenancy;
+use super::views::{AgentView, Liveness};
+use crate::api::{GroupName, NodeName, ScalingGroup, Session, SessionPhase, SessionResult, SessionStatus, SessionUid};
+use crate::lifecycle::Timing;
+
+/// The world at one moment, for the sessions of one scaling group.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    pub now: DateTime<Utc>,
+    pub timing: Arc<Timing>,
+    /// None for sessions whose group does not exist.
+    pub group: Option<Arc<ScalingGroup>>,
+    pub group_name: GroupName,
+    pub agents: Arc<BTreeMap<NodeName, Arc<AgentView>>>,
+    pub tenancy: Arc<Tenancy>,
+}
+
+/// A session as seen in one snapshot.
+#[derive(Clone, Debug)]
+pub struct SessionItem {
+    pub session: Arc<Session>,
+    pub kernels: Vec<KernelItem>,
+    /// The sessions it depends on, with their phase and result; None for one that does not exist.
+    pub dependencies: Vec<(String, Option<(SessionPhase, SessionResult)>)>,
+    /// All its kernels are listed under their names, so that they find each other.
+    pub names_resolve: bool,
+    /// How many pods of it there are, of whatever allocation.
+    pub pods_left: usize,
+}
+
+impl SessionItem {
+    pub fn name(&self) -> &str {
+        self.session.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    pub fn namespace(&self) -> &str {
+        self.session.metadata.namespace.as_deref().unwrap_or_default()
+    }
+
+    pub fn uid(&self) -> SessionUid {
+        SessionUid(self.session.metadata.uid.clone().unwrap_or_default())
+    }
+
+    pub fn phase(&self) -> SessionPhase {
+        self.session.phase()
+    }
+
+    pub fn status(&self) -> SessionStatus {
+        self.session.status.clone().unwrap_or_default()
+    }
+
+    pub fn is_batch(&self) -> bool {
+        self.session.spec.type_ == crate::api::SessionType::Batch
+    }
+
+    /// Whether its kernels start together, through a gate.
+    pub fn is_gang(&self) -> bool {
+        self.session.spec.kernels.iter().map(|kernel| i64::from(kernel.replicas)).sum::<i64>() > 1
+    }
+
+    /// By which it is scheduled.
+    pub fn priority(&self) -> i32 {
+        self.session.status.as_ref().and_then(|status| status.effective_priority).unwrap_or(self.session.spec.priority)
+    }
+
+    /// Since when it is in its phase; for one never touched, since it was made.
+    pub fn status_since(&self) -> Option<DateTime<Utc>> {
+        let since = self.session.status.as_ref().and_then(|status| status.status_since);
+        since.or_else(|| self.created_at())
+    }
+
+    pub fn created_at(&self) -> Option<DateTime<Utc>> {
+        created_at(&self.session)
+    }
+}
+
+/// When a session was made.
+pub fn created_at(session: &Session) -> Option<DateTime<Utc>> {
+    let time = session.metadata.creation_timestamp.as_ref()?;
+    DateTime::from_timestamp_millis(time.0.as_millisecond())
+}
+
+impl Snapshot {
+    pub fn liveness(&self, node: &NodeName) -> Liveness {
+        match self.agents.get(node) {
+            None => Liveness::Gone,
+            Some(agent) => agent.liveness(self.lost_after(), self.now),
+        }
+    }
+
+    fn lost_after(&self) -> Duration {
+        let default = crate::api::ScalingGroupSpec::lost_after_default();
+        self.timing.configured(self.group.as_ref().map_or(default, |group| group.spec.lost_after_seconds))
+    }
+
+    /// How long an image may fail to be pulled.
+    pub fn image_timeout(&self) -> Duration {
+        let retry = self.group.as_ref().map(|group| group.spec.retry.clone()).unwrap_or_default();
+        self.timing.configured(retry.image_pull_timeout_seconds)
+    }
+
+    /// Most failed attempts in a row of one step of this session.
+    pub fn max_attempts(&self, session: &Session) -> i32 {
+        let group = self.group.as_ref().map(|group| group.spec.retry.clone()).unwrap_or_default().max_attempts;
+        let own = session.spec.retry.as_ref().and_then(|retry| retry.max_attempts);
+        own.map_or(group, |own| own.min(group))
+    }
+
+    /// How long this session may be in a phase; None where there is no limit.
+    pub fn phase_timeout(&self, session: &Session, phase: SessionPhase) -> Option<Duration> {
+        let retry = self.group.as_ref().map(|group| group.spec.retry.clone()).unwrap_or_default();
+        let group = match phase {
+            SessionPhase::Preparing => retry.preparing_timeout_seconds,
+            SessionPhase::Pulling => retry.pulling_timeout_seconds,
+            SessionPhase::Creating => retry.creating_timeout_seconds,
+            _ => return None,
+        };
+        let own = session.spec.retry.as_ref().and_then(|retry| retry.timeout_seconds);
+        Some(self.timing.configured(own.map_or(group, |own| own.min(group))))
+    }
+}
+
+/// Whether more than `limit` went by since `since`.
+pub fn is_over(since: Option<DateTime<Utc>>, limit: Option<Duration>, now: DateTime<Utc>) -> bool {
+    match (since, limit) {
+        (Some(since), Some(limit)) => (now - since).to_std().is_ok_and(|elapsed| elapsed > limit),
+        _ => false,
+    }
+}

@@ -1,0 +1,219 @@
+//! How a judged verdict becomes the next status: phase, reason, history, conditions, all in one write.
+
+use chrono::{DateTime, Utc};
+
+use super::handlers::{Change, HandlerName, To};
+use super::kernels::KernelItem;
+use super::snapshot::Snapshot;
+use crate::api::{
+    Cause, Condition, FailedAgent, HistoryEntry, HistoryResult, KernelPhase, ResourceList, Session, SessionPhase,
+    SessionResult, SessionStatus, SubStep, set_condition,
+};
+use crate::lifecycle::{Failure, Reason, backoff, push, truncate};
+use crate::session::precondition::requested;
+
+/// Most agents remembered as having failed a session.
+const MAX_FAILED_AGENTS: usize = 32;
+/// Most characters of a status's message.
+const MAX_STATUS_MESSAGE: usize = 1000;
+
+/// One judged step of a session.
+pub struct Step<'a> {
+    pub handler: HandlerName,
+    pub result: HistoryResult,
+    /// Where it leads; None stays in the phase.
+    pub to: Option<To>,
+    pub failure: Option<&'a Failure>,
+    /// For a skip, why.
+    pub skip: Option<(Reason, &'a str)>,
+    pub change: &'a Change,
+    pub steps: Vec<SubStep>,
+}
+
+/// The status after a step.
+pub fn advance(snapshot: &Snapshot, session: &Session, kernels: &[KernelItem], step: Step<'_>) -> SessionStatus {
+    let mut status = session.status.clone().unwrap_or_default();
+    let from = status.phase;
+    let to = step.to.map_or(from, |to| to.phase);
+    record(&mut status, &step, from, to, snapshot.now);
+    status.observed_generation = session.metadata.generation.unwrap_or_default();
+    status.scaling_group.get_or_insert_with(|| snapshot.group_name.clone());
+    status.effective_priority = Some(step.change.effective_priority.or(status.effective_priority).unwrap_or(session.spec.priority));
+    if let Some(allocation) = &step.change.allocation {
+        status.allocation = allocation.clone();
+        status.allocation_generation += 1;
+    }
+    explain(&mut status, &step, from, to);
+    if step.to.is_some() {
+        enter(&mut status, session, &step, to, snapshot.now);
+    } else if status.status_since.is_none() {
+        status.status_since = super::snapshot::created_at(session).or(Some(snapshot.now));
+    }
+    if step.to.is_some_and(|to| to.reset) {
+        reset(&mut status, snapshot, kernels, step.change);
+    }
+    schedule_next(&mut status, snapshot, step.failure);
+    summarize(&mut status, kernels);
+    conditions(&mut status, session, snapshot.now);
+    status
+}
+
+fn record(status: &mut SessionStatus, step: &Step<'_>, from: SessionPhase, to: SessionPhase, now: DateTime<Utc>) {
+    let skip_reason = step.skip.map(|(reason, _)| reason);
+    let reason = step.failure.map(|failure| failure.reason).or(skip_reason);
+    let words = step.failure.map(|failure| failure.message.as_str()).or(step.skip.map(|(_, words)| words));
+    let told = step.change.reason.as_ref().map(|(_, words)| words.as_str());
+    let entry = HistoryEntry {
+        phase: step.handler.as_str().into(),
+        result: step.result,
+        from: from.as_str().into(),
+        to: to.as_str().into(),
+        error_code: reason.map(|reason| reason.as_str().into()),
+        cause: step.failure.map(|failure| failure.cause),
+        message: words.or(told).unwrap_or_default().into(),
+        attempts: 1,
+        created_at: now,
+        updated_at: now,
+        steps: step.steps.clone(),
+    };
+    status.history_dropped += push(&mut status.history, entry);
+    status.attempts = match step.result {
+        HistoryResult::Success => 0,
+        HistoryResult::Skipped => status.attempts,
+        _ => status.history.last().map_or(0, |last| last.attempts),
+    };
+}
+
+/// Reason and message: what the step says, else why it failed or waits, else nothing.
+fn explain(status: &mut SessionStatus, step: &Step<'_>, from: SessionPhase, to: SessionPhase) {
+    let told = step.change.reason.as_ref().map(|(reason, words)| (reason.as_str(), words.clone()));
+    let failed = step.failure.map(|failure| {
+        let reason = match (step.result, step.to) {
+            (HistoryResult::GiveUp, Some(_)) => Reason::ExceededMaxRetries,
+            _ => failure.reason,
+        };
+        (reason.as_str(), failure.message.clone())
+    });
+    let skipped = step.skip.map(|(reason, words)| (reason.as_str(), words.to_owned()));
+    let said = told.or(failed).or(skipped);
+    // An end keeps the reason it was begun with.
+    if said.is_none() && (from == to || from == SessionPhase::Terminating) {
+        return;
+    }
+    status.reason = said.as_ref().map(|(reason, _)| (*reason).to_owned());
+    status.message = said.map(|(_, mut words)| {
+        truncate(&mut words, MAX_STATUS_MESSAGE);
+        words
+    });
+}
+
+/// What changes as a phase is entered.
+fn enter(status: &mut SessionStatus, session: &Session, step: &Step<'_>, to: SessionPhase, now: DateTime<Utc>) {
+    status.phase = to;
+    status.status_since = Some(now);
+    let ends = to.is_terminal() || to == SessionPhase::Terminating;
+    let failed = matches!(step.result, HistoryResult::GiveUp | HistoryResult::Expired).then_some(SessionResult::Error);
+    if let Some(result) = step.change.result.or(failed).filter(|_| ends)
+        && status.result == SessionResult::Undefined
+    {
+        status.result = result;
+    }
+    status.exit_code = status.exit_code.or(step.change.exit_code);
+    if to == SessionPhase::Running {
+        status.started_at = status.started_at.or(Some(now));
+        status.occupied = ResourceList::from(&requested(session));
+    }
+    if to.is_terminal() {
+        status.finished_at = Some(now);
+        status.occupied.clear();
+    }
+}
+
+/// Kernels begin anew: their places are given up, and the agents that failed are remembered.
+fn reset(status: &mut SessionStatus, snapshot: &Snapshot, kernels: &[KernelItem], change: &Change) {
+    status.resets += 1;
+    status.allocation.clear();
+    status.occupied.clear();
+    let failed = if change.failed_agents.is_empty() {
+        kernels.iter().filter(|k| k.phase() != KernelPhase::Running).filter_map(|k| k.node.clone()).collect()
+    } else {
+        change.failed_agents.clone()
+    };
+    let until = snapshot.now + chrono::TimeDelta::from_std(snapshot.timing.avoid_failed_agent).unwrap_or_default();
+    status.failed_agents.retain(|agent| agent.until > snapshot.now && !failed.contains(&agent.node));
+    status.failed_agents.extend(failed.into_iter().map(|node| FailedAgent { node, until }));
+    let excess = status.failed_agents.len().saturating_sub(MAX_FAILED_AGENTS);
+    status.failed_agents.drain(..excess);
+}
+
+/// When a failure is tried again: faults after seconds, want of capacity or quota after minutes at the latest.
+fn schedule_next(status: &mut SessionStatus, snapshot: &Snapshot, failure: Option<&Failure>) {
+    let timing = &snapshot.timing;
+    let pause = failure.map(|failure| match failure.cause {
+        Cause::Fault => backoff(timing.fault_backoff, timing.fault_backoff_max, status.attempts),
+        Cause::Capacity | Cause::Quota => backoff(timing.wait_backoff, timing.wait_backoff_max, status.attempts),
+    });
+    status.next_attempt_at = pause
+        .filter(|_| !status.phase.is_terminal())
+        .and_then(|pause| chrono::TimeDelta::from_std(pause).ok())
+        .map(|pause| snapshot.now + pause);
+}
+
+fn summarize(status: &mut SessionStatus, kernels: &[KernelItem]) {
+    let total = kernels.len();
+    let running = match status.phase {
+        phase if phase.is_terminal() || !phase.holds_resources() => 0,
+        _ => kernels.iter().filter(|kernel| kernel.phase() == KernelPhase::Running).count(),
+    };
+    status.kernels_ready = Some(format!("{running}/{total}"));
+    let mut nodes: Vec<&str> = vec![];
+    for allocation in &status.allocation {
+        if !nodes.contains(&allocation.node.as_str()) {
+            nodes.push(allocation.node.as_str());
+        }
+    }
+    let mut text = nodes.join(",");
+    truncate(&mut text, 120);
+    status.nodes = (!text.is_empty()).then_some(text);
+}
+
+/// The four conditions, as the phase implies them. Those of steps that an ended session had reached stay as they were.
+fn conditions(status: &mut SessionStatus, session: &Session, now: DateTime<Utc>) {
+    use SessionPhase::{Creating, Prepared, Running, Terminating};
+    let phase = status.phase;
+    let ending = phase.is_terminal() || phase == Terminating;
+    let holds = [
+        ("Scheduled", phase.holds_resources()),
+        ("Prepared", matches!(phase, Prepared | Creating | Running)),
+        ("Running", phase == Running),
+        ("Terminated", phase.is_terminal()),
+    ];
+    for (type_, holds) in holds {
+        let reached = matches!(type_, "Scheduled" | "Prepared");
+        if ending && reached && status.conditions.iter().any(|condition| condition.type_ == type_) {
+            continue;
+        }
+        let reason = status.reason.as_deref().map_or_else(|| phase.as_str().to_owned(), camel_case);
+        let condition = Condition {
+            type_: type_.into(),
+            status: holds.into(),
+            reason,
+            message: status.message.clone().unwrap_or_default(),
+            observed_generation: session.metadata.generation.unwrap_or_default(),
+            last_transition_time: now,
+        };
+        set_condition(&mut status.conditions, condition);
+    }
+}
+
+/// `no-available-agent` and `EXCEEDED_MAX_RETRIES` as conditions write them: `NoAvailableAgent`, `ExceededMaxRetries`.
+pub fn camel_case(reason: &str) -> String {
+    reason
+        .split(['-', '_'])
+        .map(|word| {
+            let mut letters = word.chars();
+            let first = letters.next().map(|c| c.to_ascii_uppercase());
+            first.into_iter().chain(letters.map(|c| c.to_ascii_lowercase())).collect::<String>()
+        })
+        .collect()
+}

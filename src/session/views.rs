@@ -1,0 +1,139 @@
+//! What we keep of pods and nodes: folded on arrival to the fields that decisions look at.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+
+use crate::api::{NodeName, Resources, SessionUid};
+
+/// A pod of ours.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PodView {
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+    pub session_uid: SessionUid,
+    /// Role and index, from its label.
+    pub kernel: String,
+    pub generation: i64,
+    /// The node it is bound to, or pinned to as long as it is not bound.
+    pub node: Option<NodeName>,
+    pub bound: bool,
+    pub requests: Resources,
+    pub deleting: bool,
+    /// Our finalizer is on it.
+    pub held: bool,
+    pub gate: Option<GateState>,
+    pub gate_opened: bool,
+    pub main: MainState,
+    /// Its sandbox stands: containers may start and images be pulled.
+    pub ready_to_start: bool,
+    pub ended: bool,
+    /// Since when kube-scheduler refuses it, and its words.
+    pub unschedulable: Option<(DateTime<Utc>, String)>,
+    /// Why its image is not to be had: the kubelet's reason and words. From whichever container shows it first.
+    pub image_error: Option<(String, String)>,
+    pub ip: Option<String>,
+    pub created_at: Option<DateTime<Utc>>,
+    /// The pod's own reason and words, for example `Evicted`.
+    pub reason: Option<String>,
+    pub message: Option<String>,
+    pub resource_version: u64,
+}
+
+/// What is known of a gated pod's gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GateState {
+    /// Its image, which is the kernel's, is still on its way.
+    Waiting,
+    /// It runs: the image is there.
+    Running,
+    /// It let the kernel start.
+    Passed,
+}
+
+/// What is known of a pod's main container.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum MainState {
+    #[default]
+    Unknown,
+    Waiting {
+        reason: String,
+        message: String,
+    },
+    Running {
+        since: Option<DateTime<Utc>>,
+    },
+    Ended {
+        exit_code: i32,
+        reason: String,
+        message: String,
+        started_at: Option<DateTime<Utc>>,
+        finished_at: Option<DateTime<Utc>>,
+    },
+}
+
+impl PodView {
+    /// Whether it still takes what it requested: until its containers have ended.
+    pub fn is_live(&self) -> bool {
+        !self.ended
+    }
+}
+
+/// A node, which is an agent here.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AgentView {
+    pub name: NodeName,
+    pub allocatable: Resources,
+    pub architecture: String,
+    pub labels: BTreeMap<String, String>,
+    pub taints: Vec<Taint>,
+    pub unschedulable: bool,
+    pub ready: bool,
+    /// Since when it is not ready.
+    pub not_ready_since: Option<DateTime<Utc>>,
+}
+
+/// A node's taint.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Taint {
+    pub key: String,
+    pub value: String,
+    pub effect: String,
+}
+
+/// Whether an agent can be spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Liveness {
+    Alive,
+    /// Not ready, but not for long enough to count as lost.
+    Doubtful,
+    /// Not ready for too long; its kernels may still run.
+    Lost,
+    /// Its node object is gone or tainted out-of-service: nothing runs there any more.
+    Gone,
+}
+
+impl Liveness {
+    pub fn is_lost(self) -> bool {
+        matches!(self, Self::Lost | Self::Gone)
+    }
+}
+
+/// The taint by which an admin declares that nothing runs on a node any more.
+pub const TAINT_OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
+
+impl AgentView {
+    pub fn liveness(&self, lost_after: std::time::Duration, now: DateTime<Utc>) -> Liveness {
+        if self.taints.iter().any(|taint| taint.key == TAINT_OUT_OF_SERVICE) {
+            return Liveness::Gone;
+        }
+        if self.ready {
+            return Liveness::Alive;
+        }
+        match self.not_ready_since {
+            Some(since) if (now - since).to_std().is_ok_and(|elapsed| elapsed >= lost_after) => Liveness::Lost,
+            _ => Liveness::Doubtful,
+        }
+    }
+}
