@@ -1,6 +1,11 @@
 //! Sokovan: compute sessions and inference deployments on Kubernetes. ARCHITECTURE.md is the map.
 
 pub mod api;
+pub mod cluster;
+pub mod coordinator;
+pub mod http;
 pub mod lifecycle;
+pub mod metrics;
+pub mod operator;
 pub mod provisioner;
 pub mod session;

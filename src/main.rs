@@ -1,5 +1,110 @@
-fn main() {
-    for crd in sokovan::api::crds() {
-        println!("---\n{}", serde_yaml::to_string(&crd).unwrap_or_default());
+//! The command line: the operator itself, and the CRDs it works with.
+
+use std::net::SocketAddr;
+
+use clap::{Parser, Subcommand};
+use sokovan::cluster::client;
+use sokovan::cluster::pods::PodOptions;
+use sokovan::cluster::world::Scope;
+use sokovan::lifecycle::Timing;
+use sokovan::operator::{self, Ended, Options};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing_subscriber::EnvFilter;
+
+/// Compute sessions and inference deployments on Kubernetes.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs the operator.
+    Operator(OperatorArguments),
+    /// Prints the custom resource definitions as YAML; with --dir, writes each to a file of its own there.
+    Crds {
+        #[arg(long)]
+        dir: Option<std::path::PathBuf>,
+    },
+}
+
+#[derive(clap::Args)]
+struct OperatorArguments {
+    /// Who this replica is, in the lease.
+    #[arg(long, env = "POD_NAME")]
+    identity: Option<String>,
+    /// The namespace of the lease.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "default")]
+    lease_namespace: String,
+    /// The name of the lease.
+    #[arg(long, default_value = "sokovan")]
+    lease_name: String,
+    /// Only these scaling groups; all if none is given.
+    #[arg(long, value_delimiter = ',')]
+    groups: Vec<String>,
+    /// The image that gang pods copy their gate from: the operator's own.
+    #[arg(long, env = "GATE_IMAGE", default_value = "sokovan:dev")]
+    gate_image: String,
+    /// The cluster's DNS domain.
+    #[arg(long, default_value = "cluster.local")]
+    cluster_domain: String,
+    /// Where health and metrics are served.
+    #[arg(long, default_value = "0.0.0.0:8080")]
+    listen: SocketAddr,
+    /// Log lines as JSON.
+    #[arg(long)]
+    json_logs: bool,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    match Arguments::parse().command {
+        Command::Operator(arguments) => run_operator(arguments).await,
+        Command::Crds { dir } => print_crds(dir),
     }
+}
+
+async fn run_operator(arguments: OperatorArguments) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter);
+    if arguments.json_logs { log.json().init() } else { log.init() }
+    let identity = arguments.identity.unwrap_or_else(|| format!("sokovan-{}", std::process::id()));
+    let options = Options {
+        // Two processes of one name must not take each other's lease for their own.
+        identity: format!("{identity}_{:08x}", rand::random::<u32>()),
+        lease_namespace: arguments.lease_namespace,
+        lease_name: arguments.lease_name,
+        scope: Scope { groups: arguments.groups.into_iter().map(Into::into).collect() },
+        timing: Timing::default(),
+        pods: PodOptions { gate_image: arguments.gate_image, cluster_domain: arguments.cluster_domain },
+        listen: Some(arguments.listen),
+    };
+    let (stop, stopping) = watch::channel(false);
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+        stop.send_replace(true);
+    });
+    match operator::run(client::config().await?, options, stopping).await? {
+        Ended::Stopped => Ok(()),
+        // At once: whatever is still under way here must not outlive the lease.
+        Ended::LostLease => std::process::exit(1),
+    }
+}
+
+fn print_crds(dir: Option<std::path::PathBuf>) -> anyhow::Result<()> {
+    for crd in sokovan::api::crds() {
+        let yaml = serde_yaml::to_string(&crd)?;
+        match &dir {
+            Some(dir) => std::fs::write(dir.join(format!("{}.yaml", crd.metadata.name.unwrap_or_default())), yaml)?,
+            None => println!("---\n{yaml}"),
+        }
+    }
+    Ok(())
 }

@@ -22,6 +22,15 @@ pub struct Holding {
 }
 
 impl Holding {
+    /// Whether it has anything that `other` has not.
+    fn exceeds(&self, other: Option<&Self>) -> bool {
+        let Some(other) = other else { return true };
+        (self.active && !other.active)
+            || self.agents.iter().any(|(node, (taken, _))| {
+                other.agents.get(node).is_none_or(|(kept, _)| kept.lacking(taken).is_some())
+            })
+    }
+
     fn occupied(&self) -> Occupied {
         let mut resources = Resources::default();
         for (taken, _) in self.agents.values() {
@@ -82,11 +91,12 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// A session's holding as it is now; None when it holds nothing any more.
-    pub fn set_holding(&mut self, uid: &SessionUid, holding: Option<Holding>) {
+    /// A session's holding as it is now, None when it holds nothing any more. True if it gave something back.
+    pub fn set_holding(&mut self, uid: &SessionUid, holding: Option<Holding>) -> bool {
         if self.holdings.get(uid).map(|old| &**old) == holding.as_ref() {
-            return;
+            return false;
         }
+        let freed = self.holdings.get(uid).is_some_and(|old| old.exceeds(holding.as_ref()));
         if let Some(old) = self.holdings.remove(uid) {
             let occupied = old.occupied();
             if let Some(sum) = self.by_key.get_mut(&old.access_key) {
@@ -113,6 +123,7 @@ impl Ledger {
             }
             self.holdings.insert(uid.clone(), Arc::new(new));
         }
+        freed
     }
 
     /// Counts a foreign pod in, or out with `sign` −1.

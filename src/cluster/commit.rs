@@ -1,0 +1,74 @@
+//! Commits session statuses: phase, attempts, allocation and history in one write that is refused if the session changed.
+
+use std::sync::Arc;
+
+use kube::Api;
+use kube::api::PostParams;
+
+use super::world::World;
+use super::write::{WriteError, Writer};
+use crate::api::{Session, SessionStatus};
+use crate::lifecycle::Timing;
+
+/// What became of a commit.
+#[derive(Debug)]
+pub enum Committed {
+    Done(Arc<Session>),
+    /// The session changed meanwhile: nothing was written, and no attempt counts.
+    Dropped(String),
+}
+
+/// Writes statuses.
+#[derive(Clone)]
+pub struct Committer {
+    pub writer: Writer,
+    pub world: Arc<World>,
+    pub timing: Arc<Timing>,
+}
+
+impl Committer {
+    /// Writes one status. From before the write until its outcome is known, the world counts it as written, so that
+    /// nothing is given away twice. An unknown outcome is asked again with the same precondition until it is known.
+    pub async fn commit(&self, session: &Arc<Session>, status: SessionStatus) -> Committed {
+        let mut next = (**session).clone();
+        next.status = Some(status);
+        next.metadata.managed_fields = None;
+        let next = Arc::new(next);
+        self.world.assume(&next);
+        let namespace = next.metadata.namespace.clone().unwrap_or_default();
+        let name = next.metadata.name.clone().unwrap_or_default();
+        let api: Api<Session> = Api::namespaced(self.writer.client.clone(), &namespace);
+        let mut pause = self.timing.coalesce;
+        loop {
+            match self.writer.write("session-status", api.replace_status(&name, &PostParams::default(), &next)).await {
+                Ok(written) => {
+                    self.world.settle(&next);
+                    return Committed::Done(self.world.upsert_session(written));
+                }
+                Err(WriteError::Unknown(message) | WriteError::Busy(message)) => {
+                    tracing::warn!(session = %name, %namespace, "commit is asked again: {message}");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(self.timing.short_cycle);
+                }
+                Err(WriteError::Conflict(message)) => {
+                    // Perhaps it was our own write whose answer was lost: read what stands.
+                    if let Ok(read) = self.writer.read(api.get(&name)).await {
+                        self.world.settle(&next);
+                        let ours = read.status == next.status && read.metadata.uid == next.metadata.uid;
+                        let read = self.world.upsert_session(read);
+                        return if ours { Committed::Done(read) } else { Committed::Dropped(message) };
+                    }
+                    tokio::time::sleep(pause).await;
+                }
+                Err(error @ WriteError::Fenced) => {
+                    // We do not lead any more; this process is about to end.
+                    return Committed::Dropped(error.to_string());
+                }
+                Err(error) => {
+                    self.world.settle(&next);
+                    return Committed::Dropped(error.to_string());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! Carries out effects. Each may be repeated: what exists already counts as done if it is ours.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Pod, Secret, Service};
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use serde_json::json;
+
+use super::pods::{self, PodOptions, SshKeys};
+use super::world::World;
+use super::write::{WriteError, Writer};
+use crate::api::*;
+use crate::lifecycle::{Cause, Failure, Reason};
+use crate::session::effect::{Effect, Launch, PodRef};
+
+/// Why an effect was not carried out.
+#[derive(Debug)]
+pub enum EffectError {
+    /// Something of that name is in the way and will go by itself: no attempt is counted.
+    Wait(String),
+    Failed(Failure),
+    /// We do not lead any more.
+    Fenced,
+}
+
+impl From<WriteError> for EffectError {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::Fenced => Self::Fenced,
+            // The object changed under us; the next cycle sees it as it is.
+            WriteError::Conflict(message) => Self::Wait(message),
+            WriteError::Refused(message) if message.contains("exceeded quota") => {
+                Self::Failed(Failure::new(Cause::Quota, Reason::NamespaceQuota, message))
+            }
+            other => Self::Failed(Failure::fault(Reason::EffectFailed, other.to_string())),
+        }
+    }
+}
+
+impl From<serde_json::Error> for EffectError {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Failed(Failure::fault(Reason::EffectFailed, error.to_string()))
+    }
+}
+
+/// Whom effects are for.
+pub struct Subject {
+    pub namespace: String,
+    pub name: String,
+    /// None when the session is gone and only its remains are dealt with.
+    pub session: Option<Arc<Session>>,
+    pub group: Option<Arc<ScalingGroup>>,
+    pub group_name: GroupName,
+}
+
+/// Carries out effects, and lets the world know of what it made before the watch does.
+#[derive(Clone)]
+pub struct Effects {
+    pub writer: Writer,
+    pub world: Arc<World>,
+    pub options: Arc<PodOptions>,
+}
+
+impl Effects {
+    pub async fn run(&self, subject: &Subject, effect: &Effect) -> Result<(), EffectError> {
+        match effect {
+            Effect::DeletePod { pod, grace } => return self.delete_pod(pod, *grace).await,
+            Effect::ReleasePod { pod } => return self.release_pod(pod).await,
+            Effect::RecordKernel { name, status } => return self.record_kernel(subject, name, status).await,
+            Effect::DeleteKernel { name, uid } => return self.delete_kernel(subject, name, uid).await,
+            Effect::OpenGate { pod } => return self.open_gate(pod).await,
+            _ => {}
+        }
+        let Some(session) = &subject.session else { return Ok(()) };
+        match effect {
+            Effect::HoldSession => self.hold(session).await,
+            Effect::ReleaseSession => self.release(session).await,
+            Effect::DeleteSession => self.delete_session(session).await,
+            Effect::CreateService => self.create_service(subject, session).await,
+            Effect::CreateSshSecret => self.create_secret(subject, session).await,
+            Effect::Launch(launch) => self.launch(subject, session, launch).await,
+            _ => Ok(()),
+        }
+    }
+
+    fn api<K>(&self, namespace: &str) -> Api<K>
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.writer.client.clone(), namespace)
+    }
+
+    async fn set_finalizers(&self, session: &Session, finalizers: Vec<String>) -> Result<Session, WriteError> {
+        let (namespace, name) = names(session);
+        let meta = &session.metadata;
+        let patch = json!({"metadata": {"uid": meta.uid, "resourceVersion": meta.resource_version, "finalizers": finalizers}});
+        let api = self.api::<Session>(&namespace);
+        self.writer.write("session-finalizer", api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch))).await
+    }
+
+    async fn hold(&self, session: &Session) -> Result<(), EffectError> {
+        let mut finalizers = session.metadata.finalizers.clone().unwrap_or_default();
+        if finalizers.iter().any(|name| name == FINALIZER_SESSION) {
+            return Ok(());
+        }
+        finalizers.push(FINALIZER_SESSION.into());
+        let held = self.set_finalizers(session, finalizers).await?;
+        self.world.upsert_session(held);
+        Ok(())
+    }
+
+    async fn release(&self, session: &Session) -> Result<(), EffectError> {
+        let mut finalizers = session.metadata.finalizers.clone().unwrap_or_default();
+        finalizers.retain(|name| name != FINALIZER_SESSION);
+        match self.set_finalizers(session, finalizers).await {
+            Ok(_) | Err(WriteError::NotFound(_)) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn delete_session(&self, session: &Session) -> Result<(), EffectError> {
+        let (namespace, name) = names(session);
+        let params = exactly(session.metadata.uid.clone());
+        gone_is_fine(self.writer.write("session-delete", self.api::<Session>(&namespace).delete(&name, &params)).await)
+    }
+
+    async fn create_service(&self, subject: &Subject, session: &Session) -> Result<(), EffectError> {
+        let service = pods::service(session, &subject.group_name)?;
+        let api = self.api::<Service>(&subject.namespace);
+        match self.writer.write("service-create", api.create(&PostParams::default(), &service)).await {
+            Err(WriteError::AlreadyExists) => {
+                let name = service.metadata.name.unwrap_or_default();
+                let there = self.writer.read(api.get(&name)).await?;
+                ours(&there.metadata, session.metadata.uid.as_deref(), "service", &name)
+            }
+            done => Ok(done.map(|_| ())?),
+        }
+    }
+
+    /// We may not read secrets; its name has the session's uid in it, so that one of that name is ours.
+    async fn create_secret(&self, subject: &Subject, session: &Session) -> Result<(), EffectError> {
+        let keys = SshKeys::generate().map_err(|error| {
+            EffectError::Failed(Failure::fault(Reason::EffectFailed, format!("no key pair: {error}")))
+        })?;
+        let secret = pods::ssh_secret(session, &subject.group_name, &keys)?;
+        let api = self.api::<Secret>(&subject.namespace);
+        match self.writer.write("secret-create", api.create(&PostParams::default(), &secret)).await {
+            Err(WriteError::AlreadyExists) => Ok(()),
+            done => Ok(done.map(|_| ())?),
+        }
+    }
+
+    async fn launch(&self, subject: &Subject, session: &Session, launch: &Launch) -> Result<(), EffectError> {
+        let kernel = self.create_kernel(subject, session, launch).await?;
+        let pod = pods::pod(session, subject.group.as_deref(), &kernel, launch, &self.options)?;
+        if self.world.has_pod(&subject.namespace, &launch.name) {
+            return Ok(());
+        }
+        let api = self.api::<Pod>(&subject.namespace);
+        let made = match self.writer.write("pod-create", api.create(&PostParams::default(), &pod)).await {
+            Err(WriteError::AlreadyExists) => {
+                let there = self.writer.read(api.get(&launch.name)).await?;
+                ours(&there.metadata, kernel.metadata.uid.as_deref(), "pod", &launch.name)?;
+                there
+            }
+            done => done?,
+        };
+        self.world.upsert_pod(&made);
+        Ok(())
+    }
+
+    async fn create_kernel(&self, subject: &Subject, session: &Session, launch: &Launch) -> Result<Arc<Kernel>, EffectError> {
+        if let Some(kernel) = self.world.kernel(&subject.namespace, &launch.name) {
+            ours(&kernel.metadata, session.metadata.uid.as_deref(), "kernel", &launch.name)?;
+            return Ok(kernel);
+        }
+        let kernel = pods::kernel(session, &subject.group_name, launch)?;
+        let api = self.api::<Kernel>(&subject.namespace);
+        let made = match self.writer.write("kernel-create", api.create(&PostParams::default(), &kernel)).await {
+            Err(WriteError::AlreadyExists) => {
+                let there = self.writer.read(api.get(&launch.name)).await?;
+                ours(&there.metadata, session.metadata.uid.as_deref(), "kernel", &launch.name)?;
+                there
+            }
+            done => done?,
+        };
+        Ok(self.world.upsert_kernel(made))
+    }
+
+    async fn open_gate(&self, pod: &PodRef) -> Result<(), EffectError> {
+        let patch = json!({"metadata": {"uid": pod.uid, "annotations": {ANNOTATION_GATE: GATE_OPEN}}});
+        let api = self.api::<Pod>(&pod.namespace);
+        let patched = self.writer.write("pod-gate", api.patch(&pod.name, &PatchParams::default(), &Patch::Merge(&patch))).await?;
+        self.world.upsert_pod(&patched);
+        Ok(())
+    }
+
+    async fn delete_pod(&self, pod: &PodRef, grace: Option<i64>) -> Result<(), EffectError> {
+        let grace = grace.and_then(|seconds| u32::try_from(seconds).ok());
+        let params = DeleteParams { grace_period_seconds: grace, ..exactly(Some(pod.uid.clone())) };
+        gone_is_fine(self.writer.write("pod-delete", self.api::<Pod>(&pod.namespace).delete(&pod.name, &params)).await)
+    }
+
+    /// Only our finalizer goes, and only from that very pod.
+    async fn release_pod(&self, pod: &PodRef) -> Result<(), EffectError> {
+        let api = self.api::<Pod>(&pod.namespace);
+        let patch = json!({"metadata": {"uid": pod.uid, "$deleteFromPrimitiveList/finalizers": [FINALIZER_POD]}});
+        let params = PatchParams::default();
+        match self.writer.write("pod-finalizer", api.patch(&pod.name, &params, &Patch::Strategic(&patch))).await {
+            Ok(patched) => {
+                self.world.upsert_pod(&patched);
+                Ok(())
+            }
+            Err(error) => gone_is_fine::<()>(Err(error)),
+        }
+    }
+
+    async fn record_kernel(&self, subject: &Subject, name: &str, status: &KernelStatus) -> Result<(), EffectError> {
+        let Some(kernel) = self.world.kernel(&subject.namespace, name) else { return Ok(()) };
+        let mut next = (*kernel).clone();
+        next.status = Some(status.clone());
+        let api = self.api::<Kernel>(&subject.namespace);
+        match self.writer.write("kernel-status", api.replace_status(name, &PostParams::default(), &next)).await {
+            Ok(written) => {
+                self.world.upsert_kernel(written);
+                Ok(())
+            }
+            Err(error) => gone_is_fine::<()>(Err(error)),
+        }
+    }
+
+    async fn delete_kernel(&self, subject: &Subject, name: &str, uid: &str) -> Result<(), EffectError> {
+        let params = exactly(Some(uid.to_owned()));
+        gone_is_fine(self.writer.write("kernel-delete", self.api::<Kernel>(&subject.namespace).delete(name, &params)).await)
+    }
+}
+
+fn names(session: &Session) -> (String, String) {
+    let meta = &session.metadata;
+    (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
+}
+
+/// Delete this very object, and its dependents behind it.
+fn exactly(uid: Option<String>) -> DeleteParams {
+    DeleteParams::background().preconditions(Preconditions { uid, resource_version: None })
+}
+
+/// What was to go and is gone already, or was replaced by another, is done with.
+fn gone_is_fine<T>(done: Result<T, WriteError>) -> Result<(), EffectError> {
+    match done {
+        Ok(_) | Err(WriteError::NotFound(_)) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// "Already exists" is success only for what we own; what is going, or a stranger's, is waited for.
+fn ours(meta: &kube::core::ObjectMeta, owner: Option<&str>, kind: &str, name: &str) -> Result<(), EffectError> {
+    let owned = meta.owner_references.iter().flatten().any(|reference| Some(reference.uid.as_str()) == owner);
+    if !owned {
+        return Err(EffectError::Wait(format!("a {kind} {name} that is not this session's is in the way")));
+    }
+    if meta.deletion_timestamp.is_some() {
+        return Err(EffectError::Wait(format!("{kind} {name} is being deleted")));
+    }
+    Ok(())
+}

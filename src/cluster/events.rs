@@ -1,0 +1,101 @@
+//! Events on sessions, sent behind the work: a bounded queue, a steady pace, and what does not fit is counted.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use k8s_openapi::api::events::v1::Event;
+use kube::Api;
+use kube::api::PostParams;
+use kube::{Resource, ResourceExt};
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use super::write::Writer;
+use crate::api::{HistoryResult, Session};
+use crate::session::status::camel_case;
+
+/// Most events waiting to be sent.
+const QUEUE: usize = 20_000;
+/// Pause between two events while many wait, so that they never slow the work they tell of.
+const PACE: Duration = Duration::from_millis(10);
+
+/// What an event tells.
+pub struct Told {
+    pub session: Arc<Session>,
+    pub action: &'static str,
+    pub result: HistoryResult,
+    pub reason: String,
+    pub note: String,
+}
+
+/// Takes events for sending.
+#[derive(Clone)]
+pub struct Events {
+    queue: mpsc::Sender<Told>,
+    dropped: Arc<AtomicU64>,
+}
+
+impl Events {
+    /// The sender, and the task that sends. The task ends with the last sender.
+    pub fn new(writer: Writer, identity: String) -> (Self, impl Future<Output = ()>) {
+        let (queue, waiting) = mpsc::channel(QUEUE);
+        let events = Self { queue, dropped: Arc::default() };
+        (events, send_all(writer, identity, waiting))
+    }
+
+    /// Queues a batch; what finds no room is dropped and counted.
+    pub fn send(&self, batch: Vec<Told>) {
+        for told in batch {
+            if self.queue.try_send(told).is_err() {
+                self.dropped.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+}
+
+async fn send_all(writer: Writer, identity: String, mut waiting: mpsc::Receiver<Told>) {
+    let mut number = 0u64;
+    while let Some(told) = waiting.recv().await {
+        number += 1;
+        match event(&told, &identity, number) {
+            Err(error) => tracing::warn!("an event could not be built: {error}"),
+            Ok(event) => {
+                let namespace = told.session.namespace().unwrap_or_default();
+                let api: Api<Event> = Api::namespaced(writer.client.clone(), &namespace);
+                if let Err(error) = writer.write("event", api.create(&PostParams::default(), &event)).await {
+                    tracing::debug!(session = %told.session.name_any(), "an event was not sent: {error}");
+                }
+            }
+        }
+        tokio::time::sleep(PACE).await;
+    }
+}
+
+fn event(told: &Told, identity: &str, number: u64) -> serde_json::Result<Event> {
+    let session = &told.session;
+    let warning = !matches!(told.result, HistoryResult::Success | HistoryResult::Skipped);
+    let mut note = told.note.clone();
+    crate::lifecycle::truncate(&mut note, 1000);
+    let now = chrono::Utc::now();
+    let uid = session.metadata.uid.clone().unwrap_or_default();
+    serde_json::from_value(json!({
+        "apiVersion": "events.k8s.io/v1", "kind": "Event",
+        "metadata": {
+            "name": format!("{}.{:x}{number:x}", session.name_any(), now.timestamp_micros()),
+            "namespace": session.namespace(),
+        },
+        "eventTime": now.format("%Y-%m-%dT%H:%M:%S%.6fZ").to_string(),
+        "action": told.action, "reason": camel_case(&told.reason), "note": note,
+        "type": if warning { "Warning" } else { "Normal" },
+        "reportingController": "sokovan.dev/operator", "reportingInstance": identity,
+        "regarding": {
+            "apiVersion": Session::api_version(&()), "kind": Session::kind(&()),
+            "name": session.name_any(), "namespace": session.namespace(), "uid": uid,
+        },
+    }))
+}

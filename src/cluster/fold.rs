@@ -1,0 +1,244 @@
+//! Folds pods and nodes, as they arrive, to what decisions look at.
+
+use chrono::{DateTime, Utc};
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, Node, Pod, PodSpec};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::pods::{CONTAINER_GATE, CONTAINER_MAIN};
+use crate::api::{
+    ANNOTATION_GATE, Amount, FINALIZER_POD, GATE_OPEN, LABEL_GENERATION, LABEL_KERNEL, LABEL_SESSION_UID, NodeName,
+    Resources, SessionUid,
+};
+use crate::provisioner::{ForeignPod, PODS};
+use crate::session::views::{AgentView, GateState, MainState, PodView, Taint};
+
+/// What a pod is to us.
+pub enum Folded {
+    Ours(Box<PodView>),
+    /// Somebody else's, on a node.
+    Foreign(ForeignPod),
+    /// Of no concern: on no node, or over.
+    Nothing,
+}
+
+pub fn time(time: Option<&Time>) -> Option<DateTime<Utc>> {
+    DateTime::from_timestamp_millis(time?.0.as_millisecond())
+}
+
+/// The numeric resource version; 0 where it is none.
+pub fn version(text: Option<&String>) -> u64 {
+    text.and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+pub fn pod(pod: &Pod) -> Folded {
+    let labels = pod.metadata.labels.as_ref();
+    let Some(uid) = labels.and_then(|labels| labels.get(LABEL_SESSION_UID)) else { return foreign(pod) };
+    let label = |name: &str| labels.and_then(|labels| labels.get(name)).cloned().unwrap_or_default();
+    let empty = Default::default();
+    let status = pod.status.as_ref().unwrap_or(&empty);
+    let main = status.container_statuses.iter().flatten().find(|status| status.name == CONTAINER_MAIN);
+    let gate = status.init_container_statuses.iter().flatten().find(|status| status.name == CONTAINER_GATE);
+    let spec = pod.spec.as_ref();
+    let has_gate = spec.iter().flat_map(|spec| spec.init_containers.iter().flatten()).any(|c| c.name == CONTAINER_GATE);
+    let annotation = pod.metadata.annotations.as_ref().and_then(|annotations| annotations.get(ANNOTATION_GATE));
+    let bound = spec.and_then(|spec| spec.node_name.clone());
+    let phase = status.phase.as_deref();
+    Folded::Ours(Box::new(PodView {
+        namespace: pod.metadata.namespace.clone().unwrap_or_default(),
+        name: pod.metadata.name.clone().unwrap_or_default(),
+        uid: pod.metadata.uid.clone().unwrap_or_default(),
+        session_uid: SessionUid(uid.clone()),
+        kernel: label(LABEL_KERNEL),
+        generation: label(LABEL_GENERATION).parse().unwrap_or(0),
+        bound: bound.is_some(),
+        node: bound.or_else(|| spec.and_then(pinned_to)).map(NodeName),
+        requests: spec.map(requests).unwrap_or_default(),
+        deleting: pod.metadata.deletion_timestamp.is_some(),
+        held: pod.metadata.finalizers.iter().flatten().any(|name| name == FINALIZER_POD),
+        gate: has_gate.then(|| gate.map_or(GateState::Waiting, gate_state)),
+        gate_opened: annotation.is_some_and(|value| value == GATE_OPEN),
+        main: main.map(main_state).unwrap_or_default(),
+        ready_to_start: condition(pod, "PodReadyToStartContainers").is_some_and(|c| c.status == "True"),
+        ended: matches!(phase, Some("Succeeded" | "Failed")),
+        unschedulable: condition(pod, "PodScheduled")
+            .filter(|c| c.status == "False" && c.reason.as_deref() == Some("Unschedulable"))
+            .and_then(|c| Some((time(c.last_transition_time.as_ref())?, c.message.clone().unwrap_or_default()))),
+        image_error: [gate, main].into_iter().flatten().find_map(image_error),
+        ip: status.pod_ip.clone(),
+        created_at: time(pod.metadata.creation_timestamp.as_ref()),
+        reason: status.reason.clone(),
+        message: status.message.clone(),
+        resource_version: version(pod.metadata.resource_version.as_ref()),
+    }))
+}
+
+fn foreign(pod: &Pod) -> Folded {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    let spec = pod.spec.as_ref();
+    match spec.and_then(|spec| Some((spec, spec.node_name.clone()?))) {
+        Some((spec, node)) if !matches!(phase, Some("Succeeded" | "Failed")) => {
+            let owners = pod.metadata.owner_references.iter().flatten();
+            let of_node = owners.into_iter().any(|owner| matches!(owner.kind.as_str(), "DaemonSet" | "Node"));
+            Folded::Foreign(ForeignPod { node: NodeName(node), requests: requests(spec), of_node })
+        }
+        _ => Folded::Nothing,
+    }
+}
+
+fn condition<'a>(pod: &'a Pod, type_: &str) -> Option<&'a k8s_openapi::api::core::v1::PodCondition> {
+    pod.status.as_ref()?.conditions.as_ref()?.iter().find(|condition| condition.type_ == type_)
+}
+
+/// The node that our own affinity pins a pod to.
+fn pinned_to(spec: &PodSpec) -> Option<String> {
+    let affinity = spec.affinity.as_ref()?.node_affinity.as_ref()?;
+    let terms = &affinity.required_during_scheduling_ignored_during_execution.as_ref()?.node_selector_terms;
+    let field = terms.first()?.match_fields.as_ref()?.iter().find(|field| field.key == "metadata.name")?;
+    field.values.as_ref()?.first().cloned()
+}
+
+fn gate_state(status: &ContainerStatus) -> GateState {
+    match status.state.as_ref() {
+        Some(state) if state.running.is_some() => GateState::Running,
+        Some(state) if state.terminated.as_ref().is_some_and(|end| end.exit_code == 0) => GateState::Passed,
+        _ => GateState::Waiting,
+    }
+}
+
+fn main_state(status: &ContainerStatus) -> MainState {
+    let Some(state) = status.state.as_ref() else { return MainState::Unknown };
+    if let Some(running) = &state.running {
+        return MainState::Running { since: time(running.started_at.as_ref()) };
+    }
+    if let Some(end) = &state.terminated {
+        return MainState::Ended {
+            exit_code: end.exit_code,
+            reason: end.reason.clone().unwrap_or_default(),
+            message: end.message.clone().unwrap_or_default(),
+            started_at: time(end.started_at.as_ref()),
+            finished_at: time(end.finished_at.as_ref()),
+        };
+    }
+    let waiting = state.waiting.clone().unwrap_or_default();
+    MainState::Waiting {
+        reason: waiting.reason.unwrap_or_default(),
+        message: waiting.message.unwrap_or_default(),
+    }
+}
+
+fn image_error(status: &ContainerStatus) -> Option<(String, String)> {
+    const ERRORS: [&str; 5] =
+        ["ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"];
+    let waiting = status.state.as_ref()?.waiting.as_ref()?;
+    let reason = waiting.reason.clone().filter(|reason| ERRORS.contains(&reason.as_str()))?;
+    Some((reason, waiting.message.clone().unwrap_or_default()))
+}
+
+fn amounts<'a>(list: impl IntoIterator<Item = (&'a String, &'a Quantity)>) -> Resources {
+    let mut resources = Resources::default();
+    for (name, quantity) in list {
+        resources.set(name, Amount::parse(&quantity.0).unwrap_or_default());
+    }
+    resources
+}
+
+fn container_requests(container: &Container) -> Resources {
+    amounts(container.resources.iter().flat_map(|resources| resources.requests.iter().flatten()))
+}
+
+/// What a pod takes of its node, as kube-scheduler counts: the larger of what runs together and of each init
+/// container with the sidecars before it, plus overhead; and one of the node's pods.
+pub fn requests(spec: &PodSpec) -> Resources {
+    let mut together = Resources::default();
+    for container in &spec.containers {
+        together.add(&container_requests(container));
+    }
+    let mut sidecars = Resources::default();
+    let mut at_start = Resources::default();
+    for container in spec.init_containers.iter().flatten() {
+        let own = container_requests(container);
+        if container.restart_policy.as_deref() == Some("Always") {
+            together.add(&own);
+            sidecars.add(&own);
+            at_start = at_start.max(&sidecars);
+        } else {
+            let mut with_sidecars = own;
+            with_sidecars.add(&sidecars);
+            at_start = at_start.max(&with_sidecars);
+        }
+    }
+    let mut total = together.max(&at_start);
+    if let Some(whole) = spec.resources.as_ref().and_then(|resources| resources.requests.as_ref()) {
+        for (name, amount) in amounts(whole).iter() {
+            total.set(name, amount);
+        }
+    }
+    total.add(&amounts(spec.overhead.iter().flatten()));
+    total.set(PODS, Amount::from_units(1));
+    total
+}
+
+pub fn node(node: &Node) -> AgentView {
+    let empty = Default::default();
+    let status = node.status.as_ref().unwrap_or(&empty);
+    let ready = status.conditions.iter().flatten().find(|condition| condition.type_ == "Ready");
+    let is_ready = ready.is_some_and(|condition| condition.status == "True");
+    let since = time(ready.and_then(|condition| condition.last_transition_time.as_ref()))
+        .or_else(|| time(node.metadata.creation_timestamp.as_ref()));
+    let labels = node.metadata.labels.clone().unwrap_or_default();
+    let architecture = labels.get("kubernetes.io/arch").cloned();
+    let info = status.node_info.as_ref().map(|info| info.architecture.clone());
+    AgentView {
+        name: NodeName(node.metadata.name.clone().unwrap_or_default()),
+        allocatable: amounts(status.allocatable.iter().flatten()),
+        architecture: architecture.or(info).unwrap_or_default(),
+        labels,
+        taints: node.spec.iter().flat_map(|spec| spec.taints.iter().flatten()).map(taint).collect(),
+        unschedulable: node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or(false),
+        ready: is_ready,
+        not_ready_since: if is_ready { None } else { since },
+    }
+}
+
+fn taint(taint: &k8s_openapi::api::core::v1::Taint) -> Taint {
+    Taint {
+        key: taint.key.clone(),
+        value: taint.value.clone().unwrap_or_default(),
+        effect: taint.effect.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn requests_are_counted_as_the_scheduler_does() {
+        let spec: PodSpec = serde_json::from_value(json!({
+            "containers": [{"name": "a", "resources": {"requests": {"cpu": "1"}}}, {"name": "b", "resources": {"requests": {"cpu": "1"}}}],
+            "initContainers": [
+                {"name": "side", "restartPolicy": "Always", "resources": {"requests": {"cpu": "500m"}}},
+                {"name": "init", "resources": {"requests": {"cpu": "3"}}}
+            ],
+            "overhead": {"cpu": "250m"}
+        })).expect("a pod spec");
+        assert_eq!(requests(&spec).get("cpu"), Amount::from_milli(3750), "init with sidecar is the larger");
+        assert_eq!(requests(&spec).get(PODS), Amount::from_units(1));
+    }
+
+    #[test]
+    fn a_pod_of_a_daemon_set_is_of_its_node() {
+        let of = |kind: &str| -> Pod {
+            serde_json::from_value(json!({
+                "metadata": {"name": "p", "ownerReferences": [{"apiVersion": "apps/v1", "kind": kind, "name": "d", "uid": "u"}]},
+                "spec": {"nodeName": "n", "containers": [{"name": "c"}]}
+            })).expect("a pod")
+        };
+        let Folded::Foreign(daemon) = pod(&of("DaemonSet")) else { panic!("foreign") };
+        assert!(daemon.of_node);
+        let Folded::Foreign(job) = pod(&of("Job")) else { panic!("foreign") };
+        assert!(!job.of_node);
+    }
+}

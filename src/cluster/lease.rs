@@ -1,0 +1,171 @@
+//! Leader election by one Lease. A holder is judged by whether its lease changes while we look, never by its clock;
+//! what we may write ourselves ends before our own lease does, by a clock that runs on in suspend.
+
+use std::time::Duration;
+
+use chrono::Utc;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Api;
+use kube::Client;
+use kube::api::PostParams;
+use serde_json::json;
+use tokio::sync::watch;
+
+use super::write::{Fence, boot_millis};
+use crate::lifecycle::LeaseTiming;
+
+/// Whether we lead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leadership {
+    Standby,
+    Leading,
+    /// We led and do no more: this process must end.
+    Lost,
+}
+
+/// One candidate for a lease.
+pub struct Candidate {
+    api: Api<Lease>,
+    name: String,
+    namespace: String,
+    identity: String,
+    timing: LeaseTiming,
+    fence: Fence,
+}
+
+/// What is seen of another's lease.
+struct Sighting {
+    version: Option<String>,
+    since: u64,
+}
+
+impl Candidate {
+    /// The client must be one of its own, with a hard timeout and no retries.
+    pub fn new(client: Client, namespace: &str, name: &str, identity: &str, timing: LeaseTiming, fence: Fence) -> Self {
+        Self {
+            api: Api::namespaced(client, namespace),
+            name: name.into(),
+            namespace: namespace.into(),
+            identity: identity.into(),
+            timing,
+            fence,
+        }
+    }
+
+    /// Stands for election until `stop`, then gives up the lease at once; or until it loses it.
+    pub async fn run(self, leadership: watch::Sender<Leadership>, mut stop: watch::Receiver<bool>) {
+        let mut sighting = Sighting { version: None, since: boot_millis() };
+        let mut held: Option<Lease> = None;
+        loop {
+            let asked_at = boot_millis();
+            let tried = tokio::time::timeout(self.timing.request, self.step(held.as_ref(), &mut sighting)).await;
+            match tried {
+                Ok(Ok(Some(lease))) => {
+                    held = Some(lease);
+                    self.fence.open_until(asked_at + millis(self.timing.duration) - millis(self.timing.margin));
+                    leadership.send_if_modified(|now| std::mem::replace(now, Leadership::Leading) != Leadership::Leading);
+                }
+                Ok(Ok(None)) if held.is_some() => break, // somebody else holds it
+                Ok(Ok(None)) => {}
+                Ok(Err(error)) => tracing::warn!(lease = %self.name, "the lease could not be had or renewed: {error}"),
+                Err(_) => tracing::warn!(lease = %self.name, "no answer about the lease in time"),
+            }
+            if held.is_some() && self.fence.remaining().is_none() {
+                break;
+            }
+            let pause = if held.is_some() { self.timing.renew } else { self.timing.retry };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = asked(&mut stop) => {
+                    self.fence.close();
+                    if let Some(lease) = held {
+                        self.release(lease).await;
+                    }
+                    return;
+                }
+            }
+        }
+        self.fence.close();
+        leadership.send_replace(Leadership::Lost);
+    }
+
+    /// One look: our lease as renewed or taken; None while another holds it.
+    async fn step(&self, held: Option<&Lease>, sighting: &mut Sighting) -> kube::Result<Option<Lease>> {
+        if let Some(lease) = held {
+            match self.write(lease, false).await {
+                Ok(renewed) => return Ok(Some(renewed)),
+                // Our own renewal may have gone through unheard, or another took it: look.
+                Err(kube::Error::Api(status)) if status.code == 409 => {
+                    let now = self.api.get(&self.name).await?;
+                    return if self.is_ours(&now) { self.write(&now, false).await.map(Some) } else { Ok(None) };
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let Some(lease) = self.api.get_opt(&self.name).await? else {
+            return self.api.create(&PostParams::default(), &self.new_lease()?).await.map(Some);
+        };
+        let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.clone()).unwrap_or_default();
+        let changed = sighting.version != lease.metadata.resource_version;
+        if changed {
+            *sighting = Sighting { version: lease.metadata.resource_version.clone(), since: boot_millis() };
+        }
+        let over = boot_millis().saturating_sub(sighting.since) > millis(self.duration_of(&lease));
+        if holder.is_empty() || over { self.write(&lease, true).await.map(Some) } else { Ok(None) }
+    }
+
+    fn duration_of(&self, lease: &Lease) -> Duration {
+        let seconds = lease.spec.as_ref().and_then(|spec| spec.lease_duration_seconds);
+        seconds.and_then(|s| u64::try_from(s).ok()).map_or(self.timing.duration, Duration::from_secs).max(self.timing.duration)
+    }
+
+    fn is_ours(&self, lease: &Lease) -> bool {
+        lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref()) == Some(&self.identity)
+    }
+
+    fn new_lease(&self) -> kube::Result<Lease> {
+        let empty = json!({"metadata": {"name": self.name, "namespace": self.namespace}, "spec": {}});
+        let lease = serde_json::from_value(empty).map_err(kube::Error::SerdeError)?;
+        self.filled(&lease, true)
+    }
+
+    fn filled(&self, lease: &Lease, acquires: bool) -> kube::Result<Lease> {
+        let mut value = serde_json::to_value(lease).map_err(kube::Error::SerdeError)?;
+        let now = Utc::now().format("%Y-%m-%dT%H:%M:%S%.6fZ").to_string();
+        let spec = lease.spec.clone().unwrap_or_default();
+        let transitions = spec.lease_transitions.unwrap_or(0) + i32::from(acquires);
+        value["spec"]["holderIdentity"] = json!(self.identity);
+        value["spec"]["leaseDurationSeconds"] = json!(self.timing.duration.as_secs().max(1));
+        value["spec"]["renewTime"] = json!(now);
+        value["spec"]["leaseTransitions"] = json!(transitions);
+        if acquires {
+            value["spec"]["acquireTime"] = json!(now);
+        }
+        serde_json::from_value(value).map_err(kube::Error::SerdeError)
+    }
+
+    async fn write(&self, lease: &Lease, acquires: bool) -> kube::Result<Lease> {
+        self.api.replace(&self.name, &PostParams::default(), &self.filled(lease, acquires)?).await
+    }
+
+    /// So that the next one need not wait.
+    async fn release(&self, mut lease: Lease) {
+        if let Some(spec) = &mut lease.spec {
+            spec.holder_identity = None;
+        }
+        let params = PostParams::default();
+        let request = self.api.replace(&self.name, &params, &lease);
+        if !matches!(tokio::time::timeout(self.timing.request, request).await, Ok(Ok(_))) {
+            tracing::warn!(lease = %self.name, "the lease could not be released; it will run out");
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Until the operator is asked to stop, or nobody is left to ask.
+pub async fn asked(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}

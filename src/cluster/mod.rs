@@ -1,0 +1,15 @@
+//! All I/O with the API server, in one place: watches into the world, effects and commits out of it, the lease.
+
+pub mod client;
+pub mod commit;
+pub mod effects;
+pub mod events;
+pub mod fold;
+pub mod lease;
+pub mod pods;
+pub mod snapshot;
+pub mod table;
+pub mod unreconciled;
+pub mod watch;
+pub mod world;
+pub mod write;

@@ -1,0 +1,241 @@
+//! Takes snapshots out of the world: the items a handler is asked about, and what remains of sessions.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use super::world::{Inner, World};
+use crate::api::*;
+use crate::coordinator::marks::Mark;
+use crate::provisioner::{Holding, Ledger, PODS};
+use crate::session::handlers::Handler;
+use crate::session::kernels::{Evidence, KernelItem, allocated_nodes, expand, judge, kernel_name};
+use crate::session::records::Remains;
+use crate::session::snapshot::{SessionItem, Snapshot};
+use crate::session::views::{Liveness, PodView};
+
+/// The items of one scaling group.
+pub struct Batch {
+    pub snapshot: Snapshot,
+    pub items: Vec<SessionItem>,
+}
+
+/// What remains of one session, with what its effects need to know.
+pub struct RemainsOf {
+    pub uid: SessionUid,
+    pub namespace: String,
+    pub name: String,
+    pub session: Option<Arc<Session>>,
+    pub group: Option<Arc<ScalingGroup>>,
+    pub group_name: GroupName,
+    pub kernels: Vec<Arc<Kernel>>,
+    pub pods: Vec<Arc<PodView>>,
+    liveness: HashMap<NodeName, Liveness>,
+    image_timeout: Duration,
+    now: DateTime<Utc>,
+}
+
+impl RemainsOf {
+    pub fn view(&self) -> Remains<'_> {
+        Remains {
+            session: self.session.as_deref(),
+            kernels: self.kernels.clone(),
+            pods: self.pods.clone(),
+            liveness: self.liveness.clone(),
+            image_timeout: self.image_timeout,
+            now: self.now,
+        }
+    }
+}
+
+impl World {
+    /// The marked sessions in a handler's phases, by group; each is claimed for the caller, who gives it back.
+    /// Those at which another handler is at work are marked again.
+    pub fn batches(&self, handler: &Handler, mark: &Mark) -> Vec<Batch> {
+        let mut inner = self.lock();
+        let mut wanted: BTreeMap<GroupName, Vec<SessionUid>> = BTreeMap::new();
+        let mut busy = Mark::default();
+        for (group, uid) in inner.marked(handler, mark) {
+            if inner.claimed.contains(&uid) {
+                busy.sessions.insert(uid);
+                continue;
+            }
+            wanted.entry(group).or_default().push(uid);
+        }
+        let timing = self.timing.clone();
+        let mut batches = vec![];
+        for (group, uids) in wanted {
+            let snapshot = inner.snapshot(&group, &timing);
+            let items = uids.iter().filter_map(|uid| inner.item(&snapshot, uid)).collect();
+            inner.claimed.extend(uids);
+            batches.push(Batch { snapshot, items });
+        }
+        drop(inner);
+        self.marks.add(handler.name, busy);
+        batches
+    }
+
+    /// A session as it is now, in its group's snapshot.
+    pub fn look_again(&self, uid: &SessionUid) -> Option<(Snapshot, SessionItem)> {
+        let mut inner = self.lock();
+        let group = inner.place.get(uid)?.0.clone();
+        let snapshot = inner.snapshot(&group, &self.timing);
+        let item = inner.item(&snapshot, uid)?;
+        Some((snapshot, item))
+    }
+
+    /// The ledger for one cycle.
+    pub fn ledger(&self) -> Ledger {
+        let mut inner = self.lock();
+        let tenancy = inner.tenancy();
+        inner.ledger.for_cycle(&tenancy)
+    }
+
+    /// What remains of the marked sessions.
+    pub fn remains(&self, mark: &Mark) -> Vec<RemainsOf> {
+        let mut inner = self.lock();
+        let known: BTreeSet<SessionUid> = if mark.all {
+            inner.pods_of.keys().chain(inner.kernels_of.keys()).cloned().collect()
+        } else {
+            mark.sessions.iter().cloned().collect()
+        };
+        let timing = self.timing.clone();
+        let concerned = known.into_iter().filter(|uid| !inner.unreadable.contains(uid)).collect::<Vec<_>>();
+        concerned.into_iter().filter_map(|uid| inner.remains_of(uid, &timing)).collect()
+    }
+}
+
+impl Inner {
+    fn marked(&self, handler: &Handler, mark: &Mark) -> Vec<(GroupName, SessionUid)> {
+        if mark.all {
+            let of_group = |(group, phases): (&GroupName, &HashMap<SessionPhase, BTreeSet<SessionUid>>)| {
+                let uids = handler.targets.iter().filter_map(|phase| phases.get(phase)).flatten();
+                uids.map(|uid| (group.clone(), uid.clone())).collect::<Vec<_>>()
+            };
+            return self.index.iter().flat_map(of_group).collect();
+        }
+        let placed = mark.sessions.iter().filter_map(|uid| Some((uid, self.place.get(uid)?)));
+        placed
+            .filter(|(_, (_, phase))| handler.targets.contains(phase))
+            .map(|(uid, (group, _))| (group.clone(), uid.clone()))
+            .collect()
+    }
+
+    fn item(&self, snapshot: &Snapshot, uid: &SessionUid) -> Option<SessionItem> {
+        let session = self.session(uid)?.clone();
+        let status = session.status.as_ref();
+        let (namespace, name) = self.key_of.get(uid)?;
+        let nodes = allocated_nodes(&session);
+        let generation = status.map_or(0, |status| status.allocation_generation);
+        let slots = expand(&session.spec.kernels);
+        let kernels = slots.iter().map(|slot| {
+            let node = nodes.get(slot.hostname.as_str()).map(|node| (*node).clone());
+            let key = (namespace.clone(), kernel_name(name, &uid.0, &slot.hostname, generation));
+            let pod = node.as_ref().and_then(|_| self.our_pod(&key)).cloned();
+            let record = node.as_ref().and_then(|_| self.kernels.get(&key)).cloned();
+            let state = judge(&Evidence {
+                session_phase: session.phase(),
+                allocated: node.is_some(),
+                pod: pod.as_deref(),
+                record: record.as_deref(),
+                image_timeout: snapshot.image_timeout(),
+                now: snapshot.now,
+            });
+            let liveness = node.as_ref().map_or(Liveness::Alive, |node| snapshot.liveness(node));
+            KernelItem { hostname: slot.hostname.clone(), node, liveness, state, pod, record }
+        });
+        let kernels: Vec<KernelItem> = kernels.collect();
+        let dependencies = session.spec.depends_on.iter().map(|other| {
+            let found = self.sessions.get(&(namespace.clone(), other.clone()));
+            let status = found.map(|found| found.status.clone().unwrap_or_default());
+            (other.clone(), status.map(|status| (status.phase, status.result)))
+        });
+        Some(SessionItem {
+            dependencies: dependencies.collect(),
+            names_resolve: slots.len() <= 1 || self.names_resolve(uid, &kernels),
+            pods_left: self.pods_of.get(uid).map_or(0, BTreeSet::len),
+            session: session.clone(),
+            kernels,
+        })
+    }
+
+    fn names_resolve(&self, uid: &SessionUid, kernels: &[KernelItem]) -> bool {
+        let listed: BTreeSet<&str> =
+            self.slices.values().filter(|(of, _)| of == uid).flat_map(|(_, names)| names).map(String::as_str).collect();
+        kernels.iter().all(|kernel| listed.contains(kernel.hostname.as_str()))
+    }
+
+    fn remains_of(&mut self, uid: SessionUid, timing: &Arc<crate::lifecycle::Timing>) -> Option<RemainsOf> {
+        let kernels: Vec<_> = self.kernels_of.get(&uid).into_iter().flatten().filter_map(|key| self.kernels.get(key)).cloned().collect();
+        let pods: Vec<_> = self.pods_of.get(&uid).into_iter().flatten().filter_map(|key| self.our_pod(key)).cloned().collect();
+        let session = self.session(&uid).cloned();
+        let namespace = kernels.first().and_then(|kernel| kernel.metadata.namespace.clone());
+        let namespace = namespace.or_else(|| pods.first().map(|pod| pod.namespace.clone()))?;
+        let place = self.place.get(&uid).map(|(group, _)| group.clone());
+        let group_name = place.or_else(|| kernels.first().map(|kernel| kernel.spec.scaling_group.clone())).unwrap_or_default();
+        let snapshot = self.snapshot(&group_name, timing);
+        let nodes = pods.iter().filter_map(|pod| pod.node.clone());
+        let liveness = nodes.map(|node| (node.clone(), snapshot.liveness(&node))).collect();
+        Some(RemainsOf {
+            name: session.as_ref().and_then(|session| session.metadata.name.clone()).unwrap_or_default(),
+            namespace,
+            group: snapshot.group.clone(),
+            group_name,
+            session,
+            liveness,
+            image_timeout: snapshot.image_timeout(),
+            now: snapshot.now,
+            kernels,
+            pods,
+            uid,
+        })
+    }
+}
+
+/// What a session holds: for each kernel the larger of its allocation and its live pods, until those are gone.
+pub fn holding(session: Option<&Session>, pods: &[&PodView]) -> Option<Holding> {
+    let mut agents: BTreeMap<NodeName, (Resources, i64)> = BTreeMap::new();
+    let mut add = |node: &NodeName, taken: &Resources| {
+        let (sum, count) = agents.entry(node.clone()).or_default();
+        sum.add(taken);
+        *count += 1;
+    };
+    let live: Vec<&&PodView> = pods.iter().filter(|pod| pod.is_live()).collect();
+    let mut counted: BTreeSet<&str> = BTreeSet::new();
+    let active = session.is_some_and(|session| session.phase().holds_resources());
+    if let Some(session) = session.filter(|_| active) {
+        let uid = session.metadata.uid.clone().unwrap_or_default();
+        let name = session.metadata.name.clone().unwrap_or_default();
+        let generation = session.status.as_ref().map_or(0, |status| status.allocation_generation);
+        let nodes = allocated_nodes(session);
+        for slot in expand(&session.spec.kernels) {
+            let Some(node) = nodes.get(slot.hostname.as_str()) else { continue };
+            let mut taken = Resources::from(&slot.template.resources);
+            taken.set(PODS, Amount::from_units(1));
+            let own = kernel_name(&name, &uid, &slot.hostname, generation);
+            if let Some(pod) = live.iter().find(|pod| pod.name == own && pod.node.as_ref() == Some(node)) {
+                taken = taken.max(&pod.requests);
+                counted.insert(&pod.name);
+            }
+            add(node, &taken);
+        }
+    }
+    for pod in live.iter().filter(|pod| !counted.contains(pod.name.as_str())) {
+        if let Some(node) = &pod.node {
+            add(node, &pod.requests);
+        }
+    }
+    if agents.is_empty() && !active {
+        return None;
+    }
+    let namespace = session.and_then(|session| session.metadata.namespace.clone());
+    Some(Holding {
+        namespace: namespace.or_else(|| pods.first().map(|pod| pod.namespace.clone())).unwrap_or_default(),
+        access_key: session.map(|session| session.spec.access_key.clone()).unwrap_or_default(),
+        private: session.is_some_and(|session| session.spec.private),
+        active,
+        agents,
+    })
+}

@@ -1,0 +1,128 @@
+//! A store of one kind that only ever goes forward: what we wrote ourselves is in it before the watch tells of it,
+//! and an older word from the watch does not undo it.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Instant;
+
+/// Namespace and name.
+pub type Key = (String, String);
+
+struct Row<V> {
+    version: u64,
+    value: V,
+    touched: Instant,
+}
+
+/// Objects of one kind by key, each at the newest version that was heard of.
+pub struct Table<V> {
+    rows: HashMap<Key, Row<V>>,
+    listing: Option<(Instant, HashSet<Key>)>,
+    synced: bool,
+}
+
+impl<V> Default for Table<V> {
+    fn default() -> Self {
+        Self { rows: HashMap::new(), listing: None, synced: false }
+    }
+}
+
+impl<V> Table<V> {
+    pub fn get(&self, key: &Key) -> Option<&V> {
+        self.rows.get(key).map(|row| &row.value)
+    }
+
+    pub fn values(&self) -> impl Iterator<Item = &V> {
+        self.rows.values().map(|row| &row.value)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&Key, &V)> {
+        self.rows.iter().map(|(key, row)| (key, &row.value))
+    }
+
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Whether the first list is complete.
+    pub fn is_synced(&self) -> bool {
+        self.synced
+    }
+
+    /// Takes an object in, unless a newer version of it is here; true if it was taken.
+    pub fn upsert(&mut self, key: Key, version: u64, value: V) -> bool {
+        if let Some((_, seen)) = &mut self.listing {
+            seen.insert(key.clone());
+        }
+        if self.rows.get(&key).is_some_and(|row| row.version >= version && version != 0) {
+            return false;
+        }
+        self.rows.insert(key, Row { version, value, touched: Instant::now() });
+        true
+    }
+
+    /// Takes an object out, unless a newer one has taken its place.
+    pub fn remove(&mut self, key: &Key, version: u64) -> Option<V> {
+        if self.rows.get(key).is_some_and(|row| row.version > version && version != 0) {
+            return None;
+        }
+        self.rows.remove(key).map(|row| row.value)
+    }
+
+    /// Tells the list under way that an object was in it, though it is not kept.
+    pub fn list_seen(&mut self, key: &Key) {
+        if let Some((_, seen)) = &mut self.listing {
+            seen.insert(key.clone());
+        }
+    }
+
+    /// A new list begins.
+    pub fn list_begins(&mut self) {
+        self.listing = Some((Instant::now(), HashSet::new()));
+    }
+
+    /// The list is complete: the keys of objects that were not in it and not touched since it began, which are gone.
+    pub fn list_ends(&mut self) -> Vec<Key> {
+        self.synced = true;
+        let Some((began, seen)) = self.listing.take() else { return vec![] };
+        let gone = self.rows.iter().filter(|(key, row)| !seen.contains(*key) && row.touched < began);
+        gone.map(|(key, _)| key.clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(name: &str) -> Key {
+        ("ns".into(), name.into())
+    }
+
+    #[test]
+    fn an_older_word_does_not_undo_a_newer_one() {
+        let mut table = Table::default();
+        assert!(table.upsert(key("a"), 5, "new"));
+        assert!(!table.upsert(key("a"), 4, "old"));
+        assert!(!table.upsert(key("a"), 5, "again"));
+        assert_eq!(table.remove(&key("a"), 4), None);
+        assert_eq!(table.get(&key("a")), Some(&"new"));
+        assert_eq!(table.remove(&key("a"), 6), Some("new"));
+    }
+
+    #[test]
+    fn a_relist_drops_what_is_gone_but_not_what_came_meanwhile() {
+        let mut table = Table::default();
+        table.upsert(key("gone"), 1, ());
+        table.upsert(key("stays"), 2, ());
+        table.list_begins();
+        table.upsert(key("stays"), 2, ());
+        table.listing.as_mut().expect("listing").1.remove(&key("made-here"));
+        table.upsert(key("made-here"), 9, ());
+        table.listing.as_mut().expect("listing").1.remove(&key("made-here"));
+        assert_eq!(table.list_ends(), [key("gone")]);
+        assert!(table.is_synced());
+    }
+}

@@ -1,0 +1,196 @@
+//! Watches every kind into the world. A watch that breaks is taken up again; an object that cannot be read is left out.
+
+use std::sync::Arc;
+
+use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::core::DeserializeGuard;
+use kube::runtime::watcher::{self, Event};
+use kube::runtime::{WatchStreamExt, watcher as watch};
+use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
+use tokio::task::JoinSet;
+
+use super::fold;
+use super::table::Table;
+use super::world::{Inner, World, key_of, project_label};
+use crate::api::*;
+
+/// Starts all watches; they run as long as the set lives.
+pub fn start(client: &Client, world: &Arc<World>) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    tasks.spawn(sessions(client.clone(), world.clone()));
+    tasks.spawn(kernels(client.clone(), world.clone()));
+    tasks.spawn(pods(client.clone(), world.clone()));
+    tasks.spawn(slices(client.clone(), world.clone()));
+    tasks.spawn(nodes(client.clone(), world.clone()));
+    tasks.spawn(tenants(client.clone(), world.clone(), |inner| &mut inner.groups, Arc::new));
+    tasks.spawn(tenants(client.clone(), world.clone(), |inner| &mut inner.domains, Arc::new));
+    tasks.spawn(tenants(client.clone(), world.clone(), |inner| &mut inner.projects, Arc::new));
+    tasks.spawn(tenants(client.clone(), world.clone(), |inner| &mut inner.users, Arc::new));
+    tasks.spawn(tenants(client.clone(), world.clone(), |inner| &mut inner.keypairs, Arc::new));
+    tasks.spawn(tenants(client.clone(), world.clone(), |inner| &mut inner.policies, Arc::new));
+    tasks.spawn(tenants::<Namespace, _>(
+        client.clone(),
+        world.clone(),
+        |inner| &mut inner.namespaces,
+        |namespace| project_label(&namespace),
+    ));
+    tasks
+}
+
+/// Runs one watch for ever; `take` is given each event.
+async fn run<K>(api: Api<K>, config: watcher::Config, mut take: impl FnMut(Event<K>))
+where
+    K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
+{
+    let mut stream = watch(api, config.page_size(500)).default_backoff().boxed();
+    loop {
+        match stream.try_next().await {
+            Ok(Some(event)) => take(event),
+            Ok(None) => return,
+            Err(error) => tracing::debug!("a watch is taken up again: {error}"),
+        }
+    }
+}
+
+async fn sessions(client: Client, world: Arc<World>) {
+    run(Api::<DeserializeGuard<Session>>::all(client), watcher::Config::default(), |event| match event {
+        Event::Init => world.lock().sessions.list_begins(),
+        Event::InitApply(DeserializeGuard(read)) | Event::Apply(DeserializeGuard(read)) => match read {
+            Ok(session) => {
+                world.upsert_session(session);
+            }
+            Err(invalid) => {
+                tracing::error!(session = ?invalid.metadata.name, namespace = ?invalid.metadata.namespace, "cannot be read: {}", invalid.error);
+                world.unreadable_session(&invalid.metadata);
+            }
+        },
+        Event::Delete(guard) => world.remove_session(guard.meta()),
+        Event::InitDone => {
+            let gone = world.lock().sessions.list_ends();
+            for (namespace, name) in gone {
+                let meta = kube::core::ObjectMeta { namespace: Some(namespace), name: Some(name), ..Default::default() };
+                world.remove_session(&meta);
+            }
+            world.mark_everything();
+        }
+    })
+    .await;
+}
+
+async fn kernels(client: Client, world: Arc<World>) {
+    run(Api::<DeserializeGuard<Kernel>>::all(client), watcher::Config::default(), |event| match event {
+        Event::Init => world.lock().kernels.list_begins(),
+        Event::InitApply(DeserializeGuard(read)) | Event::Apply(DeserializeGuard(read)) => match read {
+            Ok(kernel) => {
+                world.upsert_kernel(kernel);
+            }
+            Err(invalid) => tracing::error!(kernel = ?invalid.metadata.name, "cannot be read: {}", invalid.error),
+        },
+        Event::Delete(guard) => world.remove_kernel(guard.meta()),
+        Event::InitDone => {
+            let gone = world.lock().kernels.list_ends();
+            for (namespace, name) in gone {
+                let meta = kube::core::ObjectMeta { namespace: Some(namespace), name: Some(name), ..Default::default() };
+                world.remove_kernel(&meta);
+            }
+        }
+    })
+    .await;
+}
+
+async fn pods(client: Client, world: Arc<World>) {
+    run(Api::<Pod>::all(client), watcher::Config::default(), |event| match event {
+        Event::Init => world.lock().pods.list_begins(),
+        Event::InitApply(pod) | Event::Apply(pod) => world.upsert_pod(&pod),
+        Event::Delete(pod) => {
+            world.remove_pod(&key_of(&pod.metadata), fold::version(pod.metadata.resource_version.as_ref()));
+        }
+        Event::InitDone => {
+            let gone = world.lock().pods.list_ends();
+            gone.iter().for_each(|key| world.remove_pod(key, 0));
+            world.mark_everything();
+        }
+    })
+    .await;
+}
+
+async fn slices(client: Client, world: Arc<World>) {
+    let config = watcher::Config::default().labels(LABEL_SESSION_UID);
+    run(Api::<EndpointSlice>::all(client), config, |event| match event {
+        Event::Init => world.lock().slices.list_begins(),
+        Event::InitApply(slice) | Event::Apply(slice) => world.upsert_slice(&slice),
+        Event::Delete(slice) => {
+            world.lock().slices.remove(&key_of(&slice.metadata), 0);
+        }
+        Event::InitDone => {
+            let mut inner = world.lock();
+            for key in inner.slices.list_ends() {
+                inner.slices.remove(&key, 0);
+            }
+        }
+    })
+    .await;
+}
+
+async fn nodes(client: Client, world: Arc<World>) {
+    run(Api::<Node>::all(client), watcher::Config::default(), |event| match event {
+        Event::Init => world.lock().nodes.list_begins(),
+        Event::InitApply(node) | Event::Apply(node) => world.upsert_node(&node),
+        Event::Delete(node) => {
+            world.remove_node(&key_of(&node.metadata), fold::version(node.metadata.resource_version.as_ref()));
+        }
+        Event::InitDone => {
+            let gone = world.lock().nodes.list_ends();
+            gone.iter().for_each(|key| world.remove_node(key, 0));
+        }
+    })
+    .await;
+}
+
+/// The small kinds that say who may run what where.
+async fn tenants<K, V>(client: Client, world: Arc<World>, table: fn(&mut Inner) -> &mut Table<V>, fold: fn(K) -> V)
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
+    V: PartialEq + Send + 'static,
+{
+    run(Api::<DeserializeGuard<K>>::all(client), watcher::Config::default(), |event| {
+        let mut inner = world.lock();
+        let table = table(&mut inner);
+        let changed = match event {
+            Event::Init => {
+                table.list_begins();
+                false
+            }
+            Event::InitApply(guard) | Event::Apply(guard) => {
+                let key = key_of(guard.meta());
+                let version = fold::version(guard.meta().resource_version.as_ref());
+                match guard.0 {
+                    Ok(object) => {
+                        let value = fold(object);
+                        let same = table.get(&key) == Some(&value);
+                        table.upsert(key, version, value) && !same
+                    }
+                    Err(invalid) => {
+                        tracing::error!(kind = %K::kind(&()), name = ?invalid.metadata.name, "cannot be read: {}", invalid.error);
+                        table.remove(&key, 0).is_some()
+                    }
+                }
+            }
+            Event::Delete(guard) => table.remove(&key_of(guard.meta()), 0).is_some(),
+            Event::InitDone => {
+                let gone = table.list_ends();
+                for key in &gone {
+                    table.remove(key, 0);
+                }
+                true
+            }
+        };
+        if changed {
+            world.tenancy_changed(inner);
+        }
+    })
+    .await;
+}

@@ -1,0 +1,496 @@
+//! The world as watched: stores and indexes, the ledger they add up to, and what we wrote and have not seen yet.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use chrono::Utc;
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+
+use super::fold::{self, Folded};
+use super::table::{Key, Table};
+use crate::api::*;
+use crate::coordinator::marks::Marks;
+use crate::lifecycle::Timing;
+use crate::provisioner::{ForeignPod, Ledger};
+use crate::session::handlers::HandlerName;
+use crate::session::snapshot::Snapshot;
+use crate::session::tenancy::Tenancy;
+use crate::session::views::{AgentView, PodView};
+
+pub(super) enum PodRow {
+    Ours(Arc<PodView>),
+    Foreign(ForeignPod),
+}
+
+/// Which sessions are this operator's.
+#[derive(Clone, Debug, Default)]
+pub struct Scope {
+    /// These scaling groups; all if none are named.
+    pub groups: Vec<GroupName>,
+}
+
+impl Scope {
+    fn includes(&self, group: &GroupName) -> bool {
+        self.groups.is_empty() || self.groups.contains(group)
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Inner {
+    pub sessions: Table<Arc<Session>>,
+    pub key_of: HashMap<SessionUid, Key>,
+    /// What is being written: counted as if it were written.
+    pub assumed: HashMap<SessionUid, Arc<Session>>,
+    pub unreadable: HashSet<SessionUid>,
+    pub index: BTreeMap<GroupName, HashMap<SessionPhase, BTreeSet<SessionUid>>>,
+    pub place: HashMap<SessionUid, (GroupName, SessionPhase)>,
+    pub kernels: Table<Arc<Kernel>>,
+    pub kernels_of: HashMap<SessionUid, BTreeSet<Key>>,
+    pub pods: Table<PodRow>,
+    pub pods_of: HashMap<SessionUid, BTreeSet<Key>>,
+    /// The hostnames that a session's EndpointSlices list.
+    pub slices: Table<(SessionUid, BTreeSet<String>)>,
+    pub nodes: Table<Arc<AgentView>>,
+    pub groups: Table<Arc<ScalingGroup>>,
+    pub domains: Table<Arc<Domain>>,
+    pub projects: Table<Arc<Project>>,
+    pub users: Table<Arc<User>>,
+    pub keypairs: Table<Arc<Keypair>>,
+    pub policies: Table<Arc<ResourcePolicy>>,
+    pub namespaces: Table<Option<ProjectName>>,
+    pub ledger: Ledger,
+    /// Sessions that a handler is at work on.
+    pub claimed: HashSet<SessionUid>,
+    tenancy: Option<Arc<Tenancy>>,
+    agents: Option<Arc<BTreeMap<NodeName, Arc<AgentView>>>>,
+}
+
+/// The world as watched.
+pub struct World {
+    inner: Mutex<Inner>,
+    pub marks: Arc<Marks>,
+    pub timing: Arc<Timing>,
+    scope: Scope,
+}
+
+impl World {
+    pub fn new(marks: Arc<Marks>, timing: Arc<Timing>, scope: Scope) -> Self {
+        Self { inner: Mutex::default(), marks, timing, scope }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether every kind's first list is complete.
+    pub fn is_synced(&self) -> bool {
+        let inner = self.lock();
+        inner.sessions.is_synced()
+            && inner.kernels.is_synced()
+            && inner.pods.is_synced()
+            && inner.slices.is_synced()
+            && inner.nodes.is_synced()
+            && inner.groups.is_synced()
+            && inner.domains.is_synced()
+            && inner.projects.is_synced()
+            && inner.users.is_synced()
+            && inner.keypairs.is_synced()
+            && inner.policies.is_synced()
+            && inner.namespaces.is_synced()
+    }
+
+    /// Takes a session in; returns what stands now, which may be newer.
+    pub fn upsert_session(&self, session: Session) -> Arc<Session> {
+        let uid = uid_of(&session);
+        let key = key_of(&session.metadata);
+        let version = fold::version(session.metadata.resource_version.as_ref());
+        let mut session = session;
+        session.metadata.managed_fields = None;
+        let session = Arc::new(session);
+        let mut inner = self.lock();
+        if !self.scope.includes(&inner.group_of(&session)) {
+            inner.sessions.list_seen(&key);
+            return session;
+        }
+        if let Some(old) = inner.sessions.get(&key).filter(|old| uid_of(old) != uid).cloned() {
+            inner.forget_session(&uid_of(&old)); // another of the same name took its place
+        }
+        if !inner.sessions.upsert(key.clone(), version, session.clone()) {
+            return inner.sessions.get(&key).cloned().unwrap_or(session);
+        }
+        inner.unreadable.remove(&uid);
+        inner.key_of.insert(uid.clone(), key.clone());
+        let freed = inner.refresh(&uid);
+        let dependents = inner.dependents(&key, &session);
+        drop(inner);
+        self.marks.session(&uid, session.phase());
+        self.after_change(freed);
+        for dependent in dependents {
+            self.marks.one(HandlerName::ScheduleSessions, &dependent);
+        }
+        session
+    }
+
+    /// One that cannot be read: it keeps what it holds, and hurts no other.
+    pub fn unreadable_session(&self, meta: &kube::core::ObjectMeta) {
+        let uid = SessionUid(meta.uid.clone().unwrap_or_default());
+        let mut inner = self.lock();
+        inner.sessions.list_seen(&key_of(meta));
+        inner.unreadable.insert(uid);
+    }
+
+    pub fn remove_session(&self, meta: &kube::core::ObjectMeta) {
+        let key = key_of(meta);
+        let mut inner = self.lock();
+        let removed = inner.sessions.remove(&key, fold::version(meta.resource_version.as_ref()));
+        inner.unreadable.remove(&SessionUid(meta.uid.clone().unwrap_or_default()));
+        if let Some(session) = removed {
+            let uid = uid_of(&session);
+            inner.forget_session(&uid);
+            let freed = inner.refresh(&uid);
+            drop(inner);
+            self.marks.one(HandlerName::SyncKernels, &uid);
+            self.after_change(freed);
+        }
+    }
+
+    /// Counts a status that is being written as if it were.
+    pub fn assume(&self, session: &Arc<Session>) {
+        let uid = uid_of(session);
+        let mut inner = self.lock();
+        inner.assumed.insert(uid.clone(), session.clone());
+        inner.refresh(&uid);
+    }
+
+    /// Its outcome is known.
+    pub fn settle(&self, session: &Arc<Session>) {
+        let uid = uid_of(session);
+        let mut inner = self.lock();
+        inner.assumed.remove(&uid);
+        let freed = inner.refresh(&uid);
+        drop(inner);
+        self.after_change(freed);
+    }
+
+    pub fn upsert_kernel(&self, mut kernel: Kernel) -> Arc<Kernel> {
+        kernel.metadata.managed_fields = None;
+        let key = key_of(&kernel.metadata);
+        let version = fold::version(kernel.metadata.resource_version.as_ref());
+        let uid = SessionUid(kernel.spec.session_uid.clone());
+        let kernel = Arc::new(kernel);
+        let mut inner = self.lock();
+        if inner.kernels.upsert(key.clone(), version, kernel.clone()) {
+            inner.kernels_of.entry(uid.clone()).or_default().insert(key);
+            drop(inner);
+            self.mark_related(&uid);
+        }
+        kernel
+    }
+
+    pub fn remove_kernel(&self, meta: &kube::core::ObjectMeta) {
+        let key = key_of(meta);
+        let mut inner = self.lock();
+        let Some(kernel) = inner.kernels.remove(&key, fold::version(meta.resource_version.as_ref())) else { return };
+        let uid = SessionUid(kernel.spec.session_uid.clone());
+        remove_key(&mut inner.kernels_of, &uid, &key);
+        drop(inner);
+        self.mark_related(&uid);
+    }
+
+    pub fn kernel(&self, namespace: &str, name: &str) -> Option<Arc<Kernel>> {
+        self.lock().kernels.get(&(namespace.to_owned(), name.to_owned())).cloned()
+    }
+
+    pub fn has_pod(&self, namespace: &str, name: &str) -> bool {
+        self.lock().pods.get(&(namespace.to_owned(), name.to_owned())).is_some()
+    }
+
+    pub fn upsert_pod(&self, pod: &Pod) {
+        let key = key_of(&pod.metadata);
+        let version = fold::version(pod.metadata.resource_version.as_ref());
+        let mut inner = self.lock();
+        let row = match fold::pod(pod) {
+            Folded::Nothing => {
+                inner.pods.list_seen(&key);
+                drop(inner);
+                return self.remove_pod(&key, 0);
+            }
+            Folded::Ours(view) => PodRow::Ours(Arc::new(*view)),
+            Folded::Foreign(foreign) => PodRow::Foreign(foreign),
+        };
+        match row {
+            PodRow::Ours(view) => {
+                let uid = view.session_uid.clone();
+                if !inner.pods.upsert(key.clone(), version, PodRow::Ours(view)) {
+                    return;
+                }
+                inner.pods_of.entry(uid.clone()).or_default().insert(key);
+                let freed = inner.refresh(&uid);
+                drop(inner);
+                self.mark_related(&uid);
+                self.after_change(freed);
+            }
+            PodRow::Foreign(foreign) => {
+                let old = match inner.pods.get(&key) {
+                    Some(PodRow::Foreign(old)) => Some(old.clone()),
+                    _ => None,
+                };
+                if inner.pods.upsert(key, version, PodRow::Foreign(foreign.clone())) && old.as_ref() != Some(&foreign) {
+                    if let Some(old) = old {
+                        inner.ledger.count_foreign(&old, -1);
+                    }
+                    inner.ledger.count_foreign(&foreign, 1);
+                }
+            }
+        }
+    }
+
+    pub fn remove_pod(&self, key: &Key, version: u64) {
+        let mut inner = self.lock();
+        match inner.pods.remove(key, version) {
+            None => {}
+            Some(PodRow::Foreign(foreign)) => {
+                inner.ledger.count_foreign(&foreign, -1);
+                drop(inner);
+                self.after_change(true);
+            }
+            Some(PodRow::Ours(view)) => {
+                let uid = view.session_uid.clone();
+                remove_key(&mut inner.pods_of, &uid, key);
+                let freed = inner.refresh(&uid);
+                drop(inner);
+                self.mark_related(&uid);
+                self.after_change(freed);
+            }
+        }
+    }
+
+    pub fn upsert_slice(&self, slice: &EndpointSlice) {
+        let Some(uid) = slice.metadata.labels.as_ref().and_then(|labels| labels.get(LABEL_SESSION_UID)) else { return };
+        let uid = SessionUid(uid.clone());
+        let hostnames = slice.endpoints.iter().flatten().filter_map(|endpoint| endpoint.hostname.clone()).collect();
+        let version = fold::version(slice.metadata.resource_version.as_ref());
+        if self.lock().slices.upsert(key_of(&slice.metadata), version, (uid.clone(), hostnames)) {
+            self.mark_related(&uid);
+        }
+    }
+
+    pub fn upsert_node(&self, node: &Node) {
+        let view = Arc::new(fold::node(node));
+        let key = key_of(&node.metadata);
+        let version = fold::version(node.metadata.resource_version.as_ref());
+        let mut inner = self.lock();
+        let old = inner.nodes.get(&key).cloned();
+        if !inner.nodes.upsert(key, version, view.clone()) || old.as_ref() == Some(&view) {
+            return;
+        }
+        inner.agents = None;
+        let health_changed = old.as_ref().is_none_or(|old| old.ready != view.ready || old.taints != view.taints);
+        drop(inner);
+        self.marks.all(HandlerName::ScheduleSessions);
+        if health_changed {
+            self.mark_everything();
+        }
+    }
+
+    pub fn remove_node(&self, key: &Key, version: u64) {
+        let mut inner = self.lock();
+        if inner.nodes.remove(key, version).is_some() {
+            inner.agents = None;
+            drop(inner);
+            self.mark_everything();
+        }
+    }
+
+    /// A change of groups or tenants: whoever waits may have been waiting for it.
+    pub(super) fn tenancy_changed(&self, mut inner: MutexGuard<'_, Inner>) {
+        inner.tenancy = None;
+        drop(inner);
+        for handler in [HandlerName::ScheduleSessions, HandlerName::CheckPrecondition, HandlerName::SweepSessions] {
+            self.marks.all(handler);
+        }
+    }
+
+    /// Everything is to be looked at.
+    pub fn mark_everything(&self) {
+        for handler in HandlerName::ALL {
+            self.marks.all(handler);
+        }
+    }
+
+    fn after_change(&self, freed: bool) {
+        if freed {
+            self.marks.all(HandlerName::ScheduleSessions);
+        }
+    }
+
+    /// Something of a session changed other than itself.
+    fn mark_related(&self, uid: &SessionUid) {
+        let phase = self.lock().place.get(uid).map(|(_, phase)| *phase);
+        match phase {
+            Some(SessionPhase::Pending) | None => self.marks.one(HandlerName::SyncKernels, uid),
+            Some(phase) => self.marks.session(uid, phase),
+        }
+    }
+
+    /// Gives back what a handler is done with.
+    pub fn unclaim(&self, uid: &SessionUid) {
+        self.lock().claimed.remove(uid);
+    }
+
+    /// How many sessions there are in each phase.
+    pub fn count_by_phase(&self) -> BTreeMap<SessionPhase, usize> {
+        let inner = self.lock();
+        let mut counts = BTreeMap::new();
+        for (phase, uids) in inner.index.values().flatten() {
+            *counts.entry(*phase).or_default() += uids.len();
+        }
+        counts
+    }
+}
+
+fn remove_key(of: &mut HashMap<SessionUid, BTreeSet<Key>>, uid: &SessionUid, key: &Key) {
+    if let Some(keys) = of.get_mut(uid) {
+        keys.remove(key);
+        if keys.is_empty() {
+            of.remove(uid);
+        }
+    }
+}
+
+/// The group of sessions whose scaling group cannot be told.
+pub const GROUP_NONE: &str = "none";
+
+pub fn uid_of(session: &Session) -> SessionUid {
+    SessionUid(session.metadata.uid.clone().unwrap_or_default())
+}
+
+pub fn key_of(meta: &kube::core::ObjectMeta) -> Key {
+    (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
+}
+
+pub(super) fn project_label(namespace: &Namespace) -> Option<ProjectName> {
+    let labels = namespace.metadata.labels.as_ref()?;
+    labels.get(LABEL_PROJECT).map(|name| ProjectName(name.clone()))
+}
+
+impl Inner {
+    /// A session as it stands: as being written, else as seen.
+    pub fn session(&self, uid: &SessionUid) -> Option<&Arc<Session>> {
+        self.assumed.get(uid).or_else(|| self.sessions.get(self.key_of.get(uid)?))
+    }
+
+    /// The group a session names; else the one it was given; else the first that takes it.
+    pub fn group_of(&self, session: &Session) -> GroupName {
+        let named = session.spec.scaling_group.clone();
+        let given = || session.status.as_ref().and_then(|status| status.scaling_group.clone());
+        named.or_else(given).unwrap_or_else(|| self.first_group_for(session))
+    }
+
+    fn first_group_for(&self, session: &Session) -> GroupName {
+        let namespace = session.metadata.namespace.clone().unwrap_or_default();
+        let project = self.namespaces.get(&(String::new(), namespace)).cloned().flatten();
+        let takes = |group: &&Arc<ScalingGroup>| {
+            let spec = &group.spec;
+            let allowed = spec.projects.is_empty() || project.as_ref().is_some_and(|p| spec.projects.contains(p));
+            spec.active && allowed && spec.session_types.contains(&session.spec.type_)
+        };
+        let names = self.groups.values().filter(takes).filter_map(|group| group.metadata.name.clone());
+        GroupName(names.min().unwrap_or_else(|| GROUP_NONE.into()))
+    }
+
+    fn forget_session(&mut self, uid: &SessionUid) {
+        self.key_of.remove(uid);
+        self.assumed.remove(uid);
+        if let Some((group, phase)) = self.place.remove(uid)
+            && let Some(uids) = self.index.get_mut(&group).and_then(|phases| phases.get_mut(&phase))
+        {
+            uids.remove(uid);
+        }
+    }
+
+    /// Brings index and ledger up to what is known of a session; true if it freed something.
+    fn refresh(&mut self, uid: &SessionUid) -> bool {
+        if let Some(session) = self.session(uid).cloned() {
+            let place = (self.group_of(&session), session.phase());
+            if self.place.get(uid) != Some(&place) {
+                if let Some((group, phase)) = self.place.insert(uid.clone(), place.clone())
+                    && let Some(uids) = self.index.get_mut(&group).and_then(|phases| phases.get_mut(&phase))
+                {
+                    uids.remove(uid);
+                }
+                self.index.entry(place.0).or_default().entry(place.1).or_default().insert(uid.clone());
+            }
+        }
+        let session = self.session(uid).cloned();
+        let pods: Vec<&PodView> = self.pods_of.get(uid).into_iter().flatten().filter_map(|key| self.our_pod(key)).map(|pod| &**pod).collect();
+        let holding = super::snapshot::holding(session.as_deref(), &pods);
+        self.ledger.set_holding(uid, holding)
+    }
+
+    pub fn our_pod(&self, key: &Key) -> Option<&Arc<PodView>> {
+        match self.pods.get(key)? {
+            PodRow::Ours(view) => Some(view),
+            PodRow::Foreign(_) => None,
+        }
+    }
+
+    /// The waiting sessions that depend on one that just ended.
+    fn dependents(&self, key: &Key, session: &Session) -> Vec<SessionUid> {
+        if !session.phase().is_terminal() {
+            return vec![];
+        }
+        let waiting = self.index.values().filter_map(|phases| phases.get(&SessionPhase::Pending)).flatten();
+        waiting
+            .filter(|uid| {
+                self.session(uid).is_some_and(|other| {
+                    other.metadata.namespace.as_deref() == Some(&key.0) && other.spec.depends_on.contains(&key.1)
+                })
+            })
+            .cloned()
+            .collect()
+    }
+
+    pub fn tenancy(&mut self) -> Arc<Tenancy> {
+        if let Some(tenancy) = &self.tenancy {
+            return tenancy.clone();
+        }
+        let mut tenancy = Tenancy::default();
+        for ((_, name), project) in self.namespaces.iter() {
+            if let Some(project) = project {
+                tenancy.namespaces.insert(name.clone(), project.clone());
+            }
+        }
+        tenancy.projects = self.projects.iter().map(|((_, name), p)| (ProjectName(name.clone()), p.clone())).collect();
+        tenancy.domains = self.domains.iter().map(|((_, name), d)| (DomainName(name.clone()), d.clone())).collect();
+        tenancy.users = self.users.iter().map(|((_, name), u)| (UserName(name.clone()), u.clone())).collect();
+        tenancy.keypairs = self.keypairs.iter().map(|((_, name), k)| (AccessKey(name.clone()), k.clone())).collect();
+        tenancy.policies = self.policies.iter().map(|((_, name), p)| (PolicyName(name.clone()), p.clone())).collect();
+        let tenancy = Arc::new(tenancy);
+        self.tenancy = Some(tenancy.clone());
+        tenancy
+    }
+
+    fn agents(&mut self) -> Arc<BTreeMap<NodeName, Arc<AgentView>>> {
+        if let Some(agents) = &self.agents {
+            return agents.clone();
+        }
+        let agents = self.nodes.values().map(|agent| (agent.name.clone(), agent.clone())).collect();
+        let agents = Arc::new(agents);
+        self.agents = Some(Arc::clone(&agents));
+        agents
+    }
+
+    /// The world at this moment, for one group.
+    pub fn snapshot(&mut self, group_name: &GroupName, timing: &Arc<Timing>) -> Snapshot {
+        Snapshot {
+            now: crate::lifecycle::to_millis(Utc::now()),
+            timing: timing.clone(),
+            group: self.groups.get(&(String::new(), group_name.0.clone())).cloned(),
+            group_name: group_name.clone(),
+            agents: self.agents(),
+            tenancy: self.tenancy(),
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! The cycle of one handler: marked sessions of all groups, decided, carried out and committed (rules §3).
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures::StreamExt;
+use tokio::task::JoinSet;
+
+use super::item::Work;
+use super::judge::paused_until;
+use super::locks::Locks;
+use super::marks::{Mark, Marks};
+use crate::cluster::commit::Committer;
+use crate::cluster::effects::Effects;
+use crate::cluster::events::Events;
+use crate::cluster::snapshot::Batch;
+use crate::cluster::world::{World, uid_of};
+use crate::lifecycle::{Failure, Reason, Timing};
+use crate::metrics::Metrics;
+use crate::provisioner::Ledger;
+use crate::session::handlers::{Decide, HANDLERS, Handler, HandlerName, Verdict};
+
+/// How many sessions of one group are worked on at once.
+pub(super) const CONCURRENCY: usize = 32;
+
+/// Runs all handlers while this replica leads.
+pub struct Coordinator {
+    pub world: Arc<World>,
+    pub marks: Arc<Marks>,
+    pub effects: Effects,
+    pub committer: Committer,
+    pub events: Events,
+    pub timing: Arc<Timing>,
+    pub metrics: Metrics,
+    pub(super) locks: Locks,
+}
+
+impl Coordinator {
+    pub fn new(effects: Effects, committer: Committer, events: Events, metrics: Metrics) -> Self {
+        let world = effects.world.clone();
+        let (marks, timing) = (world.marks.clone(), world.timing.clone());
+        Self { world, marks, effects, committer, events, timing, metrics, locks: Locks::default() }
+    }
+
+    /// Starts every handler's loop; they run as long as the set lives.
+    pub fn start(self: Arc<Self>) -> JoinSet<()> {
+        let mut tasks = JoinSet::new();
+        for handler in HANDLERS {
+            let coordinator = self.clone();
+            tasks.spawn(async move { coordinator.run(handler).await });
+        }
+        let coordinator = self.clone();
+        tasks.spawn(async move { coordinator.run_sync().await });
+        tasks.spawn(async move { self.marks.run_timer().await });
+        tasks
+    }
+
+    async fn run(self: Arc<Self>, handler: &'static Handler) {
+        let mut long = tokio::time::interval_at(
+            tokio::time::Instant::now() + self.timing.long_cycle_initial,
+            self.timing.long_cycle,
+        );
+        loop {
+            self.wait(handler.name, &mut long).await;
+            let mark = self.marks.take(handler.name);
+            self.cycle(handler, mark).await;
+        }
+    }
+
+    /// Until the handler is marked, or its long cycle is due. Marks that come together are taken together.
+    pub(super) async fn wait(&self, name: HandlerName, long: &mut tokio::time::Interval) {
+        tokio::select! {
+            () = self.marks.marked(name) => tokio::time::sleep(self.timing.coalesce).await,
+            _ = long.tick() => self.marks.all(name),
+        }
+    }
+
+    /// One cycle. A run that does not get its lock puts its mark back.
+    async fn cycle(&self, handler: &'static Handler, mark: Mark) {
+        let Some(_held) = self.locks.take(handler.lock, self.timing.lock_lifetime).await else {
+            tracing::warn!(handler = %handler.name, "its lock was not to be had; it is tried again");
+            self.marks.add(handler.name, mark);
+            tokio::time::sleep(self.timing.short_cycle).await;
+            return;
+        };
+        let batches = self.world.batches(handler, &mark);
+        if batches.is_empty() {
+            return;
+        }
+        let mut ledger = matches!(handler.decide, Decide::All(_)).then(|| self.world.ledger());
+        let mut decided = vec![];
+        for batch in batches {
+            let batch = self.leave_paused(handler, batch);
+            let verdicts = decide(handler, &batch, ledger.as_mut());
+            decided.push((batch, verdicts));
+        }
+        futures::future::join_all(decided.into_iter().map(|(batch, verdicts)| self.group(handler, batch, verdicts))).await;
+    }
+
+    /// Sessions whose last fault is too fresh wait for their time.
+    fn leave_paused(&self, handler: &Handler, mut batch: Batch) -> Batch {
+        let now = batch.snapshot.now;
+        batch.items.retain(|item| match paused_until(handler, &item.session, now) {
+            None => true,
+            Some(until) => {
+                let uid = uid_of(&item.session);
+                self.marks.at(handler.name, &uid, until);
+                self.world.unclaim(&uid);
+                false
+            }
+        });
+        batch
+    }
+
+    async fn group(&self, handler: &'static Handler, batch: Batch, verdicts: Vec<Verdict>) {
+        let started = Instant::now();
+        let group = batch.snapshot.group_name.clone();
+        let snapshot = &batch.snapshot;
+        let work = batch.items.into_iter().zip(verdicts).map(|(item, verdict)| async move {
+            let uid = uid_of(&item.session);
+            Work::new(self, handler, snapshot.clone(), item).finish(verdict).await;
+            self.world.unclaim(&uid);
+        });
+        futures::stream::iter(work).for_each_concurrent(CONCURRENCY, |work| work).await;
+        self.metrics.took(handler.name.as_str(), group.as_str(), started.elapsed());
+    }
+}
+
+/// The handler's verdicts. One that panics fails all its items; one that only changes kernels changes none.
+fn decide(handler: &Handler, batch: &Batch, ledger: Option<&mut Ledger>) -> Vec<Verdict> {
+    let decided = catch_unwind(AssertUnwindSafe(|| match (handler.decide, ledger) {
+        (Decide::Each(decide), _) => batch.items.iter().map(|item| decide(&batch.snapshot, item)).collect(),
+        (Decide::All(decide), Some(ledger)) => decide(&batch.snapshot, ledger, &batch.items),
+        (Decide::All(_), None) => vec![],
+    }));
+    match decided {
+        Ok(verdicts) => verdicts,
+        Err(_) => {
+            tracing::error!(handler = %handler.name, group = %batch.snapshot.group_name, "the handler panicked");
+            let failure = Failure::fault(Reason::HandlerPanicked, format!("{} panicked", handler.name));
+            let failed = if handler.waits { Verdict::idle() } else { Verdict::failure(failure) };
+            batch.items.iter().map(|_| failed.clone()).collect()
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! The loop of sync-kernels: records of kernels and leftovers of sessions, pod by pod.
+
+use std::sync::Arc;
+
+use chrono::Utc;
+use futures::StreamExt;
+
+use super::cycle::{CONCURRENCY, Coordinator};
+use crate::cluster::effects::{EffectError, Subject};
+use crate::cluster::snapshot::RemainsOf;
+use crate::session::handlers::{HandlerName, sync};
+
+impl Coordinator {
+    pub(super) async fn run_sync(self: Arc<Self>) {
+        let start = tokio::time::Instant::now() + self.timing.long_cycle_initial;
+        let mut long = tokio::time::interval_at(start, self.timing.long_cycle);
+        loop {
+            self.wait(HandlerName::SyncKernels, &mut long).await;
+            let mark = self.marks.take(HandlerName::SyncKernels);
+            let remains = self.world.remains(&mark);
+            let work = remains.into_iter().map(|remains| self.sync_one(remains));
+            futures::stream::iter(work).for_each_concurrent(CONCURRENCY, |work| work).await;
+        }
+    }
+
+    async fn sync_one(&self, remains: RemainsOf) {
+        let effects = sync(&remains.view());
+        let subject = Subject {
+            namespace: remains.namespace.clone(),
+            name: remains.name.clone(),
+            session: remains.session.clone(),
+            group: remains.group.clone(),
+            group_name: remains.group_name.clone(),
+        };
+        let mut again = false;
+        for effect in &effects {
+            match self.effects.run(&subject, effect).await {
+                Ok(()) => {}
+                Err(EffectError::Fenced) => return,
+                Err(error) => {
+                    tracing::debug!(session = %remains.name, namespace = %remains.namespace, effect = effect.name(), "{error:?}");
+                    again = true;
+                    // A pod is let go only after its end is recorded: what comes after a failure waits for it.
+                    break;
+                }
+            }
+        }
+        if again {
+            let pause = chrono::TimeDelta::from_std(self.timing.fault_backoff).unwrap_or_default();
+            self.marks.at(HandlerName::SyncKernels, &remains.uid, Utc::now() + pause);
+        }
+    }
+}

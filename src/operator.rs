@@ -1,0 +1,119 @@
+//! The operator as a whole: watches, stands for election, runs the handlers while it leads, and serves its health.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::{Client, Config};
+use tokio::sync::watch;
+
+use crate::cluster::client::client;
+use crate::cluster::commit::Committer;
+use crate::cluster::effects::Effects;
+use crate::cluster::events::Events;
+use crate::cluster::lease::{Candidate, Leadership, asked};
+use crate::cluster::pods::PodOptions;
+use crate::cluster::world::{Scope, World};
+use crate::cluster::write::{Fence, Writer};
+use crate::cluster::{unreconciled, watch as watches};
+use crate::coordinator::Coordinator;
+use crate::coordinator::marks::Marks;
+use crate::lifecycle::Timing;
+use crate::metrics::Metrics;
+
+/// What an operator is started with.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Who it is, in the lease.
+    pub identity: String,
+    pub lease_namespace: String,
+    pub lease_name: String,
+    pub scope: Scope,
+    pub timing: Timing,
+    pub pods: PodOptions,
+    /// Where health and metrics are served; nowhere if none.
+    pub listen: Option<SocketAddr>,
+}
+
+/// How an operator ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was asked to, and has released its lease.
+    Stopped,
+    /// Another leads now.
+    LostLease,
+}
+
+/// Runs an operator until `stop` or until it loses its lease.
+pub async fn run(config: Config, options: Options, stop: watch::Receiver<bool>) -> anyhow::Result<Ended> {
+    let timing = Arc::new(options.timing.clone());
+    let metrics = Metrics::default();
+    let work = client(config.clone(), timing.request)?;
+    let fence = Fence::default();
+    let world = Arc::new(World::new(Arc::new(Marks::default()), timing.clone(), options.scope.clone()));
+    let _watches = watches::start(&work, &world);
+    let _server = crate::http::serve(options.listen, world.clone(), metrics.clone()).await?;
+
+    let (leadership, mut leads) = watch::channel(Leadership::Standby);
+    let candidate = Candidate::new(
+        client(config, timing.lease.request)?,
+        &options.lease_namespace,
+        &options.lease_name,
+        &options.identity,
+        timing.lease,
+        fence.clone(),
+    );
+    // A standby may only be elected once it knows the world.
+    let mut election = tokio::spawn(elect(world.clone(), candidate, leadership, stop));
+
+    tokio::select! {
+        _ = &mut election => return Ok(Ended::Stopped),
+        led = leads.wait_for(|now| *now != Leadership::Standby) => led?,
+    };
+    tracing::info!(identity = %options.identity, lease = %options.lease_name, "leading");
+    metrics.leads(true);
+    let writer = Writer::new(work.clone(), fence, timing.request, metrics.clone());
+    let running = start(&work, &options, &world, &writer, &metrics);
+    let ended = tokio::select! {
+        _ = &mut election => Ended::Stopped,
+        lost = leads.wait_for(|now| *now == Leadership::Lost) => {
+            lost?;
+            Ended::LostLease
+        }
+    };
+    metrics.leads(false);
+    drop(running);
+    tracing::info!(?ended, "not leading any more");
+    Ok(ended)
+}
+
+async fn elect(
+    world: Arc<World>,
+    candidate: Candidate,
+    leadership: watch::Sender<Leadership>,
+    stop: watch::Receiver<bool>,
+) {
+    let mut stopped = stop.clone();
+    let synced = async {
+        while !world.is_synced() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::select! {
+        () = synced => {}
+        () = asked(&mut stopped) => return,
+    }
+    candidate.run(leadership, stop).await;
+}
+
+/// Everything that runs only while we lead; it ends when dropped.
+fn start(work: &Client, options: &Options, world: &Arc<World>, writer: &Writer, metrics: &Metrics) -> Vec<tokio::task::JoinSet<()>> {
+    let (events, sending) = Events::new(writer.clone(), options.identity.clone());
+    let mut background = tokio::task::JoinSet::new();
+    background.spawn(sending);
+    let effects = Effects { writer: writer.clone(), world: world.clone(), options: Arc::new(options.pods.clone()) };
+    let committer = Committer { writer: writer.clone(), world: world.clone(), timing: world.timing.clone() };
+    let coordinator = Arc::new(Coordinator::new(effects, committer, events, metrics.clone()));
+    world.mark_everything();
+    vec![background, coordinator.start(), unreconciled::start(work, &Arc::new(writer.clone()))]
+}
