@@ -1,0 +1,39 @@
+# make up: a cluster, the operator, and a running session.   make test: all tests.   The rest: make help.
+.DEFAULT_GOAL := help
+.PHONY: help up down kubeconfig test lint unit cluster e2e crds kit bench image
+
+help: ## this list
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
+
+up: ## a cluster with the operator and a running session; NODES=100 adds simulated nodes; CLUSTER=kind, CLUSTER=current
+	@NODES="$(NODES)" CLUSTER="$(or $(CLUSTER),kit)" IMAGE="$(IMAGE)" kit/up
+
+down: ## ends the kit's cluster and removes all it made
+	@kit/cluster down
+
+kubeconfig: ## prints the path of the kit's kubeconfig
+	@kit/cluster kubeconfig
+
+test: ## all tests: lint, unit, cluster, end to end
+	@kit/test
+
+lint: ## formatting, clippy, drift of CRDs and chart, helm lint
+	@kit/test lint
+
+unit: ## unit tests alone
+	@kit/test unit
+
+cluster: ## tests on a real API server with simulated nodes
+	@kit/test cluster
+
+e2e: ## tests on a real node; needs root
+	@kit/test e2e
+
+bench: ## sessions beside bare pods on simulated nodes; N="500 2000"
+	@kit/bench $(N)
+
+crds: ## writes crds/ and the chart's copy from src/api
+	@cargo run --quiet -- crds --dir crds && cp crds/*.yaml charts/sokovan/crds/
+
+image: ## builds the operator's image with Docker
+	docker build -t sokovan/sokovan:dev .

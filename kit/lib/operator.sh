@@ -1,0 +1,50 @@
+# The operator: built as a static binary, put into an image, installed by its chart.
+
+TARGET="$(uname -m)-unknown-linux-gnu"
+OPERATOR_BINARY="$REPO_DIR/target/$TARGET/release/sokovan"
+GATE_BINARY="$REPO_DIR/target/$TARGET/gate/gate"
+REPOSITORY=sokovan/sokovan
+
+build_operator() {
+  say "building the operator"
+  (cd "$REPO_DIR" && export RUSTFLAGS="-C target-feature=+crt-static" &&
+    cargo build --locked --release --target "$TARGET" --bin sokovan &&
+    cargo build --locked --profile gate --target "$TARGET" -p sokovan-gate) || die "the operator could not be built"
+}
+
+operator_tag() { cat "$OPERATOR_BINARY" "$GATE_BINARY" | sha256sum | cut -c1-16; }
+
+# Into the kit's own registry, unless that very content is there.
+push_operator() {
+  local layer
+  has_operator_image "$(operator_tag)" && return 0
+  layer=$(mktemp -d "$KIT_CACHE/image.XXXXXX")
+  cp "$OPERATOR_BINARY" "$layer/sokovan"
+  cp "$GATE_BINARY" "$layer/gate"
+  tar -cf "$layer.tar" --owner=0 --group=0 --mtime=@0 --sort=name -C "$layer" .
+  "$KIT_DIR/cluster" push "$REPOSITORY:$(operator_tag)" "$layer.tar" --entrypoint /sokovan --user 65532:65532 || exit 1
+  rm -rf "$layer" "$layer.tar"
+}
+
+has_operator_image() { "$KIT_DIR/cluster" has "$REPOSITORY:$1"; }
+
+# install_chart REPOSITORY TAG [helm options...]
+install_chart() {
+  local repository="$1" tag="$2"
+  shift 2
+  say "installing the chart"
+  "$KUBECTL" apply --server-side --force-conflicts -f "$REPO_DIR/crds" >/dev/null || die "the CRDs could not be applied"
+  "$HELM" upgrade --install sokovan "$REPO_DIR/charts/sokovan" --namespace sokovan-system --create-namespace \
+    --set "image.repository=$repository,image.tag=$tag" --wait --timeout 5m "$@" >/dev/null || {
+    "$KUBECTL" -n sokovan-system get pods -o wide >&2
+    "$KUBECTL" -n sokovan-system describe pods >&2
+    die "the chart could not be installed"
+  }
+}
+
+# What runs where: simulated nodes run no container, so there the operator is a process of this machine.
+install_simulated() {
+  install_chart "$REPOSITORY" none --set replicas=0 \
+    --set-json 'firstTenant.scalingGroupSpec={"pod":{"tolerations":[{"key":"kwok.x-k8s.io/node","operator":"Exists"}]}}' \
+    --set-json "operatorUsers=[\"admin\"]"
+}

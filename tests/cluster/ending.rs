@@ -1,0 +1,158 @@
+//! How sessions end: by their user, by a kernel, by their image, by their node.
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::{Api, ResourceExt};
+use serde_json::json;
+use sokovan::api::*;
+
+use crate::common::eventually;
+use crate::scene::{Scene, gang, kernel};
+
+#[tokio::test]
+async fn ts_001_a_user_ends_a_running_session_and_its_record_stays() {
+    let scene = Scene::new("wish").await;
+    let operator = scene.operator().await;
+    scene.submit("one", gang()).await;
+    scene.until_phase("one", SessionPhase::Running).await;
+    scene.patch_spec("one", json!({"desiredState": "Terminated"})).await.unwrap();
+    let status = scene.until_phase("one", SessionPhase::Terminated).await.status.unwrap();
+    assert_eq!((status.result, status.reason.as_deref()), (SessionResult::UserCancelled, Some("user-requested")));
+    assert!(status.finished_at.is_some() && status.occupied.is_empty());
+    eventually("all kernels to be recorded as ended", || async {
+        let kernels = scene.kernels("one").await;
+        let ended = kernels.iter().filter(|k| k.status.as_ref().is_some_and(|s| s.phase.is_terminal())).count();
+        if ended == 3 { Ok(()) } else { Err(format!("{ended} of {}", kernels.len())) }
+    })
+    .await;
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn a_waiting_session_is_cancelled_at_its_users_wish() {
+    let scene = Scene::with("cancel", 0, json!({})).await;
+    let operator = scene.operator().await;
+    scene.submit("one", json!({})).await;
+    scene.until("one", "told", |session| session.status.is_some()).await;
+    scene.patch_spec("one", json!({"desiredState": "Terminated"})).await.unwrap();
+    let status = scene.until_phase("one", SessionPhase::Cancelled).await.status.unwrap();
+    assert_eq!(status.result, SessionResult::UserCancelled);
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn deleting_a_session_ends_and_removes_it_in_every_phase() {
+    let scene = Scene::new("delete").await;
+    let operator = scene.operator().await;
+    scene.submit("running", gang()).await;
+    scene.until_phase("running", SessionPhase::Running).await;
+    scene.submit("pulling", json!({"kernels": [kernel("main", 1, &["sim", "no-image"])]})).await;
+    scene.until_phase("pulling", SessionPhase::Pulling).await;
+    scene.submit("waiting", json!({"dependsOn": ["never"]})).await;
+    scene.until("waiting", "told", |session| session.status.is_some()).await;
+    scene.submit("ended", json!({"type": "Batch", "kernels": [kernel("main", 1, &["sim", "run", "100ms"])]})).await;
+    scene.until_phase("ended", SessionPhase::Terminated).await;
+    for name in ["running", "pulling", "waiting", "ended"] {
+        scene.delete(name).await;
+    }
+    for name in ["running", "pulling", "waiting", "ended"] {
+        scene.until_gone::<Session>(name).await;
+        assert!(scene.pods(name).await.is_empty(), "{name}");
+    }
+    eventually("the kernels to be collected", || async {
+        let kernels = scene.api::<Kernel>().list(&Default::default()).await.map_err(|e| e.to_string())?;
+        if kernels.items.is_empty() { Ok(()) } else { Err(format!("{} left", kernels.items.len())) }
+    })
+    .await;
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn an_image_that_does_not_exist_cancels_the_session_with_the_kubelets_words() {
+    let scene = Scene::with("image", 1, json!({"retry": {"imagePullTimeoutSeconds": 120}})).await;
+    let operator = scene.operator().await;
+    scene.submit("one", json!({"kernels": [kernel("main", 1, &["sim", "no-image"])]})).await;
+    let status = scene.until_phase("one", SessionPhase::Cancelled).await.status.unwrap();
+    assert_eq!((status.reason.as_deref(), status.result), (Some("image-pull-failed"), SessionResult::Error));
+    assert!(status.message.unwrap().contains("no such image"));
+    eventually("its pod to be gone", || async {
+        let left = scene.pods("one").await.len();
+        if left == 0 { Ok(()) } else { Err(format!("{left} left")) }
+    })
+    .await;
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn a_pod_deleted_behind_our_back_ends_the_session() {
+    let scene = Scene::new("behind").await;
+    let operator = scene.operator().await;
+    scene.submit("one", gang()).await;
+    scene.until_phase("one", SessionPhase::Running).await;
+    let victim = scene.pods("one").await.into_iter().find(|pod| pod.name_any().contains("-sub2-")).unwrap();
+    scene.api::<Pod>().delete(&victim.name_any(), &DeleteParams::default()).await.unwrap();
+    let status = scene.until_phase("one", SessionPhase::Terminated).await.status.unwrap();
+    assert_eq!((status.reason.as_deref(), status.result), (Some("ABNORMAL_TERMINATION"), SessionResult::Error));
+    assert!(status.message.unwrap().contains("sub2"));
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn a_command_that_fails_at_once_ends_an_interactive_session() {
+    let scene = Scene::new("fails").await;
+    let operator = scene.operator().await;
+    scene.submit("one", json!({"kernels": [kernel("main", 1, &["sim", "fail", "10ms"])]})).await;
+    let status = scene.until_phase("one", SessionPhase::Terminated).await.status.unwrap();
+    assert_eq!((status.reason.as_deref(), status.result), (Some("ABNORMAL_TERMINATION"), SessionResult::Error));
+    assert_eq!(status.exit_code, Some(1));
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn ts_002_a_deleted_node_ends_its_sessions_and_leaves_nothing() {
+    let scene = Scene::with("gone", 1, json!({})).await;
+    let operator = scene.operator().await;
+    scene.submit("one", json!({})).await;
+    scene.until_phase("one", SessionPhase::Running).await;
+    scene.delete_node(1).await;
+    let status = scene.until_phase("one", SessionPhase::Terminated).await.status.unwrap();
+    assert_eq!(status.result, SessionResult::Error);
+    scene.delete("one").await;
+    scene.until_gone::<Session>("one").await;
+    assert!(scene.pods("one").await.is_empty());
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn a_cordoned_node_gets_no_sessions_and_keeps_those_it_has() {
+    let scene = Scene::new("cordon").await;
+    let operator = scene.operator().await;
+    let nodes: Api<Node> = Api::all(scene.client.clone());
+    scene.submit("one", json!({})).await;
+    scene.until_phase("one", SessionPhase::Running).await;
+    let cordon = Patch::Merge(json!({"spec": {"unschedulable": true}}));
+    nodes.patch(&scene.node_name(1), &PatchParams::default(), &cordon).await.unwrap();
+    scene.submit("two", json!({})).await;
+    let status = scene.until_phase("two", SessionPhase::Running).await.status.unwrap();
+    assert_ne!(status.nodes, Some(scene.node_name(1)), "a cordoned node is no candidate");
+    assert_eq!(scene.get("one").await.phase(), SessionPhase::Running, "cordoned is not lost");
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn forced_termination_ends_at_once_and_cleans_up_behind() {
+    let scene = Scene::new("forced").await;
+    let operator = scene.operator().await;
+    scene.submit("one", json!({"termination": {"mode": "Forced", "gracePeriodSeconds": 0}})).await;
+    scene.until_phase("one", SessionPhase::Running).await;
+    scene.patch_spec("one", json!({"desiredState": "Terminated"})).await.unwrap();
+    let status = scene.until_phase("one", SessionPhase::Terminated).await.status.unwrap();
+    let last = status.history.last().unwrap();
+    assert_eq!((last.from.as_str(), last.to.as_str()), ("Running", "Terminated"));
+    eventually("its pod to be gone", || async {
+        let left = scene.pods("one").await.len();
+        if left == 0 { Ok(()) } else { Err(format!("{left} left")) }
+    })
+    .await;
+    scene.end(operator).await;
+}

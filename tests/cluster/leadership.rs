@@ -1,0 +1,66 @@
+//! One lease, one leader: who writes, and how it changes hands.
+
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+use sokovan::api::*;
+use sokovan::operator::Ended;
+
+use crate::common::eventually;
+use crate::scene::Scene;
+
+async fn holder(scene: &Scene) -> Option<String> {
+    let lease = scene.api::<Lease>().get_opt("operator").await.expect("leases can be read")?;
+    lease.spec?.holder_identity
+}
+
+async fn until_held_by(scene: &Scene, identity: &str) {
+    eventually(&format!("{identity} to lead"), || async {
+        let holder = holder(scene).await;
+        if holder.as_deref() == Some(identity) { Ok(()) } else { Err(format!("{holder:?}")) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_clean_stop_releases_the_lease_and_the_other_goes_on() {
+    let scene = Scene::new("release").await;
+    let first = scene.operator_with(scene.options("first")).await;
+    until_held_by(&scene, "first").await;
+    let second = scene.operator_with(scene.options("second")).await;
+    scene.submit("one", json!({})).await;
+    scene.until_phase("one", SessionPhase::Running).await;
+    assert_eq!(holder(&scene).await.as_deref(), Some("first"));
+    assert_eq!(first.stop().await, Ended::Stopped);
+    until_held_by(&scene, "second").await;
+    scene.submit("two", json!({})).await;
+    scene.until_phase("two", SessionPhase::Running).await;
+    scene.end(second).await;
+}
+
+#[tokio::test]
+async fn a_killed_leader_is_succeeded_once_its_lease_is_over() {
+    let scene = Scene::new("killed").await;
+    let first = scene.operator_with(scene.options("first")).await;
+    until_held_by(&scene, "first").await;
+    let second = scene.operator_with(scene.options("second")).await;
+    first.kill().await;
+    scene.submit("one", json!({})).await;
+    scene.until_phase("one", SessionPhase::Running).await;
+    assert_eq!(holder(&scene).await.as_deref(), Some("second"));
+    scene.end(second).await;
+}
+
+#[tokio::test]
+async fn who_loses_the_lease_ends_and_writes_no_more() {
+    let scene = Scene::new("lost").await;
+    let operator = scene.operator_with(scene.options("first")).await;
+    until_held_by(&scene, "first").await;
+    let usurp = Patch::Merge(json!({"spec": {"holderIdentity": "another"}}));
+    scene.api::<Lease>().patch("operator", &PatchParams::default(), &usurp).await.unwrap();
+    assert_eq!(operator.ended().await, Ended::LostLease);
+    scene.submit("one", json!({})).await;
+    let next = scene.operator_with(scene.options("second")).await;
+    scene.until_phase("one", SessionPhase::Running).await;
+    scene.end(next).await;
+}

@@ -1,0 +1,14 @@
+//! Tests of behaviour on a real API server, with etcd, scheduler and controllers, and simulated nodes. Each test has a
+//! scene of its own, so they run side by side. Run by `make cluster`.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod ending;
+mod gangs;
+mod leadership;
+mod lifecycle;
+mod refusals;
+mod restarts;
+mod scene;
+mod waiting;

@@ -1,0 +1,174 @@
+//! What is refused at the API, each with a clear message, and beside each what is accepted.
+
+use kube::Api;
+use kube::api::{Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+use sokovan::api::*;
+
+use crate::scene::Scene;
+
+/// What the API server says to a session; None if it takes it.
+async fn refusal(scene: &Scene, name: &str, spec: Value) -> Option<String> {
+    let session = scene.session(name, spec);
+    let dynamic: kube::core::DynamicObject = serde_json::from_value(session).unwrap();
+    let resource = kube::core::ApiResource::erase::<Session>(&());
+    let api: Api<kube::core::DynamicObject> = Api::namespaced_with(scene.client.clone(), &scene.namespace, &resource);
+    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    match api.create(&dry, &dynamic).await {
+        Ok(_) => None,
+        Err(kube::Error::Api(status)) => Some(status.message.clone()),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+async fn refused(scene: &Scene, spec: Value, words: &str) {
+    let said = refusal(scene, "x", spec.clone()).await.unwrap_or_else(|| panic!("it was accepted: {spec}"));
+    assert!(said.contains(words), "{said}\n  does not say: {words}");
+}
+
+async fn accepted(scene: &Scene, spec: Value) {
+    let said = refusal(scene, "x", spec).await;
+    assert_eq!(said, None);
+}
+
+fn kernels(entries: Value) -> Value {
+    json!({ "kernels": entries })
+}
+
+fn with(fields: Value) -> Value {
+    let mut kernel = json!({"role": "main", "image": "busybox:1", "resources": {"cpu": 1, "memory": "1Gi"}});
+    kernel.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    kernels(json!([kernel]))
+}
+
+#[tokio::test]
+async fn resources_are_quantities_above_zero() {
+    let scene = Scene::with("no-res", 0, json!({})).await;
+    for bad in [json!(0), json!("0"), json!(-1), json!("-500m"), json!("x")] {
+        let resources = json!({"resources": {"cpu": bad, "memory": "1Gi"}});
+        refused(&scene, with(resources), "every resource must be a quantity greater than zero").await;
+    }
+    refused(&scene, with(json!({"resources": {"cpu": 1}})), "cpu and memory must be given").await;
+    for good in [json!(1), json!("500m"), json!("1.5")] {
+        accepted(&scene, with(json!({"resources": {"cpu": good, "memory": "1Gi", "nvidia.com/gpu": 1}}))).await;
+    }
+}
+
+#[tokio::test]
+async fn kernels_are_there_and_exactly_one_is_main() {
+    let scene = Scene::with("no-main", 0, json!({})).await;
+    let kernel = |role: &str, replicas: i32| {
+        json!({"role": role, "replicas": replicas, "image": "busybox:1", "resources": {"cpu": 1, "memory": "1Gi"}})
+    };
+    refused(&scene, kernels(json!([])), "spec.kernels").await;
+    refused(&scene, kernels(json!([kernel("main", 1), kernel("main", 1)])), "Duplicate value").await;
+    refused(&scene, kernels(json!([kernel("main", 2)])), "the role main has one replica").await;
+    refused(&scene, kernels(json!([kernel("sub", 1)])), "exactly one entry has the role main").await;
+    refused(&scene, kernels(json!([kernel("main", 1), kernel("sub", 128)])), "at most 128 kernels").await;
+    refused(&scene, kernels(json!([kernel("main", 1), kernel("sub2", 1)])), "should match").await;
+    accepted(&scene, kernels(json!([kernel("main", 1), kernel("sub", 127)]))).await;
+}
+
+#[tokio::test]
+async fn enums_and_bounds_are_kept() {
+    let scene = Scene::with("no-enum", 0, json!({})).await;
+    refused(&scene, json!({"type": "Sleepy"}), "Unsupported value: \"Sleepy\"").await;
+    accepted(&scene, json!({"type": "Batch"})).await;
+    refused(&scene, json!({"priority": 101}), "less than or equal to 100").await;
+    refused(&scene, json!({"priority": -1}), "greater than or equal to 0").await;
+    accepted(&scene, json!({"priority": 100})).await;
+    refused(&scene, json!({"batchTimeoutSeconds": 5}), "is for sessions of type Batch").await;
+    accepted(&scene, json!({"type": "Batch", "batchTimeoutSeconds": 5})).await;
+    refused(&scene, json!({"dependsOn": vec!["a"; 17]}), "must have at most 16 items").await;
+    accepted(&scene, json!({"dependsOn": vec!["a"; 16]})).await;
+    refused(&scene, with(json!({"image": "i".repeat(513)})), "may not be more than 512").await;
+    accepted(&scene, with(json!({"image": "i".repeat(512)}))).await;
+}
+
+#[tokio::test]
+async fn the_operators_names_ports_and_paths_are_reserved() {
+    let scene = Scene::with("no-env", 0, json!({})).await;
+    let env = |name: &str| with(json!({"env": [{"name": name, "value": "v"}]}));
+    refused(&scene, env("BACKENDAI_SESSION_ID"), "names that begin with BACKENDAI_ are reserved").await;
+    accepted(&scene, env("MY_BACKENDAI_ID")).await;
+    let port = |number: i32| with(json!({"ports": [{"name": "p", "containerPort": number}]}));
+    refused(&scene, port(2200), "are reserved").await;
+    accepted(&scene, port(8080)).await;
+    let mount = |path: &str| with(json!({"volumes": [{"claimName": "c", "mountPath": path}]}));
+    for path in ["/opt/sokovan/bin", "/dev/shm", "/etc", "/"] {
+        let said = refusal(&scene, "x", mount(path)).await;
+        assert!(said.is_some(), "{path} was accepted");
+    }
+    refused(&scene, mount("/a/../etc"), "absolute and plain").await;
+    accepted(&scene, mount("/data")).await;
+}
+
+#[tokio::test]
+async fn names_are_labels_of_at_most_40_characters() {
+    let scene = Scene::with("no-name", 0, json!({})).await;
+    let long = refusal(&scene, &"n".repeat(41), json!({})).await.expect("41 characters");
+    assert!(long.contains("a session's name has at most 40 characters"), "{long}");
+    let dotted = refusal(&scene, "a.b", json!({})).await.expect("a dot");
+    assert!(dotted.contains("a session's name is a DNS label"), "{dotted}");
+    assert_eq!(refusal(&scene, &"n".repeat(40), json!({})).await, None);
+}
+
+#[tokio::test]
+async fn what_a_session_is_cannot_be_changed_but_its_wishes_can() {
+    let scene = Scene::with("no-change", 0, json!({})).await;
+    scene.submit("x", json!({})).await;
+    let kernel = |image: &str, cpu: i32| json!([{"role": "main", "image": image, "resources": {"cpu": cpu, "memory": "1Gi"}}]);
+    for (spec, words) in [
+        (json!({"kernels": kernel("other:1", 1)}), "kernels (image, resources, …) cannot be changed"),
+        (json!({"kernels": kernel("busybox:1", 2)}), "kernels (image, resources, …) cannot be changed"),
+        (json!({"accessKey": "other"}), "the owner (accessKey) cannot be changed"),
+        (json!({"scalingGroup": "other"}), "scalingGroup cannot be changed"),
+        (json!({"scalingGroup": null}), "scalingGroup cannot be changed"),
+        (json!({"type": "Batch"}), "type cannot be changed"),
+    ] {
+        let said = scene.patch_spec("x", spec.clone()).await.expect_err(&format!("it was accepted: {spec}")).to_string();
+        assert!(said.contains(words), "{said}\n  does not say: {words}");
+    }
+    scene.patch_spec("x", json!({"priority": 20})).await.expect("a priority may change");
+    scene.patch_spec("x", json!({"desiredState": "Terminated"})).await.expect("a session may be ended");
+    let said = scene.patch_spec("x", json!({"desiredState": "Running"})).await.expect_err("it is ending").to_string();
+    assert!(said.contains("cannot be told to run again"), "{said}");
+}
+
+#[tokio::test]
+async fn kernels_and_statuses_are_the_operators_alone() {
+    let scene = Scene::with("no-forge", 0, json!({})).await;
+    let user = format!("user-of-{}", scene.name);
+    let rights = json!({
+        "metadata": {"name": "all", "namespace": scene.name},
+        "rules": [{"apiGroups": ["sokovan.dev"], "resources": ["*"], "verbs": ["*"]}],
+    });
+    let role: k8s_openapi::api::rbac::v1::Role = serde_json::from_value(rights).unwrap();
+    scene.api().create(&PostParams::default(), &role).await.unwrap();
+    let binding = json!({
+        "metadata": {"name": "all", "namespace": scene.name},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "all"},
+        "subjects": [{"kind": "User", "name": user, "apiGroup": "rbac.authorization.k8s.io"}],
+    });
+    let binding: k8s_openapi::api::rbac::v1::RoleBinding = serde_json::from_value(binding).unwrap();
+    scene.api().create(&PostParams::default(), &binding).await.unwrap();
+    let theirs = scene.of(&user).await;
+
+    // They may do all that a user may, by RBAC: what refuses is the policy.
+    theirs.create(scene.session("x", json!({}))).await.expect("a session may be made");
+    let kernel: Kernel = serde_json::from_value(json!({
+        "apiVersion": "sokovan.dev/v1alpha1", "kind": "Kernel", "metadata": {"name": "forged"},
+        "spec": {
+            "session": "x", "sessionUid": "u", "role": "main", "index": 1, "localRank": 0, "hostname": "main1",
+            "allocationGeneration": 1, "scalingGroup": "g", "node": "n", "image": "i", "resources": {},
+        },
+    })).unwrap();
+    let said = theirs.api::<Kernel>().create(&PostParams::default(), &kernel).await.expect_err("a forged kernel").to_string();
+    assert!(said.contains("kernels are written by the Sokovan operator alone"), "{said}");
+    let forged = Patch::Merge(json!({"status": {"phase": "Running"}}));
+    let status = theirs.api::<Session>().patch_status("x", &PatchParams::default(), &forged).await;
+    let said = status.expect_err("a forged status").to_string();
+    assert!(said.contains("the status of sessions is written by the Sokovan operator alone"), "{said}");
+    theirs.patch_spec("x", json!({"priority": 20})).await.expect("the spec is the user's");
+    assert_eq!(scene.get("x").await.status, None, "a status in the main resource is ignored");
+}

@@ -1,0 +1,245 @@
+//! A scene of its own for each test: nodes, a scaling group, tenants, a namespace, and an operator for just these.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Namespace, Node};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use serde_json::{Value, json};
+use sokovan::api::*;
+use sokovan::cluster::pods::PodOptions;
+use sokovan::cluster::world::Scope;
+use sokovan::lifecycle::{LeaseTiming, Timing};
+use sokovan::operator::{self, Ended, Options};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::common::{self, Space, eventually, unique};
+
+/// Minutes become seconds, and waiting is short.
+pub fn fast() -> Timing {
+    let millis = Duration::from_millis;
+    Timing {
+        short_cycle: millis(100),
+        long_cycle: Duration::from_secs(2),
+        long_cycle_initial: Duration::from_secs(1),
+        fault_backoff: millis(50),
+        fault_backoff_max: millis(400),
+        wait_backoff: millis(500),
+        wait_backoff_max: Duration::from_secs(2),
+        unschedulable: Duration::from_secs(2),
+        stale_kernel: Duration::from_secs(2),
+        scale: 60,
+        lease: LeaseTiming {
+            duration: Duration::from_secs(4),
+            renew: millis(500),
+            retry: millis(200),
+            request: Duration::from_secs(2),
+            margin: Duration::from_secs(1),
+        },
+        ..Timing::default()
+    }
+}
+
+pub struct Scene {
+    pub space: Space,
+    pub name: String,
+    client: Client,
+}
+
+/// An operator of a scene.
+pub struct Operator {
+    stop: watch::Sender<bool>,
+    task: JoinHandle<Ended>,
+}
+
+impl Operator {
+    /// Asks it to stop, and waits until it did.
+    pub async fn stop(self) -> Ended {
+        self.stop.send_replace(true);
+        self.task.await.expect("the operator ended well")
+    }
+
+    /// Waits until it ends by itself.
+    pub async fn ended(self) -> Ended {
+        self.task.await.expect("the operator ended well")
+    }
+
+    /// As by SIGKILL: it is gone in the middle of whatever it was doing, and its lease is not released.
+    pub async fn kill(self) {
+        self.task.abort();
+        let _ = self.task.await;
+    }
+}
+
+impl std::ops::Deref for Scene {
+    type Target = Space;
+    fn deref(&self) -> &Space {
+        &self.space
+    }
+}
+
+impl Scene {
+    /// With three nodes of 4 cores and 16 GiB each.
+    pub async fn new(prefix: &str) -> Self {
+        Self::with(prefix, 3, json!({})).await
+    }
+
+    pub async fn with(prefix: &str, nodes: usize, group: Value) -> Self {
+        let client = common::client().await;
+        let name = unique(prefix);
+        let scene = Self { space: Space { client: client.clone(), namespace: name.clone() }, name, client };
+        scene.tenant(group).await;
+        for number in 1..=nodes {
+            scene.node(number).await;
+        }
+        scene.nodes_ready(nodes).await;
+        scene
+    }
+
+    fn all<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<DynamicType = ()>,
+    {
+        Api::all(self.client.clone())
+    }
+
+    pub async fn make<K>(&self, object: Value)
+    where
+        K: kube::Resource<DynamicType = ()> + serde::Serialize + serde::de::DeserializeOwned + Clone + std::fmt::Debug,
+    {
+        let object: K = serde_json::from_value(object).expect("an object in shape");
+        self.all::<K>().create(&PostParams::default(), &object).await.expect("it can be made");
+    }
+
+    async fn tenant(&self, group: Value) {
+        let name = &self.name;
+        let mut spec = json!({
+            "nodeSelector": {"scene": name},
+            "pod": {"tolerations": [{"key": "kwok.x-k8s.io/node", "operator": "Exists"}]},
+        });
+        merge(&mut spec, group);
+        self.make::<ScalingGroup>(json!({"metadata": {"name": name}, "spec": spec})).await;
+        self.make::<Domain>(json!({"metadata": {"name": name}, "spec": {}})).await;
+        self.make::<Project>(json!({"metadata": {"name": name}, "spec": {"domain": name}})).await;
+        self.make::<User>(json!({"metadata": {"name": name}, "spec": {"domain": name}})).await;
+        self.make::<Keypair>(json!({"metadata": {"name": name}, "spec": {"user": name}})).await;
+        self.make::<Namespace>(json!({"metadata": {"name": name, "labels": {LABEL_PROJECT: name}}})).await;
+        eventually("the namespace's service account", || async {
+            let accounts: Api<k8s_openapi::api::core::v1::ServiceAccount> = self.api();
+            accounts.get("default").await.map(|_| ()).map_err(|error| error.to_string())
+        })
+        .await;
+    }
+
+    pub fn node_name(&self, number: usize) -> String {
+        format!("{}-{number}", self.name)
+    }
+
+    pub async fn node(&self, number: usize) {
+        let name = self.node_name(number);
+        self.make::<Node>(json!({
+            "metadata": {
+                "name": name, "annotations": {"kwok.x-k8s.io/node": "fake"},
+                "labels": {"kubernetes.io/hostname": name, "kubernetes.io/arch": "amd64", "scene": self.name},
+            },
+            "spec": {"taints": [{"key": "kwok.x-k8s.io/node", "value": "fake", "effect": "NoSchedule"}]},
+            "status": {
+                "allocatable": {"cpu": "4", "memory": "16Gi", "pods": "110"},
+                "capacity": {"cpu": "4", "memory": "16Gi", "pods": "110"},
+            },
+        }))
+        .await;
+    }
+
+    async fn nodes_ready(&self, count: usize) {
+        let ours = ListParams::default().labels(&format!("scene={}", self.name));
+        eventually("the nodes to be ready", || async {
+            let nodes = self.all::<Node>().list(&ours).await.map_err(|error| error.to_string())?;
+            let ready = nodes.items.iter().filter(|node| sokovan::cluster::fold::node(node).ready).count();
+            if ready == count { Ok(()) } else { Err(format!("{ready} of {count}")) }
+        })
+        .await;
+    }
+
+    pub fn options(&self, identity: &str) -> Options {
+        Options {
+            identity: identity.into(),
+            lease_namespace: self.name.clone(),
+            lease_name: "operator".into(),
+            scope: Scope { groups: vec![self.name.clone().into()] },
+            timing: fast(),
+            pods: PodOptions { gate_image: "sokovan:test".into(), cluster_domain: "cluster.local".into() },
+            listen: None,
+        }
+    }
+
+    pub async fn operator(&self) -> Operator {
+        self.operator_with(self.options(&unique("operator"))).await
+    }
+
+    pub async fn operator_with(&self, options: Options) -> Operator {
+        let config = common::config().await;
+        let (stop, stopping) = watch::channel(false);
+        let task = tokio::spawn(async move { operator::run(config, options, stopping).await.expect("the operator runs") });
+        Operator { stop, task }
+    }
+
+    /// A session of this scene: one kernel with one core that runs until it is ended, and what `spec` says otherwise.
+    pub fn session(&self, name: &str, spec: Value) -> Value {
+        let mut full = json!({
+            "accessKey": self.name, "scalingGroup": self.name, "termination": {"gracePeriodSeconds": 1},
+            "kernels": [kernel("main", 1, &[])],
+        });
+        merge(&mut full, spec);
+        json!({
+            "apiVersion": "sokovan.dev/v1alpha1", "kind": "Session",
+            "metadata": {"name": name, "namespace": self.name}, "spec": full,
+        })
+    }
+
+    pub async fn submit(&self, name: &str, spec: Value) -> Session {
+        self.create(self.session(name, spec)).await.expect("the session is accepted")
+    }
+
+    pub async fn set_group(&self, spec: Value) {
+        let patch = Patch::Merge(json!({ "spec": spec }));
+        self.all::<ScalingGroup>().patch(&self.name, &PatchParams::default(), &patch).await.expect("the group is changed");
+    }
+
+    pub async fn delete_node(&self, number: usize) {
+        self.all::<Node>().delete(&self.node_name(number), &DeleteParams::default()).await.expect("the node is deleted");
+    }
+
+    /// Removes what other tests could stumble over; the namespace goes with the cluster.
+    pub async fn end(self, operator: Operator) {
+        assert_eq!(operator.stop().await, Ended::Stopped);
+        let ours = ListParams::default().labels(&format!("scene={}", self.name));
+        let nodes = self.all::<Node>().delete_collection(&DeleteParams::default(), &ours).await;
+        nodes.expect("the nodes can be deleted");
+    }
+}
+
+/// A kernel's part of a spec; `command` as the simulated kubelet understands it.
+pub fn kernel(role: &str, replicas: i32, command: &[&str]) -> Value {
+    json!({
+        "role": role, "replicas": replicas, "image": "busybox:1", "command": command,
+        "resources": {"cpu": 1, "memory": "1Gi"},
+    })
+}
+
+/// main1, sub1 and sub2, each where it fits.
+pub fn gang() -> Value {
+    json!({"clusterMode": "MultiNode", "kernels": [kernel("main", 1, &[]), kernel("sub", 2, &[])]})
+}
+
+fn merge(into: &mut Value, from: Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            for (key, value) in from {
+                merge(into.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (into, from) => *into = from,
+    }
+}

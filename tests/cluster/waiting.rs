@@ -1,0 +1,150 @@
+//! Sessions that wait, and what they are told.
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::PostParams;
+use serde_json::json;
+use sokovan::api::*;
+
+use crate::scene::{Scene, kernel};
+
+fn reason_is(reason: &'static str) -> impl Fn(&Session) -> bool {
+    move |session| session.status.as_ref().is_some_and(|status| status.reason.as_deref() == Some(reason))
+}
+
+#[tokio::test]
+async fn ss_003_a_request_no_node_can_hold_is_told_so_with_numbers_and_ends() {
+    let scene = Scene::new("never").await;
+    let operator = scene.operator().await;
+    scene.submit("huge", json!({"kernels": [{
+        "role": "main", "image": "busybox:1", "resources": {"cpu": 64, "memory": "1Gi"},
+    }]})).await;
+    let waiting = scene.until("huge", "refused", reason_is("no-available-agent")).await;
+    let message = waiting.status.unwrap().message.unwrap();
+    assert!(message.contains("3 of 3: cpu 4 of 64 needed"), "{message}");
+    let status = scene.until_phase("huge", SessionPhase::Cancelled).await.status.unwrap();
+    assert_eq!(status.result, SessionResult::Error);
+    assert_eq!(status.effective_priority, Some(0), "it was deprioritized on the way");
+    let attempts: Vec<_> = status.history.iter().filter(|e| e.phase == "schedule-sessions").map(|e| (e.result, e.attempts)).collect();
+    assert_eq!(attempts, [(HistoryResult::NeedRetry, 5), (HistoryResult::GiveUp, 1), (HistoryResult::NeedRetry, 5), (HistoryResult::GiveUp, 1)]);
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn a_session_waits_for_capacity_and_gets_it_when_another_ends() {
+    let scene = Scene::with("room", 1, json!({})).await;
+    let operator = scene.operator().await;
+    let four = json!({"kernels": [{"role": "main", "image": "busybox:1", "resources": {"cpu": 4, "memory": "1Gi"}}]});
+    scene.submit("first", four.clone()).await;
+    scene.until_phase("first", SessionPhase::Running).await;
+    scene.submit("second", four).await;
+    let waiting = scene.until("second", "waiting", reason_is("no-available-agent")).await.status.unwrap();
+    assert_eq!(waiting.phase, SessionPhase::Pending);
+    let message = waiting.message.unwrap();
+    assert!(message.contains("cpu 0 of 4 needed"), "{message}");
+    assert_eq!(waiting.history.last().unwrap().cause, Some(Cause::Capacity));
+    scene.patch_spec("first", json!({"desiredState": "Terminated"})).await.unwrap();
+    scene.until_phase("second", SessionPhase::Running).await;
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn foreign_pods_count_and_nothing_is_over_allocated() {
+    let scene = Scene::with("foreign", 1, json!({})).await;
+    let foreign: Pod = serde_json::from_value(json!({
+        "metadata": {"name": "foreign"},
+        "spec": {"nodeName": scene.node_name(1), "containers": [
+            {"name": "c", "image": "busybox:1", "resources": {"requests": {"cpu": "3"}}}
+        ]},
+    })).unwrap();
+    scene.api::<Pod>().create(&PostParams::default(), &foreign).await.unwrap();
+    let operator = scene.operator().await;
+    for name in ["a", "b"] {
+        scene.submit(name, json!({})).await;
+    }
+    let running = |session: &Session| session.phase() == SessionPhase::Running;
+    let waiting = reason_is("no-available-agent");
+    let settled = |session: &Session| running(session) || waiting(session);
+    let (a, b) = (scene.until("a", "settled", settled).await, scene.until("b", "settled", settled).await);
+    assert_ne!(running(&a), running(&b), "one core is left, so one of the two runs");
+    scene.api::<Pod>().delete("foreign", &Default::default()).await.unwrap();
+    scene.until_phase("a", SessionPhase::Running).await;
+    scene.until_phase("b", SessionPhase::Running).await;
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn ss_008_higher_priority_goes_first() {
+    let scene = Scene::with("prio", 1, json!({})).await;
+    let four = |priority| {
+        json!({"priority": priority, "kernels": [{"role": "main", "image": "busybox:1", "resources": {"cpu": 4, "memory": "1Gi"}}]})
+    };
+    scene.submit("low", four(5)).await;
+    scene.submit("high", four(50)).await;
+    let operator = scene.operator().await;
+    scene.until_phase("high", SessionPhase::Running).await;
+    assert_eq!(scene.get("low").await.phase(), SessionPhase::Pending);
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn ss_009_a_reservation_waits_until_it_is_due() {
+    let scene = Scene::new("later").await;
+    let operator = scene.operator().await;
+    let due = chrono::Utc::now() + chrono::TimeDelta::seconds(4);
+    scene.submit("later", json!({"startsAt": due})).await;
+    let waiting = scene.until("later", "waiting", reason_is("not-yet-due")).await.status.unwrap();
+    assert_eq!((waiting.phase, waiting.attempts), (SessionPhase::Pending, 0));
+    let status = scene.until_phase("later", SessionPhase::Running).await.status.unwrap();
+    assert!(status.history.iter().filter(|e| e.to == "Scheduled").all(|e| e.created_at >= due));
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn a_dependent_session_waits_for_the_success_of_another() {
+    let scene = Scene::new("depend").await;
+    let operator = scene.operator().await;
+    scene.submit("after", json!({"dependsOn": ["before"]})).await;
+    scene.until("after", "waiting", reason_is("dependency-pending")).await;
+    scene.submit("before", json!({"type": "Batch", "kernels": [kernel("main", 1, &["sim", "run", "200ms"])]})).await;
+    scene.until_phase("after", SessionPhase::Running).await;
+    assert_eq!(scene.get("before").await.phase(), SessionPhase::Terminated);
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn ss_010_a_private_session_shares_its_node_with_nobody() {
+    let scene = Scene::with("private", 1, json!({})).await;
+    let operator = scene.operator().await;
+    scene.submit("alone", json!({"private": true})).await;
+    scene.until_phase("alone", SessionPhase::Running).await;
+    scene.submit("other", json!({})).await;
+    let waiting = scene.until("other", "waiting", reason_is("no-available-agent")).await.status.unwrap();
+    assert!(waiting.message.unwrap().contains("kept for a private session"));
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn ss_004_ss_005_designated_agents_are_the_only_ones() {
+    let scene = Scene::new("designated").await;
+    let operator = scene.operator().await;
+    let on = |node: String| json!({"kernels": [{
+        "role": "main", "image": "busybox:1", "designatedAgents": [node], "resources": {"cpu": 1, "memory": "1Gi"},
+    }]});
+    scene.submit("here", on(scene.node_name(3))).await;
+    let status = scene.until_phase("here", SessionPhase::Running).await.status.unwrap();
+    assert_eq!(status.nodes, Some(scene.node_name(3)));
+    scene.submit("nowhere", on("no-such-node".into())).await;
+    scene.until("nowhere", "refused", reason_is("designated-agent-not-found")).await;
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn an_unknown_keypair_or_group_is_told_at_once() {
+    let scene = Scene::new("unknown").await;
+    let operator = scene.operator().await;
+    scene.submit("nobody", json!({"accessKey": "no-such-key"})).await;
+    let status = scene.until("nobody", "refused", reason_is("keypair-not-found")).await.status.unwrap();
+    assert_eq!(status.message.as_deref(), Some("keypair no-such-key does not exist"));
+    scene.until_phase("nobody", SessionPhase::Cancelled).await;
+    scene.end(operator).await;
+}

@@ -1,0 +1,169 @@
+//! What tests on a real API server share: a client, waiting for conditions, and objects to begin with.
+#![allow(dead_code, reason = "each test program uses its own part")]
+
+use std::fmt::Debug;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, Config, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use sokovan::api::*;
+
+/// How long a condition is waited for. Generous: the machines are noisy, and no test is about time.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The cluster under test, as its admin.
+pub async fn config() -> Config {
+    let path = std::env::var("SOKOVAN_TEST_KUBECONFIG")
+        .expect("SOKOVAN_TEST_KUBECONFIG names the kubeconfig of a test cluster: run these tests by `make test`");
+    let kubeconfig = Kubeconfig::read_from(path).expect("the kubeconfig can be read");
+    Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.expect("the kubeconfig is complete")
+}
+
+pub async fn client() -> Client {
+    Client::try_from(config().await).expect("a client")
+}
+
+/// The cluster as some ordinary user.
+pub async fn client_as(user: &str) -> Client {
+    let mut config = config().await;
+    config.auth_info.impersonate = Some(user.into());
+    config.auth_info.impersonate_groups = Some(vec!["system:authenticated".into()]);
+    Client::try_from(config).expect("a client")
+}
+
+/// A name that no other run of the tests has.
+pub fn unique(prefix: &str) -> String {
+    format!("{prefix}-{:06x}", rand::random::<u32>() & 0xff_ffff)
+}
+
+/// Polls until `probe` gives a value; panics with what `last` tells when patience is over.
+pub async fn eventually<T, F, Fut>(what: &str, mut probe: F) -> T
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<T, String>>,
+{
+    let start = Instant::now();
+    loop {
+        match probe().await {
+            Ok(value) => return value,
+            Err(last) if start.elapsed() > PATIENCE => panic!("gave up waiting for {what}: {last}"),
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
+
+/// One namespace of the cluster.
+#[derive(Clone)]
+pub struct Space {
+    pub client: Client,
+    pub namespace: String,
+}
+
+impl Space {
+    pub fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// The same namespace as some ordinary user.
+    pub async fn of(&self, user: &str) -> Self {
+        Self { client: client_as(user).await, namespace: self.namespace.clone() }
+    }
+
+    pub async fn create(&self, session: Value) -> Result<Session, kube::Error> {
+        let session: Session = serde_json::from_value(session).expect("a session in shape");
+        self.api::<Session>().create(&PostParams::default(), &session).await
+    }
+
+    pub async fn get(&self, name: &str) -> Session {
+        self.api::<Session>().get(name).await.unwrap_or_else(|error| panic!("session {name}: {error}"))
+    }
+
+    pub async fn status(&self, name: &str) -> SessionStatus {
+        self.get(name).await.status.unwrap_or_default()
+    }
+
+    /// Waits until a session is as `holds` wants it.
+    pub async fn until(&self, name: &str, what: &str, holds: impl Fn(&Session) -> bool) -> Session {
+        eventually(&format!("session {name} to be {what}"), || async {
+            match self.api::<Session>().get(name).await {
+                Ok(session) if holds(&session) => Ok(session),
+                Ok(session) => Err(describe(&session)),
+                Err(error) => Err(error.to_string()),
+            }
+        })
+        .await
+    }
+
+    pub async fn until_phase(&self, name: &str, phase: SessionPhase) -> Session {
+        self.until(name, phase.as_str(), |session| session.status.is_some() && session.phase() == phase).await
+    }
+
+    pub async fn until_gone<K>(&self, name: &str)
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug,
+    {
+        eventually(&format!("{name} to be gone"), || async {
+            match self.api::<K>().get_opt(name).await {
+                Ok(None) => Ok(()),
+                Ok(Some(_)) => Err("it is still there".into()),
+                Err(error) => Err(error.to_string()),
+            }
+        })
+        .await;
+    }
+
+    pub async fn pods(&self, session: &str) -> Vec<Pod> {
+        let of = ListParams::default().labels(&format!("{LABEL_SESSION}={session}"));
+        self.api::<Pod>().list(&of).await.expect("pods can be listed").items
+    }
+
+    pub async fn kernels(&self, session: &str) -> Vec<Kernel> {
+        let of = ListParams::default().labels(&format!("{LABEL_SESSION}={session}"));
+        self.api::<Kernel>().list(&of).await.expect("kernels can be listed").items
+    }
+
+    pub async fn patch_spec(&self, name: &str, spec: Value) -> Result<Session, kube::Error> {
+        let patch = Patch::Merge(json!({ "spec": spec }));
+        self.api::<Session>().patch(name, &PatchParams::default(), &patch).await
+    }
+
+    pub async fn delete(&self, name: &str) {
+        self.api::<Session>().delete(name, &DeleteParams::default()).await.expect("the session can be deleted");
+    }
+}
+
+/// What a person would look at first.
+pub fn describe(session: &Session) -> String {
+    let status = session.status.clone().unwrap_or_default();
+    let history: Vec<String> = status
+        .history
+        .iter()
+        .map(|e| format!("{} {}→{} {:?}×{} {}", e.phase, e.from, e.to, e.result, e.attempts, e.message))
+        .collect();
+    format!(
+        "{}: {} reason {:?} message {:?} history {history:#?}",
+        session.name_any(),
+        status.phase,
+        status.reason,
+        status.message
+    )
+}
+
+/// The phases that a history went through, in order, from Pending.
+pub fn path(status: &SessionStatus) -> Vec<String> {
+    let mut phases = vec!["Pending".to_owned()];
+    for entry in &status.history {
+        if phases.last() != Some(&entry.to) {
+            phases.push(entry.to.clone());
+        }
+    }
+    phases
+}
