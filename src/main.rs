@@ -70,7 +70,11 @@ async fn main() -> anyhow::Result<()> {
 async fn run_operator(arguments: OperatorArguments) -> anyhow::Result<()> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt().with_env_filter(filter);
-    if arguments.json_logs { log.json().init() } else { log.init() }
+    if arguments.json_logs {
+        log.json().init()
+    } else {
+        log.init()
+    }
     let identity = arguments.identity.unwrap_or_else(|| format!("sokovan-{}", std::process::id()));
     let options = Options {
         // Two processes of one name must not take each other's lease for their own.

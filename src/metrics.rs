@@ -37,8 +37,7 @@ pub struct Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("sokovan");
-        let (writes, outcomes, seconds, leader) =
-            (Family::default(), Family::default(), Family::default(), Gauge::default());
+        let (writes, outcomes, seconds, leader) = (Family::default(), Family::default(), Family::default(), Gauge::default());
         registry.register("api_writes", "Writes to the API server, by what is written", writes.clone());
         registry.register("handler_outcomes", "Sessions by handler, scaling group and result", outcomes.clone());
         registry.register("handler_seconds", "Time spent in handlers' cycles", Family::clone(&seconds));

@@ -64,35 +64,28 @@ pub async fn run(config: Config, options: Options, stop: watch::Receiver<bool>) 
         fence.clone(),
     );
     // A standby may only be elected once it knows the world.
-    let mut election = tokio::spawn(elect(world.clone(), candidate, leadership, stop));
+    let election = tokio::spawn(elect(world.clone(), candidate, leadership, stop));
 
-    tokio::select! {
-        _ = &mut election => return Ok(Ended::Stopped),
-        led = leads.wait_for(|now| *now != Leadership::Standby) => led?,
-    };
+    if leads.wait_for(|now| *now != Leadership::Standby).await.is_err() {
+        return Ok(Ended::Stopped);
+    }
     tracing::info!(identity = %options.identity, lease = %options.lease_name, "leading");
     metrics.leads(true);
     let writer = Writer::new(work.clone(), fence, timing.request, metrics.clone());
     let running = start(&work, &options, &world, &writer, &metrics);
-    let ended = tokio::select! {
-        _ = &mut election => Ended::Stopped,
-        lost = leads.wait_for(|now| *now == Leadership::Lost) => {
-            lost?;
-            Ended::LostLease
-        }
+    // The candidate tells when it loses the lease; when it ends without a word, it was asked to.
+    let ended = match leads.wait_for(|now| *now == Leadership::Lost).await {
+        Ok(_) => Ended::LostLease,
+        Err(_) => Ended::Stopped,
     };
     metrics.leads(false);
     drop(running);
+    election.await?;
     tracing::info!(?ended, "not leading any more");
     Ok(ended)
 }
 
-async fn elect(
-    world: Arc<World>,
-    candidate: Candidate,
-    leadership: watch::Sender<Leadership>,
-    stop: watch::Receiver<bool>,
-) {
+async fn elect(world: Arc<World>, candidate: Candidate, leadership: watch::Sender<Leadership>, stop: watch::Receiver<bool>) {
     let mut stopped = stop.clone();
     let synced = async {
         while !world.is_synced() {
@@ -107,7 +100,13 @@ async fn elect(
 }
 
 /// Everything that runs only while we lead; it ends when dropped.
-fn start(work: &Client, options: &Options, world: &Arc<World>, writer: &Writer, metrics: &Metrics) -> Vec<tokio::task::JoinSet<()>> {
+fn start(
+    work: &Client,
+    options: &Options,
+    world: &Arc<World>,
+    writer: &Writer,
+    metrics: &Metrics,
+) -> Vec<tokio::task::JoinSet<()>> {
     let (events, sending) = Events::new(writer.clone(), options.identity.clone());
     let mut background = tokio::task::JoinSet::new();
     background.spawn(sending);

@@ -26,8 +26,8 @@ pub use project::*;
 pub use quantity::*;
 pub use resource_policy::*;
 pub use route::*;
-pub use scaling_group::*;
 use scaling_group::yes;
+pub use scaling_group::*;
 pub use session::*;
 pub use user::*;
 

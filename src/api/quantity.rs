@@ -42,9 +42,7 @@ impl Amount {
     /// None if it is no quantity or beyond what we count.
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
-        let split = text
-            .find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '+' | '-')))
-            .unwrap_or(text.len());
+        let split = text.find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '+' | '-'))).unwrap_or(text.len());
         let (number, suffix) = text.split_at(split);
         // `e`/`E` followed by digits is an exponent; a bare `E` is exa.
         let (numerator, denominator): (i128, i128) = match suffix {
@@ -219,10 +217,7 @@ impl Resources {
 
     /// The first resource of which `self` has less than `wanted`: name, wanted, had.
     pub fn lacking<'a>(&self, wanted: &'a Self) -> Option<(&'a str, Amount, Amount)> {
-        wanted
-            .iter()
-            .find(|(name, amount)| *amount > self.get(name))
-            .map(|(name, amount)| (name, amount, self.get(name)))
+        wanted.iter().find(|(name, amount)| *amount > self.get(name)).map(|(name, amount)| (name, amount, self.get(name)))
     }
 }
 

@@ -140,9 +140,8 @@ impl Effects {
 
     /// We may not read secrets; its name has the session's uid in it, so that one of that name is ours.
     async fn create_secret(&self, subject: &Subject, session: &Session) -> Result<(), EffectError> {
-        let keys = SshKeys::generate().map_err(|error| {
-            EffectError::Failed(Failure::fault(Reason::EffectFailed, format!("no key pair: {error}")))
-        })?;
+        let keys = SshKeys::generate()
+            .map_err(|error| EffectError::Failed(Failure::fault(Reason::EffectFailed, format!("no key pair: {error}"))))?;
         let secret = pods::ssh_secret(session, &subject.group_name, &keys)?;
         let api = self.api::<Secret>(&subject.namespace);
         match self.writer.write("secret-create", api.create(&PostParams::default(), &secret)).await {

@@ -7,8 +7,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::pods::{CONTAINER_GATE, CONTAINER_MAIN};
 use crate::api::{
-    ANNOTATION_GATE, Amount, FINALIZER_POD, GATE_OPEN, LABEL_GENERATION, LABEL_KERNEL, LABEL_SESSION_UID, NodeName,
-    Resources, SessionUid,
+    ANNOTATION_GATE, Amount, FINALIZER_POD, GATE_OPEN, GroupName, LABEL_GENERATION, LABEL_GROUP, LABEL_KERNEL, LABEL_SESSION_UID,
+    NodeName, Resources, SessionUid,
 };
 use crate::provisioner::{ForeignPod, PODS};
 use crate::session::views::{AgentView, GateState, MainState, PodView, Taint};
@@ -49,6 +49,7 @@ pub fn pod(pod: &Pod) -> Folded {
         name: pod.metadata.name.clone().unwrap_or_default(),
         uid: pod.metadata.uid.clone().unwrap_or_default(),
         session_uid: SessionUid(uid.clone()),
+        group: GroupName(label(LABEL_GROUP)),
         kernel: label(LABEL_KERNEL),
         generation: label(LABEL_GENERATION).parse().unwrap_or(0),
         bound: bound.is_some(),
@@ -121,15 +122,11 @@ fn main_state(status: &ContainerStatus) -> MainState {
         };
     }
     let waiting = state.waiting.clone().unwrap_or_default();
-    MainState::Waiting {
-        reason: waiting.reason.unwrap_or_default(),
-        message: waiting.message.unwrap_or_default(),
-    }
+    MainState::Waiting { reason: waiting.reason.unwrap_or_default(), message: waiting.message.unwrap_or_default() }
 }
 
 fn image_error(status: &ContainerStatus) -> Option<(String, String)> {
-    const ERRORS: [&str; 5] =
-        ["ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"];
+    const ERRORS: [&str; 5] = ["ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"];
     let waiting = status.state.as_ref()?.waiting.as_ref()?;
     let reason = waiting.reason.clone().filter(|reason| ERRORS.contains(&reason.as_str()))?;
     Some((reason, waiting.message.clone().unwrap_or_default()))
@@ -202,11 +199,7 @@ pub fn node(node: &Node) -> AgentView {
 }
 
 fn taint(taint: &k8s_openapi::api::core::v1::Taint) -> Taint {
-    Taint {
-        key: taint.key.clone(),
-        value: taint.value.clone().unwrap_or_default(),
-        effect: taint.effect.clone(),
-    }
+    Taint { key: taint.key.clone(), value: taint.value.clone().unwrap_or_default(), effect: taint.effect.clone() }
 }
 
 #[cfg(test)]
@@ -234,7 +227,8 @@ mod tests {
             serde_json::from_value(json!({
                 "metadata": {"name": "p", "ownerReferences": [{"apiVersion": "apps/v1", "kind": kind, "name": "d", "uid": "u"}]},
                 "spec": {"nodeName": "n", "containers": [{"name": "c"}]}
-            })).expect("a pod")
+            }))
+            .expect("a pod")
         };
         let Folded::Foreign(daemon) = pod(&of("DaemonSet")) else { panic!("foreign") };
         assert!(daemon.of_node);

@@ -176,9 +176,10 @@ fn main_container(session: &Session, kernel: &Kernel, launch: &Launch, given: &G
         }
         mounts.push(mount);
     }
-    let ports = template.ports.iter().map(|port| {
-        json!({"name": port.name, "containerPort": port.container_port, "protocol": port.protocol.to_string()})
-    });
+    let ports = template
+        .ports
+        .iter()
+        .map(|port| json!({"name": port.name, "containerPort": port.container_port, "protocol": port.protocol.to_string()}));
     let mut container = json!({
         "name": CONTAINER_MAIN, "image": template.image, "imagePullPolicy": template.image_pull_policy,
         "resources": {"requests": template.resources, "limits": template.resources},
@@ -253,9 +254,9 @@ fn environment(session: &Session, kernel: &Kernel, launch: &Launch) -> Vec<Value
         ("CLUSTER_HOST", launch.hostname.clone()),
         ("SERVICE_PORTS", ports.collect::<Vec<_>>().join(",")),
     ];
-    let own = own.into_iter().map(|(name, value)| {
-        json!({"name": format!("{RESERVED_ENV_PREFIX}{name}"), "value": value.replace("$(", "$$(")})
-    });
+    let own = own
+        .into_iter()
+        .map(|(name, value)| json!({"name": format!("{RESERVED_ENV_PREFIX}{name}"), "value": value.replace("$(", "$$(")}));
     own.chain(launch.template.env.iter().map(|variable| match &variable.secret_key_ref {
         Some(key) => json!({"name": variable.name, "valueFrom": {"secretKeyRef": {"name": key.name, "key": key.key}}}),
         None => {

@@ -168,7 +168,8 @@ impl Inner {
     }
 
     fn remains_of(&mut self, uid: SessionUid, timing: &Arc<crate::lifecycle::Timing>) -> Option<RemainsOf> {
-        let kernels: Vec<_> = self.kernels_of.get(&uid).into_iter().flatten().filter_map(|key| self.kernels.get(key)).cloned().collect();
+        let kernels: Vec<_> =
+            self.kernels_of.get(&uid).into_iter().flatten().filter_map(|key| self.kernels.get(key)).cloned().collect();
         let pods: Vec<_> = self.pods_of.get(&uid).into_iter().flatten().filter_map(|key| self.our_pod(key)).cloned().collect();
         let session = self.session(&uid).cloned();
         let namespace = kernels.first().and_then(|kernel| kernel.metadata.namespace.clone());

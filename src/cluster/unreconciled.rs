@@ -67,7 +67,11 @@ where
 
 async fn tell<K>(client: &Client, writer: &Writer, object: &K) -> Result<(), super::write::WriteError>
 where
-    K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope> + Conditions + Clone + DeserializeOwned + std::fmt::Debug,
+    K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+        + Conditions
+        + Clone
+        + DeserializeOwned
+        + std::fmt::Debug,
 {
     let generation = object.meta().generation.unwrap_or_default();
     if object.conditions().iter().any(|c| c.type_ == "Reconciled" && c.observed_generation == generation) {

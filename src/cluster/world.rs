@@ -180,6 +180,10 @@ impl World {
         let uid = SessionUid(kernel.spec.session_uid.clone());
         let kernel = Arc::new(kernel);
         let mut inner = self.lock();
+        if !self.scope.includes(&kernel.spec.scaling_group) {
+            inner.kernels.list_seen(&key);
+            return kernel;
+        }
         if inner.kernels.upsert(key.clone(), version, kernel.clone()) {
             inner.kernels_of.entry(uid.clone()).or_default().insert(key);
             drop(inner);
@@ -210,7 +214,7 @@ impl World {
         let key = key_of(&pod.metadata);
         let version = fold::version(pod.metadata.resource_version.as_ref());
         let mut inner = self.lock();
-        let row = match fold::pod(pod) {
+        let row = match self.in_scope(fold::pod(pod)) {
             Folded::Nothing => {
                 inner.pods.list_seen(&key);
                 drop(inner);
@@ -243,6 +247,19 @@ impl World {
                     inner.ledger.count_foreign(&foreign, 1);
                 }
             }
+        }
+    }
+
+    /// A pod of another operator's group is a foreign one here.
+    fn in_scope(&self, folded: Folded) -> Folded {
+        match folded {
+            Folded::Ours(view) if !self.scope.includes(&view.group) => match &view.node {
+                Some(node) if view.is_live() => {
+                    Folded::Foreign(ForeignPod { node: node.clone(), requests: view.requests.clone(), of_node: false })
+                }
+                _ => Folded::Nothing,
+            },
+            other => other,
         }
     }
 
@@ -424,7 +441,8 @@ impl Inner {
             }
         }
         let session = self.session(uid).cloned();
-        let pods: Vec<&PodView> = self.pods_of.get(uid).into_iter().flatten().filter_map(|key| self.our_pod(key)).map(|pod| &**pod).collect();
+        let pods: Vec<&PodView> =
+            self.pods_of.get(uid).into_iter().flatten().filter_map(|key| self.our_pod(key)).map(|pod| &**pod).collect();
         let holding = super::snapshot::holding(session.as_deref(), &pods);
         self.ledger.set_holding(uid, holding)
     }

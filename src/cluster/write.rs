@@ -96,11 +96,7 @@ impl Writer {
 
     /// Runs one write: not at all without the lease, and never longer than the lease lasts.
     /// `what` names it in the metrics.
-    pub async fn write<T>(
-        &self,
-        what: &'static str,
-        request: impl Future<Output = kube::Result<T>>,
-    ) -> Result<T, WriteError> {
+    pub async fn write<T>(&self, what: &'static str, request: impl Future<Output = kube::Result<T>>) -> Result<T, WriteError> {
         let remaining = self.fence.remaining().ok_or(WriteError::Fenced)?;
         self.metrics.wrote(what);
         match tokio::time::timeout(remaining.min(self.timeout), request).await {

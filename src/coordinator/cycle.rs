@@ -57,10 +57,8 @@ impl Coordinator {
     }
 
     async fn run(self: Arc<Self>, handler: &'static Handler) {
-        let mut long = tokio::time::interval_at(
-            tokio::time::Instant::now() + self.timing.long_cycle_initial,
-            self.timing.long_cycle,
-        );
+        let mut long =
+            tokio::time::interval_at(tokio::time::Instant::now() + self.timing.long_cycle_initial, self.timing.long_cycle);
         loop {
             self.wait(handler.name, &mut long).await;
             let mark = self.marks.take(handler.name);

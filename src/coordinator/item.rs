@@ -109,7 +109,13 @@ impl<'a> Work<'a> {
         };
         let from = self.item.phase();
         let step = Step {
-            handler: self.handler.name, result: judged.result, to: judged.to, failure, skip, change: &verdict.change, steps,
+            handler: self.handler.name,
+            result: judged.result,
+            to: judged.to,
+            failure,
+            skip,
+            change: &verdict.change,
+            steps,
         };
         let status = advance(&self.snapshot, &self.item.session, &self.item.kernels, step);
         let mut session = (*self.item.session).clone();
@@ -162,8 +168,8 @@ impl<'a> Work<'a> {
     /// One event for each transition, and one for each failure that is new.
     fn tell(&mut self, judged: &Judged, from: SessionPhase, to: SessionPhase, message: String, reason: Option<String>) {
         let last = self.item.session.status.as_ref().and_then(|status| status.history.last());
-        let repeated = judged.to.is_none()
-            && last.is_some_and(|last| last.phase == self.handler.name.as_str() && last.error_code == reason);
+        let repeated =
+            judged.to.is_none() && last.is_some_and(|last| last.phase == self.handler.name.as_str() && last.error_code == reason);
         let metric = match judged.result {
             HistoryResult::Success => "success",
             HistoryResult::NeedRetry => "need_retry",

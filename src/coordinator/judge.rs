@@ -22,7 +22,14 @@ fn success(handler: &Handler, to: Option<crate::api::SessionPhase>) -> Option<To
 }
 
 /// The result of an outcome and where it leads; None if there is nothing to write.
-pub fn judge(handler: &Handler, snapshot: &Snapshot, item: &SessionItem, outcome: &Outcome, change: &Change, did: bool) -> Option<Judged> {
+pub fn judge(
+    handler: &Handler,
+    snapshot: &Snapshot,
+    item: &SessionItem,
+    outcome: &Outcome,
+    change: &Change,
+    did: bool,
+) -> Option<Judged> {
     let history = item.session.status.as_ref().map(|status| status.history.as_slice()).unwrap_or_default();
     match outcome {
         Outcome::Idle => None,
@@ -118,7 +125,11 @@ fn is_last_skip(history: &[HistoryEntry], handler: HandlerName, reason: Reason) 
 }
 
 /// Until when a handler that tries leaves a session alone: the pause after its last fault.
-pub fn paused_until(handler: &Handler, session: &Session, now: chrono::DateTime<chrono::Utc>) -> Option<chrono::DateTime<chrono::Utc>> {
+pub fn paused_until(
+    handler: &Handler,
+    session: &Session,
+    now: chrono::DateTime<chrono::Utc>,
+) -> Option<chrono::DateTime<chrono::Utc>> {
     let status = session.status.as_ref().filter(|_| !handler.waits)?;
     let last = status.history.iter().rev().find(|entry| entry.result != HistoryResult::Skipped)?;
     let failed = last.phase == handler.name.as_str() && last.cause == Some(Cause::Fault);

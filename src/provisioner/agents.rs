@@ -89,9 +89,7 @@ pub fn rejection(agent: &AgentView, load: &Load, group: &ScalingGroup, request: 
     }
     let mut left = agent.allocatable.clone();
     left.sub(&load.used);
-    left.lacking(&request.resources).map(|(name, wanted, left)| {
-        Rejection::Lacks(name.to_owned(), left.max(Amount::ZERO), wanted)
-    })
+    left.lacking(&request.resources).map(|(name, wanted, left)| Rejection::Lacks(name.to_owned(), left.max(Amount::ZERO), wanted))
 }
 
 /// Why an agent could never take a request, were it empty and well; None if it could.

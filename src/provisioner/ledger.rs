@@ -26,9 +26,10 @@ impl Holding {
     fn exceeds(&self, other: Option<&Self>) -> bool {
         let Some(other) = other else { return true };
         (self.active && !other.active)
-            || self.agents.iter().any(|(node, (taken, _))| {
-                other.agents.get(node).is_none_or(|(kept, _)| kept.lacking(taken).is_some())
-            })
+            || self
+                .agents
+                .iter()
+                .any(|(node, (taken, _))| other.agents.get(node).is_none_or(|(kept, _)| kept.lacking(taken).is_some()))
     }
 
     fn occupied(&self) -> Occupied {
@@ -174,9 +175,7 @@ impl Ledger {
             Tenant::Keypair(key) => *key == holding.access_key,
             Tenant::User(user) => self.tenancy.keypairs.get(&holding.access_key).is_some_and(|k| k.spec.user == *user),
             Tenant::Project(name) => project() == Some(name),
-            Tenant::Domain(name) => {
-                project().and_then(|p| self.tenancy.projects.get(p)).is_some_and(|p| p.spec.domain == *name)
-            }
+            Tenant::Domain(name) => project().and_then(|p| self.tenancy.projects.get(p)).is_some_and(|p| p.spec.domain == *name),
         }
     }
 

@@ -166,10 +166,7 @@ pub fn judge_alone(pod: &PodView, image_timeout: Duration, now: DateTime<Utc>) -
     if let MainState::Ended { exit_code, reason, message, .. } = &pod.main
         && pod.ended
     {
-        return KernelState {
-            exit_code: Some(*exit_code),
-            ..KernelState::because(KernelPhase::Terminated, reason, message)
-        };
+        return KernelState { exit_code: Some(*exit_code), ..KernelState::because(KernelPhase::Terminated, reason, message) };
     }
     if pod.ended {
         let reason = pod.reason.clone().unwrap_or_else(|| "PodEnded".into());
@@ -199,10 +196,7 @@ fn judge_image_error(pod: &PodView, reason: &str, message: &str, timeout: Durati
     if for_good || waited >= timeout {
         return KernelState::because(KernelPhase::Cancelled, Reason::ImagePullFailed.as_str(), words);
     }
-    KernelState {
-        pull_retrying: true,
-        ..KernelState::because(KernelPhase::Pulling, Reason::ImagePullFailed.as_str(), words)
-    }
+    KernelState { pull_retrying: true, ..KernelState::because(KernelPhase::Pulling, Reason::ImagePullFailed.as_str(), words) }
 }
 
 /// The nodes of an allocation, in the order of kernels.
@@ -277,10 +271,14 @@ mod tests {
 
     #[test]
     fn a_recorded_end_stands_whatever_the_pod_says() {
-        let mut kernel = Kernel::new("k", serde_json::from_value(serde_json::json!({
-            "session": "s", "sessionUid": "u", "role": "main", "index": 1, "localRank": 0, "hostname": "main1",
-            "allocationGeneration": 1, "scalingGroup": "g", "node": "n", "image": "i", "resources": {}
-        })).expect("a spec"));
+        let mut kernel = Kernel::new(
+            "k",
+            serde_json::from_value(serde_json::json!({
+                "session": "s", "sessionUid": "u", "role": "main", "index": 1, "localRank": 0, "hostname": "main1",
+                "allocationGeneration": 1, "scalingGroup": "g", "node": "n", "image": "i", "resources": {}
+            }))
+            .expect("a spec"),
+        );
         kernel.status = Some(KernelStatus { phase: KernelPhase::Terminated, exit_code: Some(3), ..KernelStatus::default() });
         let running = PodView { main: MainState::Running { since: None }, ..pod() };
         let state = judge(&Evidence {

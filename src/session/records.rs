@@ -200,8 +200,8 @@ fn is_before_pods(session: Option<&Session>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::handlers::testing::{kernel_of, pod_of, session_in};
     use crate::api::SessionPhase;
+    use crate::session::handlers::testing::{kernel_of, pod_of, session_in};
 
     fn remains<'a>(session: Option<&'a Session>, kernel: Option<Kernel>, pod: Option<PodView>) -> Remains<'a> {
         Remains {
@@ -222,7 +222,11 @@ mod tests {
     fn an_exit_code_is_recorded_before_the_pod_is_let_go() {
         let session = session_in(SessionPhase::Running);
         let main = MainState::Ended {
-            exit_code: 3, reason: "Error".into(), message: String::new(), started_at: None, finished_at: None,
+            exit_code: 3,
+            reason: "Error".into(),
+            message: String::new(),
+            started_at: None,
+            finished_at: None,
         };
         let pod = PodView { ended: true, held: true, main, ..pod_of(&session) };
         let effects = for_pods(&remains(Some(&session), Some(kernel_of(&session)), Some(pod)));

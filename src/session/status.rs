@@ -6,8 +6,8 @@ use super::handlers::{Change, HandlerName, To};
 use super::kernels::KernelItem;
 use super::snapshot::Snapshot;
 use crate::api::{
-    Cause, Condition, FailedAgent, HistoryEntry, HistoryResult, KernelPhase, ResourceList, Session, SessionPhase,
-    SessionResult, SessionStatus, SubStep, set_condition,
+    Cause, Condition, FailedAgent, HistoryEntry, HistoryResult, KernelPhase, ResourceList, Session, SessionPhase, SessionResult,
+    SessionStatus, SubStep, set_condition,
 };
 use crate::lifecycle::{Failure, Reason, backoff, push, truncate};
 use crate::session::precondition::requested;
@@ -38,7 +38,8 @@ pub fn advance(snapshot: &Snapshot, session: &Session, kernels: &[KernelItem], s
     record(&mut status, &step, from, to, snapshot.now);
     status.observed_generation = session.metadata.generation.unwrap_or_default();
     status.scaling_group.get_or_insert_with(|| snapshot.group_name.clone());
-    status.effective_priority = Some(step.change.effective_priority.or(status.effective_priority).unwrap_or(session.spec.priority));
+    status.effective_priority =
+        Some(step.change.effective_priority.or(status.effective_priority).unwrap_or(session.spec.priority));
     if let Some(allocation) = &step.change.allocation {
         status.allocation = allocation.clone();
         status.allocation_generation += 1;

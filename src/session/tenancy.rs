@@ -104,10 +104,7 @@ impl Tenancy {
         let Some(name) = name else { return Ok(None) };
         match self.policies.get(&name) {
             Some(policy) => Ok(Some(policy.clone())),
-            None => Err(Failure::fault(
-                Reason::PolicyNotFound,
-                format!("resource policy {name} of {tenant} does not exist"),
-            )),
+            None => Err(Failure::fault(Reason::PolicyNotFound, format!("resource policy {name} of {tenant} does not exist"))),
         }
     }
 }

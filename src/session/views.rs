@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 
-use crate::api::{NodeName, Resources, SessionUid};
+use crate::api::{GroupName, NodeName, Resources, SessionUid};
 
 /// A pod of ours.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -13,6 +13,7 @@ pub struct PodView {
     pub name: String,
     pub uid: String,
     pub session_uid: SessionUid,
+    pub group: GroupName,
     /// Role and index, from its label.
     pub kernel: String,
     pub generation: i64,

@@ -57,9 +57,7 @@ async fn a_gang_with_one_image_missing_starts_nobody_and_names_who_holds_it_up()
     let status = scene.until_phase("two", SessionPhase::Terminated).await.status.unwrap();
     assert_eq!(status.reason.as_deref(), Some("ABNORMAL_TERMINATION"));
     assert_eq!(status.result, SessionResult::Error);
-    let told = status.history.iter().any(|entry| {
-        entry.message.contains("sub1 on") && entry.message.contains("no such image")
-    });
+    let told = status.history.iter().any(|entry| entry.message.contains("sub1 on") && entry.message.contains("no such image"));
     assert!(told, "{:#?}", status.history);
     let reached = path(&status);
     assert!(!reached.contains(&"Creating".into()) && !reached.contains(&"Running".into()), "{reached:?}");
@@ -84,7 +82,9 @@ async fn a_gang_that_does_not_fit_whole_takes_nothing() {
     let operator = scene.operator().await;
     let kernels = |subs| json!({"clusterMode": "MultiNode", "kernels": [kernel("main", 1, &[]), kernel("sub", subs, &[])]});
     scene.submit("thirteen", kernels(12)).await;
-    scene.until("thirteen", "refused", |s| s.status.as_ref().is_some_and(|s| s.reason.as_deref() == Some("no-available-agent"))).await;
+    scene
+        .until("thirteen", "refused", |s| s.status.as_ref().is_some_and(|s| s.reason.as_deref() == Some("no-available-agent")))
+        .await;
     assert!(scene.pods("thirteen").await.is_empty());
     assert!(scene.status("thirteen").await.allocation.is_empty());
     scene.submit("twelve", kernels(11)).await;

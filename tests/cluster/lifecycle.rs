@@ -93,7 +93,11 @@ async fn an_idle_operator_writes_nothing_to_running_sessions() {
     .await;
     let versions = || async {
         let pod = scene.pods("one").await.remove(0);
-        (scene.get("one").await.metadata.resource_version, kernel().await.metadata.resource_version, pod.metadata.resource_version)
+        (
+            scene.get("one").await.metadata.resource_version,
+            kernel().await.metadata.resource_version,
+            pod.metadata.resource_version,
+        )
     };
     let before = versions().await;
     // Several of its long cycles, marked by the making of another session that runs to its end.

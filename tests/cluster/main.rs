@@ -1,6 +1,8 @@
 //! Tests of behaviour on a real API server, with etcd, scheduler and controllers, and simulated nodes. Each test has a
 //! scene of its own, so they run side by side. Run by `make cluster`.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 #[path = "../common/mod.rs"]
 mod common;
 

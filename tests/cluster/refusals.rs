@@ -57,9 +57,7 @@ async fn resources_are_quantities_above_zero() {
 #[tokio::test]
 async fn kernels_are_there_and_exactly_one_is_main() {
     let scene = Scene::with("no-main", 0, json!({})).await;
-    let kernel = |role: &str, replicas: i32| {
-        json!({"role": role, "replicas": replicas, "image": "busybox:1", "resources": {"cpu": 1, "memory": "1Gi"}})
-    };
+    let kernel = |role: &str, replicas: i32| json!({"role": role, "replicas": replicas, "image": "busybox:1", "resources": {"cpu": 1, "memory": "1Gi"}});
     refused(&scene, kernels(json!([])), "spec.kernels").await;
     refused(&scene, kernels(json!([kernel("main", 1), kernel("main", 1)])), "Duplicate value").await;
     refused(&scene, kernels(json!([kernel("main", 2)])), "the role main has one replica").await;
@@ -162,7 +160,8 @@ async fn kernels_and_statuses_are_the_operators_alone() {
             "session": "x", "sessionUid": "u", "role": "main", "index": 1, "localRank": 0, "hostname": "main1",
             "allocationGeneration": 1, "scalingGroup": "g", "node": "n", "image": "i", "resources": {},
         },
-    })).unwrap();
+    }))
+    .unwrap();
     let said = theirs.api::<Kernel>().create(&PostParams::default(), &kernel).await.expect_err("a forged kernel").to_string();
     assert!(said.contains("kernels are written by the Sokovan operator alone"), "{said}");
     let forged = Patch::Merge(json!({"status": {"phase": "Running"}}));

@@ -27,7 +27,11 @@ async fn killed_in_each_phase(prefix: &str, spec: serde_json::Value, kernels: us
     let status = scene.until_phase("one", SessionPhase::Running).await.status.unwrap();
     assert_eq!(status.allocation_generation, 1, "it was allocated once");
     assert_eq!((scene.pods("one").await.len(), scene.kernels("one").await.len()), (kernels, kernels));
-    assert!(status.history.iter().all(|entry| entry.attempts == 1 && entry.result == HistoryResult::Success), "{:#?}", status.history);
+    assert!(
+        status.history.iter().all(|entry| entry.attempts == 1 && entry.result == HistoryResult::Success),
+        "{:#?}",
+        status.history
+    );
     scene.patch_spec("one", json!({"desiredState": "Terminated"})).await.unwrap();
     scene.until("one", "ending", |session| session.phase() >= SessionPhase::Terminating).await;
     operator.kill().await;

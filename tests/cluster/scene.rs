@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Namespace, Node};
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use sokovan::api::*;
@@ -200,11 +200,6 @@ impl Scene {
 
     pub async fn submit(&self, name: &str, spec: Value) -> Session {
         self.create(self.session(name, spec)).await.expect("the session is accepted")
-    }
-
-    pub async fn set_group(&self, spec: Value) {
-        let patch = Patch::Merge(json!({ "spec": spec }));
-        self.all::<ScalingGroup>().patch(&self.name, &PatchParams::default(), &patch).await.expect("the group is changed");
     }
 
     pub async fn delete_node(&self, number: usize) {

@@ -15,17 +15,26 @@ fn reason_is(reason: &'static str) -> impl Fn(&Session) -> bool {
 async fn ss_003_a_request_no_node_can_hold_is_told_so_with_numbers_and_ends() {
     let scene = Scene::new("never").await;
     let operator = scene.operator().await;
-    scene.submit("huge", json!({"kernels": [{
-        "role": "main", "image": "busybox:1", "resources": {"cpu": 64, "memory": "1Gi"},
-    }]})).await;
+    scene
+        .submit(
+            "huge",
+            json!({"kernels": [{
+                "role": "main", "image": "busybox:1", "resources": {"cpu": 64, "memory": "1Gi"},
+            }]}),
+        )
+        .await;
     let waiting = scene.until("huge", "refused", reason_is("no-available-agent")).await;
     let message = waiting.status.unwrap().message.unwrap();
     assert!(message.contains("3 of 3: cpu 4 of 64 needed"), "{message}");
     let status = scene.until_phase("huge", SessionPhase::Cancelled).await.status.unwrap();
     assert_eq!(status.result, SessionResult::Error);
     assert_eq!(status.effective_priority, Some(0), "it was deprioritized on the way");
-    let attempts: Vec<_> = status.history.iter().filter(|e| e.phase == "schedule-sessions").map(|e| (e.result, e.attempts)).collect();
-    assert_eq!(attempts, [(HistoryResult::NeedRetry, 5), (HistoryResult::GiveUp, 1), (HistoryResult::NeedRetry, 5), (HistoryResult::GiveUp, 1)]);
+    let attempts: Vec<_> =
+        status.history.iter().filter(|e| e.phase == "schedule-sessions").map(|e| (e.result, e.attempts)).collect();
+    assert_eq!(
+        attempts,
+        [(HistoryResult::NeedRetry, 5), (HistoryResult::GiveUp, 1), (HistoryResult::NeedRetry, 5), (HistoryResult::GiveUp, 1)]
+    );
     scene.end(operator).await;
 }
 
@@ -55,7 +64,8 @@ async fn foreign_pods_count_and_nothing_is_over_allocated() {
         "spec": {"nodeName": scene.node_name(1), "containers": [
             {"name": "c", "image": "busybox:1", "resources": {"requests": {"cpu": "3"}}}
         ]},
-    })).unwrap();
+    }))
+    .unwrap();
     scene.api::<Pod>().create(&PostParams::default(), &foreign).await.unwrap();
     let operator = scene.operator().await;
     for name in ["a", "b"] {
@@ -75,9 +85,7 @@ async fn foreign_pods_count_and_nothing_is_over_allocated() {
 #[tokio::test]
 async fn ss_008_higher_priority_goes_first() {
     let scene = Scene::with("prio", 1, json!({})).await;
-    let four = |priority| {
-        json!({"priority": priority, "kernels": [{"role": "main", "image": "busybox:1", "resources": {"cpu": 4, "memory": "1Gi"}}]})
-    };
+    let four = |priority| json!({"priority": priority, "kernels": [{"role": "main", "image": "busybox:1", "resources": {"cpu": 4, "memory": "1Gi"}}]});
     scene.submit("low", four(5)).await;
     scene.submit("high", four(50)).await;
     let operator = scene.operator().await;
@@ -127,9 +135,11 @@ async fn ss_010_a_private_session_shares_its_node_with_nobody() {
 async fn ss_004_ss_005_designated_agents_are_the_only_ones() {
     let scene = Scene::new("designated").await;
     let operator = scene.operator().await;
-    let on = |node: String| json!({"kernels": [{
-        "role": "main", "image": "busybox:1", "designatedAgents": [node], "resources": {"cpu": 1, "memory": "1Gi"},
-    }]});
+    let on = |node: String| {
+        json!({"kernels": [{
+            "role": "main", "image": "busybox:1", "designatedAgents": [node], "resources": {"cpu": 1, "memory": "1Gi"},
+        }]})
+    };
     scene.submit("here", on(scene.node_name(3))).await;
     let status = scene.until_phase("here", SessionPhase::Running).await.status.unwrap();
     assert_eq!(status.nodes, Some(scene.node_name(3)));

@@ -8,11 +8,7 @@ use crate::session::snapshot::{SessionItem, Snapshot};
 pub static ROW: Handler = Handler {
     name: HandlerName::DeprioritizeSessions,
     targets: &[SessionPhase::Deprioritizing],
-    transitions: Transitions {
-        success: To::phase(SessionPhase::Pending),
-        also: &[SessionPhase::Cancelled],
-        ..Transitions::NONE
-    },
+    transitions: Transitions { success: To::phase(SessionPhase::Pending), also: &[SessionPhase::Cancelled], ..Transitions::NONE },
     lock: None,
     waits: false,
     decide: Decide::Each(deprioritize),
@@ -34,4 +30,35 @@ fn deprioritize(_: &Snapshot, item: &SessionItem) -> Verdict {
         .because(Reason::Deprioritized, format!("priority lowered from {priority} to {lower} after too many failures: {last}"));
     verdict.change.effective_priority = Some(lower);
     verdict
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::handlers::Outcome;
+    use crate::session::handlers::testing::{item, session_in, snapshot};
+
+    fn with_priority(priority: i32) -> Verdict {
+        let mut session = session_in(SessionPhase::Deprioritizing);
+        if let Some(status) = &mut session.status {
+            status.effective_priority = Some(priority);
+        }
+        deprioritize(&snapshot(vec![]), &item(session, &[]))
+    }
+
+    #[test]
+    fn dp_001_the_priority_falls_and_the_session_waits_again() {
+        for (before, after) in [(50, 40), (10, 0), (5, 0)] {
+            let verdict = with_priority(before);
+            assert!(matches!(verdict.outcome, Outcome::Success { to: None }));
+            assert_eq!(verdict.change.effective_priority, Some(after));
+        }
+    }
+
+    #[test]
+    fn dp_002_at_the_lowest_priority_it_is_cancelled() {
+        let verdict = with_priority(0);
+        assert!(matches!(verdict.outcome, Outcome::Success { to: Some(SessionPhase::Cancelled) }));
+        assert_eq!(verdict.change.result, Some(SessionResult::Error));
+    }
 }

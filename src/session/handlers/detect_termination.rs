@@ -33,9 +33,7 @@ fn detect(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
     }
     let message = item.kernels.iter().filter(|kernel| ending(kernel)).map(KernelItem::describe).collect::<Vec<_>>().join("; ");
     if Match::All.holds(&item.kernels, |kernel| kernel.phase() == KernelPhase::Cancelled) {
-        return Verdict::success_to(SessionPhase::Cancelled)
-            .because(cancel_reason(item), message)
-            .result(SessionResult::Error);
+        return Verdict::success_to(SessionPhase::Cancelled).because(cancel_reason(item), message).result(SessionResult::Error);
     }
     let main = item.kernels.iter().find(|kernel| kernel.is_main());
     let exit_code = main.and_then(|kernel| kernel.state.exit_code);
@@ -71,4 +69,49 @@ fn batch_timeout(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
     }
     let wake = chrono::TimeDelta::from_std(limit).ok().zip(item.status_since());
     Verdict::idle().wake_at(wake.map(|(limit, since)| since + limit + chrono::TimeDelta::milliseconds(1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::session::handlers::Outcome;
+    use crate::session::handlers::testing::{gang, item, put, session, snapshot};
+    use KernelPhase::{Cancelled, Prepared, Running, Terminated};
+
+    fn detected(spec: serde_json::Value, kernels: &[KernelPhase], exit: Option<i32>) -> Verdict {
+        let mut session = session(spec);
+        put(&mut session, SessionPhase::Running, chrono::TimeDelta::minutes(1));
+        let mut item = item(session, kernels);
+        item.kernels[0].state.exit_code = exit;
+        detect(&snapshot(vec![]), &item)
+    }
+
+    #[test]
+    fn any_kernel_that_ends_ends_the_session() {
+        let verdict = detected(gang(), &[Running, Running, Terminated], None);
+        assert!(matches!(verdict.outcome, Outcome::Success { to: None }));
+        assert_eq!(verdict.change.result, Some(SessionResult::Error));
+        let (reason, words) = verdict.change.reason.expect("a reason");
+        assert_eq!(reason, Reason::AbnormalTermination);
+        assert!(words.contains("sub2 on node-1 is Terminated"), "{words}");
+        assert!(matches!(detected(gang(), &[Running, Running, Running], None).outcome, Outcome::Idle));
+    }
+
+    #[test]
+    fn a_session_all_of_whose_kernels_are_cancelled_is_cancelled() {
+        let verdict = detected(gang(), &[Cancelled, Cancelled, Cancelled], None);
+        assert!(matches!(verdict.outcome, Outcome::Success { to: Some(SessionPhase::Cancelled) }));
+        let mixed = detected(gang(), &[Cancelled, Prepared, Prepared], None);
+        assert!(matches!(mixed.outcome, Outcome::Success { to: None }));
+    }
+
+    #[test]
+    fn a_batch_session_ends_with_its_main_kernels_result() {
+        for (code, result) in [(0, SessionResult::Success), (3, SessionResult::Failure)] {
+            let verdict = detected(json!({"type": "Batch"}), &[Terminated], Some(code));
+            assert_eq!((verdict.change.result, verdict.change.exit_code), (Some(result), Some(code)));
+        }
+    }
 }

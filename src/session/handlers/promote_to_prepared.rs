@@ -40,3 +40,41 @@ pub(super) fn kernel_failure(item: &SessionItem) -> Option<Failure> {
 pub(super) fn is_ending(item: &SessionItem) -> bool {
     item.kernels.iter().any(|kernel| kernel.phase().is_terminal() || kernel.phase() == crate::api::KernelPhase::Terminating)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::KernelPhase::{self, Prepared, Pulling, Running};
+    use crate::session::handlers::Outcome;
+    use crate::session::handlers::testing::{gang, item, put, session, session_in, snapshot};
+
+    fn promoted(kernels: &[KernelPhase]) -> Verdict {
+        let mut session = session(gang());
+        put(&mut session, SessionPhase::Pulling, chrono::TimeDelta::minutes(1));
+        promote(&snapshot(vec![]), &item(session, kernels))
+    }
+
+    #[test]
+    fn pp_001_all_images_there_is_prepared() {
+        let verdict = promote(&snapshot(vec![]), &item(session_in(SessionPhase::Pulling), &[Prepared]));
+        assert!(matches!(verdict.outcome, Outcome::Success { to: None }));
+    }
+
+    #[test]
+    fn pp_002_some_still_pulling_is_not() {
+        assert!(matches!(promoted(&[Prepared, Prepared, Pulling]).outcome, Outcome::Idle));
+    }
+
+    #[test]
+    fn pp_003_an_image_that_is_tried_again_after_an_error_is_a_failure_that_names_its_kernel() {
+        let mut item = item(session_in(SessionPhase::Pulling), &[Pulling]);
+        item.kernels[0].state.pull_retrying = true;
+        let Outcome::Failure(failure) = promote(&snapshot(vec![]), &item).outcome else { panic!("a failure") };
+        assert!(failure.message.contains("main1 on node-1"), "{}", failure.message);
+    }
+
+    #[test]
+    fn pp_004_a_gang_is_prepared_when_all_its_kernels_are() {
+        assert!(matches!(promoted(&[Prepared, Prepared, Running]).outcome, Outcome::Success { to: None }));
+    }
+}

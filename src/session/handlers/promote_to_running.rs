@@ -10,11 +10,7 @@ use crate::session::snapshot::{SessionItem, Snapshot, is_over};
 pub static ROW: Handler = Handler {
     name: HandlerName::PromoteToRunning,
     targets: &[SessionPhase::Creating],
-    transitions: Transitions {
-        success: To::phase(SessionPhase::Running),
-        expired: To::PENDING_RESET,
-        ..Transitions::NONE
-    },
+    transitions: Transitions { success: To::phase(SessionPhase::Running), expired: To::PENDING_RESET, ..Transitions::NONE },
     lock: None,
     waits: true,
     decide: Decide::Each(promote),
@@ -46,4 +42,41 @@ fn promote(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
     let limit = limit.and_then(|limit| chrono::TimeDelta::from_std(limit).ok());
     let wake = item.status_since().zip(limit).map(|(since, limit)| since + limit + chrono::TimeDelta::milliseconds(1));
     verdict.wake_at(wake)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::KernelPhase::{self, Creating, Running};
+    use crate::session::handlers::Outcome;
+    use crate::session::handlers::testing::{gang, item, put, session, snapshot};
+
+    fn promoted(kernels: &[KernelPhase], minutes: i64, resets: i32) -> Verdict {
+        let mut session = session(gang());
+        put(&mut session, SessionPhase::Creating, chrono::TimeDelta::minutes(minutes));
+        if let Some(status) = &mut session.status {
+            status.resets = resets;
+        }
+        promote(&snapshot(vec![]), &item(session, kernels))
+    }
+
+    #[test]
+    fn pr_001_pr_004_all_kernels_running_is_running() {
+        assert!(matches!(promoted(&[Running, Running, Running], 1, 0).outcome, Outcome::Success { to: None }));
+    }
+
+    #[test]
+    fn pr_002_pr_006_some_not_running_yet_is_not() {
+        assert!(matches!(promoted(&[Running, Running, Creating], 1, 0).outcome, Outcome::Idle));
+    }
+
+    #[test]
+    fn pr_005_ten_minutes_are_too_long_and_after_five_resets_for_good() {
+        let verdict = promoted(&[Running, Running, Creating], 11, 0);
+        let Outcome::Failure(failure) = &verdict.outcome else { panic!("a failure") };
+        assert!(failure.message.contains("sub2 on node-1"), "{}", failure.message);
+        assert_eq!(verdict.change.failed_agents, ["node-1".into()]);
+        assert_eq!(verdict.change.expired_to, None);
+        assert_eq!(promoted(&[Running, Running, Creating], 11, 5).change.expired_to, To::phase(SessionPhase::Terminating));
+    }
 }

@@ -30,3 +30,40 @@ fn promote(_: &Snapshot, item: &SessionItem) -> Verdict {
     verdict.change.exit_code = main.and_then(|kernel| kernel.state.exit_code);
     verdict
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::KernelPhase::{self, Running, Terminated, Terminating};
+    use crate::session::handlers::Outcome;
+    use crate::session::handlers::testing::{gang, item, put, session, snapshot};
+    use crate::session::views::Liveness;
+
+    fn ending(kernels: &[KernelPhase]) -> SessionItem {
+        let mut session = session(gang());
+        put(&mut session, SessionPhase::Terminating, chrono::TimeDelta::minutes(1));
+        item(session, kernels)
+    }
+
+    #[test]
+    fn dt_001_pt_001_all_kernels_ended_is_ended() {
+        let verdict = promote(&snapshot(vec![]), &ending(&[Terminated; 3]));
+        assert!(matches!(verdict.outcome, Outcome::Success { to: None }));
+    }
+
+    #[test]
+    fn dt_002_dt_004_some_not_ended_is_not() {
+        for third in [Terminating, Running] {
+            assert!(matches!(promote(&snapshot(vec![]), &ending(&[Terminated, Terminated, third])).outcome, Outcome::Idle));
+        }
+    }
+
+    #[test]
+    fn dt_003_a_lost_agents_kernels_count_as_ended_and_that_is_told() {
+        let mut item = ending(&[Terminated, Terminated, Terminating]);
+        item.kernels[2].liveness = Liveness::Lost;
+        let verdict = promote(&snapshot(vec![]), &item);
+        assert!(matches!(verdict.outcome, Outcome::Success { to: None }));
+        assert!(verdict.change.reason.is_some_and(|(reason, words)| reason == Reason::NodeLost && words.contains("sub2")));
+    }
+}

@@ -161,7 +161,9 @@ pub struct Verdict {
 #[derive(Clone, Debug, Default)]
 pub enum Outcome {
     /// It is done; `to` names a phase other than the row's.
-    Success { to: Option<SessionPhase> },
+    Success {
+        to: Option<SessionPhase>,
+    },
     Failure(Failure),
     /// Nothing to do yet, for a reason worth recording.
     Skipped(Reason, String),

@@ -76,6 +76,139 @@ fn dependencies(item: &SessionItem) -> Option<Verdict> {
             None => waiting.push(format!("{name} (does not exist)")),
         }
     }
-    (!waiting.is_empty())
-        .then(|| Verdict::skipped(Reason::DependencyPending, format!("waits for {}", waiting.join(", "))))
+    (!waiting.is_empty()).then(|| Verdict::skipped(Reason::DependencyPending, format!("waits for {}", waiting.join(", "))))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::{Cause, ResourcePolicy, Session};
+    use crate::session::handlers::testing::{agent, gang, item, kernel, session, snapshot};
+    use crate::session::tenancy::Tenancy;
+
+    fn pending(name: &str, spec: serde_json::Value) -> SessionItem {
+        let mut session: Session = session(spec);
+        session.metadata.name = Some(name.into());
+        session.metadata.uid = Some(format!("uid-{name}"));
+        item(session, &[])
+    }
+
+    fn run(snapshot: &Snapshot, items: &[SessionItem]) -> Vec<Verdict> {
+        decide(snapshot, &mut Ledger::default(), items)
+    }
+
+    fn nodes(verdict: &Verdict) -> Vec<String> {
+        verdict.change.allocation.iter().flatten().map(|allocation| allocation.node.0.clone()).collect()
+    }
+
+    fn failure(verdict: &Verdict) -> Option<(Cause, Reason)> {
+        match &verdict.outcome {
+            Outcome::Failure(failure) => Some((failure.cause, failure.reason)),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn ss_001_a_session_gets_an_agent_and_is_held_first() {
+        let verdicts = run(&snapshot(vec![agent("a", 4)]), &[pending("s", json!({}))]);
+        assert_eq!(nodes(&verdicts[0]), ["a"]);
+        assert_eq!(verdicts[0].effects, [Effect::HoldSession]);
+    }
+
+    #[test]
+    fn ss_002_many_sessions_share_what_there_is_and_no_more() {
+        let items: Vec<_> = (0..9).map(|n| pending(&format!("s{n}"), json!({}))).collect();
+        let verdicts = run(&snapshot(vec![agent("a", 4), agent("b", 4)]), &items);
+        let placed: Vec<String> = verdicts.iter().flat_map(nodes).collect();
+        assert_eq!(placed.iter().filter(|node| *node == "a").count(), 4);
+        assert_eq!(placed.iter().filter(|node| *node == "b").count(), 4);
+        assert_eq!(verdicts.iter().filter_map(failure).collect::<Vec<_>>(), [(Cause::Capacity, Reason::NoAvailableAgent)]);
+    }
+
+    #[test]
+    fn ss_003_what_could_fit_waits_for_capacity_and_what_never_can_is_a_fault() {
+        let world = snapshot(vec![agent("a", 4)]);
+        let big = pending("big", json!({"kernels": [kernel(4)]}));
+        let verdicts = run(&world, &[big, pending("s", json!({}))]);
+        assert_eq!(failure(&verdicts[1]), Some((Cause::Capacity, Reason::NoAvailableAgent)));
+        let verdicts = run(&world, &[pending("huge", json!({"kernels": [kernel(5)]}))]);
+        assert_eq!(failure(&verdicts[0]), Some((Cause::Fault, Reason::NoAvailableAgent)));
+    }
+
+    #[test]
+    fn ss_006_a_gang_gets_all_its_places_or_none() {
+        let verdicts = run(&snapshot(vec![agent("a", 2), agent("b", 1)]), &[pending("g", gang())]);
+        assert_eq!(nodes(&verdicts[0]), ["a", "a", "b"]);
+        let verdicts = run(&snapshot(vec![agent("a", 2)]), &[pending("g", gang()), pending("s", json!({}))]);
+        assert!(nodes(&verdicts[0]).is_empty());
+        assert_eq!(nodes(&verdicts[1]), ["a"], "what a gang did not take is there for others");
+    }
+
+    #[test]
+    fn ss_007_mixed_workloads_get_the_agents_that_suit_them() {
+        let mut gpu = agent("gpu", 4);
+        gpu.allocatable.set("nvidia.com/gpu", crate::api::Amount::from_units(1));
+        let wants_gpu = json!({"kernels": [{"image": "i", "resources": {"cpu": 1, "memory": "1Gi", "nvidia.com/gpu": 1}}]});
+        let verdicts = run(&snapshot(vec![agent("cpu", 4), gpu]), &[pending("g", wants_gpu), pending("c", json!({}))]);
+        assert_eq!((nodes(&verdicts[0]), nodes(&verdicts[1])), (vec!["gpu".into()], vec!["cpu".into()]));
+    }
+
+    #[test]
+    fn cp_002_a_quota_that_is_used_up_is_told_and_waits() {
+        let mut world = snapshot(vec![agent("a", 4)]);
+        let mut tenancy: Tenancy = (*world.tenancy).clone();
+        let policy = serde_json::from_value(json!({"limits": {"cpu": 1}})).expect("a policy");
+        tenancy.policies.insert("small".into(), Arc::new(ResourcePolicy::new("small", policy)));
+        let mut keypair = (*tenancy.keypairs[&"key".into()]).clone();
+        keypair.spec.resource_policy = Some("small".into());
+        tenancy.keypairs.insert("key".into(), Arc::new(keypair));
+        world.tenancy = Arc::new(tenancy);
+        let mut ledger = Ledger::default().for_cycle(&world.tenancy);
+        let verdicts = decide(&world, &mut ledger, &[pending("one", json!({})), pending("two", json!({}))]);
+        assert_eq!(nodes(&verdicts[0]), ["a"]);
+        assert_eq!(failure(&verdicts[1]), Some((Cause::Quota, Reason::QuotaExceeded)));
+        let Outcome::Failure(told) = &verdicts[1].outcome else { panic!("a failure") };
+        assert!(told.message.contains("keypair key: cpu 1 requested, 1 of 1 used"), "{}", told.message);
+    }
+
+    #[test]
+    fn cp_003_cp_004_an_inactive_domain_or_project_is_a_fault() {
+        for (what, reason) in [("domain", Reason::DomainInactive), ("project", Reason::ProjectInactive)] {
+            let mut world = snapshot(vec![agent("a", 4)]);
+            let mut tenancy: Tenancy = (*world.tenancy).clone();
+            if what == "domain" {
+                let mut domain = (*tenancy.domains[&"domain".into()]).clone();
+                domain.spec.active = false;
+                tenancy.domains.insert("domain".into(), Arc::new(domain));
+            } else {
+                let mut project = (*tenancy.projects[&"project".into()]).clone();
+                project.spec.active = false;
+                tenancy.projects.insert("project".into(), Arc::new(project));
+            }
+            world.tenancy = Arc::new(tenancy);
+            let verdicts = run(&world, &[pending("s", json!({}))]);
+            assert_eq!(failure(&verdicts[0]), Some((Cause::Fault, reason)), "{what}");
+        }
+    }
+
+    #[test]
+    fn agents_that_failed_a_session_are_tried_last() {
+        let mut session = session(json!({}));
+        let until = crate::session::handlers::testing::now() + chrono::TimeDelta::minutes(1);
+        let failed_agents = vec![crate::api::FailedAgent { node: "a".into(), until }];
+        session.status = Some(crate::api::SessionStatus { failed_agents, ..Default::default() });
+        let world = snapshot(vec![agent("a", 4), agent("b", 4)]);
+        assert_eq!(nodes(&run(&world, &[item(session.clone(), &[])])[0]), ["b"]);
+        let world = snapshot(vec![agent("a", 4)]);
+        assert_eq!(nodes(&run(&world, &[item(session, &[])])[0]), ["a"], "last is not never");
+    }
+
+    #[test]
+    fn cp_006_empty_input_gives_an_empty_result() {
+        assert!(run(&snapshot(vec![]), &[]).is_empty());
+    }
 }

@@ -24,7 +24,8 @@ fn start(_: &Snapshot, item: &SessionItem) -> Verdict {
     if item.is_gang() && !item.names_resolve {
         return Verdict::idle(); // the EndpointSlice will mark it again
     }
-    let closed = item.kernels.iter().filter_map(|kernel| kernel.pod.as_ref()).filter(|pod| pod.gate.is_some() && !pod.gate_opened);
+    let closed =
+        item.kernels.iter().filter_map(|kernel| kernel.pod.as_ref()).filter(|pod| pod.gate.is_some() && !pod.gate_opened);
     let effects = closed.map(|pod| Effect::OpenGate { pod: PodRef::from(&**pod) }).collect();
     Verdict::success().effects(effects)
 }

@@ -92,3 +92,66 @@ fn after(since: Option<DateTime<Utc>>, limit: Option<Duration>) -> Option<DateTi
     // The limit is strict: one millisecond later it is over.
     Some(since? + limit + chrono::TimeDelta::milliseconds(1))
 }
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::KernelPhase;
+    use crate::session::handlers::Outcome;
+    use crate::session::handlers::testing::{agent, item, put, session, session_in, snapshot};
+
+    fn swept(phase: SessionPhase, minutes: i64) -> Verdict {
+        let mut session = session(json!({}));
+        put(&mut session, phase, TimeDelta::minutes(minutes));
+        sweep(&snapshot(vec![agent("node-1", 4)]), &item(session, &[KernelPhase::Pulling]))
+    }
+
+    fn timed_out(verdict: &Verdict) -> bool {
+        matches!(&verdict.outcome, Outcome::Failure(failure) if failure.reason == Reason::PhaseTimeout)
+    }
+
+    #[test]
+    fn sw_001_preparing_for_too_long_is_over() {
+        assert!(timed_out(&swept(SessionPhase::Preparing, 16)));
+        assert_eq!(ROW.transitions.expired.map(|to| to.phase), Some(SessionPhase::Terminating));
+    }
+
+    #[test]
+    fn sw_002_pulling_for_too_long_is_over() {
+        assert!(timed_out(&swept(SessionPhase::Pulling, 16)));
+    }
+
+    #[test]
+    fn sw_003_a_session_within_its_time_is_left_alone_until_then() {
+        let verdict = swept(SessionPhase::Preparing, 14);
+        assert!(matches!(verdict.outcome, Outcome::Idle));
+        assert!(verdict.wake_at.is_some());
+    }
+
+    #[test]
+    fn sw_004_a_session_without_kernels_is_cancelled_and_one_that_was_ending_has_ended() {
+        for (phase, to) in
+            [(SessionPhase::Preparing, SessionPhase::Cancelled), (SessionPhase::Terminating, SessionPhase::Terminated)]
+        {
+            let mut session = session_in(phase);
+            if let Some(status) = &mut session.status {
+                status.allocation.clear();
+            }
+            let verdict = sweep(&snapshot(vec![]), &item(session, &[]));
+            assert!(matches!(verdict.outcome, Outcome::Success { to: Some(reached) } if reached == to), "{phase}");
+        }
+        let waiting = sweep(&snapshot(vec![agent("node-1", 4)]), &item(session_in(SessionPhase::Pending), &[]));
+        assert!(matches!(waiting.outcome, Outcome::Idle), "before they were first made there is nothing to do");
+    }
+
+    #[test]
+    fn a_group_without_a_ready_agent_is_told_to_those_who_wait() {
+        let mut down = agent("node-1", 4);
+        down.ready = false;
+        let verdict = sweep(&snapshot(vec![down]), &item(session_in(SessionPhase::Pending), &[]));
+        assert!(matches!(verdict.outcome, Outcome::Skipped(Reason::NoAvailableAgent, _)));
+    }
+}

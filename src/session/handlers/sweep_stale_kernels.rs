@@ -37,12 +37,42 @@ fn judge(snapshot: &Snapshot, kernel: &KernelItem) -> Option<Effect> {
     };
     let old = record.status.clone().unwrap_or_default();
     let finished_at = phase.is_terminal().then_some(snapshot.now);
-    let status = KernelStatus {
-        phase,
-        reason: Some(reason.as_str().into()),
-        message: Some(message),
-        finished_at,
-        ..old
-    };
+    let status = KernelStatus { phase, reason: Some(reason.as_str().into()), message: Some(message), finished_at, ..old };
     Some(Effect::RecordKernel { name: record.metadata.name.clone()?, status: Box::new(status) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::handlers::testing::{item, session_in, snapshot};
+
+    fn swept(liveness: Liveness, phase: KernelPhase) -> Vec<KernelPhase> {
+        let mut item = item(session_in(SessionPhase::Running), &[phase]);
+        item.kernels[0].liveness = liveness;
+        let effects = sweep(&snapshot(vec![]), &item).effects;
+        effects
+            .into_iter()
+            .map(|effect| match effect {
+                Effect::RecordKernel { status, .. } => status.phase,
+                other => panic!("{other:?}"),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn sk_001_sk_003_a_kernel_whose_agent_does_not_answer_is_terminating() {
+        assert_eq!(swept(Liveness::Lost, KernelPhase::Running), [KernelPhase::Terminating]);
+    }
+
+    #[test]
+    fn sk_002_a_kernel_with_signs_of_life_is_left_alone() {
+        assert!(swept(Liveness::Alive, KernelPhase::Running).is_empty());
+        assert!(swept(Liveness::Doubtful, KernelPhase::Running).is_empty());
+        assert!(swept(Liveness::Lost, KernelPhase::Terminated).is_empty());
+    }
+
+    #[test]
+    fn sk_004_a_kernel_whose_node_is_gone_has_ended() {
+        assert_eq!(swept(Liveness::Gone, KernelPhase::Running), [KernelPhase::Terminated]);
+    }
 }

@@ -33,3 +33,64 @@ fn destroy(kernel: &KernelItem, grace: i64) -> Option<Effect> {
     let grace = if kernel.liveness == Liveness::Gone { 0 } else { grace };
     Some(Effect::DeletePod { pod: PodRef::from(&**pod), grace: Some(grace) })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::api::KernelPhase::{Running, Terminated};
+    use crate::session::handlers::Outcome;
+    use crate::session::handlers::testing::{gang, item, put, session, session_in, snapshot};
+    use crate::session::views::PodView;
+
+    fn change(item: &mut SessionItem, at: usize, with: impl Fn(&mut PodView)) {
+        let mut pod = item.kernels[at].pod.as_deref().cloned().expect("a pod");
+        with(&mut pod);
+        item.kernels[at].pod = Some(Arc::new(pod));
+    }
+
+    fn ending(kernels: usize) -> SessionItem {
+        let mut session = if kernels == 1 { session_in(SessionPhase::Terminating) } else { session(gang()) };
+        put(&mut session, SessionPhase::Terminating, chrono::TimeDelta::minutes(1));
+        item(session, &vec![Running; kernels])
+    }
+
+    #[test]
+    fn ts_001_ts_005_every_pod_is_deleted_with_its_grace() {
+        let verdict = terminate(&snapshot(vec![]), &ending(3));
+        assert_eq!(verdict.effects.len(), 3);
+        assert!(verdict.effects.iter().all(|effect| matches!(effect, Effect::DeletePod { grace: Some(30), .. })));
+    }
+
+    #[test]
+    fn ts_002_where_the_node_is_gone_the_pod_is_removed_by_force() {
+        let mut item = ending(1);
+        item.kernels[0].liveness = Liveness::Gone;
+        let verdict = terminate(&snapshot(vec![]), &item);
+        assert!(matches!(verdict.effects[..], [Effect::DeletePod { grace: Some(0), .. }]));
+    }
+
+    #[test]
+    fn ts_003_a_kernel_without_a_pod_needs_nothing() {
+        let mut item = ending(1);
+        item.kernels[0].pod = None;
+        assert!(matches!(terminate(&snapshot(vec![]), &item).outcome, Outcome::Idle));
+    }
+
+    #[test]
+    fn ts_004_only_the_kernel_that_is_left_is_tried_again() {
+        let mut item = ending(3);
+        change(&mut item, 0, |pod| pod.deleting = true);
+        change(&mut item, 1, |pod| pod.deleting = true);
+        assert_eq!(terminate(&snapshot(vec![]), &item).effects.len(), 1);
+    }
+
+    #[test]
+    fn ts_006_what_has_ended_is_left_alone() {
+        let mut item = ending(1);
+        item.kernels[0].state.phase = Terminated;
+        change(&mut item, 0, |pod| pod.ended = true);
+        assert!(matches!(terminate(&snapshot(vec![]), &item).outcome, Outcome::Idle));
+    }
+}
