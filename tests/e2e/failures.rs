@@ -1,0 +1,153 @@
+//! What goes wrong, on the real node: each ends in the state and with the reason it should, and leaves nothing behind.
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::{Api, ResourceExt};
+use serde_json::json;
+use sokovan::api::*;
+
+use crate::common::{self, eventually};
+use crate::machine::{signal_operators, start_kubelet, stop_kubelet};
+use crate::{FOREVER, kernel, session, sessions};
+
+async fn group(spec: serde_json::Value) {
+    let groups: Api<ScalingGroup> = Api::all(common::client().await);
+    let patch = Patch::Merge(json!({ "spec": spec }));
+    groups.patch("default", &PatchParams::default(), &patch).await.unwrap();
+}
+
+async fn nothing_left(space: &common::Space, name: &str) {
+    space.delete(name).await;
+    space.until_gone::<Session>(name).await;
+    assert!(space.pods(name).await.is_empty(), "pods of {name} are left");
+    eventually("its kernels to be collected", || async {
+        let left = space.kernels(name).await.len();
+        if left == 0 { Ok(()) } else { Err(format!("{left} left")) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_image_that_does_not_exist() {
+    let space = sessions().await;
+    group(json!({"retry": {"imagePullTimeoutSeconds": 5}})).await;
+    let name = common::unique("noimage");
+    let mut missing = kernel("main", 1, FOREVER);
+    missing["image"] = json!("no/such-image:1");
+    space.create(session(&name, "", json!({"kernels": [missing]}))).await.unwrap();
+    let status = space.until_phase(&name, SessionPhase::Cancelled).await.status.unwrap();
+    assert_eq!((status.reason.as_deref(), status.result), (Some("image-pull-failed"), SessionResult::Error));
+    assert!(status.message.unwrap().contains("no/such-image:1"));
+    group(json!({"retry": {"imagePullTimeoutSeconds": 120}})).await;
+    nothing_left(&space, &name).await;
+}
+
+#[tokio::test]
+async fn a_command_that_fails_at_once() {
+    let space = sessions().await;
+    let name = common::unique("fails");
+    space.create(session(&name, "exit 3", json!({}))).await.unwrap();
+    let status = space.until_phase(&name, SessionPhase::Terminated).await.status.unwrap();
+    assert_eq!((status.reason.as_deref(), status.exit_code), (Some("ABNORMAL_TERMINATION"), Some(3)));
+    nothing_left(&space, &name).await;
+}
+
+#[tokio::test]
+async fn a_program_that_is_not_in_the_image() {
+    let space = sessions().await;
+    let name = common::unique("noprog");
+    let mut wrong = kernel("main", 1, "");
+    wrong["command"] = json!(["/no/such/program"]);
+    space.create(session(&name, "", json!({"kernels": [wrong]}))).await.unwrap();
+    let status = space.until_phase(&name, SessionPhase::Terminated).await.status.unwrap();
+    assert_eq!(status.result, SessionResult::Error);
+    assert!(status.message.unwrap().contains("/no/such/program"));
+    nothing_left(&space, &name).await;
+}
+
+#[tokio::test]
+async fn a_pod_deleted_behind_our_back() {
+    let space = sessions().await;
+    let name = common::unique("behind");
+    space.create(session(&name, FOREVER, json!({}))).await.unwrap();
+    space.until_phase(&name, SessionPhase::Running).await;
+    let pod = space.pods(&name).await.remove(0).name_any();
+    space.api::<Pod>().delete(&pod, &DeleteParams::default().grace_period(0)).await.unwrap();
+    let status = space.until_phase(&name, SessionPhase::Terminated).await.status.unwrap();
+    assert_eq!((status.reason.as_deref(), status.result), (Some("ABNORMAL_TERMINATION"), SessionResult::Error));
+    nothing_left(&space, &name).await;
+}
+
+#[tokio::test]
+async fn a_request_no_node_can_hold() {
+    let space = sessions().await;
+    let name = common::unique("huge");
+    let mut huge = kernel("main", 1, FOREVER);
+    huge["resources"] = json!({"cpu": 1000, "memory": "16Mi"});
+    space.create(session(&name, "", json!({"priority": 0, "kernels": [huge]}))).await.unwrap();
+    let refused = |session: &Session| session.status.as_ref().is_some_and(|s| s.reason.as_deref() == Some("no-available-agent"));
+    let message = space.until(&name, "refused", refused).await.status.unwrap().message.unwrap();
+    assert!(message.contains("of 1k needed") || message.contains("of 1000 needed"), "{message}");
+    space.until_phase(&name, SessionPhase::Cancelled).await;
+    nothing_left(&space, &name).await;
+}
+
+#[tokio::test]
+async fn the_operator_killed_in_each_phase() {
+    let space = sessions().await;
+    let name = common::unique("killed");
+    let kernels = [kernel("main", 1, FOREVER), kernel("sub", 2, FOREVER)];
+    space.create(session(&name, "", json!({"clusterMode": "MultiNode", "kernels": kernels}))).await.unwrap();
+    for phase in [SessionPhase::Scheduled, SessionPhase::Creating, SessionPhase::Running] {
+        space.until(&name, phase.as_str(), move |s| s.status.is_some() && s.phase() >= phase).await;
+        // Both replicas: whoever leads, and whoever would.
+        assert!(signal_operators("KILL") >= 1);
+    }
+    let status = space.until_phase(&name, SessionPhase::Running).await.status.unwrap();
+    assert_eq!((status.allocation_generation, space.pods(&name).await.len()), (1, 3));
+    space.patch_spec(&name, json!({"desiredState": "Terminated"})).await.unwrap();
+    space.until(&name, "ending", |session| session.phase() >= SessionPhase::Terminating).await;
+    signal_operators("KILL");
+    let status = space.until_phase(&name, SessionPhase::Terminated).await.status.unwrap();
+    assert_eq!(status.result, SessionResult::UserCancelled);
+    nothing_left(&space, &name).await;
+}
+
+#[tokio::test]
+async fn the_kubelet_stopped_while_a_session_runs() {
+    let space = sessions().await;
+    group(json!({"lostAfterSeconds": 3})).await;
+    let name = common::unique("lost");
+    space.create(session(&name, FOREVER, json!({}))).await.unwrap();
+    space.until_phase(&name, SessionPhase::Running).await;
+    stop_kubelet();
+    let status = space.until_phase(&name, SessionPhase::Terminated).await.status.unwrap();
+    assert_eq!((status.reason.as_deref(), status.result), (Some("node-lost"), SessionResult::Error));
+    assert!(status.message.unwrap().contains("node-1"));
+    assert_eq!(space.pods(&name).await.len(), 1, "its container may still run, so its pod stays");
+    start_kubelet().await;
+    eventually("the pod to go once its node is back", || async {
+        let left = space.pods(&name).await.len();
+        if left == 0 { Ok(()) } else { Err(format!("{left} left")) }
+    })
+    .await;
+    group(json!({"lostAfterSeconds": 60})).await;
+    nothing_left(&space, &name).await;
+}
+
+#[tokio::test]
+async fn the_kubelet_stopped_while_a_session_terminates() {
+    let space = sessions().await;
+    group(json!({"lostAfterSeconds": 3})).await;
+    let name = common::unique("lostend");
+    space.create(session(&name, FOREVER, json!({}))).await.unwrap();
+    space.until_phase(&name, SessionPhase::Running).await;
+    stop_kubelet();
+    space.patch_spec(&name, json!({"desiredState": "Terminated"})).await.unwrap();
+    space.until_phase(&name, SessionPhase::Terminating).await;
+    let status = space.until_phase(&name, SessionPhase::Terminated).await.status.unwrap();
+    assert_eq!((status.reason.as_deref(), status.result), (Some("node-lost"), SessionResult::UserCancelled));
+    start_kubelet().await;
+    group(json!({"lostAfterSeconds": 60})).await;
+    nothing_left(&space, &name).await;
+}

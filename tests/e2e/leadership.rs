@@ -1,0 +1,84 @@
+//! Two replicas as the chart installs them.
+
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, ListParams};
+use kube::{Api, ResourceExt};
+use serde_json::json;
+use sokovan::api::*;
+
+use crate::common::{self, eventually};
+use crate::machine::signal_operators;
+use crate::{FOREVER, session, sessions};
+
+const NAMESPACE: &str = "sokovan-system";
+
+async fn holder() -> String {
+    let leases: Api<Lease> = Api::namespaced(common::client().await, NAMESPACE);
+    let spec = leases.get("sokovan").await.expect("the lease").spec.unwrap_or_default();
+    spec.holder_identity.unwrap_or_default()
+}
+
+async fn replicas() -> Vec<Pod> {
+    let pods: Api<Pod> = Api::namespaced(common::client().await, NAMESPACE);
+    let ours = ListParams::default().labels("app.kubernetes.io/name=sokovan");
+    pods.list(&ours).await.expect("pods can be listed").items
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.into_iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+async fn both_ready() {
+    eventually("both replicas to be ready", || async {
+        let ready = replicas().await.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none() && is_ready(pod)).count();
+        if ready == 2 { Ok(()) } else { Err(format!("{ready} of 2")) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_standby_is_ready_and_takes_over_when_the_leader_is_deleted() {
+    both_ready().await;
+    let before = holder().await;
+    let leader = replicas().await.into_iter().find(|pod| before.starts_with(&pod.name_any())).expect("the leader's pod");
+    let pods: Api<Pod> = Api::namespaced(common::client().await, NAMESPACE);
+    pods.delete(&leader.name_any(), &DeleteParams::default()).await.unwrap();
+    eventually("another to lead", || async {
+        let now = holder().await;
+        if now.is_empty() || now == before { Err(now) } else { Ok(()) }
+    })
+    .await;
+    let space = sessions().await;
+    let name = common::unique("after");
+    space.create(session(&name, FOREVER, json!({}))).await.unwrap();
+    space.until_phase(&name, SessionPhase::Running).await;
+    space.delete(&name).await;
+    space.until_gone::<Session>(&name).await;
+    both_ready().await;
+}
+
+#[tokio::test]
+async fn a_paused_leader_that_is_resumed_does_no_harm() {
+    both_ready().await;
+    let before = holder().await;
+    assert_eq!(signal_operators("STOP"), 2);
+    // Both are paused past the lease; whoever goes on first finds it over.
+    let space = sessions().await;
+    let name = common::unique("paused");
+    space.create(session(&name, FOREVER, json!({}))).await.unwrap();
+    let lease = tokio::time::Duration::from_secs(16);
+    tokio::time::sleep(lease).await; // not for a state: for the lease to be over, which is a matter of time alone
+    assert_eq!(signal_operators("CONT"), 2);
+    let status = space.until_phase(&name, SessionPhase::Running).await.status.unwrap();
+    assert_eq!((status.allocation_generation, space.pods(&name).await.len()), (1, 1));
+    eventually("a leader that renewed", || async {
+        let now = holder().await;
+        if now.is_empty() { Err(before.clone()) } else { Ok(()) }
+    })
+    .await;
+    space.delete(&name).await;
+    space.until_gone::<Session>(&name).await;
+    both_ready().await;
+}

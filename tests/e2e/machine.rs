@@ -1,0 +1,51 @@
+//! What these tests do to the machine under the cluster, through the kit.
+
+use std::fs;
+use std::process::Command;
+
+use k8s_openapi::api::core::v1::Node;
+use kube::Api;
+
+use crate::common::{client, eventually};
+
+fn kit(arguments: &[&str]) {
+    let program = concat!(env!("CARGO_MANIFEST_DIR"), "/kit/cluster");
+    let status = Command::new(program).args(arguments).env("SIGNAL", "KILL").status().expect("the kit can be run");
+    assert!(status.success(), "kit/cluster {arguments:?}");
+}
+
+pub fn stop_kubelet() {
+    kit(&["stop", "kubelet"]);
+}
+
+pub async fn start_kubelet() {
+    kit(&["start", "kubelet"]);
+    let nodes: Api<Node> = Api::all(client().await);
+    eventually("the node to be ready again", || async {
+        let node = nodes.get("node-1").await.map_err(|error| error.to_string())?;
+        if sokovan::cluster::fold::node(&node).ready { Ok(()) } else { Err("not ready".into()) }
+    })
+    .await;
+}
+
+/// The processes of the operator's containers in this kit's cluster, by the cgroup that is this kit's own.
+fn operators() -> Vec<u32> {
+    let cgroup = format!("sokovan-kit-{}/", std::env::var("KIT_NAME").expect("KIT_NAME"));
+    let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| {
+        let read = |file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&read("cmdline")).replace('\0', " ");
+        command.starts_with("/sokovan operator") && String::from_utf8_lossy(&read("cgroup")).contains(&cgroup)
+    })
+    .collect()
+}
+
+/// Sends a signal to the operator's processes; with SIGKILL they are gone in the middle of whatever they were doing.
+pub fn signal_operators(signal: &str) -> usize {
+    let pids = operators();
+    for pid in &pids {
+        let status = Command::new("kill").args(["-s", signal, &pid.to_string()]).status().expect("kill can be run");
+        assert!(status.success() || signal == "KILL");
+    }
+    pids.len()
+}

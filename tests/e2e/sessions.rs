@@ -1,0 +1,67 @@
+//! Sessions that do what they should.
+
+use serde_json::json;
+use sokovan::api::*;
+
+use crate::{FOREVER, common, kernel, logs, session, sessions};
+
+#[tokio::test]
+async fn a_session_runs_its_image_from_a_registry_and_ends_at_its_users_wish() {
+    let space = sessions().await;
+    let name = common::unique("one");
+    space.create(session(&name, &format!("echo hello $BACKENDAI_SESSION_NAME; {FOREVER}"), json!({}))).await.unwrap();
+    let status = space.until_phase(&name, SessionPhase::Running).await.status.unwrap();
+    assert_eq!(status.nodes.as_deref(), Some("node-1"));
+    let pod = space.pods(&name).await.remove(0);
+    common::eventually("its greeting in the log", || async {
+        let log = logs(&space, &pod).await;
+        if log.contains(&format!("hello {name}")) { Ok(()) } else { Err(log) }
+    })
+    .await;
+    space.patch_spec(&name, json!({"desiredState": "Terminated"})).await.unwrap();
+    let status = space.until_phase(&name, SessionPhase::Terminated).await.status.unwrap();
+    assert_eq!(status.result, SessionResult::UserCancelled);
+    space.delete(&name).await;
+    space.until_gone::<Session>(&name).await;
+    assert!(space.pods(&name).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_gang_starts_together_and_its_kernels_find_each_other() {
+    let space = sessions().await;
+    let name = common::unique("gang");
+    let look = "for h in main1 sub1 sub2; do nslookup $h | grep -q \"^Name:.*$h\" && echo found-$h; done; \
+                test -s /opt/sokovan/ssh/id_cluster && echo has-key; df -m /dev/shm | tail -1";
+    let kernels = [kernel("main", 1, &format!("{look}; {FOREVER}")), kernel("sub", 2, FOREVER)];
+    space.create(session(&name, "", json!({"clusterMode": "MultiNode", "kernels": kernels}))).await.unwrap();
+    let status = space.until_phase(&name, SessionPhase::Running).await.status.unwrap();
+    assert_eq!(status.kernels_ready.as_deref(), Some("3/3"));
+    let pods = space.pods(&name).await;
+    let main = pods.iter().find(|pod| pod.metadata.labels.as_ref().unwrap()[LABEL_KERNEL] == "main1").unwrap();
+    common::eventually("main1 to find all by name", || async {
+        let log = logs(&space, main).await;
+        let all = ["found-main1", "found-sub1", "found-sub2", "has-key"].iter().all(|word| log.contains(word));
+        if all { Ok(()) } else { Err(log) }
+    })
+    .await;
+    let prepared = status.history.iter().find(|entry| entry.to == "Prepared").unwrap().created_at;
+    for pod in &pods {
+        let statuses = pod.status.as_ref().unwrap().container_statuses.as_ref().unwrap();
+        let started = statuses[0].state.as_ref().unwrap().running.as_ref().unwrap().started_at.clone().unwrap();
+        // The kubelet's clock counts whole seconds.
+        assert!(started.0.as_second() >= prepared.timestamp() - 1, "none starts before all images are there");
+    }
+    space.delete(&name).await;
+    space.until_gone::<Session>(&name).await;
+}
+
+#[tokio::test]
+async fn a_batch_sessions_exit_code_is_its_result() {
+    let space = sessions().await;
+    for (code, result) in [(0, SessionResult::Success), (7, SessionResult::Failure)] {
+        let name = common::unique("batch");
+        space.create(session(&name, &format!("exit {code}"), json!({"type": "Batch"}))).await.unwrap();
+        let status = space.until_phase(&name, SessionPhase::Terminated).await.status.unwrap();
+        assert_eq!((status.result, status.exit_code), (result, Some(code)));
+    }
+}
