@@ -12,7 +12,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::write::Writer;
-use crate::api::{HistoryResult, Session};
+use crate::api::Session;
 use crate::session::status::camel_case;
 
 /// Most events waiting to be sent.
@@ -24,7 +24,8 @@ const PACE: Duration = Duration::from_millis(10);
 pub struct Told {
     pub session: Arc<Session>,
     pub action: &'static str,
-    pub result: HistoryResult,
+    /// Whether it tells of something wrong.
+    pub warning: bool,
     pub reason: String,
     pub note: String,
 }
@@ -78,7 +79,7 @@ async fn send_all(writer: Writer, identity: String, mut waiting: mpsc::Receiver<
 
 fn event(told: &Told, identity: &str, number: u64) -> serde_json::Result<Event> {
     let session = &told.session;
-    let warning = !matches!(told.result, HistoryResult::Success | HistoryResult::Skipped);
+    let warning = told.warning;
     let mut note = told.note.clone();
     crate::lifecycle::truncate(&mut note, 1000);
     let now = chrono::Utc::now();

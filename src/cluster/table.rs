@@ -2,7 +2,7 @@
 //! and an older word from the watch does not undo it.
 
 use std::collections::{HashMap, HashSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Namespace and name.
 pub type Key = (String, String);
@@ -17,12 +17,18 @@ struct Row<V> {
 pub struct Table<V> {
     rows: HashMap<Key, Row<V>>,
     listing: Option<(Instant, HashSet<Key>)>,
+    /// What is gone, and as of which version: the answer to a write of ours may come after the news of the end.
+    graves: HashMap<Key, (u64, Instant)>,
     synced: bool,
 }
 
+/// Beyond so many graves, those older than [`GRAVE_AGE`] are levelled; an answer comes sooner than that or never.
+const MOST_GRAVES: usize = 4096;
+const GRAVE_AGE: Duration = Duration::from_secs(60);
+
 impl<V> Default for Table<V> {
     fn default() -> Self {
-        Self { rows: HashMap::new(), listing: None, synced: false }
+        Self { rows: HashMap::new(), listing: None, graves: HashMap::new(), synced: false }
     }
 }
 
@@ -57,7 +63,9 @@ impl<V> Table<V> {
         if let Some((_, seen)) = &mut self.listing {
             seen.insert(key.clone());
         }
-        if self.rows.get(&key).is_some_and(|row| row.version >= version && version != 0) {
+        let newer = self.rows.get(&key).is_some_and(|row| row.version >= version);
+        let gone = self.graves.get(&key).is_some_and(|(grave, _)| *grave >= version);
+        if version != 0 && (newer || gone) {
             return false;
         }
         self.rows.insert(key, Row { version, value, touched: Instant::now() });
@@ -69,7 +77,12 @@ impl<V> Table<V> {
         if self.rows.get(key).is_some_and(|row| row.version > version && version != 0) {
             return None;
         }
-        self.rows.remove(key).map(|row| row.value)
+        let row = self.rows.remove(key)?;
+        if self.graves.len() >= MOST_GRAVES {
+            self.graves.retain(|_, (_, dug)| dug.elapsed() < GRAVE_AGE);
+        }
+        self.graves.insert(key.clone(), (row.version.max(version), Instant::now()));
+        Some(row.value)
     }
 
     /// Tells the list under way that an object was in it, though it is not kept.
@@ -110,6 +123,16 @@ mod tests {
         assert_eq!(table.remove(&key("a"), 4), None);
         assert_eq!(table.get(&key("a")), Some(&"new"));
         assert_eq!(table.remove(&key("a"), 6), Some("new"));
+    }
+
+    #[test]
+    fn what_is_gone_does_not_come_back_by_a_late_answer() {
+        let mut table = Table::default();
+        table.upsert(key("a"), 5, "there");
+        table.remove(&key("a"), 7);
+        assert!(!table.upsert(key("a"), 6, "late answer"));
+        assert_eq!(table.get(&key("a")), None);
+        assert!(table.upsert(key("a"), 8, "made anew"));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use chrono::Utc;
 use super::cycle::Coordinator;
 use super::judge::{Judged, judge};
 use super::locks::Held;
-use crate::api::{HistoryResult, Session, SessionPhase, SubStep, SubStepResult};
+use crate::api::{HistoryResult, Session, SessionPhase, SessionResult, SessionStatus, SubStep, SubStepResult};
 use crate::cluster::commit::Committed;
 use crate::cluster::effects::{EffectError, Subject};
 use crate::cluster::events::Told;
@@ -107,7 +107,6 @@ impl<'a> Work<'a> {
             Outcome::Skipped(reason, words) => Some((*reason, words.as_str())),
             _ => None,
         };
-        let from = self.item.phase();
         let step = Step {
             handler: self.handler.name,
             result: judged.result,
@@ -122,7 +121,7 @@ impl<'a> Work<'a> {
         if let Some(next) = status.next_attempt_at.filter(|_| failure.is_some()) {
             self.coordinator.marks.at(self.handler.name, &uid_of(&session), next);
         }
-        self.tell(&judged, from, status.phase, status.message.clone().unwrap_or_default(), status.reason.clone());
+        self.tell(&judged, &status);
         session.status = Some(status);
         self.item.session = Arc::new(session);
         self.changed = true;
@@ -166,29 +165,25 @@ impl<'a> Work<'a> {
     }
 
     /// One event for each transition, and one for each failure that is new.
-    fn tell(&mut self, judged: &Judged, from: SessionPhase, to: SessionPhase, message: String, reason: Option<String>) {
-        let last = self.item.session.status.as_ref().and_then(|status| status.history.last());
-        let repeated =
-            judged.to.is_none() && last.is_some_and(|last| last.phase == self.handler.name.as_str() && last.error_code == reason);
-        let metric = match judged.result {
-            HistoryResult::Success => "success",
-            HistoryResult::NeedRetry => "need_retry",
-            HistoryResult::Expired => "expired",
-            HistoryResult::GiveUp => "give_up",
-            HistoryResult::Skipped => "skipped",
-        };
-        self.coordinator.metrics.outcome(self.handler.name.as_str(), self.snapshot.group_name.as_str(), metric);
-        if repeated || (judged.to.is_none() && judged.result == HistoryResult::Success) {
+    fn tell(&mut self, judged: &Judged, status: &SessionStatus) {
+        let before = self.item.session.status.as_ref();
+        let (from, to) = (before.map(|status| status.phase).unwrap_or_default(), status.phase);
+        let outcome = outcome_name(judged.result);
+        self.coordinator.metrics.outcome(self.handler.name.as_str(), self.snapshot.group_name.as_str(), outcome);
+        let last = before.and_then(|status| status.history.last());
+        let repeated = last.is_some_and(|last| last.phase == self.handler.name.as_str() && last.error_code == status.reason);
+        if judged.to.is_none() && (repeated || judged.result == HistoryResult::Success) {
             return;
         }
-        let moved = if from == to { String::new() } else { format!("{from} → {to}") };
-        let separator = if moved.is_empty() || message.is_empty() { "" } else { ": " };
+        let moved = (from != to).then(|| format!("{from} → {to}"));
+        let message = status.message.clone().filter(|message| !message.is_empty());
+        let ended_badly = from != to && status.result == SessionResult::Error;
         self.told.push(Told {
             session: self.original.clone(),
             action: self.handler.name.as_str(),
-            result: judged.result,
-            reason: reason.unwrap_or_else(|| to.as_str().to_owned()),
-            note: format!("{moved}{separator}{message}"),
+            warning: ended_badly || !matches!(judged.result, HistoryResult::Success | HistoryResult::Skipped),
+            reason: status.reason.clone().unwrap_or_else(|| to.as_str().to_owned()),
+            note: moved.into_iter().chain(message).collect::<Vec<_>>().join(": "),
         });
     }
 
@@ -212,6 +207,17 @@ impl<'a> Work<'a> {
                 self.coordinator.marks.session(&uid_of(&self.original), self.original.phase());
             }
         }
+    }
+}
+
+/// As metrics name it.
+fn outcome_name(result: HistoryResult) -> &'static str {
+    match result {
+        HistoryResult::Success => "success",
+        HistoryResult::NeedRetry => "need_retry",
+        HistoryResult::Expired => "expired",
+        HistoryResult::GiveUp => "give_up",
+        HistoryResult::Skipped => "skipped",
     }
 }
 

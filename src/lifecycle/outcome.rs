@@ -24,7 +24,6 @@ pub enum Reason {
     ScalingGroupNotFound,
     ScalingGroupInactive,
     ScalingGroupNotAllowed,
-    VolumeNotFound,
     DesignatedAgentNotFound,
     NotYetDue,
     DependencyPending,
@@ -33,10 +32,8 @@ pub enum Reason {
     NameTaken,
     NamespaceQuota,
     HandlerPanicked,
-    HookFailed,
     ImagePullFailed,
     Unschedulable,
-    KernelEnded,
     ExceededMaxRetries,
     PhaseTimeout,
     PendingTimeoutExceeded,
@@ -51,8 +48,7 @@ pub enum Reason {
     Deprioritized,
     LowestPriority,
     PodGone,
-    PullingImages,
-    WaitingForKernels,
+    PodDeleted,
 }
 
 impl Reason {
@@ -75,7 +71,6 @@ impl Reason {
             Self::ScalingGroupNotFound => "scaling-group-not-found",
             Self::ScalingGroupInactive => "scaling-group-inactive",
             Self::ScalingGroupNotAllowed => "scaling-group-not-allowed",
-            Self::VolumeNotFound => "volume-not-found",
             Self::DesignatedAgentNotFound => "designated-agent-not-found",
             Self::NotYetDue => "not-yet-due",
             Self::DependencyPending => "dependency-pending",
@@ -84,10 +79,8 @@ impl Reason {
             Self::NameTaken => "name-taken",
             Self::NamespaceQuota => "namespace-quota",
             Self::HandlerPanicked => "handler-panicked",
-            Self::HookFailed => "hook-failed",
             Self::ImagePullFailed => "image-pull-failed",
             Self::Unschedulable => "unschedulable",
-            Self::KernelEnded => "kernel-ended",
             Self::ExceededMaxRetries => "EXCEEDED_MAX_RETRIES",
             Self::PhaseTimeout => "phase-timeout",
             Self::PendingTimeoutExceeded => "PENDING_TIMEOUT_EXCEEDED",
@@ -102,8 +95,7 @@ impl Reason {
             Self::Deprioritized => "deprioritized",
             Self::LowestPriority => "lowest-priority",
             Self::PodGone => "pod-gone",
-            Self::PullingImages => "pulling-images",
-            Self::WaitingForKernels => "waiting-for-kernels",
+            Self::PodDeleted => "pod-deleted",
         }
     }
 }

@@ -173,7 +173,7 @@ pub fn judge_alone(pod: &PodView, image_timeout: Duration, now: DateTime<Utc>) -
         return KernelState::because(KernelPhase::Terminated, reason, pod.message.clone().unwrap_or_default());
     }
     if pod.deleting {
-        return KernelState::of(KernelPhase::Terminating);
+        return KernelState::because(KernelPhase::Terminating, Reason::PodDeleted.as_str(), "its pod is being deleted");
     }
     if matches!(pod.main, MainState::Running { .. } | MainState::Ended { .. }) {
         return KernelState::of(KernelPhase::Running);
