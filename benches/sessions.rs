@@ -257,9 +257,10 @@ async fn main() {
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
     config.default_retry = false;
     let client = Client::try_from(config).unwrap();
+    let idle = std::env::var("IDLE_SECONDS").ok().and_then(|seconds| seconds.parse().ok()).unwrap_or(60);
     let mut rows = vec![];
     for count in counts {
-        rows.push(measure(&client, count, Duration::from_secs(60)).await);
+        rows.push(measure(&client, count, Duration::from_secs(idle)).await);
     }
     let gangs = gangs(&client, 50).await;
     println!(

@@ -416,7 +416,8 @@ pub enum SessionPhase {
 }
 
 impl SessionPhase {
-    pub const ALL: [Self; 12] = [
+    /// Those of sessions that have not ended.
+    pub const LIVE: [Self; 9] = [
         Self::Pending,
         Self::Scheduled,
         Self::Preparing,
@@ -425,10 +426,7 @@ impl SessionPhase {
         Self::Creating,
         Self::Running,
         Self::Terminating,
-        Self::Terminated,
         Self::Deprioritizing,
-        Self::Cancelled,
-        Self::Error,
     ];
 
     /// A terminal phase is never left.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::events::v1::Event;
 use kube::Api;
@@ -17,8 +17,14 @@ use crate::session::status::camel_case;
 
 /// Most events waiting to be sent.
 const QUEUE: usize = 20_000;
-/// Pause between two events while many wait, so that they never slow the work they tell of.
+/// Pause between two events, so that they never slow the work they tell of: short while little is going on, long while
+/// many wait.
 const PACE: Duration = Duration::from_millis(10);
+const PACE_IN_A_RUSH: Duration = Duration::from_millis(100);
+/// So many waiting are a rush.
+const RUSH: usize = 50;
+/// A rush is over when nothing new has come for this long; then what waits is sent at the short pace.
+const RUSH_OVER: Duration = Duration::from_secs(2);
 
 /// What an event tells.
 pub struct Told {
@@ -61,8 +67,10 @@ impl Events {
 
 async fn send_all(writer: Writer, identity: String, mut waiting: mpsc::Receiver<Told>) {
     let mut number = 0u64;
+    let mut last_came = Instant::now();
     while let Some(told) = waiting.recv().await {
         number += 1;
+        let came = waiting.len();
         match event(&told, &identity, number) {
             Err(error) => tracing::warn!("an event could not be built: {error}"),
             Ok(event) => {
@@ -73,7 +81,15 @@ async fn send_all(writer: Writer, identity: String, mut waiting: mpsc::Receiver<
                 }
             }
         }
-        tokio::time::sleep(PACE).await;
+        // What came while this one was sent tells whether a rush is on.
+        if waiting.len() > came {
+            last_came = Instant::now();
+        }
+        let rush = waiting.len() > RUSH && last_came.elapsed() < RUSH_OVER;
+        tokio::time::sleep(if rush { PACE_IN_A_RUSH } else { PACE }).await;
+        if waiting.len() > came {
+            last_came = Instant::now();
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The loop of sync-kernels: records of kernels and leftovers of sessions, pod by pod.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use chrono::Utc;
@@ -32,20 +33,23 @@ impl Coordinator {
             group: remains.group.clone(),
             group_name: remains.group_name.clone(),
         };
-        let mut again = false;
+        // What comes after a failure waits for it, such as letting a pod go before its end is recorded; but only that
+        // pod's or kernel's: one that cannot be settled never holds up another.
+        let mut failed: HashSet<String> = HashSet::new();
         for effect in &effects {
+            if failed.contains(&effect.subject()) {
+                continue;
+            }
             match self.effects.run(&subject, effect).await {
                 Ok(()) => {}
                 Err(EffectError::Fenced) => return,
                 Err(error) => {
                     tracing::debug!(session = %remains.name, namespace = %remains.namespace, effect = effect.name(), "{error:?}");
-                    again = true;
-                    // A pod is let go only after its end is recorded: what comes after a failure waits for it.
-                    break;
+                    failed.insert(effect.subject());
                 }
             }
         }
-        if again {
+        if !failed.is_empty() {
             let pause = chrono::TimeDelta::from_std(self.timing.fault_backoff).unwrap_or_default();
             self.marks.at(HandlerName::SyncKernels, &remains.uid, Utc::now() + pause);
         }

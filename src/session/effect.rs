@@ -47,7 +47,7 @@ impl Effect {
         }
     }
 
-    /// What it is about, for the history's steps.
+    /// What it is about, for the history's steps: a kernel and its pod have one name.
     pub fn subject(&self) -> String {
         match self {
             Self::Launch(launch) => format!("{} on {}", launch.name, launch.node),

@@ -7,17 +7,7 @@ use crate::session::snapshot::{SessionItem, Snapshot};
 
 pub static ROW: Handler = Handler {
     name: HandlerName::EndSessions,
-    targets: &[
-        SessionPhase::Pending,
-        SessionPhase::Scheduled,
-        SessionPhase::Preparing,
-        SessionPhase::Pulling,
-        SessionPhase::Prepared,
-        SessionPhase::Creating,
-        SessionPhase::Running,
-        SessionPhase::Terminating,
-        SessionPhase::Deprioritizing,
-    ],
+    targets: &SessionPhase::LIVE,
     transitions: Transitions {
         also: &[SessionPhase::Cancelled, SessionPhase::Terminating, SessionPhase::Terminated],
         ..Transitions::NONE

@@ -1,4 +1,4 @@
-//! promote-to-prepared: a session all of whose images are there is prepared.
+//! promote-to-prepared: a session all of whose images are there, and whose kernels can find each other, is prepared.
 
 use super::{Decide, Handler, HandlerName, To, Transitions, Verdict};
 use crate::api::SessionPhase;
@@ -19,11 +19,8 @@ fn promote(_: &Snapshot, item: &SessionItem) -> Verdict {
     if let Some(failure) = kernel_failure(item) {
         return Verdict::failure(failure);
     }
-    if Match::NotAny.holds(&item.kernels, |kernel: &KernelItem| kernel.phase().is_pre_prepared()) {
-        Verdict::success()
-    } else {
-        Verdict::idle()
-    }
+    let images_there = Match::NotAny.holds(&item.kernels, |kernel: &KernelItem| kernel.phase().is_pre_prepared());
+    if images_there && item.names_resolve { Verdict::success() } else { Verdict::idle() }
 }
 
 /// What keeps a session from being promoted: a kernel that ends, or an image that is tried again after an error.
@@ -71,6 +68,15 @@ mod tests {
         item.kernels[0].state.pull_retrying = true;
         let Outcome::Failure(failure) = promote(&snapshot(vec![]), &item).outcome else { panic!("a failure") };
         assert!(failure.message.contains("main1 on node-1"), "{}", failure.message);
+    }
+
+    #[test]
+    fn a_gang_is_not_prepared_before_its_names_are_listed() {
+        let mut session = session(gang());
+        put(&mut session, SessionPhase::Pulling, chrono::TimeDelta::minutes(1));
+        let mut item = item(session, &[Prepared; 3]);
+        item.names_resolve = false;
+        assert!(matches!(promote(&snapshot(vec![]), &item).outcome, Outcome::Idle));
     }
 
     #[test]

@@ -12,17 +12,7 @@ use crate::session::snapshot::{SessionItem, Snapshot, is_over};
 
 pub static ROW: Handler = Handler {
     name: HandlerName::SweepSessions,
-    targets: &[
-        SessionPhase::Pending,
-        SessionPhase::Scheduled,
-        SessionPhase::Preparing,
-        SessionPhase::Pulling,
-        SessionPhase::Prepared,
-        SessionPhase::Creating,
-        SessionPhase::Running,
-        SessionPhase::Terminating,
-        SessionPhase::Deprioritizing,
-    ],
+    targets: &SessionPhase::LIVE,
     transitions: Transitions {
         also: &[SessionPhase::Cancelled, SessionPhase::Terminated],
         expired: To::phase(SessionPhase::Terminating),
