@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use super::world::{Inner, World};
 use crate::api::*;
 use crate::coordinator::marks::Mark;
-use crate::provisioner::{Holding, Ledger, PODS};
+use crate::provisioner::Ledger;
 use crate::session::handlers::Handler;
 use crate::session::kernels::{Evidence, KernelItem, allocated_nodes, expand, judge, kernel_name};
 use crate::session::records::Remains;
@@ -193,50 +193,4 @@ impl Inner {
             uid,
         })
     }
-}
-
-/// What a session holds: for each kernel the larger of its allocation and its live pods, until those are gone.
-pub fn holding(session: Option<&Session>, pods: &[&PodView]) -> Option<Holding> {
-    let mut agents: BTreeMap<NodeName, (Resources, i64)> = BTreeMap::new();
-    let mut add = |node: &NodeName, taken: &Resources| {
-        let (sum, count) = agents.entry(node.clone()).or_default();
-        sum.add(taken);
-        *count += 1;
-    };
-    let live: Vec<&&PodView> = pods.iter().filter(|pod| pod.is_live()).collect();
-    let mut counted: BTreeSet<&str> = BTreeSet::new();
-    let active = session.is_some_and(|session| session.phase().holds_resources());
-    if let Some(session) = session.filter(|_| active) {
-        let uid = session.metadata.uid.clone().unwrap_or_default();
-        let name = session.metadata.name.clone().unwrap_or_default();
-        let generation = session.status.as_ref().map_or(0, |status| status.allocation_generation);
-        let nodes = allocated_nodes(session);
-        for slot in expand(&session.spec.kernels) {
-            let Some(node) = nodes.get(slot.hostname.as_str()) else { continue };
-            let mut taken = Resources::from(&slot.template.resources);
-            taken.set(PODS, Amount::from_units(1));
-            let own = kernel_name(&name, &uid, &slot.hostname, generation);
-            if let Some(pod) = live.iter().find(|pod| pod.name == own && pod.node.as_ref() == Some(node)) {
-                taken = taken.max(&pod.requests);
-                counted.insert(&pod.name);
-            }
-            add(node, &taken);
-        }
-    }
-    for pod in live.iter().filter(|pod| !counted.contains(pod.name.as_str())) {
-        if let Some(node) = &pod.node {
-            add(node, &pod.requests);
-        }
-    }
-    if agents.is_empty() && !active {
-        return None;
-    }
-    let namespace = session.and_then(|session| session.metadata.namespace.clone());
-    Some(Holding {
-        namespace: namespace.or_else(|| pods.first().map(|pod| pod.namespace.clone())).unwrap_or_default(),
-        access_key: session.map(|session| session.spec.access_key.clone()).unwrap_or_default(),
-        private: session.is_some_and(|session| session.spec.private),
-        active,
-        agents,
-    })
 }

@@ -14,6 +14,7 @@ use crate::coordinator::marks::Marks;
 use crate::lifecycle::Timing;
 use crate::provisioner::{ForeignPod, Ledger};
 use crate::session::handlers::HandlerName;
+use crate::session::holding::holding;
 use crate::session::snapshot::Snapshot;
 use crate::session::tenancy::Tenancy;
 use crate::session::views::{AgentView, PodView};
@@ -443,7 +444,7 @@ impl Inner {
         let session = self.session(uid).cloned();
         let pods: Vec<&PodView> =
             self.pods_of.get(uid).into_iter().flatten().filter_map(|key| self.our_pod(key)).map(|pod| &**pod).collect();
-        let holding = super::snapshot::holding(session.as_deref(), &pods);
+        let holding = holding(session.as_deref(), &pods);
         self.ledger.set_holding(uid, holding)
     }
 

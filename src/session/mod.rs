@@ -2,6 +2,7 @@
 
 pub mod effect;
 pub mod handlers;
+pub mod holding;
 pub mod kernels;
 pub mod precondition;
 pub mod records;

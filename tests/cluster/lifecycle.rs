@@ -106,3 +106,28 @@ async fn an_idle_operator_writes_nothing_to_running_sessions() {
     assert_eq!(versions().await, before);
     scene.end(operator).await;
 }
+
+#[tokio::test]
+async fn deployments_and_routes_say_that_they_are_not_reconciled() {
+    let scene = Scene::with("served", 0, json!({})).await;
+    let operator = scene.operator().await;
+    let template = json!({
+        "type": "Inference", "accessKey": scene.name, "scalingGroup": scene.name, "kernels": [kernel("main", 1, &[])],
+    });
+    let deployment: Deployment = serde_json::from_value(json!({
+        "apiVersion": "sokovan.dev/v1alpha1", "kind": "Deployment", "metadata": {"name": "d"},
+        "spec": {"replicas": 2, "template": template},
+    }))
+    .unwrap();
+    scene.api().create(&kube::api::PostParams::default(), &deployment).await.unwrap();
+    let told = crate::common::eventually("the deployment to be told", || async {
+        let deployment = scene.api::<Deployment>().get("d").await.map_err(|error| error.to_string())?;
+        deployment.status.and_then(|status| status.conditions.into_iter().next()).ok_or("no condition".into())
+    })
+    .await;
+    assert_eq!((told.type_.as_str(), told.status), ("Reconciled", ConditionStatus::False));
+    assert!(told.message.contains("does not reconcile objects of kind Deployment"), "{}", told.message);
+    let scale = scene.api::<Deployment>().get_scale("d").await.unwrap();
+    assert_eq!(scale.spec.and_then(|spec| spec.replicas), Some(2));
+    scene.end(operator).await;
+}

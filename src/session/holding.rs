@@ -1,0 +1,86 @@
+//! What a session takes of its agents, by its allocation and by its pods. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::kernels::{allocated_nodes, expand, kernel_name};
+use super::views::PodView;
+use crate::api::{Amount, NodeName, Resources, Session};
+use crate::provisioner::{Holding, PODS};
+
+/// What a session holds: for each kernel the larger of its allocation and its live pods, until those are gone.
+pub fn holding(session: Option<&Session>, pods: &[&PodView]) -> Option<Holding> {
+    let mut agents: BTreeMap<NodeName, (Resources, i64)> = BTreeMap::new();
+    let mut add = |node: &NodeName, taken: &Resources| {
+        let (sum, count) = agents.entry(node.clone()).or_default();
+        sum.add(taken);
+        *count += 1;
+    };
+    let live: Vec<&&PodView> = pods.iter().filter(|pod| pod.is_live()).collect();
+    let mut counted: BTreeSet<&str> = BTreeSet::new();
+    let active = session.is_some_and(|session| session.phase().holds_resources());
+    if let Some(session) = session.filter(|_| active) {
+        let uid = session.metadata.uid.clone().unwrap_or_default();
+        let name = session.metadata.name.clone().unwrap_or_default();
+        let generation = session.status.as_ref().map_or(0, |status| status.allocation_generation);
+        let nodes = allocated_nodes(session);
+        for slot in expand(&session.spec.kernels) {
+            let Some(node) = nodes.get(slot.hostname.as_str()) else { continue };
+            let mut taken = Resources::from(&slot.template.resources);
+            taken.set(PODS, Amount::from_units(1));
+            let own = kernel_name(&name, &uid, &slot.hostname, generation);
+            if let Some(pod) = live.iter().find(|pod| pod.name == own && pod.node.as_ref() == Some(node)) {
+                taken = taken.max(&pod.requests);
+                counted.insert(&pod.name);
+            }
+            add(node, &taken);
+        }
+    }
+    for pod in live.iter().filter(|pod| !counted.contains(pod.name.as_str())) {
+        if let Some(node) = &pod.node {
+            add(node, &pod.requests);
+        }
+    }
+    if agents.is_empty() && !active {
+        return None;
+    }
+    let namespace = session.and_then(|session| session.metadata.namespace.clone());
+    Some(Holding {
+        namespace: namespace.or_else(|| pods.first().map(|pod| pod.namespace.clone())).unwrap_or_default(),
+        access_key: session.map(|session| session.spec.access_key.clone()).unwrap_or_default(),
+        private: session.is_some_and(|session| session.spec.private),
+        active,
+        agents,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::SessionPhase;
+    use crate::session::handlers::testing::{pod_of, session_in};
+
+    fn cpu_on_node_1(session: Option<&Session>, pods: &[&PodView]) -> Option<Amount> {
+        let holding = holding(session, pods)?;
+        holding.agents.get(&"node-1".into()).map(|(taken, _)| taken.get("cpu"))
+    }
+
+    #[test]
+    fn an_allocation_counts_before_its_pod_and_not_twice_with_it() {
+        let session = session_in(SessionPhase::Running);
+        let mut pod = pod_of(&session);
+        pod.requests.set("cpu", Amount::from_units(1));
+        assert_eq!(cpu_on_node_1(Some(&session), &[]), Some(Amount::from_units(1)));
+        assert_eq!(cpu_on_node_1(Some(&session), &[&pod]), Some(Amount::from_units(1)));
+    }
+
+    #[test]
+    fn a_live_pod_counts_whatever_became_of_its_session() {
+        let ended = session_in(SessionPhase::Terminated);
+        let mut pod = pod_of(&ended);
+        pod.requests.set("cpu", Amount::from_units(1));
+        assert_eq!(cpu_on_node_1(Some(&ended), &[&pod]), Some(Amount::from_units(1)));
+        assert_eq!(cpu_on_node_1(None, &[&pod]), Some(Amount::from_units(1)));
+        let over = PodView { ended: true, ..pod };
+        assert_eq!(holding(Some(&ended), &[&over]), None);
+    }
+}
