@@ -53,7 +53,7 @@ impl<'a> Work<'a> {
             drop(std::mem::replace(&mut held, Held::Nothing));
             let Some(next) = follower(phase) else { break };
             // A follower whose lock is taken has its own cycle soon.
-            let Some(lock) = self.coordinator.locks.try_take(next.lock) else { break };
+            let Some(lock) = self.coordinator.locks.try_share(next.lock) else { break };
             held = lock;
             let Decide::Each(decide) = next.decide else { break };
             self.handler = next;

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use crate::session::handlers::LockId;
 
 /// One lock per id. A guard gives its lock back when it is dropped, also by an error or a panic.
-pub struct Locks(BTreeMap<LockId, Arc<Mutex<()>>>);
+pub struct Locks(BTreeMap<LockId, Arc<RwLock<()>>>);
 
 impl Default for Locks {
     fn default() -> Self {
@@ -22,20 +22,22 @@ impl Default for Locks {
 #[derive(Debug)]
 pub enum Held {
     Nothing,
-    Lock(#[expect(dead_code, reason = "held for its drop")] OwnedMutexGuard<()>),
+    Lock(#[expect(dead_code, reason = "held for its drop")] OwnedRwLockWriteGuard<()>),
+    Share(#[expect(dead_code, reason = "held for its drop")] OwnedRwLockReadGuard<()>),
 }
 
 impl Locks {
     /// Takes the lock a handler names, waiting at most `lifetime`; None if it was not to be had.
     pub async fn take(&self, id: Option<LockId>, lifetime: Duration) -> Option<Held> {
         let Some(lock) = id.and_then(|id| self.0.get(&id)) else { return Some(Held::Nothing) };
-        tokio::time::timeout(lifetime, lock.clone().lock_owned()).await.ok().map(Held::Lock)
+        tokio::time::timeout(lifetime, lock.clone().write_owned()).await.ok().map(Held::Lock)
     }
 
-    /// Takes it only if it is free.
-    pub fn try_take(&self, id: Option<LockId>) -> Option<Held> {
+    /// For a handler that follows another within one commit: kept out by the handler's own cycle, and keeping it out, but
+    /// not by other sessions that follow likewise. Taken only if that is possible at once.
+    pub fn try_share(&self, id: Option<LockId>) -> Option<Held> {
         let Some(lock) = id.and_then(|id| self.0.get(&id)) else { return Some(Held::Nothing) };
-        lock.clone().try_lock_owned().ok().map(Held::Lock)
+        lock.clone().try_read_owned().ok().map(Held::Share)
     }
 }
 
@@ -49,15 +51,15 @@ mod tests {
         let held = locks.take(Some(LockId::Pending), Duration::ZERO).await;
         assert!(matches!(held, Some(Held::Lock(_))));
         drop(held);
-        assert!(locks.try_take(Some(LockId::Pending)).is_some());
+        assert!(locks.try_share(Some(LockId::Pending)).is_some());
     }
 
     #[tokio::test]
     async fn dl_002_of_two_only_one_runs_and_the_other_waits() {
         let locks = Arc::new(Locks::default());
-        let held = locks.try_take(Some(LockId::Pending));
-        assert!(locks.try_take(Some(LockId::Pending)).is_none());
-        assert!(locks.try_take(Some(LockId::Creating)).is_some(), "another id is another lock");
+        let held = locks.take(Some(LockId::Pending), Duration::ZERO).await;
+        assert!(locks.try_share(Some(LockId::Pending)).is_none());
+        assert!(locks.try_share(Some(LockId::Creating)).is_some(), "another id is another lock");
         let waiting = tokio::spawn({
             let locks = locks.clone();
             async move { locks.take(Some(LockId::Pending), Duration::from_secs(30)).await.is_some() }
@@ -69,8 +71,19 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn dl_003_waiting_for_a_lock_is_bounded_by_its_lifetime() {
         let locks = Locks::default();
-        let _held = locks.try_take(Some(LockId::Pending));
+        let _held = locks.take(Some(LockId::Pending), Duration::ZERO).await;
         assert!(locks.take(Some(LockId::Pending), Duration::from_secs(30)).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn followers_share_a_lock_and_keep_its_handler_out() {
+        let locks = Locks::default();
+        let first = locks.try_share(Some(LockId::Creating));
+        let second = locks.try_share(Some(LockId::Creating));
+        assert!(first.is_some() && second.is_some());
+        assert!(locks.take(Some(LockId::Creating), Duration::ZERO).await.is_none());
+        drop((first, second));
+        assert!(locks.take(Some(LockId::Creating), Duration::ZERO).await.is_some());
     }
 
     #[tokio::test]
