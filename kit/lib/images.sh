@@ -35,7 +35,6 @@ find_busybox() {
 base_images() {
   local root busybox applet
   if ! has_image pause:1; then
-    tar -cf "$STATE/pause.tar" --owner=0 --group=0 --transform 's,^.*/,,' -h -C / "$(realpath --relative-to=/ "$KIT_BIN/pause")" 2>/dev/null
     root="$STATE/image-pause"
     rm -rf "$root" && mkdir -p "$root" && cp "$(realpath "$KIT_BIN/pause")" "$root/pause"
     tar -cf "$STATE/pause.tar" --owner=0 --group=0 -C "$root" .

@@ -45,14 +45,6 @@ impl<V> Table<V> {
         self.rows.iter().map(|(key, row)| (key, &row.value))
     }
 
-    pub fn len(&self) -> usize {
-        self.rows.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
-    }
-
     /// Whether the first list is complete.
     pub fn is_synced(&self) -> bool {
         self.synced

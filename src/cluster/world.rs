@@ -356,16 +356,6 @@ impl World {
     pub fn unclaim(&self, uid: &SessionUid) {
         self.lock().claimed.remove(uid);
     }
-
-    /// How many sessions there are in each phase.
-    pub fn count_by_phase(&self) -> BTreeMap<SessionPhase, usize> {
-        let inner = self.lock();
-        let mut counts = BTreeMap::new();
-        for (phase, uids) in inner.index.values().flatten() {
-            *counts.entry(*phase).or_default() += uids.len();
-        }
-        counts
-    }
 }
 
 fn remove_key(of: &mut HashMap<SessionUid, BTreeSet<Key>>, uid: &SessionUid, key: &Key) {

@@ -112,10 +112,6 @@ impl Writer {
             Err(_) => Err(WriteError::Unknown("no answer in time".into())),
         }
     }
-
-    pub fn may_write(&self) -> bool {
-        self.fence.remaining().is_some()
-    }
 }
 
 #[cfg(test)]

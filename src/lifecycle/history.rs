@@ -25,11 +25,6 @@ pub fn attempts_of(history: &[HistoryEntry], phase: &str) -> Record {
     }
 }
 
-/// Whether recording `entry` would say nothing new: an equal skip stands last already.
-pub fn is_repeated_skip(history: &[HistoryEntry], entry: &HistoryEntry) -> bool {
-    entry.result == HistoryResult::Skipped && history.last().is_some_and(|last| merges(last, entry))
-}
-
 fn merges(last: &HistoryEntry, entry: &HistoryEntry) -> bool {
     last.phase == entry.phase
         && last.error_code == entry.error_code

@@ -81,6 +81,11 @@ impl KernelItem {
         self.state.phase
     }
 
+    /// It ends or has ended, which no promotion may overlook.
+    pub fn is_ending(&self) -> bool {
+        self.phase().is_terminal() || self.phase() == KernelPhase::Terminating
+    }
+
     pub fn is_main(&self) -> bool {
         self.hostname == MAIN_HOSTNAME
     }

@@ -129,6 +129,12 @@ impl Snapshot {
     }
 }
 
+/// The first moment at which [`is_over`] holds: the limit is strict, so a millisecond after it.
+pub fn over_at(since: Option<DateTime<Utc>>, limit: Option<Duration>) -> Option<DateTime<Utc>> {
+    let limit = chrono::TimeDelta::from_std(limit?).ok()?;
+    Some(since? + limit + chrono::TimeDelta::milliseconds(1))
+}
+
 /// Whether more than `limit` went by since `since`.
 pub fn is_over(since: Option<DateTime<Utc>>, limit: Option<Duration>, now: DateTime<Utc>) -> bool {
     match (since, limit) {

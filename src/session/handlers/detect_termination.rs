@@ -4,7 +4,7 @@ use super::{Decide, Handler, HandlerName, To, Transitions, Verdict};
 use crate::api::{KernelPhase, SessionPhase, SessionResult};
 use crate::lifecycle::{Match, Reason};
 use crate::session::kernels::KernelItem;
-use crate::session::snapshot::{SessionItem, Snapshot, is_over};
+use crate::session::snapshot::{SessionItem, Snapshot, is_over, over_at};
 
 pub static ROW: Handler = Handler {
     name: HandlerName::DetectTermination,
@@ -27,11 +27,11 @@ pub static ROW: Handler = Handler {
 };
 
 fn detect(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
-    let ending = |kernel: &KernelItem| kernel.phase().is_terminal() || kernel.phase() == KernelPhase::Terminating;
-    if !Match::Any.holds(&item.kernels, ending) {
+    if !Match::Any.holds(&item.kernels, KernelItem::is_ending) {
         return batch_timeout(snapshot, item);
     }
-    let message = item.kernels.iter().filter(|kernel| ending(kernel)).map(KernelItem::describe).collect::<Vec<_>>().join("; ");
+    let message =
+        item.kernels.iter().filter(|kernel| kernel.is_ending()).map(KernelItem::describe).collect::<Vec<_>>().join("; ");
     if Match::All.holds(&item.kernels, |kernel| kernel.phase() == KernelPhase::Cancelled) {
         return Verdict::success_to(SessionPhase::Cancelled).because(cancel_reason(item), message).result(SessionResult::Error);
     }
@@ -67,8 +67,7 @@ fn batch_timeout(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
             .because(Reason::BatchTimeout, format!("ran for more than {seconds} s"))
             .result(SessionResult::Failure);
     }
-    let wake = chrono::TimeDelta::from_std(limit).ok().zip(item.status_since());
-    Verdict::idle().wake_at(wake.map(|(limit, since)| since + limit + chrono::TimeDelta::milliseconds(1)))
+    Verdict::idle().wake_at(over_at(item.status_since(), Some(limit)))
 }
 
 #[cfg(test)]

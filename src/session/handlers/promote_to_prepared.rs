@@ -33,11 +33,6 @@ pub(super) fn kernel_failure(item: &SessionItem) -> Option<Failure> {
     None
 }
 
-/// Whether a kernel ends or has ended, which no promotion may overlook.
-pub(super) fn is_ending(item: &SessionItem) -> bool {
-    item.kernels.iter().any(|kernel| kernel.phase().is_terminal() || kernel.phase() == crate::api::KernelPhase::Terminating)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

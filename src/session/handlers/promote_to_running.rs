@@ -1,11 +1,11 @@
 //! promote-to-running: a session all of whose kernels run is running; one that takes too long begins anew.
 
-use super::promote_to_prepared::{is_ending, kernel_failure};
+use super::promote_to_prepared::kernel_failure;
 use super::{Decide, Handler, HandlerName, To, Transitions, Verdict};
 use crate::api::SessionPhase;
 use crate::lifecycle::{Failure, Match, Reason};
 use crate::session::kernels::KernelItem;
-use crate::session::snapshot::{SessionItem, Snapshot, is_over};
+use crate::session::snapshot::{SessionItem, Snapshot, is_over, over_at};
 
 pub static ROW: Handler = Handler {
     name: HandlerName::PromoteToRunning,
@@ -19,7 +19,7 @@ pub static ROW: Handler = Handler {
 fn promote(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
     let pre_running = |kernel: &KernelItem| kernel.phase().is_pre_running();
     let limit = snapshot.phase_timeout(&item.session, SessionPhase::Creating);
-    if is_ending(item) {
+    if item.kernels.iter().any(KernelItem::is_ending) {
         return Verdict::idle(); // detect-termination's to act on
     }
     if Match::NotAny.holds(&item.kernels, pre_running) {
@@ -39,9 +39,7 @@ fn promote(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
         return verdict;
     }
     let verdict = kernel_failure(item).map_or_else(Verdict::idle, Verdict::failure);
-    let limit = limit.and_then(|limit| chrono::TimeDelta::from_std(limit).ok());
-    let wake = item.status_since().zip(limit).map(|(since, limit)| since + limit + chrono::TimeDelta::milliseconds(1));
-    verdict.wake_at(wake)
+    verdict.wake_at(over_at(item.status_since(), limit))
 }
 
 #[cfg(test)]

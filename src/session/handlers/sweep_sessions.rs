@@ -1,14 +1,10 @@
 //! sweep-sessions: ends sessions that waited or prepared for too long, and those that have no kernels.
 
-use std::time::Duration;
-
-use chrono::{DateTime, Utc};
-
 use super::{Decide, Handler, HandlerName, To, Transitions, Verdict};
 use crate::api::{SessionPhase, SessionResult};
 use crate::lifecycle::{Failure, Reason};
 use crate::provisioner::in_group;
-use crate::session::snapshot::{SessionItem, Snapshot, is_over};
+use crate::session::snapshot::{SessionItem, Snapshot, is_over, over_at};
 
 pub static ROW: Handler = Handler {
     name: HandlerName::SweepSessions,
@@ -32,7 +28,7 @@ fn sweep(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
         phase @ (SessionPhase::Preparing | SessionPhase::Pulling) => {
             let limit = snapshot.phase_timeout(&item.session, phase);
             if !is_over(item.status_since(), limit, snapshot.now) {
-                return Verdict::idle().wake_at(after(item.status_since(), limit));
+                return Verdict::idle().wake_at(over_at(item.status_since(), limit));
             }
             let held_up = item.kernels.iter().filter(|k| k.phase().is_pre_prepared()).map(|k| k.describe());
             let message = format!(
@@ -56,7 +52,7 @@ fn sweep_pending(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
             .because(Reason::PendingTimeoutExceeded, message)
             .result(SessionResult::Error);
     }
-    let wake = after(item.status_since(), limit);
+    let wake = over_at(item.status_since(), limit);
     let Some(group) = &snapshot.group else {
         let message = format!("scaling group {name} does not exist");
         return Verdict::skipped(Reason::ScalingGroupNotFound, message).wake_at(wake);
@@ -75,12 +71,6 @@ fn without_kernels(item: &SessionItem) -> Verdict {
         _ => SessionPhase::Cancelled,
     };
     Verdict::success_to(to).because(Reason::NoKernels, "it has no kernels").result(SessionResult::Error)
-}
-
-fn after(since: Option<DateTime<Utc>>, limit: Option<Duration>) -> Option<DateTime<Utc>> {
-    let limit = chrono::TimeDelta::from_std(limit?).ok()?;
-    // The limit is strict: one millisecond later it is over.
-    Some(since? + limit + chrono::TimeDelta::milliseconds(1))
 }
 
 #[cfg(test)]
