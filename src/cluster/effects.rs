@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use serde_json::json;
@@ -127,14 +127,27 @@ impl Effects {
 
     async fn create_service(&self, subject: &Subject, session: &Session) -> Result<(), EffectError> {
         let service = pods::service(session, &subject.group_name)?;
-        let api = self.api::<Service>(&subject.namespace);
-        match self.writer.write("service-create", api.create(&PostParams::default(), &service)).await {
+        self.create_ours("service-create", &subject.namespace, &service, session.metadata.uid.as_deref()).await.map(|_| ())
+    }
+
+    /// Creates an object; one of that name that exists already is as good, if it is `owner`'s.
+    async fn create_ours<K>(&self, what: &'static str, namespace: &str, object: &K, owner: Option<&str>) -> Result<K, EffectError>
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + serde::Serialize
+            + serde::de::DeserializeOwned
+            + std::fmt::Debug,
+    {
+        let api = self.api::<K>(namespace);
+        match self.writer.write(what, api.create(&PostParams::default(), object)).await {
             Err(WriteError::AlreadyExists) => {
-                let name = service.metadata.name.unwrap_or_default();
+                let name = object.meta().name.clone().unwrap_or_default();
                 let there = self.writer.read(api.get(&name)).await?;
-                ours(&there.metadata, session.metadata.uid.as_deref(), "service", &name)
+                ours(there.meta(), owner, &K::kind(&()).to_lowercase(), &name)?;
+                Ok(there)
             }
-            done => Ok(done.map(|_| ())?),
+            done => Ok(done?),
         }
     }
 
@@ -156,15 +169,8 @@ impl Effects {
         if self.world.has_pod(&subject.namespace, &launch.name) {
             return Ok(());
         }
-        let api = self.api::<Pod>(&subject.namespace);
-        let made = match self.writer.write("pod-create", api.create(&PostParams::default(), &pod)).await {
-            Err(WriteError::AlreadyExists) => {
-                let there = self.writer.read(api.get(&launch.name)).await?;
-                ours(&there.metadata, kernel.metadata.uid.as_deref(), "pod", &launch.name)?;
-                there
-            }
-            done => done?,
-        };
+        let owner = kernel.metadata.uid.as_deref();
+        let made = self.create_ours("pod-create", &subject.namespace, &pod, owner).await?;
         self.world.upsert_pod(&made);
         Ok(())
     }
@@ -175,15 +181,8 @@ impl Effects {
             return Ok(kernel);
         }
         let kernel = pods::kernel(session, &subject.group_name, launch)?;
-        let api = self.api::<Kernel>(&subject.namespace);
-        let made = match self.writer.write("kernel-create", api.create(&PostParams::default(), &kernel)).await {
-            Err(WriteError::AlreadyExists) => {
-                let there = self.writer.read(api.get(&launch.name)).await?;
-                ours(&there.metadata, session.metadata.uid.as_deref(), "kernel", &launch.name)?;
-                there
-            }
-            done => done?,
-        };
+        let owner = session.metadata.uid.as_deref();
+        let made = self.create_ours("kernel-create", &subject.namespace, &kernel, owner).await?;
         Ok(self.world.upsert_kernel(made))
     }
 
