@@ -1,6 +1,6 @@
 # make up: a cluster, the operator, and a running session.   make test: all tests.   The rest: make help.
 .DEFAULT_GOAL := help
-.PHONY: help up down kubeconfig test lint unit cluster e2e crds kit bench image
+.PHONY: help up down kubeconfig test lint unit cluster e2e crds scenarios kit bench image
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -34,6 +34,9 @@ bench: ## sessions beside bare pods on simulated nodes; N="500 2000"
 
 crds: ## writes crds/ and the chart's copy from src/api
 	@cargo run --quiet -- crds --dir crds && cp crds/*.yaml charts/sokovan/crds/
+
+scenarios: ## writes docs/scenarios.md from the tests' names
+	@WRITE_SCENARIOS=1 cargo test --quiet --test scenarios >/dev/null
 
 image: ## builds the operator's image with Docker
 	docker build -t sokovan/sokovan:dev .

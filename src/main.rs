@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 use sokovan::cluster::client;
 use sokovan::cluster::pods::PodOptions;
 use sokovan::cluster::world::Scope;
+use sokovan::coordinator::hooks::Hooks;
 use sokovan::lifecycle::Timing;
 use sokovan::operator::{self, Ended, Options};
 use tokio::signal::unix::{SignalKind, signal};
@@ -84,6 +85,7 @@ async fn run_operator(arguments: OperatorArguments) -> anyhow::Result<()> {
         scope: Scope { groups: arguments.groups.into_iter().map(Into::into).collect() },
         timing: Timing::default(),
         pods: PodOptions { gate_image: arguments.gate_image, cluster_domain: arguments.cluster_domain },
+        hooks: Hooks::default(),
         listen: Some(arguments.listen),
     };
     let (stop, stopping) = watch::channel(false);

@@ -17,6 +17,7 @@ use crate::cluster::world::{Scope, World};
 use crate::cluster::write::{Fence, Writer};
 use crate::cluster::{unreconciled, watch as watches};
 use crate::coordinator::Coordinator;
+use crate::coordinator::hooks::Hooks;
 use crate::coordinator::marks::Marks;
 use crate::lifecycle::Timing;
 use crate::metrics::Metrics;
@@ -31,6 +32,7 @@ pub struct Options {
     pub scope: Scope,
     pub timing: Timing,
     pub pods: PodOptions,
+    pub hooks: Hooks,
     /// Where health and metrics are served; nowhere if none.
     pub listen: Option<SocketAddr>,
 }
@@ -112,7 +114,8 @@ fn start(
     background.spawn(sending);
     let effects = Effects { writer: writer.clone(), world: world.clone(), options: Arc::new(options.pods.clone()) };
     let committer = Committer { writer: writer.clone(), world: world.clone(), timing: world.timing.clone() };
-    let coordinator = Arc::new(Coordinator::new(effects, committer, events, metrics.clone()));
+    let coordinator = Arc::new(Coordinator::new(effects, committer, events, metrics.clone(), options.hooks.clone()));
     world.mark_everything();
+    background.spawn(crate::cluster::usage::publish(world.clone(), writer.clone()));
     vec![background, coordinator.start(), unreconciled::start(work, &Arc::new(writer.clone()))]
 }

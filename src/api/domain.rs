@@ -3,7 +3,7 @@
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use super::PolicyName;
+use super::{PolicyName, TenantStatus};
 
 /// A tenant that holds projects and users.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -11,10 +11,13 @@ use super::PolicyName;
     group = "sokovan.dev",
     version = "v1alpha1",
     kind = "Domain",
+    status = "TenantStatus",
     derive = "PartialEq",
     category = "sokovan",
     doc = "A tenant that holds projects and users.",
     printcolumn(name = "Active", type_ = "boolean", json_path = ".spec.active"),
+    printcolumn(name = "Running", type_ = "integer", json_path = ".status.sessionsRunning"),
+    printcolumn(name = "Pending", type_ = "integer", json_path = ".status.sessionsPending"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]

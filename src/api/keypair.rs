@@ -3,7 +3,7 @@
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use super::{PolicyName, UserName};
+use super::{PolicyName, TenantStatus, UserName};
 
 /// What sessions are run under. Its name is the access key.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -11,11 +11,14 @@ use super::{PolicyName, UserName};
     group = "sokovan.dev",
     version = "v1alpha1",
     kind = "Keypair",
+    status = "TenantStatus",
     derive = "PartialEq",
     category = "sokovan",
     doc = "What sessions are run under. Its name is the access key.",
     printcolumn(name = "User", type_ = "string", json_path = ".spec.user"),
     printcolumn(name = "Active", type_ = "boolean", json_path = ".spec.active"),
+    printcolumn(name = "Running", type_ = "integer", json_path = ".status.sessionsRunning"),
+    printcolumn(name = "Pending", type_ = "integer", json_path = ".status.sessionsPending"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("self.metadata.name.size() <= 63").message("an access key has at most 63 characters")
 )]

@@ -13,6 +13,7 @@ mod resource_policy;
 mod route;
 mod scaling_group;
 mod session;
+mod usage;
 mod user;
 
 pub use condition::*;
@@ -29,6 +30,7 @@ pub use route::*;
 use scaling_group::yes;
 pub use scaling_group::*;
 pub use session::*;
+pub use usage::*;
 pub use user::*;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;

@@ -109,6 +109,8 @@ pub const LABEL_GROUP: &str = "sokovan.dev/scaling-group";
 pub const ANNOTATION_GATE: &str = "sokovan.dev/gate";
 /// The value of [`ANNOTATION_GATE`] that lets a kernel start.
 pub const GATE_OPEN: &str = "open";
+/// On sessions: an id of the client's own for the submission; events carry it, or else the session's uid.
+pub const ANNOTATION_CREATION_ID: &str = "sokovan.dev/creation-id";
 /// On sessions: nothing is lost before the operator has terminated what the session holds.
 pub const FINALIZER_SESSION: &str = "sokovan.dev/session";
 /// On pods: kept until the kernel's end (exit code, reason) is recorded.

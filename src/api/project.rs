@@ -3,7 +3,7 @@
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use super::{DomainName, PolicyName};
+use super::{DomainName, PolicyName, TenantStatus};
 
 /// A project. A namespace belongs to it by the label `sokovan.dev/project`.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -11,11 +11,14 @@ use super::{DomainName, PolicyName};
     group = "sokovan.dev",
     version = "v1alpha1",
     kind = "Project",
+    status = "TenantStatus",
     derive = "PartialEq",
     category = "sokovan",
     doc = "A project. A namespace belongs to it by the label sokovan.dev/project.",
     printcolumn(name = "Domain", type_ = "string", json_path = ".spec.domain"),
     printcolumn(name = "Active", type_ = "boolean", json_path = ".spec.active"),
+    printcolumn(name = "Running", type_ = "integer", json_path = ".status.sessionsRunning"),
+    printcolumn(name = "Pending", type_ = "integer", json_path = ".status.sessionsPending"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]

@@ -40,6 +40,10 @@ pub struct ResourcePolicySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 128))]
     pub max_containers_per_session: Option<i32>,
+    /// Most volume claims mounted at a time, summed over sessions that hold resources; 0 or absent means no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub max_volumes: Option<i32>,
 }
 
 /// What holds for a resource that a policy does not name.

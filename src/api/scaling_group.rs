@@ -91,6 +91,36 @@ pub struct RetryPolicy {
     /// Whether waiting for capacity counts towards giving up.
     #[serde(default)]
     pub count_capacity: bool,
+    /// Limits of single handlers, where they differ from the above.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["handler"]))]
+    pub handlers: Vec<HandlerRetry>,
+}
+
+/// The limits of one handler that tries.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HandlerRetry {
+    /// Which one.
+    pub handler: TryingHandler,
+    /// Most failed attempts in a row; the group's if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
+    pub max_attempts: Option<i32>,
+    /// Most seconds from the first of these attempts; no limit if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 86_400))]
+    pub timeout_seconds: Option<i64>,
+}
+
+/// The handlers that try, rather than wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum TryingHandler {
+    ScheduleSessions,
+    CheckPrecondition,
+    StartSessions,
+    TerminateSessions,
 }
 
 impl Default for RetryPolicy {
@@ -102,6 +132,7 @@ impl Default for RetryPolicy {
             creating_timeout_seconds: default_creating(),
             image_pull_timeout_seconds: default_image_pull(),
             count_capacity: false,
+            handlers: vec![],
         }
     }
 }

@@ -42,8 +42,10 @@ impl Committer {
         loop {
             match self.writer.write("session-status", api.replace_status(&name, &PostParams::default(), &next)).await {
                 Ok(written) => {
+                    // First in, then no more assumed: in between nothing must look free that is not.
+                    let written = self.world.upsert_session(written);
                     self.world.settle(&next);
-                    return Committed::Done(self.world.upsert_session(written));
+                    return Committed::Done(written);
                 }
                 Err(WriteError::Unknown(message) | WriteError::Busy(message)) => {
                     tracing::warn!(session = %name, %namespace, "commit is asked again: {message}");
@@ -53,9 +55,9 @@ impl Committer {
                 Err(WriteError::Conflict(message)) => {
                     // Perhaps it was our own write whose answer was lost: read what stands.
                     if let Ok(read) = self.writer.read(api.get(&name)).await {
-                        self.world.settle(&next);
                         let ours = read.status == next.status && read.metadata.uid == next.metadata.uid;
                         let read = self.world.upsert_session(read);
+                        self.world.settle(&next);
                         return if ours { Committed::Done(read) } else { Committed::Dropped(message) };
                     }
                     tokio::time::sleep(pause).await;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::api::core::v1::{Pod, Secret, Service};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use serde_json::json;
@@ -13,6 +13,7 @@ use super::write::{WriteError, Writer};
 use crate::api::*;
 use crate::lifecycle::{Cause, Failure, Reason};
 use crate::session::effect::{Effect, Launch, PodRef};
+use crate::session::kernels::service_name;
 
 /// Why an effect was not carried out.
 #[derive(Debug)]
@@ -45,6 +46,7 @@ impl From<serde_json::Error> for EffectError {
 }
 
 /// Whom effects are for.
+#[derive(Clone)]
 pub struct Subject {
     pub namespace: String,
     pub name: String,
@@ -78,6 +80,7 @@ impl Effects {
             Effect::ReleaseSession => self.release(session).await,
             Effect::DeleteSession => self.delete_session(session).await,
             Effect::CreateService => self.create_service(subject, session).await,
+            Effect::DeleteService => self.delete_service(subject, session).await,
             Effect::CreateSshSecret => self.create_secret(subject, session).await,
             Effect::Launch(launch) => self.launch(subject, session, launch).await,
             _ => Ok(()),
@@ -128,6 +131,17 @@ impl Effects {
     async fn create_service(&self, subject: &Subject, session: &Session) -> Result<(), EffectError> {
         let service = pods::service(session, &subject.group_name)?;
         self.create_ours("service-create", &subject.namespace, &service, session.metadata.uid.as_deref()).await.map(|_| ())
+    }
+
+    async fn delete_service(&self, subject: &Subject, session: &Session) -> Result<(), EffectError> {
+        let name = service_name(&subject.name);
+        let api = self.api::<Service>(&subject.namespace);
+        let there = match self.writer.read(api.get(&name)).await {
+            Err(WriteError::NotFound(_)) => return Ok(()),
+            read => read?,
+        };
+        ours(&there.metadata, session.metadata.uid.as_deref(), "service", &name)?;
+        gone_is_fine(self.writer.write("service-delete", api.delete(&name, &exactly(there.metadata.uid))).await)
     }
 
     /// Creates an object; one of that name that exists already is as good, if it is `owner`'s.

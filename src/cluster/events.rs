@@ -12,7 +12,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::write::Writer;
-use crate::api::Session;
+use crate::api::{ANNOTATION_CREATION_ID, Session, SessionPhase};
 use crate::session::status::camel_case;
 
 /// Most events waiting to be sent.
@@ -34,6 +34,8 @@ pub struct Told {
     pub warning: bool,
     pub reason: String,
     pub note: String,
+    pub from: SessionPhase,
+    pub to: SessionPhase,
 }
 
 /// Takes events for sending.
@@ -105,6 +107,10 @@ fn event(told: &Told, identity: &str, number: u64) -> serde_json::Result<Event> 
         "metadata": {
             "name": format!("{}.{:x}{number:x}", session.name_any(), now.timestamp_micros()),
             "namespace": session.namespace(),
+            "annotations": {
+                "sokovan.dev/from": told.from.as_str(), "sokovan.dev/to": told.to.as_str(),
+                ANNOTATION_CREATION_ID: session.annotations().get(ANNOTATION_CREATION_ID).unwrap_or(&uid),
+            },
         },
         "eventTime": now.format("%Y-%m-%dT%H:%M:%S%.6fZ").to_string(),
         "action": told.action, "reason": camel_case(&told.reason), "note": note,

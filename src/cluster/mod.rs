@@ -10,6 +10,7 @@ pub mod pods;
 pub mod snapshot;
 pub mod table;
 pub mod unreconciled;
+pub mod usage;
 pub mod watch;
 pub mod world;
 pub mod write;

@@ -14,6 +14,8 @@ use crate::session::handlers::Handler;
 use crate::session::kernels::{Evidence, KernelItem, allocated_nodes, expand, judge, kernel_name};
 use crate::session::records::Remains;
 use crate::session::snapshot::{SessionItem, Snapshot};
+use crate::session::tenancy::{Tenancy, Tenant};
+use crate::session::usage::usage;
 use crate::session::views::{Liveness, PodView};
 
 /// The items of one scaling group.
@@ -91,6 +93,33 @@ impl World {
         let mut inner = self.lock();
         let tenancy = inner.tenancy();
         inner.ledger.for_cycle(&tenancy)
+    }
+
+    /// Waits until what tenants use may have changed.
+    pub async fn usage_to_publish(&self) {
+        self.usage_changed.notified().await;
+    }
+
+    /// What these keys' sessions use may have changed.
+    pub fn usage_changed(&self, _keys: &BTreeSet<AccessKey>) {
+        self.usage_changed.notify_one();
+    }
+
+    /// What every tenant uses now.
+    pub fn usage(&self) -> (Arc<Tenancy>, BTreeMap<Tenant, TenantStatus>) {
+        let mut inner = self.lock();
+        let tenancy = inner.tenancy();
+        let ledger = inner.ledger.for_cycle(&tenancy);
+        let mut pending: HashMap<Tenant, i64> = HashMap::new();
+        let waiting = inner.index.values().filter_map(|phases| phases.get(&SessionPhase::Pending)).flatten();
+        for session in waiting.filter_map(|uid| inner.session(uid)) {
+            for tenant in tenancy.tenants(session) {
+                *pending.entry(tenant).or_default() += 1;
+            }
+        }
+        drop(inner);
+        let usage = usage(&tenancy, &ledger, &pending);
+        (tenancy, usage)
     }
 
     /// What remains of the marked sessions.

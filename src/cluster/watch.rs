@@ -25,17 +25,18 @@ pub fn start(client: &Client, world: &Arc<World>) -> JoinSet<()> {
     tasks.spawn(pods(client.clone(), world.clone()));
     tasks.spawn(slices(client.clone(), world.clone()));
     tasks.spawn(nodes(client.clone(), world.clone()));
-    tasks.spawn(tenants(client.clone(), world.clone(), |inner| &mut inner.groups, Arc::new));
-    tasks.spawn(tenants(client.clone(), world.clone(), |inner| &mut inner.domains, Arc::new));
-    tasks.spawn(tenants(client.clone(), world.clone(), |inner| &mut inner.projects, Arc::new));
-    tasks.spawn(tenants(client.clone(), world.clone(), |inner| &mut inner.users, Arc::new));
-    tasks.spawn(tenants(client.clone(), world.clone(), |inner| &mut inner.keypairs, Arc::new));
-    tasks.spawn(tenants(client.clone(), world.clone(), |inner| &mut inner.policies, Arc::new));
+    tasks.spawn(tenants(client.clone(), world.clone(), |inner| &mut inner.groups, Arc::new, |old, new| old.spec == new.spec));
+    tasks.spawn(tenants(client.clone(), world.clone(), |inner| &mut inner.domains, Arc::new, |old, new| old.spec == new.spec));
+    tasks.spawn(tenants(client.clone(), world.clone(), |inner| &mut inner.projects, Arc::new, |old, new| old.spec == new.spec));
+    tasks.spawn(tenants(client.clone(), world.clone(), |inner| &mut inner.users, Arc::new, |old, new| old.spec == new.spec));
+    tasks.spawn(tenants(client.clone(), world.clone(), |inner| &mut inner.keypairs, Arc::new, |old, new| old.spec == new.spec));
+    tasks.spawn(tenants(client.clone(), world.clone(), |inner| &mut inner.policies, Arc::new, |old, new| old.spec == new.spec));
     tasks.spawn(tenants::<Namespace, _>(
         client.clone(),
         world.clone(),
         |inner| &mut inner.namespaces,
         |namespace| project_label(&namespace),
+        |old, new| old == new,
     ));
     tasks
 }
@@ -151,10 +152,16 @@ async fn nodes(client: Client, world: Arc<World>) {
 }
 
 /// The small kinds that say who may run what where.
-async fn tenants<K, V>(client: Client, world: Arc<World>, table: fn(&mut Inner) -> &mut Table<V>, fold: fn(K) -> V)
-where
+/// `same` tells whether two versions of one mean the same to those who wait; statuses, which we write, mean nothing.
+async fn tenants<K, V>(
+    client: Client,
+    world: Arc<World>,
+    table: fn(&mut Inner) -> &mut Table<V>,
+    fold: fn(K) -> V,
+    same: fn(&V, &V) -> bool,
+) where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
-    V: PartialEq + Send + 'static,
+    V: Send + 'static,
 {
     run(Api::<DeserializeGuard<K>>::all(client), watcher::Config::default(), |event| {
         let mut inner = world.lock();
@@ -170,7 +177,7 @@ where
                 match guard.0 {
                     Ok(object) => {
                         let value = fold(object);
-                        let same = table.get(&key) == Some(&value);
+                        let same = table.get(&key).is_some_and(|old| same(old, &value));
                         table.upsert(key, version, value) && !same
                     }
                     Err(invalid) => {
@@ -188,6 +195,7 @@ where
                 true
             }
         };
+        inner.tenancy = None;
         if changed {
             world.tenancy_changed(inner);
         }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use chrono::Utc;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use tokio::sync::Notify;
 
 use super::fold::{self, Folded};
 use super::table::{Key, Table};
@@ -32,6 +33,10 @@ pub struct Scope {
 }
 
 impl Scope {
+    pub fn is_whole(&self) -> bool {
+        self.groups.is_empty()
+    }
+
     fn includes(&self, group: &GroupName) -> bool {
         self.groups.is_empty() || self.groups.contains(group)
     }
@@ -63,7 +68,7 @@ pub(super) struct Inner {
     pub ledger: Ledger,
     /// Sessions that a handler is at work on.
     pub claimed: HashSet<SessionUid>,
-    tenancy: Option<Arc<Tenancy>>,
+    pub tenancy: Option<Arc<Tenancy>>,
     agents: Option<Arc<BTreeMap<NodeName, Arc<AgentView>>>>,
 }
 
@@ -72,16 +77,23 @@ pub struct World {
     inner: Mutex<Inner>,
     pub marks: Arc<Marks>,
     pub timing: Arc<Timing>,
+    /// Told when what tenants use may have changed.
+    pub(super) usage_changed: Notify,
     scope: Scope,
 }
 
 impl World {
     pub fn new(marks: Arc<Marks>, timing: Arc<Timing>, scope: Scope) -> Self {
-        Self { inner: Mutex::default(), marks, timing, scope }
+        Self { inner: Mutex::default(), marks, timing, usage_changed: Notify::new(), scope }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether this operator looks after every session there is.
+    pub fn is_whole(&self) -> bool {
+        self.scope.is_whole()
     }
 
     /// Whether every kind's first list is complete.
@@ -322,9 +334,9 @@ impl World {
     }
 
     /// A change of groups or tenants: whoever waits may have been waiting for it.
-    pub(super) fn tenancy_changed(&self, mut inner: MutexGuard<'_, Inner>) {
-        inner.tenancy = None;
+    pub(super) fn tenancy_changed(&self, inner: MutexGuard<'_, Inner>) {
         drop(inner);
+        self.usage_changed.notify_one();
         for handler in [HandlerName::ScheduleSessions, HandlerName::CheckPrecondition, HandlerName::SweepSessions] {
             self.marks.all(handler);
         }
@@ -339,6 +351,7 @@ impl World {
 
     fn after_change(&self, freed: bool) {
         if freed {
+            self.usage_changed.notify_one();
             self.marks.all(HandlerName::ScheduleSessions);
         }
     }

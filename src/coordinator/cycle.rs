@@ -7,10 +7,14 @@ use std::time::Instant;
 use futures::StreamExt;
 use tokio::task::JoinSet;
 
+use super::hooks::Hooks;
 use super::item::Work;
 use super::judge::paused_until;
 use super::locks::Locks;
 use super::marks::{Mark, Marks};
+use super::post_processors::{self, Processed, Real};
+use super::recorder::step;
+use crate::api::{SubStep, SubStepResult};
 use crate::cluster::commit::Committer;
 use crate::cluster::effects::Effects;
 use crate::cluster::events::Events;
@@ -33,14 +37,15 @@ pub struct Coordinator {
     pub events: Events,
     pub timing: Arc<Timing>,
     pub metrics: Metrics,
+    pub hooks: Hooks,
     pub(super) locks: Locks,
 }
 
 impl Coordinator {
-    pub fn new(effects: Effects, committer: Committer, events: Events, metrics: Metrics) -> Self {
+    pub fn new(effects: Effects, committer: Committer, events: Events, metrics: Metrics, hooks: Hooks) -> Self {
         let world = effects.world.clone();
         let (marks, timing) = (world.marks.clone(), world.timing.clone());
-        Self { world, marks, effects, committer, events, timing, metrics, locks: Locks::default() }
+        Self { world, marks, effects, committer, events, timing, metrics, hooks, locks: Locks::default() }
     }
 
     /// Starts every handler's loop; they run as long as the set lives.
@@ -115,13 +120,35 @@ impl Coordinator {
         let started = Instant::now();
         let group = batch.snapshot.group_name.clone();
         let snapshot = &batch.snapshot;
-        let work = batch.items.into_iter().zip(verdicts).map(|(item, verdict)| async move {
-            let uid = uid_of(&item.session);
-            Work::new(self, handler, snapshot.clone(), item).finish(verdict).await;
-            self.world.unclaim(&uid);
+        let shared = shared_steps(handler, &batch);
+        let work = batch.items.into_iter().zip(verdicts).map(|(item, verdict)| {
+            let shared = &shared;
+            async move {
+                let uid = uid_of(&item.session);
+                let processed = Work::new(self, handler, snapshot.clone(), item, shared).finish(verdict).await;
+                self.world.unclaim(&uid);
+                processed
+            }
         });
-        futures::stream::iter(work).for_each_concurrent(CONCURRENCY, |work| work).await;
+        let done = futures::stream::iter(work).buffer_unordered(CONCURRENCY);
+        let processed = done.fold(Processed::default(), |mut all, one| async move {
+            all.merge(one);
+            all
+        });
+        let processed = processed.await;
+        post_processors::run(&processed, &Real { marks: &self.marks, world: &self.world });
         self.metrics.took(handler.name.as_str(), group.as_str(), started.elapsed());
+    }
+}
+
+/// What was done for all sessions of a batch together: schedule-sessions looks at all who wait, and at all agents.
+fn shared_steps(handler: &Handler, batch: &Batch) -> Vec<SubStep> {
+    match handler.decide {
+        Decide::All(_) if handler.name == HandlerName::ScheduleSessions => {
+            let detail = format!("{} sessions, {} agents", batch.items.len(), batch.snapshot.agents.len());
+            vec![step("sequence", SubStepResult::Success, None, detail, batch.snapshot.now)]
+        }
+        _ => vec![],
     }
 }
 
@@ -140,5 +167,39 @@ fn decide(handler: &Handler, batch: &Batch, ledger: Option<&mut Ledger>) -> Vec<
             let failed = if handler.waits { Verdict::idle() } else { Verdict::failure(failure) };
             batch.items.iter().map(|_| failed.clone()).collect()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{SessionPhase, SessionResult};
+    use crate::session::handlers::testing::{item, session_in, snapshot};
+    use crate::session::handlers::{Decide, Outcome, Transitions};
+
+    static FRAIL: Handler = Handler {
+        name: HandlerName::ScheduleSessions,
+        targets: &[SessionPhase::Pending],
+        transitions: Transitions::NONE,
+        lock: None,
+        waits: false,
+        decide: Decide::Each(|snapshot, _| {
+            assert!(snapshot.group_name.as_str() != "gpu", "as planned");
+            Verdict::success().result(SessionResult::Success)
+        }),
+    };
+
+    #[test]
+    fn sc_co_014_an_error_in_one_group_leaves_the_others_alone() {
+        let outcomes = |group: &str| {
+            let mut snapshot = snapshot(vec![]);
+            snapshot.group_name = group.into();
+            let items = vec![item(session_in(SessionPhase::Pending), &[]), item(session_in(SessionPhase::Pending), &[])];
+            decide(&FRAIL, &Batch { snapshot, items }, None)
+        };
+        let failed = outcomes("gpu");
+        assert_eq!(failed.len(), 2, "all its items fail");
+        assert!(failed.iter().all(|v| matches!(&v.outcome, Outcome::Failure(f) if f.reason == Reason::HandlerPanicked)));
+        assert!(outcomes("default").iter().all(|v| matches!(v.outcome, Outcome::Success { .. })));
     }
 }

@@ -6,16 +6,19 @@ use std::sync::Arc;
 use chrono::Utc;
 
 use super::cycle::Coordinator;
+use super::hooks::Transition;
 use super::judge::{Judged, judge};
 use super::locks::Held;
-use crate::api::{HistoryResult, Session, SessionPhase, SessionResult, SessionStatus, SubStep, SubStepResult};
+use super::post_processors::Processed;
+use super::recorder::Recorder;
+use crate::api::{HistoryResult, Session, SessionPhase, SessionResult, SessionStatus, SubStep};
 use crate::cluster::commit::Committed;
 use crate::cluster::effects::{EffectError, Subject};
 use crate::cluster::events::Told;
 use crate::cluster::world::uid_of;
-use crate::lifecycle::{Reason, to_millis, truncate};
+use crate::lifecycle::{Failure, Reason, to_millis};
 use crate::session::effect::Effect;
-use crate::session::handlers::{Decide, Handler, HandlerName, Outcome, Verdict, row};
+use crate::session::handlers::{Change, Decide, Handler, HandlerName, Outcome, Verdict, row};
 use crate::session::snapshot::{SessionItem, Snapshot};
 use crate::session::status::{Step, advance};
 
@@ -36,18 +39,27 @@ pub(super) struct Work<'a> {
     item: SessionItem,
     /// As it is at the API server: its version is the commit's precondition.
     original: Arc<Session>,
+    recorder: Recorder,
     told: Vec<Told>,
-    changed: bool,
+    reached: Vec<SessionPhase>,
+    results: Vec<HistoryResult>,
 }
 
 impl<'a> Work<'a> {
-    pub fn new(coordinator: &'a Coordinator, handler: &'static Handler, snapshot: Snapshot, item: SessionItem) -> Self {
-        let original = item.session.clone();
-        Self { coordinator, handler, snapshot, item, original, told: vec![], changed: false }
+    /// `shared` are the steps of the whole batch, which each of its sessions records.
+    pub fn new(
+        coordinator: &'a Coordinator,
+        handler: &'static Handler,
+        snapshot: Snapshot,
+        item: SessionItem,
+        shared: &[SubStep],
+    ) -> Self {
+        let (original, recorder) = (item.session.clone(), Recorder::with_shared(shared));
+        Self { coordinator, handler, snapshot, item, original, recorder, told: vec![], reached: vec![], results: vec![] }
     }
 
-    /// All the way from a verdict to the commit.
-    pub async fn finish(mut self, mut verdict: Verdict) {
+    /// All the way from a verdict to the commit, and what follows it; returns what came of it.
+    pub async fn finish(mut self, mut verdict: Verdict) -> Processed {
         let mut held = Held::Nothing;
         while let Some(phase) = self.step(verdict).await {
             drop(std::mem::replace(&mut held, Held::Nothing));
@@ -60,7 +72,7 @@ impl<'a> Work<'a> {
             verdict = decide(&self.snapshot, &self.item);
         }
         drop(held);
-        self.commit().await;
+        self.commit().await
     }
 
     /// One handler's step; returns the phase it led to, if it led anywhere.
@@ -69,36 +81,67 @@ impl<'a> Work<'a> {
             self.coordinator.marks.at(self.handler.name, &uid_of(&self.original), wake);
         }
         let effects = std::mem::take(&mut verdict.effects);
-        let steps = match self.carry_out(&effects).await {
-            Ok(steps) => steps,
-            Err((EffectError::Fenced, _)) => return None,
-            Err((EffectError::Wait(why), steps)) => {
+        if let Err(error) = self.carry_out(&effects).await {
+            verdict.outcome = self.after_error(error, verdict.outcome)?;
+            // What was to change with the outcome does not.
+            verdict.change = Change::default();
+        }
+        let judged = self.judge(&verdict, !effects.is_empty())?;
+        let judged = match judged.to.map(|to| to.phase) {
+            Some(phase) if let Err(failure) = self.pass_gates(phase).await => {
                 self.retry_soon();
-                verdict.outcome = match verdict.outcome {
-                    Outcome::Idle => Outcome::Idle,
-                    _ => Outcome::Skipped(Reason::NameTaken, why),
-                };
-                steps
+                verdict.outcome = Outcome::Failure(failure);
+                verdict.change = Change::default();
+                self.judge(&verdict, true)?
             }
-            Err((EffectError::Failed(failure), steps)) => {
+            _ => judged,
+        };
+        self.advance(judged, &verdict)
+    }
+
+    fn judge(&self, verdict: &Verdict, did: bool) -> Option<Judged> {
+        judge(self.handler, &self.snapshot, &self.item, &verdict.outcome, &verdict.change, did)
+    }
+
+    /// What an effect that was not carried out makes of the outcome; None if we do not lead any more.
+    fn after_error(&self, error: EffectError, outcome: Outcome) -> Option<Outcome> {
+        let idle = matches!(outcome, Outcome::Idle);
+        match error {
+            EffectError::Fenced => return None,
+            EffectError::Wait(why) if !idle => {
+                self.retry_soon();
+                return Some(Outcome::Skipped(Reason::NameTaken, why));
+            }
+            EffectError::Failed(failure) => {
                 tracing::warn!(
                     handler = %self.handler.name, session = %self.item.name(), namespace = %self.item.namespace(),
                     "an effect failed: {}", failure.message
                 );
                 self.retry_soon();
-                verdict.outcome = match verdict.outcome {
-                    Outcome::Idle => Outcome::Idle,
-                    _ => Outcome::Failure(failure),
-                };
-                steps
+                if !idle {
+                    return Some(Outcome::Failure(failure));
+                }
             }
-        };
-        let change = &verdict.change;
-        let judged = judge(self.handler, &self.snapshot, &self.item, &verdict.outcome, change, !effects.is_empty())?;
-        self.advance(judged, &verdict, steps)
+            EffectError::Wait(_) => self.retry_soon(),
+        }
+        Some(Outcome::Idle)
     }
 
-    fn advance(&mut self, judged: Judged, verdict: &Verdict, steps: Vec<SubStep>) -> Option<SessionPhase> {
+    async fn pass_gates(&mut self, to: SessionPhase) -> Result<(), Failure> {
+        let started_at = to_millis(Utc::now());
+        let passed = self.coordinator.hooks.pass_gates(&self.transition(to), self.coordinator.timing.hook).await;
+        if let Err(failure) = &passed {
+            self.recorder.gate(started_at, failure.reason, &failure.message);
+        }
+        passed
+    }
+
+    fn transition(&self, to: SessionPhase) -> Transition {
+        let (effects, subject) = (self.coordinator.effects.clone(), self.subject());
+        Transition { effects, subject, item: self.item.clone(), to }
+    }
+
+    fn advance(&mut self, judged: Judged, verdict: &Verdict) -> Option<SessionPhase> {
         let failure = match &verdict.outcome {
             Outcome::Failure(failure) => Some(failure),
             _ => None,
@@ -114,7 +157,7 @@ impl<'a> Work<'a> {
             failure,
             skip,
             change: &verdict.change,
-            steps,
+            steps: self.recorder.take(),
         };
         let status = advance(&self.snapshot, &self.item.session, &self.item.kernels, step);
         let mut session = (*self.item.session).clone();
@@ -124,21 +167,19 @@ impl<'a> Work<'a> {
         self.tell(&judged, &status);
         session.status = Some(status);
         self.item.session = Arc::new(session);
-        self.changed = true;
+        self.results.push(judged.result);
+        self.reached.extend(judged.to.map(|to| to.phase));
         judged.to.map(|to| to.phase)
     }
 
     /// In order, until one fails; each leaves a trace.
-    async fn carry_out(&mut self, effects: &[Effect]) -> Result<Vec<SubStep>, (EffectError, Vec<SubStep>)> {
-        let mut steps = vec![];
+    async fn carry_out(&mut self, effects: &[Effect]) -> Result<(), EffectError> {
         for effect in effects {
             let subject = self.subject();
             let started_at = to_millis(Utc::now());
             let done = self.coordinator.effects.run(&subject, effect).await;
-            steps.push(trace(effect, started_at, &done));
-            if let Err(error) = done {
-                return Err((error, steps));
-            }
+            self.recorder.effect(effect, started_at, &done);
+            done?;
             if *effect == Effect::HoldSession
                 && let Some((_, seen)) = self.coordinator.world.look_again(&uid_of(&self.original))
             {
@@ -146,7 +187,7 @@ impl<'a> Work<'a> {
                 self.item.session = seen.session;
             }
         }
-        Ok(steps)
+        Ok(())
     }
 
     fn subject(&self) -> Subject {
@@ -183,16 +224,16 @@ impl<'a> Work<'a> {
             action: self.handler.name.as_str(),
             warning: ended_badly || !matches!(judged.result, HistoryResult::Success | HistoryResult::Skipped),
             reason: status.reason.clone().unwrap_or_else(|| to.as_str().to_owned()),
+            from,
+            to,
             note: moved.into_iter().chain(message).collect::<Vec<_>>().join(": "),
         });
     }
 
     /// One write for all the steps; a conflict drops them, and the session is looked at anew.
-    async fn commit(self) {
-        if !self.changed {
-            return;
-        }
-        let Some(status) = self.item.session.status.clone() else { return };
+    async fn commit(mut self) -> Processed {
+        let mut processed = Processed::default();
+        let Some(status) = self.item.session.status.clone().filter(|_| !self.results.is_empty()) else { return processed };
         let (session, namespace) = (self.item.name(), self.item.namespace());
         match self.coordinator.committer.commit(&self.original, status).await {
             Committed::Done(written) => {
@@ -200,13 +241,21 @@ impl<'a> Work<'a> {
                     %session, %namespace, handler = %self.handler.name, phase = %written.phase(),
                     reason = written.status.as_ref().and_then(|s| s.reason.as_deref()).unwrap_or_default(), "committed"
                 );
-                self.coordinator.events.send(self.told);
+                self.coordinator.events.send(std::mem::take(&mut self.told));
+                for phase in &self.reached {
+                    self.coordinator.hooks.notify(&self.transition(*phase), self.coordinator.timing.hook).await;
+                    processed.reached.insert((*phase, self.item.uid()));
+                }
+                for result in &self.results {
+                    processed.add(*result, &self.item.session.spec.access_key);
+                }
             }
             Committed::Dropped(why) => {
                 tracing::debug!(%session, %namespace, handler = %self.handler.name, "dropped: {why}");
                 self.coordinator.marks.session(&uid_of(&self.original), self.original.phase());
             }
         }
+        processed
     }
 }
 
@@ -218,23 +267,5 @@ fn outcome_name(result: HistoryResult) -> &'static str {
         HistoryResult::Expired => "expired",
         HistoryResult::GiveUp => "give_up",
         HistoryResult::Skipped => "skipped",
-    }
-}
-
-fn trace(effect: &Effect, started_at: chrono::DateTime<Utc>, done: &Result<(), EffectError>) -> SubStep {
-    let (result, error_code, mut detail) = match done {
-        Ok(()) => (SubStepResult::Success, None, effect.subject()),
-        Err(EffectError::Wait(why)) => (SubStepResult::Failure, Some(Reason::NameTaken), why.clone()),
-        Err(EffectError::Failed(failure)) => (SubStepResult::Failure, Some(failure.reason), failure.message.clone()),
-        Err(EffectError::Fenced) => (SubStepResult::Failure, None, "the lease is not held".into()),
-    };
-    truncate(&mut detail, 200);
-    SubStep {
-        name: effect.name().into(),
-        result,
-        detail,
-        error_code: error_code.map(|reason| reason.as_str().into()),
-        started_at,
-        ended_at: to_millis(Utc::now()),
     }
 }

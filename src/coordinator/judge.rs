@@ -2,7 +2,7 @@
 
 use crate::api::{Cause, HistoryEntry, HistoryResult, Session};
 use crate::lifecycle::{Class, Failure, Limits, Reason, Record, attempts_of, classify};
-use crate::session::handlers::{Change, Handler, HandlerName, Outcome, To};
+use crate::session::handlers::{Change, Handler, Outcome, To};
 use crate::session::snapshot::{SessionItem, Snapshot};
 
 /// What a verdict amounts to.
@@ -37,8 +37,8 @@ pub fn judge(
             let to = success(handler, *to);
             (to.is_some() || did).then_some(Judged { result: HistoryResult::Success, to })
         }
-        Outcome::Skipped(reason, _) => {
-            let told = is_last_skip(history, handler.name, *reason);
+        Outcome::Skipped(reason, words) => {
+            let told = is_last_skip(history, handler, *reason, words);
             (!told).then_some(Judged { result: HistoryResult::Skipped, to: None })
         }
         Outcome::Failure(failure) => {
@@ -81,8 +81,8 @@ fn record(handler: &Handler, snapshot: &Snapshot, item: &SessionItem) -> Record 
 
 fn limits(handler: &Handler, snapshot: &Snapshot, item: &SessionItem) -> Limits {
     Limits {
-        max_attempts: (!handler.waits).then(|| snapshot.max_attempts(&item.session)),
-        timeout: snapshot.phase_timeout(&item.session, item.phase()),
+        max_attempts: (!handler.waits).then(|| snapshot.max_attempts(&item.session, Some(handler.name))),
+        timeout: snapshot.handler_timeout(handler.name).or(snapshot.phase_timeout(&item.session, item.phase())),
         count_capacity: counts_capacity(snapshot),
     }
 }
@@ -116,11 +116,13 @@ fn shortened(message: &str) -> String {
     message
 }
 
-fn is_last_skip(history: &[HistoryEntry], handler: HandlerName, reason: Reason) -> bool {
+/// Whether an equal skip stands there already; for one that waits for kernels, which ones is part of what it says.
+fn is_last_skip(history: &[HistoryEntry], handler: &Handler, reason: Reason, words: &str) -> bool {
     history.last().is_some_and(|last| {
         last.result == HistoryResult::Skipped
-            && last.phase == handler.as_str()
+            && last.phase == handler.name.as_str()
             && last.error_code.as_deref() == Some(reason.as_str())
+            && (reason != Reason::WaitingForKernels || last.message == shortened(words))
     })
 }
 
@@ -134,4 +136,152 @@ pub fn paused_until(
     let last = status.history.iter().rev().find(|entry| entry.result != HistoryResult::Skipped)?;
     let failed = last.phase == handler.name.as_str() && last.cause == Some(Cause::Fault);
     status.next_attempt_at.filter(|next| failed && *next > now)
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::{ScalingGroup, SessionPhase};
+    use crate::session::handlers::testing::{item, now, put, session, session_in, snapshot};
+    use crate::session::handlers::{HandlerName, row};
+
+    /// A session in a phase, with so many failed attempts of a handler behind it, the first of them so long ago.
+    fn tried(handler: HandlerName, phase: SessionPhase, attempts: i32, ago: TimeDelta) -> SessionItem {
+        let mut session = session_in(phase);
+        let entry = HistoryEntry {
+            phase: handler.as_str().into(),
+            result: HistoryResult::NeedRetry,
+            from: phase.as_str().into(),
+            to: phase.as_str().into(),
+            error_code: Some(Reason::EffectFailed.as_str().into()),
+            cause: Some(Cause::Fault),
+            message: "it failed".into(),
+            attempts,
+            created_at: now() - ago,
+            updated_at: now() - ago,
+            steps: vec![],
+        };
+        if let Some(status) = &mut session.status {
+            status.status_since = Some(now() - ago);
+            status.history = if attempts > 0 { vec![entry] } else { vec![] };
+        }
+        item(session, &[])
+    }
+
+    fn judged(snapshot: &Snapshot, handler: HandlerName, item: &SessionItem, outcome: Outcome) -> Option<Judged> {
+        judge(row(handler).expect("a row"), snapshot, item, &outcome, &Change::default(), false)
+    }
+
+    fn failed(handler: HandlerName, phase: SessionPhase, attempts: i32, ago: TimeDelta) -> (HistoryResult, Option<SessionPhase>) {
+        let failure = Outcome::Failure(Failure::fault(Reason::EffectFailed, "it failed"));
+        let judged = judged(&snapshot(vec![]), handler, &tried(handler, phase, attempts, ago), failure).expect("news");
+        (judged.result, judged.to.map(|to| to.phase))
+    }
+
+    #[test]
+    fn fc_001_a_first_failure_is_tried_again() {
+        let minute = TimeDelta::minutes(1);
+        let (result, to) = failed(HandlerName::CheckPrecondition, SessionPhase::Scheduled, 0, minute);
+        assert_eq!((result, to), (HistoryResult::NeedRetry, None));
+        let (result, to) = failed(HandlerName::CheckPrecondition, SessionPhase::Scheduled, 4, minute);
+        assert_eq!((result, to), (HistoryResult::NeedRetry, None), "five in a row are allowed");
+    }
+
+    #[test]
+    fn fc_002_a_phase_that_takes_too_long_expires() {
+        let late = TimeDelta::minutes(16);
+        let swept = failed(HandlerName::SweepSessions, SessionPhase::Preparing, 0, late);
+        assert_eq!(swept, (HistoryResult::Expired, Some(SessionPhase::Terminating)));
+        let reset = failed(HandlerName::PromoteToRunning, SessionPhase::Creating, 0, TimeDelta::minutes(11));
+        assert_eq!(reset, (HistoryResult::Expired, Some(SessionPhase::Pending)));
+        let told = failed(HandlerName::PromoteToPrepared, SessionPhase::Pulling, 0, late);
+        assert_eq!(told, (HistoryResult::Expired, None), "only told: the sweep decides");
+    }
+
+    #[test]
+    fn fc_003_the_sixth_failure_in_a_row_is_given_up() {
+        let minute = TimeDelta::minutes(1);
+        for (handler, phase, to) in [
+            (HandlerName::ScheduleSessions, SessionPhase::Pending, SessionPhase::Deprioritizing),
+            (HandlerName::CheckPrecondition, SessionPhase::Scheduled, SessionPhase::Terminating),
+            (HandlerName::StartSessions, SessionPhase::Prepared, SessionPhase::Pending),
+            (HandlerName::TerminateSessions, SessionPhase::Terminating, SessionPhase::Terminated),
+        ] {
+            assert_eq!(failed(handler, phase, 5, minute), (HistoryResult::GiveUp, Some(to)), "{handler}");
+        }
+    }
+
+    #[test]
+    fn a_group_sets_limits_of_single_handlers_and_a_session_tightens_them() {
+        let handler = HandlerName::StartSessions;
+        let mut world = snapshot(vec![]);
+        let group = json!({"retry": {"handlers": [{"handler": "start-sessions", "maxAttempts": 2, "timeoutSeconds": 30}]}});
+        world.group = Some(std::sync::Arc::new(ScalingGroup::new("default", serde_json::from_value(group).expect("a group"))));
+        let failure = || Outcome::Failure(Failure::fault(Reason::EffectFailed, "it failed"));
+        let result = |world: &Snapshot, item: &SessionItem| judged(world, handler, item, failure()).map(|judged| judged.result);
+        let second = TimeDelta::seconds(1);
+        let tried = |attempts, ago| tried(handler, SessionPhase::Prepared, attempts, ago);
+        assert_eq!(result(&world, &tried(1, second)), Some(HistoryResult::NeedRetry));
+        assert_eq!(result(&world, &tried(2, second)), Some(HistoryResult::GiveUp));
+        assert_eq!(result(&world, &tried(1, second * 31)), Some(HistoryResult::Expired));
+        let mut strict = tried(1, second);
+        let mut own = session(json!({"retry": {"maxAttempts": 1}}));
+        own.status = strict.session.status.clone();
+        strict.session = std::sync::Arc::new(own);
+        assert_eq!(result(&world, &strict), Some(HistoryResult::GiveUp));
+    }
+
+    #[test]
+    fn sc_co_019_a_skip_is_recorded_once_and_changes_no_status() {
+        let skip = || Outcome::Skipped(Reason::NotYetDue, "not before noon".into());
+        let mut waiting = tried(HandlerName::ScheduleSessions, SessionPhase::Pending, 0, TimeDelta::minutes(1));
+        let first = judged(&snapshot(vec![]), HandlerName::ScheduleSessions, &waiting, skip());
+        assert_eq!(first, Some(Judged { result: HistoryResult::Skipped, to: None }));
+        let mut session = (*waiting.session).clone();
+        put(&mut session, SessionPhase::Pending, TimeDelta::minutes(1));
+        let step = crate::session::status::Step {
+            handler: HandlerName::ScheduleSessions,
+            result: HistoryResult::Skipped,
+            to: None,
+            failure: None,
+            skip: Some((Reason::NotYetDue, "not before noon")),
+            change: &Change::default(),
+            steps: vec![],
+        };
+        let status = crate::session::status::advance(&snapshot(vec![]), &session, &[], step);
+        let last = status.history.last().expect("an entry");
+        assert_eq!((last.from.as_str(), last.to.as_str(), last.result), ("Pending", "Pending", HistoryResult::Skipped));
+        assert_eq!((status.phase, status.attempts), (SessionPhase::Pending, 0));
+        session.status = Some(status);
+        waiting.session = std::sync::Arc::new(session);
+        assert_eq!(
+            judged(&snapshot(vec![]), HandlerName::ScheduleSessions, &waiting, skip()),
+            None,
+            "an equal one is not rewritten"
+        );
+    }
+
+    #[test]
+    fn a_wait_for_capacity_is_recorded_again_only_when_its_pause_is_over() {
+        let full = || Outcome::Failure(Failure::new(Cause::Capacity, Reason::NoAvailableAgent, "full"));
+        let mut waiting = tried(HandlerName::ScheduleSessions, SessionPhase::Pending, 1, TimeDelta::seconds(10));
+        let mut session = (*waiting.session).clone();
+        let set = |session: &mut Session, next: TimeDelta| {
+            let status = session.status.as_mut().expect("a status");
+            status.history[0].error_code = Some(Reason::NoAvailableAgent.as_str().into());
+            status.history[0].cause = Some(Cause::Capacity);
+            status.history[0].attempts = 50;
+            status.next_attempt_at = Some(now() + next);
+        };
+        set(&mut session, TimeDelta::seconds(50));
+        waiting.session = std::sync::Arc::new(session.clone());
+        assert_eq!(judged(&snapshot(vec![]), HandlerName::ScheduleSessions, &waiting, full()), None);
+        set(&mut session, TimeDelta::zero());
+        waiting.session = std::sync::Arc::new(session);
+        let again = judged(&snapshot(vec![]), HandlerName::ScheduleSessions, &waiting, full());
+        assert_eq!(again, Some(Judged { result: HistoryResult::NeedRetry, to: None }), "never given up");
+    }
 }

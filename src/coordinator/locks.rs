@@ -46,6 +46,16 @@ mod tests {
     use super::*;
 
     #[tokio::test]
+    async fn sc_co_012_every_lock_that_a_handler_names_is_there_and_bounded_by_thirty_seconds() {
+        let (locks, lifetime) = (Locks::default(), crate::lifecycle::Timing::default().lock_lifetime);
+        assert_eq!(lifetime, Duration::from_secs(30));
+        for handler in crate::session::handlers::HANDLERS {
+            let held = locks.take(handler.lock, lifetime).await;
+            assert_eq!(matches!(held, Some(Held::Lock(_))), handler.lock.is_some(), "{}", handler.name);
+        }
+    }
+
+    #[tokio::test]
     async fn dl_001_a_free_lock_is_taken_and_given_back() {
         let locks = Locks::default();
         let held = locks.take(Some(LockId::Pending), Duration::ZERO).await;

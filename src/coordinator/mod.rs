@@ -1,10 +1,13 @@
 //! Runs the handlers: cycles, marks, locks, judgement, commits, and what follows them.
 
 mod cycle;
+pub mod hooks;
 mod item;
 mod judge;
 mod locks;
 pub mod marks;
+pub mod post_processors;
+mod recorder;
 mod sync;
 
 pub use cycle::Coordinator;

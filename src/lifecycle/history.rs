@@ -48,25 +48,27 @@ pub fn push(history: &mut Vec<HistoryEntry>, mut entry: HistoryEntry) -> i32 {
         }
         _ => history.push(HistoryEntry { attempts: 1, ..entry }),
     }
-    bound(history)
+    bound(history, MAX_BYTES)
 }
 
+/// Keeps the history within so many bytes of JSON, and returns how many entries were dropped for that.
 /// First the steps of older entries go, then the oldest entries; the last entry always stays.
-fn bound(history: &mut Vec<HistoryEntry>) -> i32 {
+pub fn bound(history: &mut Vec<HistoryEntry>, max_bytes: usize) -> i32 {
+    let max_bytes = max_bytes.min(MAX_BYTES);
     let excess = history.len().saturating_sub(MAX_ENTRIES);
     history.drain(..excess);
     let mut dropped = excess;
     let mut total: usize = history.iter().map(size_of_entry).sum();
     let older = history.len().saturating_sub(1);
     for entry in history.iter_mut().take(older) {
-        if total <= MAX_BYTES {
+        if total <= max_bytes {
             break;
         }
         let before = size_of_entry(entry);
         entry.steps.clear();
         total -= before - size_of_entry(entry);
     }
-    while total > MAX_BYTES && history.len() > 1 {
+    while total > max_bytes && history.len() > 1 {
         total -= size_of_entry(&history.remove(0));
         dropped += 1;
     }

@@ -31,7 +31,7 @@ mod tests {
     use super::Match::{All, Any, NotAny};
 
     #[test]
-    fn each_match_type_as_defined() {
+    fn sc_co_015_each_match_type_as_defined() {
         let even = |n: i32| n % 2 == 0;
         for (numbers, all, any, not_any) in [
             (vec![], false, false, false),

@@ -31,6 +31,10 @@ pub struct Timing {
     pub avoid_failed_agent: Duration,
     /// No sign of life for this long makes a running kernel a candidate for the sweep.
     pub stale_kernel: Duration,
+    /// How long a gang may wait for some of its kernels before those are named.
+    pub held_up: Duration,
+    /// How long changes of usage are gathered before they are published.
+    pub usage: Duration,
     /// Every configured timeout (scaling group, session) is divided by this; 1 outside tests.
     pub scale: u32,
     pub lease: LeaseTiming,
@@ -69,6 +73,8 @@ impl Default for Timing {
             unschedulable: seconds(10),
             avoid_failed_agent: seconds(3600),
             stale_kernel: seconds(120),
+            held_up: seconds(5),
+            usage: seconds(5),
             scale: 1,
             lease: LeaseTiming {
                 duration: seconds(15),

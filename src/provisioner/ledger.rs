@@ -17,6 +17,8 @@ pub struct Holding {
     pub private: bool,
     /// Whether it counts as one of its owner's running sessions.
     pub active: bool,
+    /// How many volume claims it mounts.
+    pub volumes: i64,
     /// Per agent, what it takes there and with how many kernels.
     pub agents: BTreeMap<NodeName, (Resources, i64)>,
 }
@@ -38,7 +40,7 @@ impl Holding {
             resources.add(taken);
         }
         resources.set(PODS, Amount::ZERO);
-        Occupied { resources, sessions: i64::from(self.active) }
+        Occupied { resources, sessions: i64::from(self.active), volumes: self.volumes }
     }
 }
 
@@ -47,17 +49,20 @@ impl Holding {
 pub struct Occupied {
     pub resources: Resources,
     pub sessions: i64,
+    pub volumes: i64,
 }
 
 impl Occupied {
     fn add(&mut self, other: &Self) {
         self.resources.add(&other.resources);
         self.sessions += other.sessions;
+        self.volumes += other.volumes;
     }
 
     fn sub(&mut self, other: &Self) {
         self.resources.sub(&other.resources);
         self.sessions -= other.sessions;
+        self.volumes -= other.volumes;
     }
 }
 
@@ -158,9 +163,14 @@ impl Ledger {
         copy
     }
 
+    /// What a tenant occupies.
+    pub fn tenant(&self, tenant: &Tenant) -> Occupied {
+        self.tenants.get(tenant).cloned().unwrap_or_default()
+    }
+
     /// What a tenant occupies, without what the session `except` holds itself.
     pub fn occupied(&self, tenant: &Tenant, except: &SessionUid) -> Occupied {
-        let mut occupied = self.tenants.get(tenant).cloned().unwrap_or_default();
+        let mut occupied = self.tenant(tenant);
         if let Some(own) = self.holdings.get(except)
             && self.counts_for(own, tenant)
         {

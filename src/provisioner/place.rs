@@ -7,6 +7,7 @@ use super::agents::{Rejection, Request, in_group, load_of, never, rejection, sum
 use super::ledger::{Holding, Ledger, Load, PODS};
 use crate::api::{Amount, ClusterMode, KernelAllocation, NodeName, Resources, ScalingGroup};
 use crate::lifecycle::{Cause, Failure, Reason};
+use crate::session::holding::claims;
 use crate::session::kernels::{KernelSlot, expand};
 use crate::session::snapshot::{SessionItem, Snapshot};
 use crate::session::views::AgentView;
@@ -51,6 +52,7 @@ pub fn place(snapshot: &Snapshot, ledger: &mut Ledger, item: &SessionItem) -> Re
         access_key: spec.access_key.clone(),
         private: spec.private,
         active: true,
+        volumes: claims(&item.session),
         agents: taken,
     };
     ledger.take(&item.uid(), &snapshot.tenancy.tenants(&item.session), holding);

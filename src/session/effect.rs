@@ -13,6 +13,8 @@ pub enum Effect {
     DeleteSession,
     /// Makes the Service by whose name the kernels reach each other.
     CreateService,
+    /// Takes it away again.
+    DeleteService,
     /// Makes the SSH key pair that the kernels share.
     CreateSshSecret,
     /// Makes a kernel and its pod.
@@ -37,6 +39,7 @@ impl Effect {
             Self::ReleaseSession => "release-session",
             Self::DeleteSession => "delete-session",
             Self::CreateService => "create-service",
+            Self::DeleteService => "delete-service",
             Self::CreateSshSecret => "create-ssh-secret",
             Self::Launch(_) => "launch-kernel",
             Self::OpenGate { .. } => "open-gate",

@@ -7,6 +7,13 @@ use super::views::PodView;
 use crate::api::{Amount, NodeName, Resources, Session};
 use crate::provisioner::{Holding, PODS};
 
+/// How many volume claims a session mounts.
+pub fn claims(session: &Session) -> i64 {
+    let volumes = session.spec.kernels.iter().flat_map(|kernel| &kernel.volumes);
+    let names: BTreeSet<&str> = volumes.map(|volume| volume.claim_name.as_str()).collect();
+    i64::try_from(names.len()).unwrap_or(i64::MAX)
+}
+
 /// What a session holds: for each kernel the larger of its allocation and its live pods, until those are gone.
 pub fn holding(session: Option<&Session>, pods: &[&PodView]) -> Option<Holding> {
     let mut agents: BTreeMap<NodeName, (Resources, i64)> = BTreeMap::new();
@@ -49,6 +56,7 @@ pub fn holding(session: Option<&Session>, pods: &[&PodView]) -> Option<Holding> 
         access_key: session.map(|session| session.spec.access_key.clone()).unwrap_or_default(),
         private: session.is_some_and(|session| session.spec.private),
         active,
+        volumes: session.filter(|_| active).map_or(0, claims),
         agents,
     })
 }

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::views::{GateState, Liveness, MainState, PodView};
 use crate::api::{Kernel, KernelPhase, KernelTemplate, NodeName, Session, SessionPhase};
-use crate::lifecycle::Reason;
+use crate::lifecycle::{Reason, advance};
 
 /// One kernel that a session shall have, before it has a place.
 #[derive(Clone, Debug)]
@@ -159,7 +159,15 @@ pub fn judge(evidence: &Evidence<'_>) -> KernelState {
         return KernelState { reason, message, ..KernelState::of(KernelPhase::Terminating) };
     }
     match evidence.pod {
-        Some(pod) => judge_alone(pod, evidence.image_timeout, evidence.now),
+        Some(pod) => {
+            let recorded = evidence.record.and_then(|kernel| kernel.status.as_ref()).map(|status| status.phase);
+            let seen = judge_alone(pod, evidence.image_timeout, evidence.now);
+            // A pod seen earlier on its way than the kernel was recorded is late news.
+            match recorded {
+                Some(recorded) if advance(recorded, seen.phase) != seen.phase => KernelState::of(recorded),
+                _ => seen,
+            }
+        }
         None if !evidence.allocated => KernelState::of(KernelPhase::Pending),
         None if evidence.session_phase == SessionPhase::Scheduled => KernelState::of(KernelPhase::Scheduled),
         None => KernelState::because(KernelPhase::Terminated, Reason::PodGone.as_str(), "its pod is gone"),

@@ -1,5 +1,6 @@
 //! What must hold before a session is given nodes, and again before its pods are made: one check for both (rules §4).
 
+use super::holding::claims;
 use super::snapshot::{SessionItem, Snapshot};
 use super::tenancy::Tenant;
 use crate::api::{Amount, ResourcePolicy, Resources, Session, Unspecified};
@@ -81,6 +82,14 @@ fn check_policy(
         failures.push(Failure::fault(Reason::ContainerLimitExceeded, message));
     }
     let occupied = ledger.occupied(tenant, &item.uid());
+    let volumes = claims(&item.session);
+    if let Some(limit) = spec.max_volumes.map(i64::from).filter(|limit| *limit > 0 && volumes > 0) {
+        let mounted = occupied.volumes;
+        if mounted + volumes > limit {
+            let message = format!("{tenant}: {volumes} volumes requested, {mounted} of {limit} mounted");
+            failures.push(Failure::fault(Reason::VolumeCountExceeded, message));
+        }
+    }
     if let Some(limit) = spec.max_concurrent_sessions.filter(|limit| *limit > 0 && occupied.sessions >= i64::from(*limit)) {
         let message = format!("{tenant} has {} sessions running of {limit}", occupied.sessions);
         failures.push(Failure::new(Cause::Quota, Reason::ConcurrencyExceeded, message));

@@ -10,7 +10,7 @@ use super::effect::{Effect, PodRef};
 use super::kernels::{KernelState, judge_alone};
 use super::views::{Liveness, MainState, PodView};
 use crate::api::{Kernel, KernelPhase, KernelStatus, LABEL_GENERATION, NodeName, Session};
-use crate::lifecycle::Reason;
+use crate::lifecycle::{Reason, advance};
 
 /// All that remains of one session at the API server.
 pub struct Remains<'a> {
@@ -113,7 +113,7 @@ fn facts(remains: &Remains<'_>, pod: &PodView, record: &Kernel, never_reports: b
             finished_at: Some(remains.now),
             ..old.clone()
         }
-    } else if state.phase == KernelPhase::Running && old.phase != KernelPhase::Terminating {
+    } else if state.phase == KernelPhase::Running {
         let since = match &pod.main {
             MainState::Running { since } => *since,
             _ => None,
@@ -137,7 +137,8 @@ fn facts(remains: &Remains<'_>, pod: &PodView, record: &Kernel, never_reports: b
     } else {
         return None;
     };
-    (new != old).then(|| Effect::RecordKernel { name: pod.name.clone(), status: Box::new(new) })
+    let may = advance(old.phase, new.phase) == new.phase;
+    (may && new != old).then(|| Effect::RecordKernel { name: pod.name.clone(), status: Box::new(new) })
 }
 
 fn ended(old: &KernelStatus, pod: &PodView, state: &KernelState, now: DateTime<Utc>) -> KernelStatus {

@@ -1,15 +1,20 @@
 //! What a handler sees: the sessions it is asked about, with their kernels, and the world around them at one moment.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
+use super::handlers::HandlerName;
 use super::kernels::KernelItem;
 use super::tenancy::Tenancy;
 use super::views::{AgentView, Liveness};
-use crate::api::{GroupName, NodeName, ScalingGroup, Session, SessionPhase, SessionResult, SessionStatus, SessionUid};
+use crate::api::{
+    GroupName, HandlerRetry, NodeName, RetryPolicy, ScalingGroup, Session, SessionPhase, SessionResult, SessionStatus,
+    SessionUid, TryingHandler,
+};
 use crate::lifecycle::Timing;
 
 /// The world at one moment, for the sessions of one scaling group.
@@ -104,20 +109,31 @@ impl Snapshot {
 
     /// How long an image may fail to be pulled.
     pub fn image_timeout(&self) -> Duration {
-        let retry = self.group.as_ref().map(|group| group.spec.retry.clone()).unwrap_or_default();
-        self.timing.configured(retry.image_pull_timeout_seconds)
+        self.timing.configured(self.retry().image_pull_timeout_seconds)
     }
 
-    /// Most failed attempts in a row of one step of this session.
-    pub fn max_attempts(&self, session: &Session) -> i32 {
-        let group = self.group.as_ref().map(|group| group.spec.retry.clone()).unwrap_or_default().max_attempts;
+    fn retry(&self) -> Cow<'_, RetryPolicy> {
+        self.group.as_ref().map_or_else(|| Cow::Owned(RetryPolicy::default()), |group| Cow::Borrowed(&group.spec.retry))
+    }
+
+    /// Most failed attempts in a row of a handler, or in general, on this session.
+    pub fn max_attempts(&self, session: &Session, handler: Option<HandlerName>) -> i32 {
+        let retry = self.retry();
+        let of_handler = handler.and_then(|name| of_handler(&retry, name)).and_then(|own| own.max_attempts);
+        let group = of_handler.unwrap_or(retry.max_attempts);
         let own = session.spec.retry.as_ref().and_then(|retry| retry.max_attempts);
         own.map_or(group, |own| own.min(group))
     }
 
+    /// How long a handler may go on trying, where its group says so.
+    pub fn handler_timeout(&self, handler: HandlerName) -> Option<Duration> {
+        let seconds = of_handler(&self.retry(), handler).and_then(|own| own.timeout_seconds)?;
+        Some(self.timing.configured(seconds))
+    }
+
     /// How long this session may be in a phase; None where there is no limit.
     pub fn phase_timeout(&self, session: &Session, phase: SessionPhase) -> Option<Duration> {
-        let retry = self.group.as_ref().map(|group| group.spec.retry.clone()).unwrap_or_default();
+        let retry = self.retry();
         let group = match phase {
             SessionPhase::Preparing => retry.preparing_timeout_seconds,
             SessionPhase::Pulling => retry.pulling_timeout_seconds,
@@ -127,6 +143,18 @@ impl Snapshot {
         let own = session.spec.retry.as_ref().and_then(|retry| retry.timeout_seconds);
         Some(self.timing.configured(own.map_or(group, |own| own.min(group))))
     }
+}
+
+/// What a group sets for one handler.
+fn of_handler(retry: &RetryPolicy, name: HandlerName) -> Option<&HandlerRetry> {
+    let trying = match name {
+        HandlerName::ScheduleSessions => TryingHandler::ScheduleSessions,
+        HandlerName::CheckPrecondition => TryingHandler::CheckPrecondition,
+        HandlerName::StartSessions => TryingHandler::StartSessions,
+        HandlerName::TerminateSessions => TryingHandler::TerminateSessions,
+        _ => return None,
+    };
+    retry.handlers.iter().find(|own| own.handler == trying)
 }
 
 /// The first moment at which [`is_over`] holds: the limit is strict, so a millisecond after it.

@@ -9,11 +9,13 @@ use crate::api::{
     Cause, Condition, FailedAgent, HistoryEntry, HistoryResult, KernelPhase, ResourceList, Session, SessionPhase, SessionResult,
     SessionStatus, SubStep, set_condition,
 };
-use crate::lifecycle::{Failure, Reason, backoff, push, truncate};
+use crate::lifecycle::{Failure, Reason, backoff, bound, push, truncate};
 use crate::session::precondition::requested;
 
 /// Most agents remembered as having failed a session.
 const MAX_FAILED_AGENTS: usize = 32;
+/// Most bytes of a status, as JSON.
+const MAX_STATUS_BYTES: usize = 62 * 1024;
 /// Most characters of a status's message.
 const MAX_STATUS_MESSAGE: usize = 1000;
 
@@ -56,7 +58,19 @@ pub fn advance(snapshot: &Snapshot, session: &Session, kernels: &[KernelItem], s
     schedule_next(&mut status, snapshot, step.failure);
     summarize(&mut status, kernels);
     conditions(&mut status, session, snapshot.now);
+    let left = MAX_STATUS_BYTES.saturating_sub(fixed_bytes(&status));
+    status.history_dropped += bound(&mut status.history, left);
     status
+}
+
+/// About how many bytes of JSON a status takes besides its history.
+fn fixed_bytes(status: &SessionStatus) -> usize {
+    const REST: usize = 3 * 1024;
+    let allocation: usize = status.allocation.iter().map(|a| a.kernel.len() + a.node.as_str().len() + 24).sum();
+    let failed: usize = status.failed_agents.iter().map(|agent| agent.node.as_str().len() + 56).sum();
+    let messages =
+        status.message.as_ref().map_or(0, String::len) + status.conditions.iter().map(|c| c.message.len()).sum::<usize>();
+    REST + allocation + failed + messages
 }
 
 fn record(status: &mut SessionStatus, step: &Step<'_>, from: SessionPhase, to: SessionPhase, now: DateTime<Utc>) {
@@ -217,4 +231,95 @@ pub fn camel_case(reason: &str) -> String {
             first.into_iter().chain(letters.map(|c| c.to_ascii_lowercase())).collect::<String>()
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::KernelAllocation;
+    use crate::api::KernelPhase::{Creating, Running};
+    use crate::session::handlers::testing::{gang, item, now, put, session, session_in, snapshot};
+
+    fn step<'a>(handler: HandlerName, result: HistoryResult, to: Option<To>, change: &'a Change) -> Step<'a> {
+        Step { handler, result, to, failure: None, skip: None, change, steps: vec![] }
+    }
+
+    #[test]
+    fn sc_co_009_a_reset_gives_up_every_place_and_remembers_the_agents_that_failed() {
+        let mut session = session(gang());
+        put(&mut session, SessionPhase::Creating, chrono::TimeDelta::minutes(11));
+        let item = item(session, &[Running, Running, Creating]);
+        let failure = Failure::fault(Reason::EffectFailed, "it failed");
+        let change = Change::default();
+        let given_up = Step {
+            failure: Some(&failure),
+            ..step(HandlerName::StartSessions, HistoryResult::GiveUp, To::PENDING_RESET, &change)
+        };
+        let status = advance(&snapshot(vec![]), &item.session, &item.kernels, given_up);
+        assert_eq!((status.phase, status.resets), (SessionPhase::Pending, 1));
+        assert!(status.allocation.is_empty() && status.occupied.is_empty() && status.nodes.is_none());
+        assert_eq!(status.reason.as_deref(), Some("EXCEEDED_MAX_RETRIES"));
+        assert_eq!(status.failed_agents.iter().map(|agent| agent.node.as_str()).collect::<Vec<_>>(), ["node-1"]);
+        assert!(status.failed_agents[0].until > now());
+        assert_eq!(status.allocation_generation, 1, "the next allocation gets a number of its own");
+    }
+
+    #[test]
+    fn he_001_what_a_session_occupies_is_in_the_commit_that_makes_it_run() {
+        let item = item(session_in(SessionPhase::Creating), &[Running]);
+        let change = Change::default();
+        let running = step(HandlerName::PromoteToRunning, HistoryResult::Success, To::phase(SessionPhase::Running), &change);
+        let status = advance(&snapshot(vec![]), &item.session, &item.kernels, running);
+        assert_eq!(status.occupied.get("cpu").map(|cpu| cpu.0.as_str()), Some("1"));
+        assert_eq!((status.kernels_ready.as_deref(), status.started_at), (Some("1/1"), Some(now())));
+        let holds = |type_: &str| status.conditions.iter().find(|c| c.type_ == type_).map(|c| c.status);
+        let (yes, no) = (Some(true.into()), Some(false.into()));
+        assert_eq!([holds("Scheduled"), holds("Prepared"), holds("Running"), holds("Terminated")], [yes, yes, yes, no]);
+    }
+
+    #[test]
+    fn the_first_result_stands() {
+        let mut session = session_in(SessionPhase::Running);
+        let ends = |session: &Session, result| {
+            let change = Change { result: Some(result), ..Change::default() };
+            let step = step(HandlerName::EndSessions, HistoryResult::Success, To::phase(SessionPhase::Terminating), &change);
+            advance(&snapshot(vec![]), session, &[], step)
+        };
+        let status = ends(&session, SessionResult::UserCancelled);
+        assert_eq!(status.result, SessionResult::UserCancelled);
+        session.status = Some(status);
+        assert_eq!(ends(&session, SessionResult::Error).result, SessionResult::UserCancelled);
+    }
+
+    #[test]
+    fn a_status_never_exceeds_64_kib() {
+        let mut session = session(gang());
+        session.spec.kernels[1].replicas = 127;
+        put(&mut session, SessionPhase::Pending, chrono::TimeDelta::minutes(1));
+        let phases = vec![Creating; 128];
+        let long = "ä".repeat(600);
+        for round in 0..200 {
+            let node = |n: i32| format!("{}-{n}", "n".repeat(240)).as_str().into();
+            let allocation = (0..128).map(|n| KernelAllocation { kernel: format!("{}{n}", "w".repeat(16)), node: node(n) });
+            let failed_agents = (0..40).map(|n| node(round * 40 + n)).collect();
+            let change = Change { allocation: Some(allocation.collect()), failed_agents, ..Change::default() };
+            let failure = Failure::fault(Reason::EffectFailed, format!("{round}{long}"));
+            let handler = if round % 2 == 0 { HandlerName::StartSessions } else { HandlerName::CheckPrecondition };
+            let steps = (0..16).map(|_| crate::api::SubStep {
+                name: "n".repeat(64),
+                result: crate::api::SubStepResult::Failure,
+                detail: "d".repeat(200),
+                error_code: Some("e".repeat(64)),
+                started_at: now(),
+                ended_at: now(),
+            });
+            let to = (round % 3 == 0).then_some(To { phase: SessionPhase::Pending, reset: true });
+            let step =
+                Step { failure: Some(&failure), steps: steps.collect(), ..step(handler, HistoryResult::NeedRetry, to, &change) };
+            let kernels = item(session.clone(), &phases).kernels;
+            session.status = Some(advance(&snapshot(vec![]), &session, &kernels, step));
+            let size = serde_json::to_string(&session.status).expect("JSON").len();
+            assert!(size <= 64 * 1024, "{size} bytes in round {round}");
+        }
+    }
 }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use sokovan::api::*;
 use sokovan::cluster::pods::PodOptions;
 use sokovan::cluster::world::Scope;
+use sokovan::coordinator::hooks::Hooks;
 use sokovan::lifecycle::{LeaseTiming, Timing};
 use sokovan::operator::{self, Ended, Options};
 use tokio::sync::watch;
@@ -29,6 +30,7 @@ pub fn fast() -> Timing {
         wait_backoff_max: Duration::from_secs(2),
         unschedulable: Duration::from_secs(2),
         stale_kernel: Duration::from_secs(2),
+        usage: millis(300),
         scale: 60,
         lease: LeaseTiming {
             duration: Duration::from_secs(4),
@@ -170,6 +172,7 @@ impl Scene {
             scope: Scope { groups: vec![self.name.clone().into()] },
             timing: fast(),
             pods: PodOptions { gate_image: "sokovan:test".into(), cluster_domain: "cluster.local".into() },
+            hooks: Hooks::default(),
             listen: None,
         }
     }

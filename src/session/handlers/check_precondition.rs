@@ -4,10 +4,8 @@ use super::{Decide, Handler, HandlerName, LockId, To, Transitions, Verdict};
 use crate::api::SessionPhase;
 use crate::lifecycle::{Failure, Reason};
 use crate::provisioner::Ledger;
-use crate::session::effect::{Effect, Launch};
-use crate::session::kernels::{allocated_nodes, expand, kernel_name};
-use crate::session::precondition;
 use crate::session::snapshot::{SessionItem, Snapshot};
+use crate::session::{launcher, precondition};
 
 pub static ROW: Handler = Handler {
     name: HandlerName::CheckPrecondition,
@@ -31,12 +29,7 @@ fn prepare(snapshot: &Snapshot, ledger: &Ledger, item: &SessionItem) -> Verdict 
     if let Err(failure) = precondition::check(snapshot, ledger, item).and_then(|()| reachable(item)) {
         return Verdict::failure(failure);
     }
-    let mut effects = vec![];
-    if item.is_gang() {
-        effects.extend([Effect::CreateService, Effect::CreateSshSecret]);
-    }
-    effects.extend(launches(item));
-    Verdict::success().effects(effects)
+    Verdict::success().effects(launcher::prepare(item))
 }
 
 /// A pod made for a node that does not answer would only wait there.
@@ -51,25 +44,99 @@ fn reachable(item: &SessionItem) -> Result<(), Failure> {
     }
 }
 
-/// One launch for each kernel that has a place.
-fn launches(item: &SessionItem) -> Vec<Effect> {
-    let nodes = allocated_nodes(&item.session);
-    let generation = item.session.status.as_ref().map_or(0, |status| status.allocation_generation);
-    let uid = item.uid();
-    expand(&item.session.spec.kernels)
-        .into_iter()
-        .filter_map(|slot| {
-            let node = (*nodes.get(slot.hostname.as_str())?).clone();
-            Some(Effect::Launch(Box::new(Launch {
-                name: kernel_name(item.name(), &uid.0, &slot.hostname, generation),
-                template: slot.template.clone(),
-                index: slot.index,
-                local_rank: slot.local_rank,
-                hostname: slot.hostname,
-                node,
-                generation,
-                gated: item.is_gang(),
-            })))
-        })
-        .collect()
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::api::{Cause, Keypair, ResourcePolicy};
+    use crate::session::effect::Effect;
+    use crate::session::handlers::Outcome;
+    use crate::session::handlers::testing::{agent, gang, item, put, session, snapshot};
+    use crate::session::tenancy::Tenancy;
+    use crate::session::views::Liveness;
+    use serde_json::json;
+
+    fn scheduled(spec: serde_json::Value) -> SessionItem {
+        let mut session = session(spec);
+        put(&mut session, SessionPhase::Scheduled, chrono::TimeDelta::seconds(1));
+        let kernels = vec![crate::api::KernelPhase::Scheduled; crate::session::kernels::expand(&session.spec.kernels).len()];
+        let mut item = item(session, &kernels);
+        for kernel in &mut item.kernels {
+            (kernel.pod, kernel.record) = (None, None);
+        }
+        item
+    }
+
+    fn checked(snapshot: &Snapshot, item: SessionItem) -> Verdict {
+        let mut ledger = Ledger::default().for_cycle(&snapshot.tenancy);
+        decide(snapshot, &mut ledger, &[item]).remove(0)
+    }
+
+    fn limited(policy: serde_json::Value) -> Snapshot {
+        let mut world = snapshot(vec![agent("node-1", 4)]);
+        let mut tenancy: Tenancy = (*world.tenancy).clone();
+        let policy = serde_json::from_value(policy).expect("a policy");
+        tenancy.policies.insert("policy".into(), Arc::new(ResourcePolicy::new("policy", policy)));
+        let keypair = serde_json::from_value(json!({"user": "user", "resourcePolicy": "policy"})).expect("a keypair");
+        tenancy.keypairs.insert("key".into(), Arc::new(Keypair::new("key", keypair)));
+        world.tenancy = Arc::new(tenancy);
+        world
+    }
+
+    fn failure(verdict: &Verdict) -> Option<(Cause, Reason)> {
+        match &verdict.outcome {
+            Outcome::Failure(failure) => Some((failure.cause, failure.reason)),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn cp_001_st_001_what_meets_all_conditions_is_prepared() {
+        let verdict = checked(&snapshot(vec![agent("node-1", 4)]), scheduled(json!({})));
+        assert!(matches!(verdict.outcome, Outcome::Success { to: None }));
+        let [Effect::Launch(launch)] = &verdict.effects[..] else { panic!("one launch: {:?}", verdict.effects) };
+        assert_eq!((launch.hostname.as_str(), launch.node.as_str(), launch.gated), ("main1", "node-1", false));
+    }
+
+    #[test]
+    fn cp_005_more_volumes_than_the_policy_allows_is_a_fault() {
+        let volumes = |names: &[&str]| {
+            let mounts: Vec<_> = names.iter().map(|n| json!({"claimName": n, "mountPath": format!("/{n}")})).collect();
+            json!({"kernels": [{"image": "i", "resources": {"cpu": 1, "memory": "1Gi"}, "volumes": mounts}]})
+        };
+        let world = limited(json!({"maxVolumes": 1}));
+        assert_eq!(failure(&checked(&world, scheduled(volumes(&["data"])))), None);
+        let verdict = checked(&world, scheduled(volumes(&["data", "home"])));
+        assert_eq!(failure(&verdict), Some((Cause::Fault, Reason::VolumeCountExceeded)));
+    }
+
+    #[test]
+    fn cp_007_each_of_several_gets_its_own_verdict() {
+        let world = snapshot(vec![agent("node-1", 4)]);
+        let mut stranger = session(json!({"accessKey": "nobody"}));
+        put(&mut stranger, SessionPhase::Scheduled, chrono::TimeDelta::seconds(1));
+        let items = [scheduled(json!({})), item(stranger, &[crate::api::KernelPhase::Scheduled]), scheduled(gang())];
+        let mut ledger = Ledger::default().for_cycle(&world.tenancy);
+        let verdicts = decide(&world, &mut ledger, &items);
+        assert!(matches!(verdicts[0].outcome, Outcome::Success { .. }));
+        assert_eq!(failure(&verdicts[1]), Some((Cause::Fault, Reason::KeypairNotFound)));
+        assert!(matches!(verdicts[2].outcome, Outcome::Success { .. }));
+    }
+
+    #[test]
+    fn st_002_an_agent_that_does_not_answer_is_a_failure() {
+        let mut item = scheduled(json!({}));
+        item.kernels[0].liveness = Liveness::Lost;
+        let verdict = checked(&snapshot(vec![agent("node-1", 4)]), item);
+        assert_eq!(failure(&verdict), Some((Cause::Fault, Reason::NodeLost)));
+        assert!(verdict.effects.is_empty(), "nothing is made for it");
+    }
+
+    #[test]
+    fn st_005_a_gang_gets_all_its_kernels_and_what_they_share() {
+        let verdict = checked(&snapshot(vec![agent("node-1", 4)]), scheduled(gang()));
+        let names: Vec<_> = verdict.effects.iter().map(Effect::name).collect();
+        assert_eq!(names, ["create-service", "create-ssh-secret", "launch-kernel", "launch-kernel", "launch-kernel"]);
+    }
 }

@@ -4,7 +4,7 @@ use super::{Decide, Handler, HandlerName, To, Transitions, Verdict};
 use crate::api::SessionPhase;
 use crate::lifecycle::{Failure, Match, Reason};
 use crate::session::kernels::KernelItem;
-use crate::session::snapshot::{SessionItem, Snapshot};
+use crate::session::snapshot::{SessionItem, Snapshot, is_over, over_at};
 
 pub static ROW: Handler = Handler {
     name: HandlerName::PromoteToPrepared,
@@ -15,12 +15,35 @@ pub static ROW: Handler = Handler {
     decide: Decide::Each(promote),
 };
 
-fn promote(_: &Snapshot, item: &SessionItem) -> Verdict {
+fn promote(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
     if let Some(failure) = kernel_failure(item) {
         return Verdict::failure(failure);
     }
-    let images_there = Match::NotAny.holds(&item.kernels, |kernel: &KernelItem| kernel.phase().is_pre_prepared());
-    if images_there && item.names_resolve { Verdict::success() } else { Verdict::idle() }
+    let pulling = |kernel: &KernelItem| kernel.phase().is_pre_prepared();
+    if Match::NotAny.holds(&item.kernels, pulling) && item.names_resolve {
+        return Verdict::success();
+    }
+    // What follows from it is sweep-sessions' to decide.
+    let limit = snapshot.phase_timeout(&item.session, item.phase());
+    if is_over(item.status_since(), limit, snapshot.now) {
+        let message = format!("not prepared after {} s", limit.unwrap_or_default().as_secs());
+        return Verdict::failure(Failure::fault(Reason::PhaseTimeout, message));
+    }
+    held_up(snapshot, item, "prepared", pulling)
+}
+
+/// A gang that waits for some of its kernels while others are ready: after a while, those are named.
+pub(super) fn held_up(snapshot: &Snapshot, item: &SessionItem, what: &str, waiting: impl Fn(&KernelItem) -> bool) -> Verdict {
+    let late: Vec<_> = item.kernels.iter().filter(|kernel| waiting(kernel)).map(KernelItem::describe).collect();
+    if late.is_empty() || late.len() == item.kernels.len() {
+        return Verdict::idle();
+    }
+    let patience = Some(snapshot.timing.held_up);
+    if !is_over(item.status_since(), patience, snapshot.now) {
+        return Verdict::idle().wake_at(over_at(item.status_since(), patience));
+    }
+    let message = format!("{} of {} kernels are not {what}: {}", late.len(), item.kernels.len(), late.join("; "));
+    Verdict::skipped(Reason::WaitingForKernels, message)
 }
 
 /// What keeps a session from being promoted: a kernel that ends, or an image that is tried again after an error.
@@ -54,7 +77,31 @@ mod tests {
 
     #[test]
     fn pp_002_some_still_pulling_is_not() {
-        assert!(matches!(promoted(&[Prepared, Prepared, Pulling]).outcome, Outcome::Idle));
+        let mut session = session(gang());
+        put(&mut session, SessionPhase::Pulling, chrono::TimeDelta::seconds(4));
+        let verdict = promote(&snapshot(vec![]), &item(session, &[Prepared, Prepared, Pulling]));
+        assert!(matches!(verdict.outcome, Outcome::Idle));
+        assert!(verdict.wake_at.is_some(), "it is looked at again when patience is over");
+    }
+
+    #[test]
+    fn the_kernel_that_holds_a_gang_up_is_named() {
+        let Outcome::Skipped(reason, words) = promoted(&[Prepared, Prepared, Pulling]).outcome else { panic!("a skip") };
+        assert_eq!(reason, Reason::WaitingForKernels);
+        assert!(words.contains("1 of 3") && words.contains("sub2 on node-1 is Pulling"), "{words}");
+        assert!(matches!(promoted(&[Pulling, Pulling, Pulling]).outcome, Outcome::Idle), "no one is held up by another");
+    }
+
+    #[test]
+    fn pp_005_after_fifteen_minutes_it_is_over_and_the_sweep_decides() {
+        let at = |minutes| {
+            let mut session = session_in(SessionPhase::Pulling);
+            put(&mut session, SessionPhase::Pulling, chrono::TimeDelta::minutes(minutes));
+            promote(&snapshot(vec![]), &item(session, &[Pulling])).outcome
+        };
+        assert!(matches!(at(15), Outcome::Idle), "strictly later");
+        assert!(matches!(at(16), Outcome::Failure(failure) if failure.reason == Reason::PhaseTimeout));
+        assert_eq!(ROW.transitions.expired, None);
     }
 
     #[test]

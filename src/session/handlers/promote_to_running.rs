@@ -1,6 +1,6 @@
 //! promote-to-running: a session all of whose kernels run is running; one that takes too long begins anew.
 
-use super::promote_to_prepared::kernel_failure;
+use super::promote_to_prepared::{held_up, kernel_failure};
 use super::{Decide, Handler, HandlerName, To, Transitions, Verdict};
 use crate::api::SessionPhase;
 use crate::lifecycle::{Failure, Match, Reason};
@@ -33,13 +33,18 @@ fn promote(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
         let mut verdict = Verdict::failure(Failure::fault(Reason::PhaseTimeout, message));
         verdict.change.failed_agents = late.iter().filter_map(|kernel| kernel.node.clone()).collect();
         let resets = item.session.status.as_ref().map_or(0, |status| status.resets);
-        if resets >= snapshot.max_attempts(&item.session) {
+        if resets >= snapshot.max_attempts(&item.session, None) {
             verdict.change.expired_to = To::phase(SessionPhase::Terminating);
         }
         return verdict;
     }
-    let verdict = kernel_failure(item).map_or_else(Verdict::idle, Verdict::failure);
-    verdict.wake_at(over_at(item.status_since(), limit))
+    let verdict = match kernel_failure(item) {
+        Some(failure) => Verdict::failure(failure),
+        None => held_up(snapshot, item, "running", pre_running),
+    };
+    let over = over_at(item.status_since(), limit);
+    let wake = verdict.wake_at.into_iter().chain(over).min();
+    verdict.wake_at(wake)
 }
 
 #[cfg(test)]
@@ -65,7 +70,19 @@ mod tests {
 
     #[test]
     fn pr_002_pr_006_some_not_running_yet_is_not() {
-        assert!(matches!(promoted(&[Running, Running, Creating], 1, 0).outcome, Outcome::Idle));
+        assert!(matches!(promoted(&[Running, Running, Creating], 0, 0).outcome, Outcome::Idle));
+        let later = promoted(&[Running, Running, Creating], 1, 0).outcome;
+        assert!(matches!(later, Outcome::Skipped(Reason::WaitingForKernels, words) if words.contains("sub2")));
+    }
+
+    #[test]
+    fn pr_003_an_error_of_one_kernel_is_a_failure_that_names_it() {
+        let mut session = session(gang());
+        put(&mut session, SessionPhase::Creating, chrono::TimeDelta::minutes(1));
+        let mut item = item(session, &[Running, Running, Creating]);
+        item.kernels[2].state.pull_retrying = true;
+        let Outcome::Failure(failure) = promote(&snapshot(vec![]), &item).outcome else { panic!("a failure") };
+        assert!(failure.message.contains("sub2 on node-1"), "{}", failure.message);
     }
 
     #[test]

@@ -33,10 +33,14 @@ fn promote(_: &Snapshot, item: &SessionItem) -> Verdict {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::api::KernelPhase::{self, Running, Terminated, Terminating};
+    use crate::api::{HistoryResult, SessionResult, SessionStatus};
     use crate::session::handlers::Outcome;
     use crate::session::handlers::testing::{gang, item, put, session, snapshot};
+    use crate::session::status::{Step, advance};
     use crate::session::views::Liveness;
 
     fn ending(kernels: &[KernelPhase]) -> SessionItem {
@@ -49,6 +53,38 @@ mod tests {
     fn dt_001_pt_001_all_kernels_ended_is_ended() {
         let verdict = promote(&snapshot(vec![]), &ending(&[Terminated; 3]));
         assert!(matches!(verdict.outcome, Outcome::Success { to: None }));
+    }
+
+    /// The whole step, as the coordinator takes it.
+    fn ended(result: Option<SessionResult>) -> SessionStatus {
+        let mut item = ending(&[Terminated; 3]);
+        let mut session = (*item.session).clone();
+        if let Some(status) = &mut session.status {
+            status.result = result.unwrap_or_default();
+        }
+        item.session = Arc::new(session);
+        let verdict = promote(&snapshot(vec![]), &item);
+        let step = Step {
+            handler: ROW.name,
+            result: HistoryResult::Success,
+            to: ROW.transitions.success,
+            failure: None,
+            skip: None,
+            change: &verdict.change,
+            steps: vec![],
+        };
+        advance(&snapshot(vec![]), &item.session, &item.kernels, step)
+    }
+
+    #[test]
+    fn pt_002_pt_003_the_result_that_was_recorded_first_stands_at_the_end() {
+        for result in [SessionResult::Error, SessionResult::UserCancelled, SessionResult::Success] {
+            let status = ended(Some(result));
+            assert_eq!((status.phase, status.result), (SessionPhase::Terminated, result));
+            assert_eq!(status.history.last().map(|entry| entry.to.as_str()), Some("Terminated"));
+            assert!(status.finished_at.is_some() && status.occupied.is_empty());
+        }
+        assert_eq!(ended(None).result, SessionResult::Undefined);
     }
 
     #[test]

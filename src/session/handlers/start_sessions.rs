@@ -2,7 +2,7 @@
 
 use super::{Decide, Handler, HandlerName, LockId, To, Transitions, Verdict};
 use crate::api::SessionPhase;
-use crate::session::effect::{Effect, PodRef};
+use crate::session::launcher;
 use crate::session::snapshot::{SessionItem, Snapshot};
 
 pub static ROW: Handler = Handler {
@@ -24,8 +24,5 @@ fn start(_: &Snapshot, item: &SessionItem) -> Verdict {
     if item.is_gang() && !item.names_resolve {
         return Verdict::idle(); // the EndpointSlice will mark it again
     }
-    let closed =
-        item.kernels.iter().filter_map(|kernel| kernel.pod.as_ref()).filter(|pod| pod.gate.is_some() && !pod.gate_opened);
-    let effects = closed.map(|pod| Effect::OpenGate { pod: PodRef::from(&**pod) }).collect();
-    Verdict::success().effects(effects)
+    Verdict::success().effects(launcher::start(item))
 }

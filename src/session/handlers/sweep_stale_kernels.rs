@@ -44,7 +44,7 @@ fn judge(snapshot: &Snapshot, kernel: &KernelItem) -> Option<Effect> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::handlers::testing::{item, session_in, snapshot};
+    use crate::session::handlers::testing::{gang, item, put, session, session_in, snapshot};
 
     fn swept(liveness: Liveness, phase: KernelPhase) -> Vec<KernelPhase> {
         let mut item = item(session_in(SessionPhase::Running), &[phase]);
@@ -57,6 +57,18 @@ mod tests {
                 other => panic!("{other:?}"),
             })
             .collect()
+    }
+
+    #[test]
+    fn sc_co_016_of_two_kernels_only_the_one_that_failed_is_marked_terminated_with_the_reason() {
+        let mut session = session(gang());
+        put(&mut session, SessionPhase::Running, chrono::TimeDelta::minutes(1));
+        let mut item = item(session, &[KernelPhase::Running; 3]);
+        item.kernels[1].liveness = Liveness::Gone;
+        let verdict = sweep(&snapshot(vec![]), &item);
+        let [Effect::RecordKernel { status, .. }] = &verdict.effects[..] else { panic!("{:?}", verdict.effects) };
+        assert_eq!((status.phase, status.reason.as_deref()), (KernelPhase::Terminated, Some("STALE_KERNEL")));
+        assert!(matches!(verdict.outcome, crate::session::handlers::Outcome::Idle), "the session is left alone");
     }
 
     #[test]

@@ -2,10 +2,8 @@
 
 use super::{Decide, Handler, HandlerName, LockId, To, Transitions, Verdict};
 use crate::api::SessionPhase;
-use crate::session::effect::{Effect, PodRef};
-use crate::session::kernels::KernelItem;
 use crate::session::snapshot::{SessionItem, Snapshot};
-use crate::session::views::Liveness;
+use crate::session::terminator;
 
 pub static ROW: Handler = Handler {
     name: HandlerName::TerminateSessions,
@@ -20,18 +18,9 @@ pub static ROW: Handler = Handler {
     decide: Decide::Each(terminate),
 };
 
-/// Kernels that ended, have no pod, or are being deleted need nothing more: then there is nothing to tell.
 fn terminate(_: &Snapshot, item: &SessionItem) -> Verdict {
-    let grace = item.session.spec.termination.grace_period_seconds;
-    let effects: Vec<Effect> = item.kernels.iter().filter_map(|kernel| destroy(kernel, grace)).collect();
+    let effects = terminator::terminate(item);
     if effects.is_empty() { Verdict::idle() } else { Verdict::success().effects(effects) }
-}
-
-/// What ends one kernel. Only where nothing can run any more is a pod removed by force.
-fn destroy(kernel: &KernelItem, grace: i64) -> Option<Effect> {
-    let pod = kernel.pod.as_ref().filter(|pod| pod.is_live() && !pod.deleting)?;
-    let grace = if kernel.liveness == Liveness::Gone { 0 } else { grace };
-    Some(Effect::DeletePod { pod: PodRef::from(&**pod), grace: Some(grace) })
 }
 
 #[cfg(test)]
@@ -40,9 +29,10 @@ mod tests {
 
     use super::*;
     use crate::api::KernelPhase::{Running, Terminated};
+    use crate::session::effect::Effect;
     use crate::session::handlers::Outcome;
     use crate::session::handlers::testing::{gang, item, put, session, session_in, snapshot};
-    use crate::session::views::PodView;
+    use crate::session::views::{Liveness, PodView};
 
     fn change(item: &mut SessionItem, at: usize, with: impl Fn(&mut PodView)) {
         let mut pod = item.kernels[at].pod.as_deref().cloned().expect("a pod");

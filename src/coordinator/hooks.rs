@@ -1,0 +1,118 @@
+//! Hooks of a transition: gates that may keep one session from it, and notices that only hear of it (rules §3).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::{BoxFuture, join_all};
+
+use crate::api::{SessionPhase, SessionType};
+use crate::cluster::effects::{EffectError, Effects, Subject};
+use crate::lifecycle::{Failure, Reason};
+use crate::session::effect::Effect;
+use crate::session::kernels::KernelItem;
+use crate::session::snapshot::SessionItem;
+
+/// A transition that a hook is told of.
+#[derive(Clone)]
+pub struct Transition {
+    pub effects: Effects,
+    pub subject: Subject,
+    pub item: SessionItem,
+    pub to: SessionPhase,
+}
+
+/// What a hook does; its error is in words for people.
+pub type Run = Arc<dyn Fn(Transition) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+
+/// One hook and the phases it is for.
+#[derive(Clone)]
+pub struct Hook {
+    pub name: &'static str,
+    pub on: fn(SessionPhase) -> bool,
+    pub run: Run,
+}
+
+/// All hooks.
+#[derive(Clone)]
+pub struct Hooks {
+    /// Run before the commit; one that fails or takes too long keeps that session, and only it, where it is.
+    pub gates: Vec<Hook>,
+    /// Run after the commit; one that fails is logged and changes nothing.
+    pub notices: Vec<Hook>,
+}
+
+impl Default for Hooks {
+    fn default() -> Self {
+        let batch_start =
+            Hook { name: "batch-start", on: |to| to == SessionPhase::Running, run: Arc::new(|t| Box::pin(batch_start(t))) };
+        let clean_network =
+            Hook { name: "clean-network", on: SessionPhase::is_terminal, run: Arc::new(|t| Box::pin(clean_network(t))) };
+        Self { gates: vec![batch_start], notices: vec![clean_network] }
+    }
+}
+
+impl std::fmt::Debug for Hooks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names = |hooks: &[Hook]| hooks.iter().map(|hook| hook.name).collect::<Vec<_>>();
+        f.debug_struct("Hooks").field("gates", &names(&self.gates)).field("notices", &names(&self.notices)).finish()
+    }
+}
+
+impl Hooks {
+    /// Whether every gate of a transition lets it pass.
+    pub async fn pass_gates(&self, transition: &Transition, limit: Duration) -> Result<(), Failure> {
+        let failed = run_all(&self.gates, transition, limit).await;
+        let Some((name, error)) = failed.into_iter().next() else { return Ok(()) };
+        let (session, namespace) = (transition.item.name(), transition.item.namespace());
+        tracing::warn!(%session, %namespace, hook = name, to = %transition.to, "a gate hook failed: {error}");
+        Err(Failure::fault(Reason::HookFailed, format!("hook {name} keeps it from {}: {error}", transition.to)))
+    }
+
+    /// Tells of a transition that is committed.
+    pub async fn notify(&self, transition: &Transition, limit: Duration) {
+        for (name, error) in run_all(&self.notices, transition, limit).await {
+            let (session, namespace) = (transition.item.name(), transition.item.namespace());
+            tracing::warn!(%session, %namespace, hook = name, to = %transition.to, "a notify hook failed: {error}");
+        }
+    }
+}
+
+/// Those of the transition's phase, side by side, each within its time; returns which failed, and how.
+async fn run_all(hooks: &[Hook], transition: &Transition, limit: Duration) -> Vec<(&'static str, String)> {
+    let concerned = hooks.iter().filter(|hook| (hook.on)(transition.to));
+    let running = concerned.map(|hook| async move {
+        match tokio::time::timeout(limit, (hook.run)(transition.clone())).await {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some((hook.name, error)),
+            Err(_) => Some((hook.name, format!("no answer within {} s", limit.as_secs_f32()))),
+        }
+    });
+    join_all(running).await.into_iter().flatten().collect()
+}
+
+/// A batch session runs once its main kernel does, by what is known at this very moment.
+async fn batch_start(transition: Transition) -> Result<(), String> {
+    let session = &transition.item.session;
+    if session.spec.type_ != SessionType::Batch {
+        return Ok(());
+    }
+    let Some((_, now)) = transition.effects.world.look_again(&transition.item.uid()) else {
+        return Err("the session is gone".into());
+    };
+    match now.kernels.iter().find(|kernel| kernel.is_main()) {
+        Some(main) if !main.phase().is_pre_running() => Ok(()),
+        main => Err(main.map_or_else(|| "it has no main kernel".into(), KernelItem::describe)),
+    }
+}
+
+/// The names by which an ended gang's kernels found each other are of no use any more.
+async fn clean_network(transition: Transition) -> Result<(), String> {
+    if !transition.item.is_gang() {
+        return Ok(());
+    }
+    match transition.effects.run(&transition.subject, &Effect::DeleteService).await {
+        Ok(()) | Err(EffectError::Fenced) => Ok(()),
+        Err(EffectError::Wait(why)) => Err(why),
+        Err(EffectError::Failed(failure)) => Err(failure.message),
+    }
+}

@@ -1,0 +1,38 @@
+//! The launcher: what it takes to bring a session's kernels up, as effects. Pure.
+
+use super::effect::{Effect, Launch, PodRef};
+use super::kernels::{allocated_nodes, expand, kernel_name};
+use super::snapshot::SessionItem;
+
+/// Makes the kernels and pods of a session that has its places, and what they share.
+pub fn prepare(item: &SessionItem) -> Vec<Effect> {
+    let shared = if item.is_gang() { vec![Effect::CreateService, Effect::CreateSshSecret] } else { vec![] };
+    shared.into_iter().chain(launches(item)).collect()
+}
+
+/// One launch for each kernel that has a place.
+fn launches(item: &SessionItem) -> impl Iterator<Item = Effect> {
+    let nodes = allocated_nodes(&item.session);
+    let generation = item.session.status.as_ref().map_or(0, |status| status.allocation_generation);
+    let uid = item.uid();
+    expand(&item.session.spec.kernels).into_iter().filter_map(move |slot| {
+        let node = (*nodes.get(slot.hostname.as_str())?).clone();
+        Some(Effect::Launch(Box::new(Launch {
+            name: kernel_name(item.name(), &uid.0, &slot.hostname, generation),
+            template: slot.template.clone(),
+            index: slot.index,
+            local_rank: slot.local_rank,
+            hostname: slot.hostname,
+            node,
+            generation,
+            gated: item.is_gang(),
+        })))
+    })
+}
+
+/// Opens the gates that are closed, so that all kernels start at once.
+pub fn start(item: &SessionItem) -> Vec<Effect> {
+    let pods = item.kernels.iter().filter_map(|kernel| kernel.pod.as_ref());
+    let closed = pods.filter(|pod| pod.gate.is_some() && !pod.gate_opened);
+    closed.map(|pod| Effect::OpenGate { pod: PodRef::from(&**pod) }).collect()
+}

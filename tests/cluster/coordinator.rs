@@ -1,0 +1,220 @@
+//! The coordinator's contract on a real API server: hooks, commits with their history, events, groups side by side.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures::TryStreamExt;
+use k8s_openapi::api::core::v1::{ResourceQuota, Service};
+use k8s_openapi::api::events::v1::Event;
+use kube::Api;
+use kube::api::{ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
+use serde_json::json;
+use sokovan::api::*;
+use sokovan::cluster::world::Scope;
+use sokovan::coordinator::hooks::{Hook, Hooks};
+use sokovan::operator::Options;
+
+use crate::common::{eventually, unique};
+use crate::scene::{Operator, Scene, gang, kernel};
+
+/// A hook on → RUNNING that counts its runs, and fails for sessions of this name.
+fn counting(fails: &'static str) -> (Hook, Arc<AtomicUsize>) {
+    let runs = Arc::new(AtomicUsize::new(0));
+    let count = runs.clone();
+    let run = move |transition: sokovan::coordinator::hooks::Transition| {
+        count.fetch_add(1, Ordering::SeqCst);
+        let failed = transition.item.name() == fails;
+        let done: futures::future::BoxFuture<'static, Result<(), String>> =
+            Box::pin(async move { if failed { Err("as planned".to_owned()) } else { Ok(()) } });
+        done
+    };
+    (Hook { name: "counting", on: |to| to == SessionPhase::Running, run: Arc::new(run) }, runs)
+}
+
+async fn with_hooks(scene: &Scene, hooks: Hooks) -> Operator {
+    scene.operator_with(Options { hooks, ..scene.options(&unique("operator")) }).await
+}
+
+#[tokio::test]
+async fn sc_co_005_a_gate_hook_runs_for_each_session_on_its_way_to_running() {
+    let scene = Scene::new("gate").await;
+    let (gate, runs) = counting("");
+    let operator = with_hooks(&scene, Hooks { gates: vec![gate], notices: vec![] }).await;
+    scene.submit("one", json!({})).await;
+    scene.until_phase("one", SessionPhase::Running).await;
+    assert_eq!(runs.load(Ordering::SeqCst), 1);
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn sc_co_006_a_gate_hook_that_fails_keeps_that_session_and_only_it() {
+    let scene = Scene::new("closed").await;
+    let (gate, _) = counting("kept");
+    let operator = with_hooks(&scene, Hooks { gates: vec![gate], notices: vec![] }).await;
+    scene.submit("kept", json!({})).await;
+    scene.submit("passes", json!({})).await;
+    scene.until_phase("passes", SessionPhase::Running).await;
+    let failed = |session: &Session| session.status.as_ref().is_some_and(|s| s.reason.as_deref() == Some("hook-failed"));
+    let kept = scene.until("kept", "kept by its hook", failed).await.status.unwrap();
+    assert_eq!(kept.phase, SessionPhase::Creating);
+    let last = kept.history.last().unwrap();
+    assert!(last.message.contains("hook counting keeps it from Running: as planned"), "{}", last.message);
+    assert_eq!(last.steps.last().map(|step| step.name.as_str()), Some("gate-hook"));
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn sc_co_007_without_a_hook_every_session_passes() {
+    let scene = Scene::new("nohook").await;
+    let operator = with_hooks(&scene, Hooks { gates: vec![], notices: vec![] }).await;
+    scene.submit("one", json!({})).await;
+    scene.until_phase("one", SessionPhase::Running).await;
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn he_003_a_notify_hook_that_fails_changes_nothing() {
+    let scene = Scene::new("notify").await;
+    let (notice, runs) = counting("one");
+    let operator = with_hooks(&scene, Hooks { gates: vec![], notices: vec![notice] }).await;
+    scene.submit("one", json!({})).await;
+    let status = scene.until_phase("one", SessionPhase::Running).await.status.unwrap();
+    assert_eq!(status.reason, None);
+    eventually("the hook to have run", || async {
+        if runs.load(Ordering::SeqCst) == 1 { Ok(()) } else { Err("not yet".into()) }
+    })
+    .await;
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn he_002_an_end_releases_what_was_occupied_and_cleans_the_network() {
+    let scene = Scene::new("cleans").await;
+    let operator = scene.operator().await;
+    scene.submit("three", gang()).await;
+    let running = scene.until_phase("three", SessionPhase::Running).await.status.unwrap();
+    assert_eq!(running.occupied.get("cpu").map(|cpu| cpu.amount()), Some(Amount::from_units(3)));
+    scene.patch_spec("three", json!({"desiredState": "Terminated"})).await.expect("the wish is accepted");
+    let ended = scene.until_phase("three", SessionPhase::Terminated).await.status.unwrap();
+    assert!(ended.occupied.is_empty());
+    scene.until_gone::<Service>("ses-three").await;
+    let keypairs: Api<Keypair> = Api::all(scene.client.clone());
+    eventually("the keypair to be free again", || async {
+        let status = keypairs.get(&scene.name).await.map_err(|error| error.to_string())?.status.unwrap_or_default();
+        let used = status.resources.iter().any(|usage| usage.used.amount() != Amount::ZERO);
+        if status.sessions_running == 0 && !used { Ok(()) } else { Err(format!("{status:?}")) }
+    })
+    .await;
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn sc_co_008_each_version_of_a_session_carries_its_phase_and_the_history_of_it() {
+    let scene = Scene::new("atomic").await;
+    let sessions: Api<Session> = scene.api();
+    let versions = sessions.watch(&WatchParams::default(), "0").await.expect("a watch");
+    let operator = scene.operator().await;
+    for name in ["one", "two"] {
+        scene.submit(name, json!({})).await;
+        scene.until_phase(name, SessionPhase::Running).await;
+    }
+    let mut versions = std::pin::pin!(versions);
+    let (mut seen, mut running) = (0, 0);
+    while running < 2 {
+        let Some(event) = versions.try_next().await.expect("the watch goes on") else { break };
+        let (WatchEvent::Added(session) | WatchEvent::Modified(session)) = event else { continue };
+        let Some(status) = session.status else { continue };
+        let last = status.history.last().expect("a status has a history");
+        assert_eq!(last.to, status.phase.as_str());
+        assert_eq!(status.allocation.is_empty(), status.phase == SessionPhase::Pending);
+        seen += 1;
+        running += usize::from(status.phase == SessionPhase::Running);
+    }
+    assert!(seen >= 4 && running == 2, "{seen} versions, {running} of them running");
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn sc_co_010_each_transition_is_told_by_an_event_with_from_and_to() {
+    let scene = Scene::new("events").await;
+    let operator = scene.operator().await;
+    let mut uids = vec![];
+    for name in ["one", "two"] {
+        uids.push(scene.submit(name, json!({})).await.metadata.uid.unwrap());
+        scene.until_phase(name, SessionPhase::Running).await;
+    }
+    let events: Api<Event> = scene.api();
+    eventually("an event of each session's start", || async {
+        let events = events.list(&ListParams::default()).await.map_err(|error| error.to_string())?.items;
+        let told = |uid: &String| {
+            events.iter().any(|event| {
+                let of = |name: &str| event.metadata.annotations.as_ref().and_then(|all| all.get(name)).map(String::as_str);
+                event.regarding.as_ref().and_then(|regarding| regarding.uid.as_ref()) == Some(uid)
+                    && (of("sokovan.dev/from"), of("sokovan.dev/to")) == (Some("Creating"), Some("Running"))
+                    && of("sokovan.dev/creation-id") == Some(uid)
+            })
+        };
+        if uids.iter().all(told) { Ok(()) } else { Err(format!("{} events", events.len())) }
+    })
+    .await;
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn sc_co_011_two_groups_are_worked_on_side_by_side() {
+    let scene = Scene::new("two").await;
+    let other = unique("gpu");
+    let spec = serde_json::to_value(
+        Api::<ScalingGroup>::all(scene.client.clone()).get(&scene.name).await.expect("the scene's group").spec,
+    );
+    scene.make::<ScalingGroup>(json!({"metadata": {"name": other}, "spec": spec.unwrap()})).await;
+    let groups = vec![scene.name.clone().into(), other.clone().into()];
+    let operator = scene.operator_with(Options { scope: Scope { groups }, ..scene.options("both") }).await;
+    scene.submit("default", json!({})).await;
+    scene.submit("gpu", json!({"scalingGroup": other})).await;
+    for (name, group) in [("default", &scene.name), ("gpu", &other)] {
+        let status = scene.until_phase(name, SessionPhase::Running).await.status.unwrap();
+        assert_eq!(status.scaling_group.as_ref().map(|group| group.as_str()), Some(group.as_str()));
+    }
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn st_003_a_session_whose_image_is_not_there_yet_is_pulling() {
+    let scene = Scene::with("pulling", 1, json!({"retry": {"imagePullTimeoutSeconds": 86_400}})).await;
+    let operator = scene.operator().await;
+    scene.submit("one", json!({"kernels": [kernel("main", 1, &["sim", "no-image"])]})).await;
+    let told = |session: &Session| {
+        session.phase() == SessionPhase::Pulling
+            && session.status.as_ref().is_some_and(|status| status.reason.as_deref() == Some("image-pull-failed"))
+    };
+    let status = scene.until("one", "pulling with its reason", told).await.status.unwrap();
+    assert!(status.message.as_deref().is_some_and(|message| message.contains("main1 on")), "{:?}", status.message);
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn st_006_one_kernel_that_cannot_be_made_fails_the_whole_session_until_it_can() {
+    let scene = Scene::new("partial").await;
+    let quota = |pods: i32| json!({"metadata": {"name": "pods"}, "spec": {"hard": {"pods": pods.to_string()}}});
+    let quotas: Api<ResourceQuota> = scene.api();
+    quotas.create(&PostParams::default(), &serde_json::from_value(quota(2)).unwrap()).await.expect("a quota");
+    eventually("the quota to be in force", || async {
+        let quota = quotas.get("pods").await.map_err(|error| error.to_string())?;
+        let hard = quota.status.and_then(|status| status.hard).unwrap_or_default();
+        if hard.contains_key("pods") { Ok(()) } else { Err("not yet".into()) }
+    })
+    .await;
+    let operator = scene.operator().await;
+    scene.submit("three", gang()).await;
+    let refused = |session: &Session| {
+        session.phase() == SessionPhase::Scheduled
+            && session.status.as_ref().is_some_and(|status| status.reason.as_deref() == Some("namespace-quota"))
+    };
+    let status = scene.until("three", "refused by the namespace's quota", refused).await.status.unwrap();
+    assert_eq!(status.history.last().and_then(|entry| entry.cause), Some(Cause::Quota));
+    quotas.patch("pods", &PatchParams::default(), &Patch::Merge(quota(10))).await.expect("a larger quota");
+    let status = scene.until_phase("three", SessionPhase::Running).await.status.unwrap();
+    assert_eq!((status.resets, scene.pods("three").await.len()), (0, 3));
+    scene.end(operator).await;
+}

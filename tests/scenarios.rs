@@ -1,0 +1,110 @@
+//! Every scenario of the source tables has a test named after it, and docs/scenarios.md lists which.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::Path;
+
+/// The tables, and how many rows each has.
+const TABLES: [(&str, &str, u32); 15] = [
+    ("SC-CO", "coordinator", 25),
+    ("CP", "check-precondition", 7),
+    ("SS", "schedule-sessions", 10),
+    ("ST", "start-sessions", 6),
+    ("TS", "terminate-sessions", 6),
+    ("DP", "deprioritize-sessions", 3),
+    ("SW", "sweep-sessions", 4),
+    ("PP", "promote-to-prepared", 5),
+    ("PR", "promote-to-running", 6),
+    ("DT", "detection of the end", 4),
+    ("PT", "promote-to-terminated", 3),
+    ("SK", "sweep-stale-kernels", 4),
+    ("FC", "classification", 3),
+    ("HE", "hooks", 3),
+    ("DL", "locks", 3),
+];
+
+fn sources(folder: &Path, into: &mut Vec<(String, String)>) {
+    for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            sources(&path, into);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let name = path.strip_prefix(env!("CARGO_MANIFEST_DIR")).expect("inside").display().to_string();
+            into.push((name, std::fs::read_to_string(&path).expect("text")));
+        }
+    }
+}
+
+/// The names of test functions in a source text.
+fn tests(text: &str) -> Vec<&str> {
+    let mut is_test = false;
+    let mut found = vec![];
+    for line in text.lines().map(str::trim) {
+        if line.starts_with("#[test]") || line.starts_with("#[tokio::test") {
+            is_test = true;
+        } else if let Some(rest) = line.strip_prefix("async fn ").or_else(|| line.strip_prefix("fn ")) {
+            if is_test {
+                found.extend(rest.split('(').next());
+            }
+            is_test = false;
+        }
+    }
+    found
+}
+
+/// The scenario ids that a test's name begins with: `dt_001_pt_001_all_ended` proves two.
+fn ids(test: &str) -> Vec<String> {
+    let mut words = test.split('_').peekable();
+    let mut found = vec![];
+    while let Some(word) = words.next() {
+        let prefix = match word {
+            "sc" if words.peek() == Some(&"co") => {
+                words.next();
+                "SC-CO".to_owned()
+            }
+            word => word.to_uppercase(),
+        };
+        match words.next() {
+            Some(number) if number.len() == 3 && number.bytes().all(|b| b.is_ascii_digit()) => {
+                found.push(format!("{prefix}-{number}"));
+            }
+            _ => break,
+        }
+    }
+    found
+}
+
+#[test]
+fn every_scenario_has_a_test_and_the_list_of_them_is_up_to_date() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = vec![];
+    sources(&root.join("src"), &mut files);
+    sources(&root.join("tests"), &mut files);
+    files.sort();
+    let mut proven: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (file, text) in &files {
+        for test in tests(text) {
+            for id in ids(test) {
+                proven.entry(id).or_default().push(format!("`{test}` ({file})"));
+            }
+        }
+    }
+    let mut page = String::from("# Scenarios and their tests\n\nWritten by `make scenarios`; do not edit.\n");
+    let mut missing = vec![];
+    for (prefix, title, rows) in TABLES {
+        write!(page, "\n## {prefix}: {title}\n\n| row | tests |\n|---|---|\n").expect("text");
+        for row in 1..=rows {
+            let id = format!("{prefix}-{row:03}");
+            match proven.get(&id) {
+                Some(tests) => writeln!(page, "| {id} | {} |", tests.join("<br>")).expect("text"),
+                None => missing.push(id),
+            }
+        }
+    }
+    assert!(missing.is_empty(), "no test is named after {missing:?}");
+    let path = root.join("docs/scenarios.md");
+    if std::env::var_os("WRITE_SCENARIOS").is_some() {
+        std::fs::write(&path, &page).expect("it can be written");
+    }
+    assert!(std::fs::read_to_string(path).unwrap_or_default() == page, "docs/scenarios.md is out of date: make scenarios");
+}
