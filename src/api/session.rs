@@ -36,20 +36,11 @@ pub const MAX_KERNELS: i64 = 128;
     printcolumn(name = "Result", type_ = "string", json_path = ".status.result", priority = 1),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1),
     validation = Rule::new("self.metadata.name.size() <= 40").message("a session's name has at most 40 characters"),
-    validation = Rule::new("self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')")
+    validation = Rule::new("!self.metadata.name.contains('.')")
         .message("a session's name is a DNS label: lower-case letters, digits and '-', without dots")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("self.type == oldSelf.type").message("type cannot be changed after creation"),
-    validation = Rule::new("self.accessKey == oldSelf.accessKey").message("the owner (accessKey) cannot be changed after creation"),
-    validation = Rule::new("has(self.scalingGroup) == has(oldSelf.scalingGroup) && (!has(self.scalingGroup) || self.scalingGroup == oldSelf.scalingGroup)")
-        .message("scalingGroup cannot be changed after creation"),
-    validation = Rule::new("self.kernels == oldSelf.kernels").message("kernels (image, resources, …) cannot be changed after creation: make a new session"),
-    validation = Rule::new("self.clusterMode == oldSelf.clusterMode").message("clusterMode cannot be changed after creation"),
-    validation = Rule::new("self.private == oldSelf.private").message("private cannot be changed after creation"),
-    validation = Rule::new("oldSelf.desiredState != 'Terminated' || self.desiredState == 'Terminated'")
-        .message("a session that was told to end cannot be told to run again: make a new session"),
     validation = Rule::new("!has(self.batchTimeoutSeconds) || self.type == 'Batch'").message("batchTimeoutSeconds is for sessions of type Batch"),
     validation = Rule::new("self.kernels.map(k, k.replicas).sum() <= 128").message("a session has at most 128 kernels")
 )]

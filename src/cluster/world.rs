@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use tokio::sync::Notify;
 
+use super::events::Told;
 use super::fold::{self, Folded};
 use super::table::{Key, Table};
 use crate::api::*;
@@ -48,6 +50,8 @@ pub(super) struct Inner {
     pub key_of: HashMap<SessionUid, Key>,
     /// What is being written: counted as if it were written.
     pub assumed: HashMap<SessionUid, Arc<Session>>,
+    /// Of what is not being written yet but counted so, the events to be sent once it is written.
+    pub lingering: HashMap<SessionUid, (Instant, Vec<Told>)>,
     pub unreadable: HashSet<SessionUid>,
     pub index: BTreeMap<GroupName, HashMap<SessionPhase, BTreeSet<SessionUid>>>,
     pub place: HashMap<SessionUid, (GroupName, SessionPhase)>,
@@ -174,6 +178,24 @@ impl World {
         let mut inner = self.lock();
         inner.assumed.insert(uid.clone(), session.clone());
         inner.refresh(&uid);
+    }
+
+    /// Counts a status as written that is yet to be: whoever commits the session next writes it with their own.
+    pub fn linger(&self, session: &Arc<Session>, told: Vec<Told>) {
+        self.assume(session);
+        let mut inner = self.lock();
+        let (_, waiting) = inner.lingering.entry(uid_of(session)).or_insert_with(|| (Instant::now(), vec![]));
+        waiting.extend(told);
+    }
+
+    /// For how long a session has lingered.
+    pub fn lingers(&self, uid: &SessionUid) -> Option<Duration> {
+        self.lock().lingering.get(uid).map(|(since, _)| since.elapsed())
+    }
+
+    /// The events of what lingers; it is about to be written.
+    pub fn take_lingering(&self, uid: &SessionUid) -> Vec<Told> {
+        self.lock().lingering.remove(uid).map(|(_, told)| told).unwrap_or_default()
     }
 
     /// Its outcome is known.
@@ -363,6 +385,22 @@ impl World {
             Some(SessionPhase::Pending) | None => self.marks.one(HandlerName::SyncKernels, uid),
             Some(phase) => self.marks.session(uid, phase),
         }
+        let later = chrono::TimeDelta::from_std(self.timing.facts).unwrap_or_default();
+        self.marks.at(HandlerName::RecordKernels, uid, Utc::now() + later);
+    }
+
+    /// Whether many sessions are on their way to running.
+    pub fn is_in_rush(&self) -> bool {
+        use SessionPhase::{Creating, Prepared, Preparing, Pulling, Scheduled};
+        let inner = self.lock();
+        let on_the_way = [Scheduled, Preparing, Pulling, Prepared, Creating];
+        let moving = inner.index.values().flat_map(|phases| on_the_way.iter().filter_map(|phase| phases.get(phase)));
+        moving.map(BTreeSet::len).sum::<usize>() > RUSH
+    }
+
+    /// Claims a session for one who works on it alone; false if it is claimed already.
+    pub fn claim(&self, uid: &SessionUid) -> bool {
+        self.lock().claimed.insert(uid.clone())
     }
 
     /// Gives back what a handler is done with.
@@ -370,6 +408,9 @@ impl World {
         self.lock().claimed.remove(uid);
     }
 }
+
+/// So many sessions on their way are a rush.
+const RUSH: usize = 50;
 
 fn remove_key(of: &mut HashMap<SessionUid, BTreeSet<Key>>, uid: &SessionUid, key: &Key) {
     if let Some(keys) = of.get_mut(uid) {
@@ -424,6 +465,7 @@ impl Inner {
     fn forget_session(&mut self, uid: &SessionUid) {
         self.key_of.remove(uid);
         self.assumed.remove(uid);
+        self.lingering.remove(uid);
         if let Some((group, phase)) = self.place.remove(uid)
             && let Some(uids) = self.index.get_mut(&group).and_then(|phases| phases.get_mut(&phase))
         {

@@ -57,6 +57,10 @@ impl Coordinator {
         }
         let coordinator = self.clone();
         tasks.spawn(async move { coordinator.run_sync().await });
+        let coordinator = self.clone();
+        tasks.spawn(async move { coordinator.run_facts().await });
+        let coordinator = self.clone();
+        tasks.spawn(async move { coordinator.run_lingering().await });
         tasks.spawn(async move { self.marks.run_timer().await });
         tasks
     }

@@ -8,6 +8,7 @@ use chrono::Utc;
 use super::cycle::Coordinator;
 use super::hooks::Transition;
 use super::judge::{Judged, judge};
+use super::linger::may_linger;
 use super::locks::Held;
 use super::post_processors::Processed;
 use super::recorder::Recorder;
@@ -58,6 +59,12 @@ impl<'a> Work<'a> {
         Self { coordinator, handler, snapshot, item, original, recorder, told: vec![], reached: vec![], results: vec![] }
     }
 
+    /// What lingers of a session, to be committed as it is.
+    pub fn lingering(coordinator: &'a Coordinator, snapshot: Snapshot, item: SessionItem) -> Option<Self> {
+        let handler = row(HandlerName::CheckPrecondition)?;
+        Some(Self { results: vec![HistoryResult::Success], ..Self::new(coordinator, handler, snapshot, item, &[]) })
+    }
+
     /// All the way from a verdict to the commit, and what follows it; returns what came of it.
     pub async fn finish(mut self, mut verdict: Verdict) -> Processed {
         let mut held = Held::Nothing;
@@ -72,7 +79,19 @@ impl<'a> Work<'a> {
             verdict = decide(&self.snapshot, &self.item);
         }
         drop(held);
+        if may_linger(self.handler.name, &self.reached, &self.results) {
+            return self.linger();
+        }
         self.commit().await
+    }
+
+    /// Leaves the commit for a moment: the world goes on as if it were made.
+    fn linger(self) -> Processed {
+        let (uid, phase) = (self.item.uid(), self.item.phase());
+        self.coordinator.world.linger(&self.item.session, self.told);
+        self.coordinator.marks.session(&uid, phase);
+        self.coordinator.linger_until_later(&uid);
+        Processed::default()
     }
 
     /// One handler's step; returns the phase it led to, if it led anywhere.
@@ -231,9 +250,11 @@ impl<'a> Work<'a> {
     }
 
     /// One write for all the steps; a conflict drops them, and the session is looked at anew.
-    async fn commit(mut self) -> Processed {
+    pub async fn commit(mut self) -> Processed {
         let mut processed = Processed::default();
         let Some(status) = self.item.session.status.clone().filter(|_| !self.results.is_empty()) else { return processed };
+        let lingered = self.coordinator.world.take_lingering(&self.item.uid());
+        self.told.splice(0..0, lingered);
         let (session, namespace) = (self.item.name(), self.item.namespace());
         match self.coordinator.committer.commit(&self.original, status).await {
             Committed::Done(written) => {

@@ -4,6 +4,7 @@ mod cycle;
 pub mod hooks;
 mod item;
 mod judge;
+mod linger;
 mod locks;
 pub mod marks;
 pub mod post_processors;

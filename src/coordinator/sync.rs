@@ -9,7 +9,8 @@ use futures::StreamExt;
 use super::cycle::{CONCURRENCY, Coordinator};
 use crate::cluster::effects::{EffectError, Subject};
 use crate::cluster::snapshot::RemainsOf;
-use crate::session::handlers::{HandlerName, sync};
+use crate::session::effect::Effect;
+use crate::session::handlers::{HandlerName, facts, sync};
 
 impl Coordinator {
     pub(super) async fn run_sync(self: Arc<Self>) {
@@ -24,8 +25,26 @@ impl Coordinator {
         }
     }
 
+    /// Records that kernels run: one after the other, and not while many sessions are on their way.
+    pub(super) async fn run_facts(self: Arc<Self>) {
+        loop {
+            self.marks.marked(HandlerName::RecordKernels).await;
+            let patience = tokio::time::Instant::now() + self.timing.facts * 14;
+            while self.world.is_in_rush() && tokio::time::Instant::now() < patience {
+                tokio::time::sleep(self.timing.coalesce).await;
+            }
+            let mark = self.marks.take(HandlerName::RecordKernels);
+            for remains in self.world.remains(&mark) {
+                self.carry_out(&remains, HandlerName::RecordKernels, facts(&remains.view())).await;
+            }
+        }
+    }
+
     async fn sync_one(&self, remains: RemainsOf) {
-        let effects = sync(&remains.view());
+        self.carry_out(&remains, HandlerName::SyncKernels, sync(&remains.view())).await;
+    }
+
+    async fn carry_out(&self, remains: &RemainsOf, handler: HandlerName, effects: Vec<Effect>) {
         let subject = Subject {
             namespace: remains.namespace.clone(),
             name: remains.name.clone(),
@@ -51,7 +70,7 @@ impl Coordinator {
         }
         if !failed.is_empty() {
             let pause = chrono::TimeDelta::from_std(self.timing.fault_backoff).unwrap_or_default();
-            self.marks.at(HandlerName::SyncKernels, &remains.uid, Utc::now() + pause);
+            self.marks.at(handler, &remains.uid, Utc::now() + pause);
         }
     }
 }

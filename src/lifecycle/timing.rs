@@ -31,6 +31,10 @@ pub struct Timing {
     pub avoid_failed_agent: Duration,
     /// No sign of life for this long makes a running kernel a candidate for the sweep.
     pub stale_kernel: Duration,
+    /// How long it may wait to be committed that a session's pods are made; in a rush, five times as long.
+    pub linger: Duration,
+    /// How long it may wait to be recorded that a kernel runs; in a rush, fifteen times as long.
+    pub facts: Duration,
     /// How long a gang may wait for some of its kernels before those are named.
     pub held_up: Duration,
     /// How long changes of usage are gathered before they are published.
@@ -73,6 +77,8 @@ impl Default for Timing {
             unschedulable: seconds(10),
             avoid_failed_agent: seconds(3600),
             stale_kernel: seconds(120),
+            linger: seconds(1),
+            facts: seconds(1),
             held_up: seconds(5),
             usage: seconds(5),
             scale: 1,

@@ -95,7 +95,7 @@ fn grace(remains: &Remains<'_>, pod: &PodView) -> Option<i64> {
     remains.session.map(|session| session.spec.termination.grace_period_seconds)
 }
 
-/// The facts that are not recorded yet: that it runs, or how it ended.
+/// How it ended, if that is not recorded yet.
 fn facts(remains: &Remains<'_>, pod: &PodView, record: &Kernel, never_reports: bool) -> Option<Effect> {
     let old = record.status.clone().unwrap_or_default();
     if old.phase.is_terminal() {
@@ -105,25 +105,13 @@ fn facts(remains: &Remains<'_>, pod: &PodView, record: &Kernel, never_reports: b
     let new = if pod.ended {
         ended(&old, pod, &state, remains.now)
     } else if never_reports {
-        let phase = if old.started_at.is_some() { KernelPhase::Terminated } else { KernelPhase::Cancelled };
+        let ran = old.started_at.is_some() || matches!(pod.main, MainState::Running { .. } | MainState::Ended { .. });
+        let phase = if ran { KernelPhase::Terminated } else { KernelPhase::Cancelled };
         KernelStatus {
             phase,
             reason: old.reason.clone().or(Some(Reason::PodGone.as_str().into())),
             message: Some("its pod was deleted and will not report its end".into()),
             finished_at: Some(remains.now),
-            ..old.clone()
-        }
-    } else if state.phase == KernelPhase::Running {
-        let since = match &pod.main {
-            MainState::Running { since } => *since,
-            _ => None,
-        };
-        KernelStatus {
-            phase: KernelPhase::Running,
-            reason: None,
-            message: None,
-            pod_ip: pod.ip.clone(),
-            started_at: old.started_at.or(since),
             ..old.clone()
         }
     } else if state.phase == KernelPhase::Cancelled {
@@ -137,6 +125,34 @@ fn facts(remains: &Remains<'_>, pod: &PodView, record: &Kernel, never_reports: b
     } else {
         return None;
     };
+    recorded(pod, old, new)
+}
+
+/// What people see of kernels that run: nothing depends on it, so it may come late.
+pub fn for_people(remains: &Remains<'_>) -> Vec<Effect> {
+    remains.pods.iter().filter_map(|pod| runs(remains, pod, remains.record_of(&pod.name)?)).collect()
+}
+
+fn runs(remains: &Remains<'_>, pod: &PodView, record: &Kernel) -> Option<Effect> {
+    let old = record.status.clone().unwrap_or_default();
+    let MainState::Running { since } = &pod.main else { return None };
+    if judge_alone(pod, remains.image_timeout, remains.now).phase != KernelPhase::Running {
+        return None;
+    }
+    let started_at = old.started_at.or(*since);
+    let new = KernelStatus {
+        phase: KernelPhase::Running,
+        reason: None,
+        message: None,
+        pod_ip: pod.ip.clone(),
+        started_at,
+        ..old.clone()
+    };
+    recorded(pod, old, new)
+}
+
+/// A record, if it says something new and the kernel may get there from where it stands.
+fn recorded(pod: &PodView, old: KernelStatus, new: KernelStatus) -> Option<Effect> {
     let may = advance(old.phase, new.phase) == new.phase;
     (may && new != old).then(|| Effect::RecordKernel { name: pod.name.clone(), status: Box::new(new) })
 }

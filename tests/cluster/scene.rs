@@ -30,6 +30,9 @@ pub fn fast() -> Timing {
         wait_backoff_max: Duration::from_secs(2),
         unschedulable: Duration::from_secs(2),
         stale_kernel: Duration::from_secs(2),
+        linger: millis(100),
+        facts: millis(50),
+        held_up: millis(500),
         usage: millis(300),
         scale: 60,
         lease: LeaseTiming {

@@ -46,4 +46,4 @@ pub fn row(name: HandlerName) -> Option<&'static Handler> {
     HANDLERS.iter().copied().find(|handler| handler.name == name)
 }
 
-pub use sync_kernels::sync;
+pub use sync_kernels::{facts, sync};

@@ -26,12 +26,16 @@ pub enum HandlerName {
     ResetUnschedulable,
     EndSessions,
     FinalizeSessions,
-    /// Keeps kernels' records and leftover pods right; it decides on no session, so it has no row.
+    /// Keeps kernels' ends and leftover pods right; like those below it decides on no session, so it has no row.
     SyncKernels,
+    /// Records that kernels run, for people: behind all else.
+    RecordKernels,
+    /// Commits what has waited for long enough.
+    CommitLingering,
 }
 
 impl HandlerName {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::ScheduleSessions,
         Self::CheckPrecondition,
         Self::StartSessions,
@@ -48,6 +52,8 @@ impl HandlerName {
         Self::EndSessions,
         Self::FinalizeSessions,
         Self::SyncKernels,
+        Self::RecordKernels,
+        Self::CommitLingering,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -68,6 +74,8 @@ impl HandlerName {
             Self::EndSessions => "end-sessions",
             Self::FinalizeSessions => "finalize-sessions",
             Self::SyncKernels => "sync-kernels",
+            Self::RecordKernels => "record-kernels",
+            Self::CommitLingering => "commit-lingering",
         }
     }
 }

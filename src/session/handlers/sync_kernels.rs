@@ -7,3 +7,8 @@ use crate::session::records::{self, Remains};
 pub fn sync(remains: &Remains<'_>) -> Vec<Effect> {
     records::for_pods(remains).into_iter().chain(records::for_kernels(remains)).collect()
 }
+
+/// What people are to see of its kernels, behind all else.
+pub fn facts(remains: &Remains<'_>) -> Vec<Effect> {
+    records::for_people(remains)
+}
