@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
@@ -51,7 +50,7 @@ pub(super) struct Inner {
     /// What is being written: counted as if it were written.
     pub assumed: HashMap<SessionUid, Arc<Session>>,
     /// Of what is not being written yet but counted so, the events to be sent once it is written.
-    pub lingering: HashMap<SessionUid, (Instant, Vec<Told>)>,
+    pub lingering: HashMap<SessionUid, Vec<Told>>,
     pub unreadable: HashSet<SessionUid>,
     pub index: BTreeMap<GroupName, HashMap<SessionPhase, BTreeSet<SessionUid>>>,
     pub place: HashMap<SessionUid, (GroupName, SessionPhase)>,
@@ -184,18 +183,16 @@ impl World {
     pub fn linger(&self, session: &Arc<Session>, told: Vec<Told>) {
         self.assume(session);
         let mut inner = self.lock();
-        let (_, waiting) = inner.lingering.entry(uid_of(session)).or_insert_with(|| (Instant::now(), vec![]));
-        waiting.extend(told);
+        inner.lingering.entry(uid_of(session)).or_default().extend(told);
     }
 
-    /// For how long a session has lingered.
-    pub fn lingers(&self, uid: &SessionUid) -> Option<Duration> {
-        self.lock().lingering.get(uid).map(|(since, _)| since.elapsed())
+    pub fn lingers(&self, uid: &SessionUid) -> bool {
+        self.lock().lingering.contains_key(uid)
     }
 
     /// The events of what lingers; it is about to be written.
     pub fn take_lingering(&self, uid: &SessionUid) -> Vec<Told> {
-        self.lock().lingering.remove(uid).map(|(_, told)| told).unwrap_or_default()
+        self.lock().lingering.remove(uid).unwrap_or_default()
     }
 
     /// Its outcome is known.

@@ -22,14 +22,30 @@ pub(super) fn may_linger(handler: HandlerName, reached: &[SessionPhase], results
 }
 
 impl Coordinator {
-    /// Commits what lingered for long enough without anything that came of it.
+    /// Commits what lingered for long enough without anything that came of it; in a rush one after the other, slowly.
     pub(super) async fn run_lingering(self: Arc<Self>) {
         loop {
             self.marks.marked(HandlerName::CommitLingering).await;
             let mark = self.marks.take(HandlerName::CommitLingering);
-            let work = mark.sessions.into_iter().map(|uid| self.commit_lingering(uid));
-            futures::stream::iter(work).for_each_concurrent(CONCURRENCY, |work| work).await;
+            let mut uids = mark.sessions.into_iter();
+            while let Some(uid) = uids.next() {
+                if self.give_way().await {
+                    self.commit_lingering(uid).await;
+                    continue;
+                }
+                let rest = std::iter::once(uid).chain(uids.by_ref()).map(|uid| self.commit_lingering(uid));
+                futures::stream::iter(rest).for_each_concurrent(CONCURRENCY, |work| work).await;
+            }
         }
+    }
+
+    /// What only tells people goes behind the work: while many sessions are on their way, at a slow pace. True in a rush.
+    pub(super) async fn give_way(&self) -> bool {
+        let rush = self.world.is_in_rush();
+        if rush {
+            tokio::time::sleep(self.timing.rush_pace).await;
+        }
+        rush
     }
 
     pub(super) fn linger_until_later(&self, uid: &SessionUid) {
@@ -38,14 +54,15 @@ impl Coordinator {
     }
 
     async fn commit_lingering(&self, uid: SessionUid) {
-        let Some(waited) = self.world.lingers(&uid) else { return };
-        let early = waited < self.timing.linger * 5 && self.world.is_in_rush();
+        if !self.world.lingers(&uid) {
+            return;
+        }
         // Where a handler is at work on it, that one commits, or leaves it for the next time.
-        if early || !self.world.claim(&uid) {
+        if !self.world.claim(&uid) {
             self.linger_until_later(&uid);
             return;
         }
-        let seen = self.world.look_again(&uid).filter(|_| self.world.lingers(&uid).is_some());
+        let seen = self.world.look_again(&uid).filter(|_| self.world.lingers(&uid));
         if let Some(work) = seen.and_then(|(snapshot, item)| Work::lingering(self, snapshot, item)) {
             work.commit().await;
         }

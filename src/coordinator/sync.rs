@@ -25,16 +25,13 @@ impl Coordinator {
         }
     }
 
-    /// Records that kernels run: one after the other, and not while many sessions are on their way.
+    /// Records that kernels run, one after the other.
     pub(super) async fn run_facts(self: Arc<Self>) {
         loop {
             self.marks.marked(HandlerName::RecordKernels).await;
-            let patience = tokio::time::Instant::now() + self.timing.facts * 14;
-            while self.world.is_in_rush() && tokio::time::Instant::now() < patience {
-                tokio::time::sleep(self.timing.coalesce).await;
-            }
             let mark = self.marks.take(HandlerName::RecordKernels);
             for remains in self.world.remains(&mark) {
+                self.give_way().await;
                 self.carry_out(&remains, HandlerName::RecordKernels, facts(&remains.view())).await;
             }
         }

@@ -31,10 +31,12 @@ pub struct Timing {
     pub avoid_failed_agent: Duration,
     /// No sign of life for this long makes a running kernel a candidate for the sweep.
     pub stale_kernel: Duration,
-    /// How long it may wait to be committed that a session's pods are made; in a rush, five times as long.
+    /// How long it may wait to be committed that a session's pods are made; in a rush, longer.
     pub linger: Duration,
-    /// How long it may wait to be recorded that a kernel runs; in a rush, fifteen times as long.
+    /// How long it may wait to be recorded that a kernel runs; in a rush, longer.
     pub facts: Duration,
+    /// The pause between writes that only tell people, while many sessions are on their way.
+    pub rush_pace: Duration,
     /// How long a gang may wait for some of its kernels before those are named.
     pub held_up: Duration,
     /// How long changes of usage are gathered before they are published.
@@ -79,6 +81,7 @@ impl Default for Timing {
             stale_kernel: seconds(120),
             linger: seconds(1),
             facts: seconds(1),
+            rush_pace: Duration::from_millis(100),
             held_up: seconds(5),
             usage: seconds(5),
             scale: 1,
