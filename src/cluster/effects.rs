@@ -69,7 +69,7 @@ impl Effects {
         match effect {
             Effect::DeletePod { pod, grace } => return self.delete_pod(pod, *grace).await,
             Effect::ReleasePod { pod } => return self.release_pod(pod).await,
-            Effect::RecordKernel { name, status } => return self.record_kernel(subject, name, status).await,
+            Effect::RecordKernel { name, version, status } => return self.record_kernel(subject, name, version, status).await,
             Effect::DeleteKernel { name, uid } => return self.delete_kernel(subject, name, uid).await,
             Effect::OpenGate { pod } => return self.open_gate(pod).await,
             _ => {}
@@ -228,8 +228,17 @@ impl Effects {
         }
     }
 
-    async fn record_kernel(&self, subject: &Subject, name: &str, status: &KernelStatus) -> Result<(), EffectError> {
+    async fn record_kernel(
+        &self,
+        subject: &Subject,
+        name: &str,
+        version: &Option<String>,
+        status: &KernelStatus,
+    ) -> Result<(), EffectError> {
         let Some(kernel) = self.world.kernel(&subject.namespace, name) else { return Ok(()) };
+        if kernel.metadata.resource_version != *version {
+            return Err(EffectError::Wait(format!("kernel {name} changed meanwhile")));
+        }
         let mut next = (*kernel).clone();
         next.status = Some(status.clone());
         let api = self.api::<Kernel>(&subject.namespace);

@@ -25,8 +25,8 @@ pub enum Effect {
     DeletePod { pod: PodRef, grace: Option<i64> },
     /// Takes our finalizer off a pod, once its end is recorded.
     ReleasePod { pod: PodRef },
-    /// Writes the facts of a kernel.
-    RecordKernel { name: String, status: Box<KernelStatus> },
+    /// Writes the facts of a kernel, unless its record changed from the version they were decided on.
+    RecordKernel { name: String, version: Option<String>, status: Box<KernelStatus> },
     /// Deletes a kernel of an allocation that was given up.
     DeleteKernel { name: String, uid: String },
 }

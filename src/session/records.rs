@@ -125,7 +125,7 @@ fn facts(remains: &Remains<'_>, pod: &PodView, record: &Kernel, never_reports: b
     } else {
         return None;
     };
-    recorded(pod, old, new)
+    recorded(record, old, new)
 }
 
 /// What people see of kernels that run: nothing depends on it, so it may come late.
@@ -148,13 +148,17 @@ fn runs(remains: &Remains<'_>, pod: &PodView, record: &Kernel) -> Option<Effect>
         started_at,
         ..old.clone()
     };
-    recorded(pod, old, new)
+    recorded(record, old, new)
 }
 
 /// A record, if it says something new and the kernel may get there from where it stands.
-fn recorded(pod: &PodView, old: KernelStatus, new: KernelStatus) -> Option<Effect> {
+fn recorded(record: &Kernel, old: KernelStatus, new: KernelStatus) -> Option<Effect> {
     let may = advance(old.phase, new.phase) == new.phase;
-    (may && new != old).then(|| Effect::RecordKernel { name: pod.name.clone(), status: Box::new(new) })
+    if !may || new == old {
+        return None;
+    }
+    let version = record.metadata.resource_version.clone();
+    Some(Effect::RecordKernel { name: record.metadata.name.clone()?, version, status: Box::new(new) })
 }
 
 fn ended(old: &KernelStatus, pod: &PodView, state: &KernelState, now: DateTime<Utc>) -> KernelStatus {
@@ -205,7 +209,8 @@ fn for_kernel(remains: &Remains<'_>, kernel: &Kernel) -> Option<Effect> {
                 finished_at: Some(remains.now),
                 ..status
             };
-            Some(Effect::RecordKernel { name, status: Box::new(new) })
+            let version = kernel.metadata.resource_version.clone();
+            Some(Effect::RecordKernel { name, version, status: Box::new(new) })
         }
     }
 }

@@ -1,4 +1,5 @@
 //! A scene of its own for each test: nodes, a scaling group, tenants, a namespace, and an operator for just these.
+#![allow(dead_code, reason = "each test program uses its own part")]
 
 use std::time::Duration;
 
@@ -185,7 +186,11 @@ impl Scene {
     }
 
     pub async fn operator_with(&self, options: Options) -> Operator {
-        let config = common::config().await;
+        self.operator_at(common::config().await, options)
+    }
+
+    /// An operator that reaches the API server in its own way.
+    pub fn operator_at(&self, config: kube::Config, options: Options) -> Operator {
         let (stop, stopping) = watch::channel(false);
         let task = tokio::spawn(async move { operator::run(config, options, stopping).await.expect("the operator runs") });
         Operator { stop, task }
@@ -209,12 +214,20 @@ impl Scene {
     }
 
     pub async fn delete_node(&self, number: usize) {
-        self.all::<Node>().delete(&self.node_name(number), &DeleteParams::default()).await.expect("the node is deleted");
+        self.delete_node_named(&self.node_name(number)).await;
+    }
+
+    pub async fn delete_node_named(&self, name: &str) {
+        self.all::<Node>().delete(name, &DeleteParams::default()).await.expect("the node is deleted");
     }
 
     /// Removes what other tests could stumble over; the namespace goes with the cluster.
     pub async fn end(self, operator: Operator) {
         assert_eq!(operator.stop().await, Ended::Stopped);
+        self.clear().await;
+    }
+
+    pub async fn clear(&self) {
         let ours = ListParams::default().labels(&format!("scene={}", self.name));
         let nodes = self.all::<Node>().delete_collection(&DeleteParams::default(), &ours).await;
         nodes.expect("the nodes can be deleted");

@@ -38,7 +38,8 @@ fn judge(snapshot: &Snapshot, kernel: &KernelItem) -> Option<Effect> {
     let old = record.status.clone().unwrap_or_default();
     let finished_at = phase.is_terminal().then_some(snapshot.now);
     let status = KernelStatus { phase, reason: Some(reason.as_str().into()), message: Some(message), finished_at, ..old };
-    Some(Effect::RecordKernel { name: record.metadata.name.clone()?, status: Box::new(status) })
+    let version = record.metadata.resource_version.clone();
+    Some(Effect::RecordKernel { name: record.metadata.name.clone()?, version, status: Box::new(status) })
 }
 
 #[cfg(test)]

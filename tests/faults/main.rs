@@ -1,0 +1,227 @@
+//! Crash at every write: operators run through a proxy that harms one of their writes, and an oracle reads every version
+//! that comes of it. Run by `make faults`; PLANS=50 takes a random fifty, PLAN=gang/kill-after/7 that very one.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod oracle;
+mod paths;
+mod plan;
+mod proxy;
+mod record;
+#[path = "../cluster/scene.rs"]
+mod scene;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::{FutureExt, StreamExt, stream};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{Api, Client, Config};
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use serde_json::json;
+use sokovan::operator::Options;
+use tokio::sync::watch;
+
+use paths::{PATHS, Path};
+use plan::{Fault, Plan, Site};
+use proxy::Proxy;
+use record::Recording;
+use scene::Scene;
+
+/// Nothing is written for so long at rest: longer than two long cycles and any pause of [`scene::fast`].
+const REST: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Outcome {
+    plan: Plan,
+    writes: Vec<Site>,
+    violations: Vec<String>,
+}
+
+async fn asked(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// Keeps an operator running through the proxy: one that is killed is followed by another.
+async fn supervise(scene: Arc<Scene>, proxy: Arc<Proxy>, config: Config, mut stop: watch::Receiver<bool>) {
+    let mut killed = proxy.killed.subscribe();
+    for number in 0.. {
+        let options = Options { lease_name: format!("operator-{number}"), ..scene.options(&format!("first-{number}")) };
+        let operator = scene.operator_at(config.clone(), options);
+        tokio::select! {
+            _ = killed.changed() => operator.kill().await,
+            () = asked(&mut stop) => {
+                // One that was paused has ended by itself.
+                operator.stop().await;
+                return;
+            }
+        }
+    }
+}
+
+/// A second operator on the first one's lease; once it leads, what was held is let go.
+async fn rival(scene: Arc<Scene>, proxy: Arc<Proxy>, config: Config, mut stop: watch::Receiver<bool>) {
+    let leases: Api<Lease> = scene.api();
+    let holder = || async {
+        let lease = leases.get("operator-0").await.ok()?;
+        lease.spec?.holder_identity
+    };
+    while holder().await.is_none_or(|name| !name.starts_with("first")) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let operator = scene.operator_at(config, Options { lease_name: "operator-0".into(), ..scene.options("second") });
+    let release = async {
+        proxy.paused.notified().await;
+        while holder().await.is_none_or(|name| !name.starts_with("second")) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        proxy.resume();
+    };
+    tokio::select! {
+        () = release => {}
+        () = asked(&mut stop) => {}
+    }
+    asked(&mut stop).await;
+    operator.stop().await;
+}
+
+/// Until nothing has been written for a while.
+async fn rest(recording: &Recording) -> Result<(), String> {
+    let begun = Instant::now();
+    let (mut count, mut since) = (recording.count(), Instant::now());
+    while since.elapsed() < REST {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        if recording.count() != count {
+            (count, since) = (recording.count(), Instant::now());
+        }
+        if begun.elapsed() > PATIENCE {
+            return Err("it never comes to rest".into());
+        }
+    }
+    Ok(())
+}
+
+async fn run(path: &'static Path, plan: Plan, client: &Client, config: &Config) -> Outcome {
+    let scene = Arc::new(Scene::with("fault", 3, (path.group)()).await);
+    let recording = Recording::start(client, &scene.name).await;
+    let (proxy, through) = Proxy::start(client.clone(), plan.fault.clone(), plan.at).await;
+    let (stop, stopping) = watch::channel(false);
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(supervise(scene.clone(), proxy.clone(), through, stopping.clone()));
+    if plan.fault == Fault::Pause {
+        tasks.spawn(rival(scene.clone(), proxy.clone(), config.clone(), stopping));
+    }
+    let walked = {
+        let scene = scene.clone();
+        tokio::spawn(async move { (path.run)(&scene).await }).await
+    };
+    let mut violations = vec![];
+    if let Err(panic) = walked {
+        let told = panic.into_panic();
+        let told = told.downcast_ref::<String>().cloned().or(told.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        violations.push(format!("the path was not walked to its end: {}", told.unwrap_or_default()));
+    }
+    violations.extend(rest(&recording).await.err());
+    stop.send_replace(true);
+    proxy.resume();
+    while tasks.join_next().await.is_some() {}
+    violations.extend(oracle::violations(&recording.versions()));
+    scene.clear().await;
+    Outcome { plan, writes: proxy.writes(), violations }
+}
+
+async fn run_all(plans: Vec<Plan>, client: &Client, config: &Config) -> Vec<Outcome> {
+    let side_by_side = std::env::var("SIDE_BY_SIDE").ok().and_then(|text| text.parse().ok()).unwrap_or(12);
+    let total = plans.len();
+    let running = plans.into_iter().map(|plan| {
+        let path = PATHS.iter().find(|path| path.name == plan.path).expect("a path of this name");
+        run(path, plan, client, config)
+    });
+    let mut done = vec![];
+    let mut running = stream::iter(running).buffer_unordered(side_by_side);
+    while let Some(outcome) = running.next().boxed().await {
+        for violation in &outcome.violations {
+            println!("VIOLATION in {}: {violation}", outcome.plan);
+        }
+        done.push(outcome);
+        if done.len() % 25 == 0 {
+            println!("{} of {total} plans", done.len());
+        }
+    }
+    done
+}
+
+/// Every fault at every write of every path.
+fn every_plan(lengths: &BTreeMap<&'static str, usize>) -> Vec<Plan> {
+    let mut plans = vec![];
+    for path in &PATHS {
+        for fault in Fault::all() {
+            plans.extend((1..=lengths[path.name]).map(|at| Plan { path: path.name, fault: fault.clone(), at }));
+        }
+    }
+    plans
+}
+
+/// What was asked for: one plan, some, or all.
+fn chosen(all: Vec<Plan>) -> Vec<Plan> {
+    if let Ok(name) = std::env::var("PLAN") {
+        return all.into_iter().filter(|plan| plan.to_string() == name).collect();
+    }
+    let only = std::env::var("ONLY").unwrap_or_default();
+    let mut plans: Vec<Plan> = all.into_iter().filter(|plan| plan.to_string().contains(&only)).collect();
+    if let Some(count) = std::env::var("PLANS").ok().and_then(|text| text.parse().ok()) {
+        let seed = std::env::var("SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(rand::random::<u32>);
+        println!("SEED={seed}");
+        plans.shuffle(&mut rand::rngs::StdRng::seed_from_u64(seed.into()));
+        plans.truncate(count);
+    }
+    plans
+}
+
+#[tokio::main]
+async fn main() {
+    if std::env::args().any(|argument| argument == "--list") {
+        return; // `cargo test -- --list` of all programs
+    }
+    let mut config = common::config().await;
+    config.default_retry = false;
+    let client = Client::try_from(config.clone()).unwrap();
+    let begun = Instant::now();
+    let undisturbed = PATHS.iter().map(|path| Plan { path: path.name, fault: Fault::None, at: 0 }).collect();
+    let first = run_all(undisturbed, &client, &config).await;
+    let mut lengths = BTreeMap::new();
+    for outcome in &first {
+        lengths.insert(outcome.plan.path, outcome.writes.len());
+        println!("{}: {} writes", outcome.plan.path, outcome.writes.len());
+        if std::env::var_os("SITES").is_some() {
+            outcome.writes.iter().enumerate().for_each(|(number, site)| println!("  {} {site}", number + 1));
+        }
+    }
+    let plans = chosen(every_plan(&lengths));
+    println!("{} plans", plans.len());
+    let done = run_all(plans, &client, &config).await;
+    let mut by_kind: BTreeMap<String, usize> = BTreeMap::new();
+    let mut sites: BTreeSet<(&str, &Site)> = BTreeSet::new();
+    let mut missed = 0;
+    for outcome in &done {
+        *by_kind.entry(outcome.plan.fault.to_string()).or_default() += 1;
+        match outcome.writes.get(outcome.plan.at - 1) {
+            Some(site) => _ = sites.insert((outcome.plan.path, site)),
+            None => missed += 1,
+        }
+    }
+    let bad: Vec<String> = first.iter().chain(&done).filter(|o| !o.violations.is_empty()).map(|o| o.plan.to_string()).collect();
+    println!("violated: {bad:?}");
+    println!(
+        "{}",
+        json!({
+            "bench": "faults", "plans": done.len(), "by_kind": by_kind, "violations": bad.len(),
+            "write_sites": sites.len(), "not_struck": missed, "seconds": begun.elapsed().as_secs(),
+        })
+    );
+    std::process::exit(i32::from(!bad.is_empty()));
+}

@@ -1,0 +1,223 @@
+//! The oracle: reads every version of what a plan left in the store, and tells what should never be there. Pure.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use sokovan::api::*;
+use sokovan::cluster::fold;
+use sokovan::session::handlers::HANDLERS;
+use sokovan::session::kernels::kernel_name;
+
+use crate::record::{Object, Version};
+
+/// What a node of a plan can hold, in thousandths of a core.
+pub const NODE_CPU: i64 = 4000;
+
+/// All that is wrong with a sequence of versions, up to the last of them.
+pub fn violations(versions: &[Version]) -> Vec<String> {
+    let mut found = vec![];
+    let mut sessions: BTreeMap<String, Session> = BTreeMap::new();
+    let mut pods: BTreeMap<String, Pod> = BTreeMap::new();
+    let mut kernels: BTreeMap<String, Kernel> = BTreeMap::new();
+    for version in versions {
+        match &version.object {
+            Object::Session(session) => {
+                let key = session.metadata.uid.clone().unwrap_or_default();
+                if let Some(before) = sessions.get(&key) {
+                    found.extend(session_step(before, session));
+                }
+                if version.deleted {
+                    sessions.remove(&key)
+                } else {
+                    sessions.insert(key, (**session).clone())
+                };
+            }
+            Object::Kernel(kernel) => {
+                let key = kernel.name_any();
+                if let Some(before) = kernels.get(&key) {
+                    found.extend(kernel_step(before, kernel));
+                }
+                if version.deleted {
+                    kernels.remove(&key)
+                } else {
+                    kernels.insert(key, (**kernel).clone())
+                };
+            }
+            Object::Pod(pod) => {
+                let key = pod.metadata.uid.clone().unwrap_or_default();
+                if version.deleted {
+                    pods.remove(&key)
+                } else {
+                    pods.insert(key, (**pod).clone())
+                };
+                found.extend(live_pods(&pods));
+            }
+        }
+    }
+    found.extend(at_rest(&sessions, &kernels, &pods));
+    found.dedup();
+    found
+}
+
+fn is_live(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    !matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+fn label<'a>(pod: &'a Pod, name: &str) -> &'a str {
+    pod.metadata.labels.as_ref().and_then(|labels| labels.get(name)).map(String::as_str).unwrap_or_default()
+}
+
+/// No node over what it holds, and one live pod for each kernel and attempt.
+fn live_pods(pods: &BTreeMap<String, Pod>) -> Vec<String> {
+    let mut found = vec![];
+    let mut used: BTreeMap<String, i64> = BTreeMap::new();
+    let mut of_kernel: BTreeMap<(&str, &str, &str), usize> = BTreeMap::new();
+    for pod in pods.values().filter(|pod| is_live(pod)) {
+        let attempt = (label(pod, LABEL_SESSION_UID), label(pod, LABEL_KERNEL), label(pod, LABEL_GENERATION));
+        *of_kernel.entry(attempt).or_default() += 1;
+        if let Some(spec) = &pod.spec
+            && let Some(node) = &spec.node_name
+        {
+            *used.entry(node.clone()).or_default() += fold::requests(spec).get("cpu").milli();
+        }
+    }
+    found.extend(used.into_iter().filter(|(_, cpu)| *cpu > NODE_CPU).map(|(node, cpu)| format!("{node} holds {cpu}m of cpu")));
+    found.extend(
+        of_kernel.into_iter().filter(|(_, count)| *count > 1).map(|(attempt, n)| format!("{n} live pods of {attempt:?}")),
+    );
+    found
+}
+
+/// Whether one handler's row leads from a phase to another, or stays.
+fn is_legal(handler: &str, from: &str, to: &str) -> bool {
+    HANDLERS.iter().filter(|row| row.name.as_str() == handler).any(|row| {
+        let t = &row.transitions;
+        let listed = [t.success, t.need_retry, t.expired, t.give_up].into_iter().flatten().map(|to| to.phase);
+        let mut leads = listed.chain(t.also.iter().copied());
+        let asked = row.targets.iter().any(|phase| phase.as_str() == from);
+        // After its last reset, what is created too slowly ends instead (rules §2).
+        let ends = handler == "promote-to-running" && to == "Terminating";
+        asked && (from == to || ends || leads.any(|phase| phase.as_str() == to))
+    })
+}
+
+/// What may change from one version of a session to the next.
+fn session_step(before: &Session, after: &Session) -> Vec<String> {
+    let (Some(new), old) = (&after.status, before.status.clone().unwrap_or_default()) else {
+        return if before.status.is_some() { vec!["a status vanished".into()] } else { vec![] };
+    };
+    let mut found = vec![];
+    if old == *new {
+        return found;
+    }
+    if old.phase.is_terminal() && old.phase != new.phase {
+        found.push(format!("{} was left for {}", old.phase, new.phase));
+    }
+    if new.allocation_generation < old.allocation_generation {
+        found.push("the allocation's generation fell".into());
+    }
+    if old.result != SessionResult::Undefined && old.result != new.result {
+        found.push(format!("the result {:?} became {:?}", old.result, new.result));
+    }
+    found.extend(history_step(&old, new));
+    found
+}
+
+/// Entries are only added, or merged into the last one with an attempt more; together they tell how the phase changed.
+fn history_step(old: &SessionStatus, new: &SessionStatus) -> Vec<String> {
+    let mut found = vec![];
+    let dropped = usize::try_from(new.history_dropped - old.history_dropped).unwrap_or(0);
+    let kept = old.history.len().saturating_sub(dropped);
+    if new.history.len() < kept {
+        return vec!["entries of the history were lost".into()];
+    }
+    for (number, (was, is)) in old.history.iter().skip(dropped).zip(&new.history).enumerate() {
+        let merged = number + 1 == kept
+            && (&is.phase, &is.error_code, &is.to, is.created_at) == (&was.phase, &was.error_code, &was.to, was.created_at)
+            && is.attempts == was.attempts + 1;
+        if is != was && !merged && !(is.steps.is_empty() && is.attempts == was.attempts) {
+            found.push(format!("entry {number} of the history changed: {was:?} became {is:?}"));
+        }
+    }
+    let mut phase = old.phase.as_str().to_owned();
+    for entry in &new.history[kept..] {
+        if entry.attempts != 1 {
+            found.push(format!("a new entry has {} attempts: {entry:?}", entry.attempts));
+        }
+        if entry.from != phase || !is_legal(&entry.phase, &entry.from, &entry.to) {
+            found.push(format!("from {phase}: {} {} → {} is no step", entry.phase, entry.from, entry.to));
+        }
+        phase.clone_from(&entry.to);
+    }
+    if let (Some(was), Some(is)) = (old.history.last(), new.history.get(kept.wrapping_sub(1)))
+        && was != is
+    {
+        phase.clone_from(&is.to);
+    }
+    if phase != new.phase.as_str() {
+        found.push(format!("the history ends in {phase}, the phase is {}", new.phase));
+    }
+    found
+}
+
+fn kernel_step(before: &Kernel, after: &Kernel) -> Vec<String> {
+    let (old, new) = (before.status.clone().unwrap_or_default(), after.status.clone().unwrap_or_default());
+    let mut found = vec![];
+    if old.phase.is_terminal() && old != new {
+        found.push(format!("kernel {}: the end {:?} became {:?}", after.name_any(), old, new));
+    }
+    if old.started_at.is_some() && old.started_at != new.started_at {
+        found.push(format!("kernel {}: it started twice", after.name_any()));
+    }
+    found
+}
+
+/// When all is done: no pod and no kernel without a use, no agent given away twice, everything ended or says why not.
+fn at_rest(
+    sessions: &BTreeMap<String, Session>,
+    kernels: &BTreeMap<String, Kernel>,
+    pods: &BTreeMap<String, Pod>,
+) -> Vec<String> {
+    let mut found = vec![];
+    let of_current = |uid: &str, name: &str| {
+        let session = sessions.get(uid)?;
+        let status = session.status.clone().unwrap_or_default();
+        let held =
+            status.allocation.iter().map(|a| kernel_name(&session.name_any(), uid, &a.kernel, status.allocation_generation));
+        held.into_iter().any(|held| held == name).then_some(status.phase)
+    };
+    for pod in pods.values() {
+        match of_current(label(pod, LABEL_SESSION_UID), &pod.name_any()) {
+            None => found.push(format!("pod {} is of no use", pod.name_any())),
+            Some(phase) if phase.is_terminal() && is_live(pod) => {
+                found.push(format!("pod {} outlives its session", pod.name_any()))
+            }
+            Some(_) => {}
+        }
+    }
+    // Kernels of a session that is gone are the garbage collector's.
+    for kernel in kernels.values().filter(|kernel| sessions.contains_key(&kernel.spec.session_uid)) {
+        match of_current(&kernel.spec.session_uid, &kernel.name_any()) {
+            None => found.push(format!("kernel {} is of no use", kernel.name_any())),
+            Some(phase) if phase.is_terminal() && !kernel.status.as_ref().is_some_and(|s| s.phase.is_terminal()) => {
+                found.push(format!("kernel {} has no end", kernel.name_any()));
+            }
+            Some(_) => {}
+        }
+    }
+    let mut given: BTreeMap<NodeName, i64> = BTreeMap::new();
+    for session in sessions.values() {
+        let status = session.status.clone().unwrap_or_default();
+        if status.phase.holds_resources() {
+            for allocation in &status.allocation {
+                *given.entry(allocation.node.clone()).or_default() += 1000;
+            }
+        } else if !status.phase.is_terminal() && status.reason.is_none() {
+            found.push(format!("session {} waits and does not say why", session.name_any()));
+        }
+    }
+    found.extend(given.into_iter().filter(|(_, cpu)| *cpu > NODE_CPU).map(|(node, cpu)| format!("{node}: {cpu}m given away")));
+    found
+}

@@ -1,0 +1,120 @@
+//! The paths that are taken under faults: what is submitted, what its user does, and how it must end.
+
+use futures::future::BoxFuture;
+use serde_json::{Value, json};
+use sokovan::api::*;
+
+use crate::scene::{Scene, gang, kernel};
+
+pub struct Path {
+    pub name: &'static str,
+    /// What its scaling group is besides the usual.
+    pub group: fn() -> Value,
+    pub run: for<'a> fn(&'a Scene) -> BoxFuture<'a, ()>,
+}
+
+pub const PATHS: [Path; 10] = [
+    Path { name: "single", group: || json!({}), run: |scene| Box::pin(single(scene)) },
+    Path { name: "gang", group: || json!({}), run: |scene| Box::pin(three(scene)) },
+    Path { name: "batch", group: || json!({}), run: |scene| Box::pin(batch(scene)) },
+    Path { name: "give-up", group: give_up_soon, run: |scene| Box::pin(give_up(scene)) },
+    Path {
+        name: "no-image",
+        group: || json!({"retry": {"imagePullTimeoutSeconds": 60}}),
+        run: |scene| Box::pin(no_image(scene)),
+    },
+    Path { name: "reset", group: never_starts, run: |scene| Box::pin(reset(scene)) },
+    Path { name: "delete-early", group: || json!({}), run: |scene| Box::pin(delete_in(scene, SessionPhase::Scheduled)) },
+    Path { name: "delete-running", group: || json!({}), run: |scene| Box::pin(delete_in(scene, SessionPhase::Running)) },
+    Path { name: "node-lost", group: || json!({}), run: |scene| Box::pin(node_lost(scene)) },
+    Path { name: "crowd", group: || json!({}), run: |scene| Box::pin(crowd(scene)) },
+];
+
+fn give_up_soon() -> Value {
+    json!({"retry": {"maxAttempts": 2}})
+}
+
+fn never_starts() -> Value {
+    json!({"retry": {"maxAttempts": 1, "creatingTimeoutSeconds": 60}})
+}
+
+async fn end(scene: &Scene, name: &str) -> SessionStatus {
+    scene.patch_spec(name, json!({"desiredState": "Terminated"})).await.expect("the wish is accepted");
+    scene.until_phase(name, SessionPhase::Terminated).await.status.unwrap_or_default()
+}
+
+async fn single(scene: &Scene) {
+    scene.submit("one", json!({})).await;
+    scene.until_phase("one", SessionPhase::Running).await;
+    assert_eq!(end(scene, "one").await.result, SessionResult::UserCancelled);
+}
+
+async fn three(scene: &Scene) {
+    scene.submit("three", gang()).await;
+    scene.until_phase("three", SessionPhase::Running).await;
+    assert_eq!(end(scene, "three").await.result, SessionResult::UserCancelled);
+}
+
+async fn batch(scene: &Scene) {
+    let spec = |how: &str| json!({"type": "Batch", "kernels": [kernel("main", 1, &["sim", how, "200ms"])]});
+    scene.submit("good", spec("run")).await;
+    scene.submit("bad", spec("fail")).await;
+    for (name, result, code) in [("good", SessionResult::Success, 0), ("bad", SessionResult::Failure, 1)] {
+        let status = scene.until_phase(name, SessionPhase::Terminated).await.status.unwrap_or_default();
+        assert_eq!((status.result, status.exit_code), (result, Some(code)), "{name}");
+    }
+}
+
+/// More than any node has: tried, lowered in priority, tried again, and cancelled.
+async fn give_up(scene: &Scene) {
+    let mut main = kernel("main", 1, &[]);
+    main["resources"]["cpu"] = json!(5);
+    scene.submit("huge", json!({"kernels": [main], "priority": 5})).await;
+    let status = scene.until_phase("huge", SessionPhase::Cancelled).await.status.unwrap_or_default();
+    assert_eq!((status.result, status.effective_priority), (SessionResult::Error, Some(0)));
+}
+
+async fn no_image(scene: &Scene) {
+    let spec = json!({"clusterMode": "MultiNode", "kernels": [kernel("main", 1, &[]), kernel("sub", 1, &["sim", "no-image"])]});
+    scene.submit("two", spec).await;
+    let status = scene.until_phase("two", SessionPhase::Terminated).await.status.unwrap_or_default();
+    assert_eq!(status.result, SessionResult::Error);
+}
+
+/// One of two never starts: both are begun anew once, and then it is over.
+async fn reset(scene: &Scene) {
+    let spec = json!({"clusterMode": "MultiNode", "kernels": [kernel("main", 1, &[]), kernel("sub", 1, &["sim", "never"])]});
+    scene.submit("two", spec).await;
+    let status = scene.until_phase("two", SessionPhase::Terminated).await.status.unwrap_or_default();
+    assert_eq!((status.resets, status.result), (1, SessionResult::Error));
+}
+
+async fn delete_in(scene: &Scene, phase: SessionPhase) {
+    scene.submit("three", gang()).await;
+    scene.until("three", phase.as_str(), |session| session.status.is_some() && session.phase() >= phase).await;
+    scene.delete("three").await;
+    scene.until_gone::<Session>("three").await;
+}
+
+async fn node_lost(scene: &Scene) {
+    scene.submit("three", gang()).await;
+    let status = scene.until_phase("three", SessionPhase::Running).await.status.unwrap_or_default();
+    let node = status.allocation.last().map(|allocation| allocation.node.0.clone()).unwrap_or_default();
+    scene.delete_node_named(&node).await;
+    let status = scene.until_phase("three", SessionPhase::Terminated).await.status.unwrap_or_default();
+    assert_eq!(status.result, SessionResult::Error);
+}
+
+/// More than there is room for, so that what is given back is given away again.
+async fn crowd(scene: &Scene) {
+    let names: Vec<String> = (0..6).map(|number| format!("s{number}")).collect();
+    for name in &names {
+        let mut main = kernel("main", 1, &["sim", "run", "300ms"]);
+        main["resources"]["cpu"] = json!(3);
+        scene.submit(name, json!({"type": "Batch", "kernels": [main]})).await;
+    }
+    for name in &names {
+        let status = scene.until_phase(name, SessionPhase::Terminated).await.status.unwrap_or_default();
+        assert_eq!(status.result, SessionResult::Success, "{name}");
+    }
+}

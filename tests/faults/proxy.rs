@@ -1,0 +1,246 @@
+//! A proxy between one operator and the API server: it numbers the operator's writes and does its harm at one of them.
+
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::http::{Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use futures::{StreamExt, TryStreamExt};
+use kube::client::Body as KubeBody;
+use kube::{Client, Config};
+use serde_json::{Value, json};
+use tokio::sync::{Notify, watch};
+
+use crate::plan::{Fault, Site};
+
+/// For how long a held watch says nothing.
+const HELD: Duration = Duration::from_millis(1500);
+
+#[derive(Default)]
+struct Inner {
+    writes: Vec<Site>,
+    /// The phase that was last written to a session.
+    phase: String,
+    held_until: Option<tokio::time::Instant>,
+    /// Kinds whose next watch is told that its version is too old.
+    compacted: Vec<String>,
+    paused: bool,
+}
+
+pub struct Proxy {
+    client: Client,
+    fault: Fault,
+    /// The fault strikes at this write, from 1.
+    at: usize,
+    inner: Mutex<Inner>,
+    /// Counted up when the operator is to be killed.
+    pub killed: watch::Sender<usize>,
+    /// Counted up when all watches are to end.
+    cut: watch::Sender<usize>,
+    pub paused: Notify,
+    resumed: watch::Sender<bool>,
+}
+
+impl Proxy {
+    /// Starts one; returns how to reach the API server through it.
+    pub async fn start(client: Client, fault: Fault, at: usize) -> (Arc<Self>, Config) {
+        let proxy = Arc::new(Self {
+            client,
+            fault,
+            at,
+            inner: Mutex::default(),
+            killed: watch::Sender::new(0),
+            cut: watch::Sender::new(0),
+            paused: Notify::new(),
+            resumed: watch::Sender::new(false),
+        });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let app = axum::Router::new().fallback(handle).with_state(proxy.clone());
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        (proxy, Config::new(format!("http://{address}").parse().expect("a URL")))
+    }
+
+    pub fn writes(&self) -> Vec<Site> {
+        self.inner.lock().expect("no panic").writes.clone()
+    }
+
+    /// What was held goes on, to land late.
+    pub fn resume(&self) {
+        self.inner.lock().expect("no panic").paused = false;
+        self.resumed.send_replace(true);
+    }
+
+    /// Counts a write that matters; true if the fault strikes at it.
+    fn count(&self, method: &Method, path: &str, body: &[u8]) -> bool {
+        let Some(kind) = kind_of(path) else { return false };
+        if *method == Method::GET || !["sessions", "kernels", "pods", "services", "secrets"].contains(&kind.as_str()) {
+            return false;
+        }
+        let sub = if path.ends_with("/status") { "/status" } else { "" };
+        let mut inner = self.inner.lock().expect("no panic");
+        if kind == "sessions" && !sub.is_empty() {
+            let body: Value = serde_json::from_slice(body).unwrap_or_default();
+            inner.phase = body["status"]["phase"].as_str().unwrap_or("?").to_owned();
+        }
+        let (verb, phase) = (method.to_string(), inner.phase.clone());
+        let same = |site: &&Site| (site.verb == verb) && site.kind == format!("{kind}{sub}") && site.phase == phase;
+        let occurrence = inner.writes.iter().filter(same).count() + 1;
+        inner.writes.push(Site { verb, kind: format!("{kind}{sub}"), phase, occurrence });
+        inner.writes.len() == self.at
+    }
+
+    async fn forward(&self, request: axum::http::Request<Bytes>) -> Response {
+        let (parts, body) = request.into_parts();
+        let mut forwarded = axum::http::Request::new(KubeBody::from(body.to_vec()));
+        *forwarded.method_mut() = parts.method;
+        *forwarded.uri_mut() = parts.uri.path_and_query().expect("a path").as_str().parse().expect("a path");
+        for name in ["content-type", "accept"] {
+            if let Some(value) = parts.headers.get(name) {
+                forwarded.headers_mut().insert(axum::http::HeaderName::from_static(name), value.clone());
+            }
+        }
+        match self.client.send(forwarded).await {
+            Ok(answer) => answer.map(Body::new),
+            Err(error) => (StatusCode::BAD_GATEWAY, error.to_string()).into_response(),
+        }
+    }
+
+    /// A watch, as long as it is let go on.
+    fn watched(self: &Arc<Self>, kind: String, answer: Response) -> Response {
+        let (proxy, mut cut) = (self.clone(), self.cut.subscribe());
+        let held = matches!(&self.fault, Fault::HoldWatch(held) if *held == kind);
+        let (parts, body) = answer.into_parts();
+        let chunks = body.into_data_stream().then(move |chunk| {
+            let proxy = proxy.clone();
+            async move {
+                let until = proxy.inner.lock().expect("no panic").held_until.filter(|_| held);
+                if let Some(until) = until {
+                    tokio::time::sleep_until(until).await;
+                }
+                chunk
+            }
+        });
+        cut.mark_unchanged();
+        let ended = async move {
+            let _ = cut.changed().await;
+        };
+        Response::from_parts(parts, Body::from_stream(chunks.take_until(Box::pin(ended))))
+    }
+
+    async fn strike(&self, request: axum::http::Request<Bytes>) -> Response {
+        match &self.fault {
+            Fault::None => self.forward(request).await,
+            Fault::KillBefore => {
+                self.killed.send_modify(|count| *count += 1);
+                std::future::pending().await
+            }
+            Fault::KillAfter => {
+                complete(self.forward(request).await).await;
+                self.killed.send_modify(|count| *count += 1);
+                std::future::pending().await
+            }
+            Fault::LoseAnswer => {
+                complete(self.forward(request).await).await;
+                broken()
+            }
+            Fault::Reset => broken(),
+            Fault::Refuse(code) => refusal(*code),
+            Fault::LateTimeout => {
+                complete(self.forward(request).await).await;
+                refusal(504)
+            }
+            Fault::HoldWatch(_) => {
+                self.inner.lock().expect("no panic").held_until = Some(tokio::time::Instant::now() + HELD);
+                self.forward(request).await
+            }
+            Fault::Compact => {
+                let kinds = ["sessions", "kernels", "pods", "nodes", "endpointslices"];
+                self.inner.lock().expect("no panic").compacted = kinds.map(String::from).to_vec();
+                self.cut.send_modify(|count| *count += 1);
+                self.forward(request).await
+            }
+            Fault::Pause => {
+                self.inner.lock().expect("no panic").paused = true;
+                self.paused.notify_one();
+                self.wait_until_resumed().await;
+                self.forward(request).await
+            }
+        }
+    }
+
+    async fn wait_until_resumed(&self) {
+        let _ = self.resumed.subscribe().wait_for(|resumed| *resumed).await;
+    }
+}
+
+async fn handle(State(proxy): State<Arc<Proxy>>, request: Request) -> Result<Response, Infallible> {
+    let (parts, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, 8 << 20).await.unwrap_or_default();
+    let (method, uri) = (parts.method.clone(), parts.uri.clone());
+    let request = axum::http::Request::from_parts(parts, body);
+    let is_watch = uri.query().is_some_and(|query| query.contains("watch=true"));
+    if is_watch {
+        let kind = kind_of(uri.path()).unwrap_or_default();
+        let compacted = {
+            let mut inner = proxy.inner.lock().expect("no panic");
+            let before = inner.compacted.len();
+            inner.compacted.retain(|name| *name != kind);
+            inner.compacted.len() < before
+        };
+        let answer = if compacted { refusal(410) } else { proxy.forward(request).await };
+        return Ok(proxy.watched(kind, answer));
+    }
+    let strikes = proxy.count(&method, uri.path(), request.body());
+    if !strikes && proxy.inner.lock().expect("no panic").paused {
+        proxy.wait_until_resumed().await;
+    }
+    Ok(if strikes { proxy.strike(request).await } else { proxy.forward(request).await })
+}
+
+/// Until the whole answer is here: then the write is committed.
+async fn complete(answer: Response) {
+    let _ = answer.into_body().into_data_stream().try_collect::<Vec<_>>().await;
+}
+
+/// An answer that breaks off: nobody can tell whether the request was carried out.
+fn broken() -> Response {
+    let nothing = futures::stream::once(async { Err::<Bytes, _>(std::io::Error::other("broken off")) });
+    Body::from_stream(nothing).into_response()
+}
+
+fn refusal(code: u16) -> Response {
+    let reason = match code {
+        409 => "Conflict",
+        410 => "Expired",
+        429 => "TooManyRequests",
+        504 => "Timeout",
+        _ => "InternalError",
+    };
+    let status = json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": "injected", "reason": reason, "code": code,
+    });
+    let code = StatusCode::from_u16(code).expect("a status code");
+    (code, [("content-type", "application/json")], status.to_string()).into_response()
+}
+
+/// `/apis/sokovan.dev/v1alpha1/namespaces/x/sessions/one/status` is about sessions.
+fn kind_of(path: &str) -> Option<String> {
+    let mut words = path.trim_matches('/').split('/');
+    match words.next()? {
+        "api" => words.next()?,
+        _ => {
+            words.next()?;
+            words.next()?
+        }
+    };
+    let first = words.next()?;
+    if first == "namespaces" {
+        words.next()?;
+        return words.next().map(Into::into);
+    }
+    Some(first.into())
+}
