@@ -118,6 +118,19 @@ impl Scene {
         self.all::<K>().create(&PostParams::default(), &object).await.expect("it can be made");
     }
 
+    /// An object in the scene's namespace.
+    pub async fn make_here<K>(&self, object: Value)
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+            + serde::Serialize
+            + serde::de::DeserializeOwned
+            + Clone
+            + std::fmt::Debug,
+    {
+        let object: K = serde_json::from_value(object).expect("an object in shape");
+        self.api::<K>().create(&PostParams::default(), &object).await.expect("it can be made");
+    }
+
     async fn tenant(&self, group: Value) {
         let name = &self.name;
         let mut spec = json!({

@@ -129,6 +129,7 @@ async fn run(path: &'static Path, plan: Plan, client: &Client, config: &Config) 
     stop.send_replace(true);
     proxy.resume();
     while tasks.join_next().await.is_some() {}
+    violations.extend(proxy.violations());
     violations.extend(oracle::violations(&recording.versions()));
     scene.clear().await;
     Outcome { plan, writes: proxy.writes(), violations }

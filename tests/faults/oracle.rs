@@ -7,7 +7,7 @@ use kube::ResourceExt;
 use sokovan::api::*;
 use sokovan::cluster::fold;
 use sokovan::session::handlers::HANDLERS;
-use sokovan::session::kernels::kernel_name;
+use sokovan::session::kernels::{expand, kernel_name};
 
 use crate::record::{Object, Version};
 
@@ -32,6 +32,7 @@ pub fn violations(versions: &[Version]) -> Vec<String> {
                 } else {
                     sessions.insert(key, (**session).clone())
                 };
+                found.extend(given_away(&sessions));
             }
             Object::Kernel(kernel) => {
                 let key = kernel.name_any();
@@ -207,17 +208,27 @@ fn at_rest(
             Some(_) => {}
         }
     }
-    let mut given: BTreeMap<NodeName, i64> = BTreeMap::new();
     for session in sessions.values() {
         let status = session.status.clone().unwrap_or_default();
-        if status.phase.holds_resources() {
-            for allocation in &status.allocation {
-                *given.entry(allocation.node.clone()).or_default() += 1000;
-            }
-        } else if !status.phase.is_terminal() && status.reason.is_none() {
+        if !status.phase.holds_resources() && !status.phase.is_terminal() && status.reason.is_none() {
             found.push(format!("session {} waits and does not say why", session.name_any()));
         }
     }
-    found.extend(given.into_iter().filter(|(_, cpu)| *cpu > NODE_CPU).map(|(node, cpu)| format!("{node}: {cpu}m given away")));
     found
+}
+
+/// No node is given away beyond what it holds.
+fn given_away(sessions: &BTreeMap<String, Session>) -> Vec<String> {
+    let mut given: BTreeMap<NodeName, i64> = BTreeMap::new();
+    for session in sessions.values() {
+        let Some(status) = session.status.as_ref().filter(|status| status.phase.holds_resources()) else { continue };
+        for slot in expand(&session.spec.kernels) {
+            let node = status.allocation.iter().find(|allocation| allocation.kernel == slot.hostname);
+            let cpu = slot.template.resources.get("cpu").map_or(0, |cpu| cpu.amount().milli());
+            if let Some(allocation) = node {
+                *given.entry(allocation.node.clone()).or_default() += cpu;
+            }
+        }
+    }
+    given.into_iter().filter(|(_, cpu)| *cpu > NODE_CPU).map(|(node, cpu)| format!("{node}: {cpu}m given away")).collect()
 }

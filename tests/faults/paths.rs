@@ -1,6 +1,7 @@
 //! The paths that are taken under faults: what is submitted, what its user does, and how it must end.
 
 use futures::future::BoxFuture;
+use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
 use sokovan::api::*;
 
@@ -13,7 +14,7 @@ pub struct Path {
     pub run: for<'a> fn(&'a Scene) -> BoxFuture<'a, ()>,
 }
 
-pub const PATHS: [Path; 10] = [
+pub const PATHS: [Path; 11] = [
     Path { name: "single", group: || json!({}), run: |scene| Box::pin(single(scene)) },
     Path { name: "gang", group: || json!({}), run: |scene| Box::pin(three(scene)) },
     Path { name: "batch", group: || json!({}), run: |scene| Box::pin(batch(scene)) },
@@ -27,6 +28,7 @@ pub const PATHS: [Path; 10] = [
     Path { name: "delete-early", group: || json!({}), run: |scene| Box::pin(delete_in(scene, SessionPhase::Scheduled)) },
     Path { name: "delete-running", group: || json!({}), run: |scene| Box::pin(delete_in(scene, SessionPhase::Running)) },
     Path { name: "node-lost", group: || json!({}), run: |scene| Box::pin(node_lost(scene)) },
+    Path { name: "stranger", group: || json!({}), run: |scene| Box::pin(stranger(scene)) },
     Path { name: "crowd", group: || json!({}), run: |scene| Box::pin(crowd(scene)) },
 ];
 
@@ -117,4 +119,20 @@ async fn crowd(scene: &Scene) {
         let status = scene.until_phase(name, SessionPhase::Terminated).await.status.unwrap_or_default();
         assert_eq!(status.result, SessionResult::Success, "{name}");
     }
+}
+
+/// Something of the name that a session needs is there already, and is not its own.
+async fn stranger(scene: &Scene) {
+    let service = json!({
+        "metadata": {"name": "ses-three", "namespace": scene.name},
+        "spec": {"clusterIP": "None", "selector": {"app": "other"}, "ports": [{"port": 80}]},
+    });
+    scene.make_here::<Service>(service).await;
+    scene.submit("three", gang()).await;
+    let waits = |session: &Session| session.status.as_ref().is_some_and(|s| s.reason.as_deref() == Some("name-taken"));
+    scene.until("three", "waiting for the name", waits).await;
+    assert!(scene.pods("three").await.is_empty());
+    scene.api::<Service>().delete("ses-three", &Default::default()).await.expect("it can be deleted");
+    scene.until_phase("three", SessionPhase::Running).await;
+    assert_eq!(end(scene, "three").await.resets, 0);
 }

@@ -28,6 +28,9 @@ struct Inner {
     /// Kinds whose next watch is told that its version is too old.
     compacted: Vec<String>,
     paused: bool,
+    /// When the operator last asked for its lease with success.
+    renewed: Option<tokio::time::Instant>,
+    violations: Vec<String>,
 }
 
 pub struct Proxy {
@@ -35,6 +38,8 @@ pub struct Proxy {
     fault: Fault,
     /// The fault strikes at this write, from 1.
     at: usize,
+    /// How long a lease lasts.
+    lease: Duration,
     inner: Mutex<Inner>,
     /// Counted up when the operator is to be killed.
     pub killed: watch::Sender<usize>,
@@ -51,6 +56,7 @@ impl Proxy {
             client,
             fault,
             at,
+            lease: crate::scene::fast().lease.duration,
             inner: Mutex::default(),
             killed: watch::Sender::new(0),
             cut: watch::Sender::new(0),
@@ -66,6 +72,11 @@ impl Proxy {
 
     pub fn writes(&self) -> Vec<Site> {
         self.inner.lock().expect("no panic").writes.clone()
+    }
+
+    /// What the operator did that it should not have.
+    pub fn violations(&self) -> Vec<String> {
+        self.inner.lock().expect("no panic").violations.clone()
     }
 
     /// What was held goes on, to land late.
@@ -89,6 +100,10 @@ impl Proxy {
         let (verb, phase) = (method.to_string(), inner.phase.clone());
         let same = |site: &&Site| (site.verb == verb) && site.kind == format!("{kind}{sub}") && site.phase == phase;
         let occurrence = inner.writes.iter().filter(same).count() + 1;
+        let late = inner.renewed.map(|renewed| renewed.elapsed()).filter(|elapsed| *elapsed > self.lease);
+        if let Some(late) = late {
+            inner.violations.push(format!("{verb} {path} {} ms after the lease was last renewed", late.as_millis()));
+        }
         inner.writes.push(Site { verb, kind: format!("{kind}{sub}"), phase, occurrence });
         inner.writes.len() == self.at
     }
@@ -172,6 +187,18 @@ impl Proxy {
         }
     }
 
+    async fn renew(&self, request: axum::http::Request<Bytes>) -> Response {
+        let began = tokio::time::Instant::now();
+        if self.inner.lock().expect("no panic").paused {
+            self.wait_until_resumed().await;
+        }
+        let answer = self.forward(request).await;
+        if answer.status().is_success() {
+            self.inner.lock().expect("no panic").renewed = Some(began);
+        }
+        answer
+    }
+
     async fn wait_until_resumed(&self) {
         let _ = self.resumed.subscribe().wait_for(|resumed| *resumed).await;
     }
@@ -193,6 +220,9 @@ async fn handle(State(proxy): State<Arc<Proxy>>, request: Request) -> Result<Res
         };
         let answer = if compacted { refusal(410) } else { proxy.forward(request).await };
         return Ok(proxy.watched(kind, answer));
+    }
+    if method != Method::GET && kind_of(uri.path()).as_deref() == Some("leases") {
+        return Ok(proxy.renew(request).await);
     }
     let strikes = proxy.count(&method, uri.path(), request.body());
     if !strikes && proxy.inner.lock().expect("no panic").paused {
