@@ -486,7 +486,13 @@ impl Inner {
         let session = self.session(uid).cloned();
         let pods: Vec<&PodView> =
             self.pods_of.get(uid).into_iter().flatten().filter_map(|key| self.our_pod(key)).map(|pod| &**pod).collect();
-        let holding = holding(session.as_deref(), &pods);
+        let stored = self.key_of.get(uid).and_then(|key| self.sessions.get(key)).filter(|_| self.assumed.contains_key(uid));
+        let mut held = holding(session.as_deref(), &pods);
+        // What a write gives back is not free before that write is known to be made.
+        if let Some(kept) = stored.and_then(|stored| holding(Some(stored), &pods)) {
+            held = Some(held.map_or(kept.clone(), |held| held.with(&kept)));
+        }
+        let holding = held;
         self.ledger.set_holding(uid, holding)
     }
 

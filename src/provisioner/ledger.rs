@@ -24,6 +24,19 @@ pub struct Holding {
 }
 
 impl Holding {
+    /// What covers both: of each agent the larger of the two.
+    pub fn with(mut self, other: &Self) -> Self {
+        for (node, (taken, kernels)) in &other.agents {
+            let (sum, count) = self.agents.entry(node.clone()).or_default();
+            *sum = sum.max(taken);
+            *count = (*count).max(*kernels);
+        }
+        self.active |= other.active;
+        self.private |= other.private;
+        self.volumes = self.volumes.max(other.volumes);
+        self
+    }
+
     /// Whether it has anything that `other` has not.
     fn exceeds(&self, other: Option<&Self>) -> bool {
         let Some(other) = other else { return true };
@@ -237,6 +250,13 @@ mod tests {
         ledger.set_holding(&a, None);
         ledger.count_foreign(&foreign, -1);
         assert_eq!(ledger.load(&"n".into()).map(|l| l.used.get("cpu")), Some(Amount::from_units(1)));
+    }
+
+    #[test]
+    fn while_a_place_changes_hands_both_are_held() {
+        let both = holding("old", 2).with(&holding("new", 3)).with(&holding("new", 1));
+        let cpu_of = |node: &str| both.agents.get(&node.into()).map(|(taken, _)| taken.get("cpu"));
+        assert_eq!((cpu_of("old"), cpu_of("new")), (Some(Amount::from_units(2)), Some(Amount::from_units(3))));
     }
 
     #[test]

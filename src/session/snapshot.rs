@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use super::handlers::HandlerName;
 use super::kernels::KernelItem;
 use super::tenancy::Tenancy;
-use super::views::{AgentView, Liveness};
+use super::views::{AgentView, Liveness, PodView};
 use crate::api::{
     GroupName, HandlerRetry, NodeName, RetryPolicy, ScalingGroup, Session, SessionPhase, SessionResult, SessionStatus,
     SessionUid, TryingHandler,
@@ -70,6 +70,12 @@ impl SessionItem {
     /// Whether its kernels start together, through a gate.
     pub fn is_gang(&self) -> bool {
         self.session.spec.kernels.iter().map(|kernel| i64::from(kernel.replicas)).sum::<i64>() > 1
+    }
+
+    /// Whether a kernel's container may run: its pod was bound, and no gate holds it.
+    pub fn may_run(&self, kernel: &KernelItem) -> bool {
+        let free = |pod: &PodView| pod.is_live() && pod.bound && (!self.is_gang() || pod.gate_opened);
+        kernel.pod.as_deref().is_some_and(free)
     }
 
     /// By which it is scheduled.

@@ -218,3 +218,28 @@ async fn st_006_one_kernel_that_cannot_be_made_fails_the_whole_session_until_it_
     assert_eq!((status.resets, scene.pods("three").await.len()), (0, 3));
     scene.end(operator).await;
 }
+
+#[tokio::test]
+async fn what_a_tenant_uses_and_may_use_stands_in_its_status() {
+    let scene = Scene::new("usage").await;
+    let keypairs: Api<Keypair> = Api::all(scene.client.clone());
+    let policy = json!({"metadata": {"name": scene.name}, "spec": {"limits": {"cpu": 1}}});
+    scene.make::<ResourcePolicy>(policy).await;
+    let limited = Patch::Merge(json!({"spec": {"resourcePolicy": scene.name}}));
+    keypairs.patch(&scene.name, &PatchParams::default(), &limited).await.expect("it can be limited");
+    let operator = scene.operator().await;
+    scene.submit("one", json!({})).await;
+    scene.until_phase("one", SessionPhase::Running).await;
+    scene.submit("two", json!({})).await;
+    let refused = |session: &Session| session.status.as_ref().is_some_and(|s| s.reason.as_deref() == Some("quota-exceeded"));
+    scene.until("two", "refused", refused).await;
+    eventually("the keypair to tell", || async {
+        let status = keypairs.get(&scene.name).await.map_err(|error| error.to_string())?.status.unwrap_or_default();
+        let cpu = status.resources.iter().find(|usage| usage.resource == "cpu");
+        let told = cpu.map(|usage| (usage.used.0.as_str(), usage.limit.as_ref().map(|limit| limit.0.as_str())));
+        let right = (status.sessions_running, status.sessions_pending) == (1, 1) && told == Some(("1", Some("1")));
+        if right { Ok(()) } else { Err(format!("{status:?}")) }
+    })
+    .await;
+    scene.end(operator).await;
+}

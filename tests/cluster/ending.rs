@@ -156,3 +156,64 @@ async fn forced_termination_ends_at_once_and_cleans_up_behind() {
     .await;
     scene.end(operator).await;
 }
+
+/// Its node stops answering, as if an hour ago.
+async fn lose_node(scene: &Scene, name: &str) {
+    let nodes: Api<Node> = Api::all(scene.client.clone());
+    let params = PatchParams::default();
+    // Nobody plays its kubelet any more.
+    let alone = json!({"metadata": {"annotations": {"kwok.x-k8s.io/node": null}}});
+    nodes.patch(name, &params, &Patch::Merge(alone)).await.expect("the node can be changed");
+    let lost = json!({"status": {"conditions": [
+        {"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown", "lastTransitionTime": "2020-01-01T00:00:00Z"}
+    ]}});
+    let name = name.to_owned();
+    eventually("the node to be lost", || async {
+        nodes.patch_status(&name, &params, &Patch::Strategic(&lost)).await.map_err(|error| error.to_string())?;
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        let node = nodes.get(&name).await.map_err(|error| error.to_string())?;
+        if sokovan::cluster::fold::node(&node).ready { Err("it is ready again".into()) } else { Ok(()) }
+    })
+    .await;
+}
+
+fn node_of(status: &SessionStatus, kernel: &str) -> String {
+    let found = status.allocation.iter().find(|allocation| allocation.kernel == kernel);
+    found.map(|allocation| allocation.node.0.clone()).expect("a place")
+}
+
+#[tokio::test]
+async fn a_gang_whose_node_is_lost_before_its_start_is_begun_anew_elsewhere() {
+    let scene = Scene::with("lostpull", 3, json!({"retry": {"imagePullTimeoutSeconds": 86_400}})).await;
+    let operator = scene.operator().await;
+    let mut main = kernel("main", 1, &[]);
+    main["resources"]["cpu"] = json!(3);
+    let mut sub = kernel("sub", 1, &["sim", "no-image"]);
+    sub["resources"]["cpu"] = json!(3);
+    scene.submit("two", json!({"clusterMode": "MultiNode", "kernels": [main, sub]})).await;
+    let status = scene.until_phase("two", SessionPhase::Pulling).await.status.unwrap();
+    let lost = node_of(&status, "main1");
+    lose_node(&scene, &lost).await;
+    let anew = |session: &Session| {
+        session.status.as_ref().is_some_and(|status| status.resets == 1 && status.phase == SessionPhase::Pulling)
+    };
+    let status = scene.until("two", "begun anew", anew).await.status.unwrap();
+    assert_ne!(node_of(&status, "main1"), lost);
+    assert!(status.failed_agents.iter().any(|agent| agent.node.0 == lost), "{:?}", status.failed_agents);
+    assert!(status.history.iter().any(|entry| entry.error_code.as_deref() == Some("node-lost")));
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn a_gang_whose_node_is_lost_while_it_starts_ends_and_is_not_run_again() {
+    let scene = Scene::with("lostcreate", 3, json!({"retry": {"creatingTimeoutSeconds": 86_400}})).await;
+    let operator = scene.operator().await;
+    let kernels = [kernel("main", 1, &[]), kernel("sub", 1, &["sim", "never"])];
+    scene.submit("two", json!({"clusterMode": "MultiNode", "kernels": kernels})).await;
+    let status = scene.until_phase("two", SessionPhase::Creating).await.status.unwrap();
+    lose_node(&scene, &node_of(&status, "sub1")).await;
+    let status = scene.until_phase("two", SessionPhase::Terminated).await.status.unwrap();
+    assert_eq!((status.result, status.resets), (SessionResult::Error, 0));
+    assert!(status.history.iter().any(|entry| entry.message.contains("node-lost")), "{:#?}", status.history);
+    scene.end(operator).await;
+}

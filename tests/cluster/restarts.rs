@@ -28,7 +28,10 @@ async fn killed_in_each_phase(prefix: &str, spec: serde_json::Value, kernels: us
     assert_eq!(status.allocation_generation, 1, "it was allocated once");
     assert_eq!((scene.pods("one").await.len(), scene.kernels("one").await.len()), (kernels, kernels));
     assert!(
-        status.history.iter().all(|entry| entry.attempts == 1 && entry.result == HistoryResult::Success),
+        status.history.iter().all(|entry| {
+            // That a gang waited for one of its kernels may stand there, but no failure and nothing twice.
+            entry.result == HistoryResult::Skipped || (entry.attempts == 1 && entry.result == HistoryResult::Success)
+        }),
         "{:#?}",
         status.history
     );

@@ -14,7 +14,10 @@ use serde_json::{Value, json};
 use sokovan::api::*;
 
 /// How long a condition is waited for. Generous: the machines are noisy, and no test is about time.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+fn patience() -> Duration {
+    let given = std::env::var("TEST_PATIENCE").ok().and_then(|seconds| seconds.parse().ok());
+    Duration::from_secs(given.unwrap_or(120))
+}
 
 /// The cluster under test, as its admin.
 pub async fn config() -> Config {
@@ -51,7 +54,7 @@ where
     loop {
         match probe().await {
             Ok(value) => return value,
-            Err(last) if start.elapsed() > PATIENCE => panic!("gave up waiting for {what}: {last}"),
+            Err(last) if start.elapsed() > patience() => panic!("gave up waiting for {what}: {last}"),
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     }

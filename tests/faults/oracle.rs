@@ -232,3 +232,14 @@ fn given_away(sessions: &BTreeMap<String, Session>) -> Vec<String> {
     }
     given.into_iter().filter(|(_, cpu)| *cpu > NODE_CPU).map(|(node, cpu)| format!("{node}: {cpu}m given away")).collect()
 }
+
+/// The sessions as they were last, for whoever looks into a violation.
+pub fn last_sessions(versions: &[Version]) -> Vec<String> {
+    let mut last: BTreeMap<String, String> = BTreeMap::new();
+    for version in versions {
+        if let Object::Session(session) = &version.object {
+            last.insert(session.name_any(), crate::common::describe(session));
+        }
+    }
+    last.into_values().collect()
+}

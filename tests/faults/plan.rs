@@ -41,6 +41,8 @@ pub enum Fault {
     HoldWatch(String),
     /// All watches break, and may not go on from where they stood.
     Compact,
+    /// Nothing is answered for a while, as if the API server were restarted.
+    Outage,
     /// It and its operator are held until another leads; then it is let go.
     Pause,
 }
@@ -50,7 +52,7 @@ impl Fault {
         let mut all = vec![Self::KillBefore, Self::LoseAnswer, Self::KillAfter, Self::Reset, Self::LateTimeout];
         all.extend([409, 429, 500, 504].map(Self::Refuse));
         all.extend(["sessions", "kernels", "pods", "nodes"].map(|kind| Self::HoldWatch(kind.into())));
-        all.extend([Self::Compact, Self::Pause]);
+        all.extend([Self::Compact, Self::Outage, Self::Pause]);
         all
     }
 }
@@ -67,6 +69,7 @@ impl fmt::Display for Fault {
             Self::LateTimeout => f.write_str("late-timeout"),
             Self::HoldWatch(kind) => write!(f, "hold-{kind}"),
             Self::Compact => f.write_str("compact"),
+            Self::Outage => f.write_str("outage"),
             Self::Pause => f.write_str("pause"),
         }
     }

@@ -16,7 +16,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::plan::{Fault, Site};
 
-/// For how long a held watch says nothing.
+/// For how long a held watch says nothing, or nobody answers.
 const HELD: Duration = Duration::from_millis(1500);
 
 #[derive(Default)]
@@ -25,6 +25,7 @@ struct Inner {
     /// The phase that was last written to a session.
     phase: String,
     held_until: Option<tokio::time::Instant>,
+    outage_until: Option<tokio::time::Instant>,
     /// Kinds whose next watch is told that its version is too old.
     compacted: Vec<String>,
     paused: bool,
@@ -35,7 +36,7 @@ struct Inner {
 
 pub struct Proxy {
     client: Client,
-    fault: Fault,
+    pub fault: Fault,
     /// The fault strikes at this write, from 1.
     at: usize,
     /// How long a lease lasts.
@@ -77,6 +78,12 @@ impl Proxy {
     /// What the operator did that it should not have.
     pub fn violations(&self) -> Vec<String> {
         self.inner.lock().expect("no panic").violations.clone()
+    }
+
+    /// Whether its operator holds its lease.
+    pub fn leads(&self) -> bool {
+        let inner = self.inner.lock().expect("no panic");
+        inner.renewed.is_some_and(|renewed| renewed.elapsed() < self.lease / 2)
     }
 
     /// What was held goes on, to land late.
@@ -150,11 +157,13 @@ impl Proxy {
         match &self.fault {
             Fault::None => self.forward(request).await,
             Fault::KillBefore => {
+                self.inner.lock().expect("no panic").renewed = None;
                 self.killed.send_modify(|count| *count += 1);
                 std::future::pending().await
             }
             Fault::KillAfter => {
                 complete(self.forward(request).await).await;
+                self.inner.lock().expect("no panic").renewed = None;
                 self.killed.send_modify(|count| *count += 1);
                 std::future::pending().await
             }
@@ -177,6 +186,11 @@ impl Proxy {
                 self.inner.lock().expect("no panic").compacted = kinds.map(String::from).to_vec();
                 self.cut.send_modify(|count| *count += 1);
                 self.forward(request).await
+            }
+            Fault::Outage => {
+                self.inner.lock().expect("no panic").outage_until = Some(tokio::time::Instant::now() + HELD);
+                self.cut.send_modify(|count| *count += 1);
+                broken()
             }
             Fault::Pause => {
                 self.inner.lock().expect("no panic").paused = true;
@@ -209,6 +223,10 @@ async fn handle(State(proxy): State<Arc<Proxy>>, request: Request) -> Result<Res
     let body = axum::body::to_bytes(body, 8 << 20).await.unwrap_or_default();
     let (method, uri) = (parts.method.clone(), parts.uri.clone());
     let request = axum::http::Request::from_parts(parts, body);
+    let outage = proxy.inner.lock().expect("no panic").outage_until;
+    if outage.is_some_and(|until| until > tokio::time::Instant::now()) {
+        return Ok(broken());
+    }
     let is_watch = uri.query().is_some_and(|query| query.contains("watch=true"));
     if is_watch {
         let kind = kind_of(uri.path()).unwrap_or_default();

@@ -1,13 +1,15 @@
-//! reset-unschedulable: a session whose pod kube-scheduler refuses goes back to the queue, and that node is avoided.
+//! reset-unschedulable: a session that cannot start where it was placed goes back to the queue, and that node is avoided:
+//! kube-scheduler refuses a pod, or the node does not answer any more and nothing of the session can have started.
 
 use super::{Decide, Handler, HandlerName, To, Transitions, Verdict};
 use crate::api::SessionPhase;
 use crate::lifecycle::{Cause, Failure, Reason};
+use crate::session::kernels::KernelItem;
 use crate::session::snapshot::{SessionItem, Snapshot};
 
 pub static ROW: Handler = Handler {
     name: HandlerName::ResetUnschedulable,
-    targets: &[SessionPhase::Preparing, SessionPhase::Pulling],
+    targets: &[SessionPhase::Preparing, SessionPhase::Pulling, SessionPhase::Prepared],
     transitions: Transitions {
         need_retry: To::PENDING_RESET,
         give_up: To::phase(SessionPhase::Terminating),
@@ -19,6 +21,18 @@ pub static ROW: Handler = Handler {
 };
 
 fn reset(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
+    let lost: Vec<&KernelItem> = item.kernels.iter().filter(|kernel| kernel.liveness.is_lost()).collect();
+    if !lost.is_empty() && !item.kernels.iter().any(|kernel| item.may_run(kernel)) {
+        let names = lost.iter().map(|kernel| kernel.describe()).collect::<Vec<_>>().join("; ");
+        let message = format!("lost before anything started: {names}");
+        let mut verdict = Verdict::failure(Failure::fault(Reason::NodeLost, message));
+        verdict.change.failed_agents = lost.iter().filter_map(|kernel| kernel.node.clone()).collect();
+        return verdict;
+    }
+    refused(snapshot, item)
+}
+
+fn refused(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
     let limit = chrono::TimeDelta::from_std(snapshot.timing.unschedulable).unwrap_or_default();
     let refused = item.kernels.iter().filter_map(|kernel| {
         let (since, words) = kernel.pod.as_ref()?.unschedulable.as_ref()?;
@@ -33,4 +47,38 @@ fn reset(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
     let mut verdict = Verdict::failure(Failure::new(Cause::Capacity, Reason::Unschedulable, message));
     verdict.change.failed_agents = kernel.node.clone().into_iter().collect();
     verdict
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::api::KernelPhase::Pulling;
+    use crate::session::handlers::Outcome;
+    use crate::session::handlers::testing::{gang, item, put, session, snapshot};
+    use crate::session::views::Liveness;
+
+    fn lost(spec: serde_json::Value, gate_opened: bool, bound: bool) -> Verdict {
+        let mut session = session(spec);
+        put(&mut session, SessionPhase::Pulling, chrono::TimeDelta::minutes(1));
+        let mut item = item(session, &[Pulling; 3]);
+        for kernel in &mut item.kernels {
+            let mut pod = kernel.pod.as_deref().cloned().expect("a pod");
+            (pod.gate_opened, pod.bound) = (gate_opened, bound);
+            kernel.pod = Some(Arc::new(pod));
+        }
+        item.kernels[0].liveness = Liveness::Lost;
+        reset(&snapshot(vec![]), &item)
+    }
+
+    #[test]
+    fn a_session_on_a_lost_node_is_begun_anew_only_if_nothing_can_have_started() {
+        let verdict = lost(gang(), false, true);
+        assert!(matches!(&verdict.outcome, Outcome::Failure(failure) if failure.reason == Reason::NodeLost));
+        assert_eq!(verdict.change.failed_agents, ["node-1".into()]);
+        assert!(matches!(lost(gang(), true, true).outcome, Outcome::Idle), "past its gate it may run");
+        assert!(matches!(lost(serde_json::json!({}), false, true).outcome, Outcome::Idle), "without a gate it may run");
+        assert!(matches!(lost(serde_json::json!({}), false, false).outcome, Outcome::Failure(_)), "not before it is bound");
+    }
 }

@@ -4,6 +4,7 @@ use super::{Decide, Handler, HandlerName, To, Transitions, Verdict};
 use crate::api::{SessionPhase, SessionResult};
 use crate::lifecycle::{Failure, Reason};
 use crate::provisioner::in_group;
+use crate::session::kernels::KernelItem;
 use crate::session::snapshot::{SessionItem, Snapshot, is_over, over_at};
 
 pub static ROW: Handler = Handler {
@@ -29,6 +30,11 @@ fn sweep(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
             let limit = snapshot.phase_timeout(&item.session, phase);
             if !is_over(item.status_since(), limit, snapshot.now) {
                 return Verdict::idle().wake_at(over_at(item.status_since(), limit));
+            }
+            // After a time without an operator, what its kernels did meanwhile counts: that is the promotions' to follow.
+            let moved_on = item.names_resolve && !item.kernels.iter().any(|kernel| kernel.phase().is_pre_prepared());
+            if moved_on || item.kernels.iter().any(KernelItem::is_ending) {
+                return Verdict::idle();
             }
             let held_up = item.kernels.iter().filter(|k| k.phase().is_pre_prepared()).map(|k| k.describe());
             let message = format!(
@@ -97,6 +103,16 @@ mod tests {
     fn sw_001_preparing_for_too_long_is_over() {
         assert!(timed_out(&swept(SessionPhase::Preparing, 16)));
         assert_eq!(ROW.transitions.expired.map(|to| to.phase), Some(SessionPhase::Terminating));
+    }
+
+    #[test]
+    fn what_moved_on_while_no_operator_looked_is_not_swept() {
+        for phase in [KernelPhase::Running, KernelPhase::Terminated] {
+            let mut session = session(json!({}));
+            put(&mut session, SessionPhase::Preparing, TimeDelta::minutes(60));
+            let verdict = sweep(&snapshot(vec![agent("node-1", 4)]), &item(session, &[phase]));
+            assert!(matches!(verdict.outcome, Outcome::Idle), "{phase}");
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! sweep-stale-kernels: declares running kernels ended whose node or pod is gone, or whose node does not answer any more.
+//! sweep-stale-kernels: declares kernels that run, or may run, ended whose node or pod is gone, or whose node does not answer any more.
 
 use super::{Decide, Handler, HandlerName, LockId, Transitions, Verdict};
 use crate::api::{KernelPhase, KernelStatus, SessionPhase};
@@ -10,7 +10,13 @@ use crate::session::views::Liveness;
 
 pub static ROW: Handler = Handler {
     name: HandlerName::SweepStaleKernels,
-    targets: &[SessionPhase::Running],
+    targets: &[
+        SessionPhase::Preparing,
+        SessionPhase::Pulling,
+        SessionPhase::Prepared,
+        SessionPhase::Creating,
+        SessionPhase::Running,
+    ],
     transitions: Transitions::NONE,
     lock: Some(LockId::Terminating),
     waits: true,
@@ -19,13 +25,15 @@ pub static ROW: Handler = Handler {
 
 /// It changes kernels only; the session follows by detect-termination.
 fn sweep(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
-    let effects: Vec<Effect> = item.kernels.iter().filter_map(|kernel| judge(snapshot, kernel)).collect();
+    let effects: Vec<Effect> = item.kernels.iter().filter_map(|kernel| judge(snapshot, item, kernel)).collect();
     Verdict::idle().effects(effects)
 }
 
-fn judge(snapshot: &Snapshot, kernel: &KernelItem) -> Option<Effect> {
+/// One that runs, or may run by now for all that is known.
+fn judge(snapshot: &Snapshot, item: &SessionItem, kernel: &KernelItem) -> Option<Effect> {
     let record = kernel.record.as_ref()?;
-    if kernel.phase() != KernelPhase::Running {
+    let runs = kernel.phase() == KernelPhase::Running || (!kernel.is_ending() && item.may_run(kernel));
+    if !runs {
         return None;
     }
     let node = kernel.node.as_ref().map_or("?", |node| node.as_str());
