@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use kube::{Client, Config};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::cluster::client::client;
 use crate::cluster::commit::Committer;
@@ -66,7 +67,8 @@ pub async fn run(config: Config, options: Options, stop: watch::Receiver<bool>) 
         fence.clone(),
     );
     // A standby may only be elected once it knows the world.
-    let election = tokio::spawn(elect(world.clone(), candidate, leadership, stop));
+    let mut election = JoinSet::new();
+    election.spawn(elect(world.clone(), candidate, leadership, stop));
 
     if leads.wait_for(|now| *now != Leadership::Standby).await.is_err() {
         return Ok(Ended::Stopped);
@@ -82,7 +84,9 @@ pub async fn run(config: Config, options: Options, stop: watch::Receiver<bool>) 
     };
     metrics.leads(false);
     drop(running);
-    election.await?;
+    while let Some(ended) = election.join_next().await {
+        ended?;
+    }
     tracing::info!(?ended, "not leading any more");
     Ok(ended)
 }
@@ -102,15 +106,9 @@ async fn elect(world: Arc<World>, candidate: Candidate, leadership: watch::Sende
 }
 
 /// Everything that runs only while we lead; it ends when dropped.
-fn start(
-    work: &Client,
-    options: &Options,
-    world: &Arc<World>,
-    writer: &Writer,
-    metrics: &Metrics,
-) -> Vec<tokio::task::JoinSet<()>> {
+fn start(work: &Client, options: &Options, world: &Arc<World>, writer: &Writer, metrics: &Metrics) -> Vec<JoinSet<()>> {
     let (events, sending) = Events::new(writer.clone(), options.identity.clone());
-    let mut background = tokio::task::JoinSet::new();
+    let mut background = JoinSet::new();
     background.spawn(sending);
     let effects = Effects { writer: writer.clone(), world: world.clone(), options: Arc::new(options.pods.clone()) };
     let committer = Committer { writer: writer.clone(), world: world.clone(), timing: world.timing.clone() };

@@ -13,6 +13,7 @@ mod resource_policy;
 mod route;
 mod scaling_group;
 mod session;
+mod session_status;
 mod usage;
 mod user;
 
@@ -30,6 +31,7 @@ pub use route::*;
 use scaling_group::yes;
 pub use scaling_group::*;
 pub use session::*;
+pub use session_status::*;
 pub use usage::*;
 pub use user::*;
 

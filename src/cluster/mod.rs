@@ -8,6 +8,7 @@ pub mod fold;
 pub mod lease;
 pub mod pods;
 pub mod snapshot;
+mod state;
 pub mod table;
 pub mod unreconciled;
 pub mod usage;

@@ -1,0 +1,217 @@
+//! SessionStatus: everything the operator tells about a session.
+
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Condition, GroupName, HistoryEntry, NodeName, ResourceList, Session};
+
+/// Where a session stands (rules §1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum SessionPhase {
+    /// It waits for its turn and for room.
+    #[default]
+    Pending,
+    /// It has its nodes.
+    Scheduled,
+    /// Its pods are being made.
+    Preparing,
+    /// Images are being pulled.
+    Pulling,
+    /// All images are there.
+    Prepared,
+    /// Its kernels are being started, all at once.
+    Creating,
+    /// All kernels run.
+    Running,
+    /// It is being ended.
+    Terminating,
+    /// It has ended; see the result.
+    Terminated,
+    /// It failed too often and goes back to the queue with a lower priority.
+    Deprioritizing,
+    /// It ended before it ran.
+    Cancelled,
+    /// It ended by an error of the system.
+    Error,
+}
+
+impl SessionPhase {
+    /// Those of sessions that have not ended.
+    pub const LIVE: [Self; 9] = [
+        Self::Pending,
+        Self::Scheduled,
+        Self::Preparing,
+        Self::Pulling,
+        Self::Prepared,
+        Self::Creating,
+        Self::Running,
+        Self::Terminating,
+        Self::Deprioritizing,
+    ];
+
+    /// A terminal phase is never left.
+    pub fn is_terminal(self) -> bool {
+        matches!(self, Self::Terminated | Self::Cancelled | Self::Error)
+    }
+
+    /// Whether a session in this phase holds what it was allocated.
+    pub fn holds_resources(self) -> bool {
+        !self.is_terminal() && !matches!(self, Self::Pending | Self::Deprioritizing)
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "Pending",
+            Self::Scheduled => "Scheduled",
+            Self::Preparing => "Preparing",
+            Self::Pulling => "Pulling",
+            Self::Prepared => "Prepared",
+            Self::Creating => "Creating",
+            Self::Running => "Running",
+            Self::Terminating => "Terminating",
+            Self::Terminated => "Terminated",
+            Self::Deprioritizing => "Deprioritizing",
+            Self::Cancelled => "Cancelled",
+            Self::Error => "Error",
+        }
+    }
+}
+
+impl fmt::Display for SessionPhase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// How a session ended; the first one recorded wins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum SessionResult {
+    #[default]
+    Undefined,
+    Success,
+    Failure,
+    Error,
+    UserCancelled,
+}
+
+/// What the operator knows of a session. Written by the operator alone.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionStatus {
+    /// Where the session stands.
+    #[serde(default)]
+    pub phase: SessionPhase,
+    /// Why it stands there, as one stable word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub reason: Option<String>,
+    /// Why, in words, with numbers and names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub message: Option<String>,
+    /// The generation of the spec that this status speaks of.
+    #[serde(default)]
+    pub observed_generation: i64,
+    /// The priority it is scheduled by: the spec's, less 10 for each time it was deprioritized.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effective_priority: Option<i32>,
+    /// The scaling group it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scaling_group: Option<GroupName>,
+    /// When the present phase began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status_since: Option<DateTime<Utc>>,
+    /// How many failed attempts in a row the present step has behind it.
+    #[serde(default)]
+    pub attempts: i32,
+    /// When a step that waits is tried next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_attempt_at: Option<DateTime<Utc>>,
+    /// Counts the allocations; it only grows. Pods of an older one are swept.
+    #[serde(default)]
+    pub allocation_generation: i64,
+    /// Which kernel has which node.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 128))]
+    pub allocation: Vec<KernelAllocation>,
+    /// How many resets after Creating took too long are behind it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub resets: i32,
+    /// Nodes that failed this session; tried last for an hour.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub failed_agents: Vec<FailedAgent>,
+    /// Kernels running / kernels, for example `2/3`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16))]
+    pub kernels_ready: Option<String>,
+    /// The nodes it has, in order, shortened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub nodes: Option<String>,
+    /// How it ended.
+    #[serde(default)]
+    pub result: SessionResult,
+    /// The exit code of the main kernel, once it exited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// When all kernels ran first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<DateTime<Utc>>,
+    /// When it reached its last phase.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<DateTime<Utc>>,
+    /// What it occupied while it ran, over all kernels.
+    #[serde(default, skip_serializing_if = "ResourceList::is_empty")]
+    pub occupied: ResourceList,
+    /// `Scheduled`, `Prepared`, `Running`, `Terminated`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+    /// What was tried and when, oldest first. At most 64 entries; what was dropped is counted in `historyDropped`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub history: Vec<HistoryEntry>,
+    /// How many entries of the history were dropped.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub history_dropped: i32,
+}
+
+fn is_zero(number: &i32) -> bool {
+    *number == 0
+}
+
+/// One kernel's place.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct KernelAllocation {
+    /// Role and index, for example `main1`.
+    #[schemars(length(max = 24))]
+    pub kernel: String,
+    /// The node it is to run on.
+    pub node: NodeName,
+}
+
+/// A node that failed a session.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FailedAgent {
+    /// The node.
+    pub node: NodeName,
+    /// Until when it is tried last.
+    pub until: DateTime<Utc>,
+}
+
+impl Session {
+    /// The phase, Pending for a session that the operator has not touched yet.
+    pub fn phase(&self) -> SessionPhase {
+        self.status.as_ref().map(|status| status.phase).unwrap_or_default()
+    }
+
+    pub fn is_deleted(&self) -> bool {
+        self.metadata.deletion_timestamp.is_some()
+    }
+}

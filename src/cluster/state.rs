@@ -1,0 +1,207 @@
+//! The state behind the world: stores by kind, their indexes, and the ledger they add up to.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use chrono::Utc;
+use k8s_openapi::api::core::v1::Namespace;
+
+use super::events::Told;
+use super::table::{Key, Table};
+use crate::api::*;
+use crate::lifecycle::Timing;
+use crate::provisioner::{ForeignPod, Ledger};
+use crate::session::holding::holding;
+use crate::session::snapshot::Snapshot;
+use crate::session::tenancy::Tenancy;
+use crate::session::views::{AgentView, PodView};
+
+pub(super) enum PodRow {
+    Ours(Arc<PodView>),
+    Foreign(ForeignPod),
+}
+
+#[derive(Default)]
+pub(super) struct Inner {
+    pub sessions: Table<Arc<Session>>,
+    pub key_of: HashMap<SessionUid, Key>,
+    /// What is being written: counted as if it were written.
+    pub assumed: HashMap<SessionUid, Arc<Session>>,
+    /// Of what is not being written yet but counted so, the events to be sent once it is written.
+    pub lingering: HashMap<SessionUid, Vec<Told>>,
+    pub unreadable: HashSet<SessionUid>,
+    pub index: BTreeMap<GroupName, HashMap<SessionPhase, BTreeSet<SessionUid>>>,
+    pub place: HashMap<SessionUid, (GroupName, SessionPhase)>,
+    pub kernels: Table<Arc<Kernel>>,
+    pub kernels_of: HashMap<SessionUid, BTreeSet<Key>>,
+    pub pods: Table<PodRow>,
+    pub pods_of: HashMap<SessionUid, BTreeSet<Key>>,
+    /// The hostnames that a session's EndpointSlices list.
+    pub slices: Table<(SessionUid, BTreeSet<String>)>,
+    pub nodes: Table<Arc<AgentView>>,
+    pub groups: Table<Arc<ScalingGroup>>,
+    pub domains: Table<Arc<Domain>>,
+    pub projects: Table<Arc<Project>>,
+    pub users: Table<Arc<User>>,
+    pub keypairs: Table<Arc<Keypair>>,
+    pub policies: Table<Arc<ResourcePolicy>>,
+    pub namespaces: Table<Option<ProjectName>>,
+    pub ledger: Ledger,
+    /// Sessions that a handler is at work on.
+    pub claimed: HashSet<SessionUid>,
+    pub tenancy: Option<Arc<Tenancy>>,
+    pub agents: Option<Arc<BTreeMap<NodeName, Arc<AgentView>>>>,
+}
+
+pub(super) fn remove_key(of: &mut HashMap<SessionUid, BTreeSet<Key>>, uid: &SessionUid, key: &Key) {
+    if let Some(keys) = of.get_mut(uid) {
+        keys.remove(key);
+        if keys.is_empty() {
+            of.remove(uid);
+        }
+    }
+}
+
+/// The group of sessions whose scaling group cannot be told.
+pub const GROUP_NONE: &str = "none";
+
+pub fn uid_of(session: &Session) -> SessionUid {
+    SessionUid(session.metadata.uid.clone().unwrap_or_default())
+}
+
+pub fn key_of(meta: &kube::core::ObjectMeta) -> Key {
+    (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
+}
+
+pub(super) fn project_label(namespace: &Namespace) -> Option<ProjectName> {
+    let labels = namespace.metadata.labels.as_ref()?;
+    labels.get(LABEL_PROJECT).map(|name| ProjectName(name.clone()))
+}
+
+impl Inner {
+    /// A session as it stands: as being written, else as seen.
+    pub fn session(&self, uid: &SessionUid) -> Option<&Arc<Session>> {
+        self.assumed.get(uid).or_else(|| self.sessions.get(self.key_of.get(uid)?))
+    }
+
+    /// The group a session names; else the one it was given; else the first that takes it.
+    pub fn group_of(&self, session: &Session) -> GroupName {
+        let named = session.spec.scaling_group.clone();
+        let given = || session.status.as_ref().and_then(|status| status.scaling_group.clone());
+        named.or_else(given).unwrap_or_else(|| self.first_group_for(session))
+    }
+
+    pub(super) fn first_group_for(&self, session: &Session) -> GroupName {
+        let namespace = session.metadata.namespace.clone().unwrap_or_default();
+        let project = self.namespaces.get(&(String::new(), namespace)).cloned().flatten();
+        let takes = |group: &&Arc<ScalingGroup>| {
+            let spec = &group.spec;
+            let allowed = spec.projects.is_empty() || project.as_ref().is_some_and(|p| spec.projects.contains(p));
+            spec.active && allowed && spec.session_types.contains(&session.spec.type_)
+        };
+        let names = self.groups.values().filter(takes).filter_map(|group| group.metadata.name.clone());
+        GroupName(names.min().unwrap_or_else(|| GROUP_NONE.into()))
+    }
+
+    pub(super) fn forget_session(&mut self, uid: &SessionUid) {
+        self.key_of.remove(uid);
+        self.assumed.remove(uid);
+        self.lingering.remove(uid);
+        if let Some((group, phase)) = self.place.remove(uid)
+            && let Some(uids) = self.index.get_mut(&group).and_then(|phases| phases.get_mut(&phase))
+        {
+            uids.remove(uid);
+        }
+    }
+
+    /// Brings index and ledger up to what is known of a session; true if it freed something.
+    pub(super) fn refresh(&mut self, uid: &SessionUid) -> bool {
+        if let Some(session) = self.session(uid).cloned() {
+            let place = (self.group_of(&session), session.phase());
+            if self.place.get(uid) != Some(&place) {
+                if let Some((group, phase)) = self.place.insert(uid.clone(), place.clone())
+                    && let Some(uids) = self.index.get_mut(&group).and_then(|phases| phases.get_mut(&phase))
+                {
+                    uids.remove(uid);
+                }
+                self.index.entry(place.0).or_default().entry(place.1).or_default().insert(uid.clone());
+            }
+        }
+        let session = self.session(uid).cloned();
+        let pods: Vec<&PodView> =
+            self.pods_of.get(uid).into_iter().flatten().filter_map(|key| self.our_pod(key)).map(|pod| &**pod).collect();
+        let stored = self.key_of.get(uid).and_then(|key| self.sessions.get(key)).filter(|_| self.assumed.contains_key(uid));
+        let mut held = holding(session.as_deref(), &pods);
+        // What a write gives back is not free before that write is known to be made.
+        if let Some(kept) = stored.and_then(|stored| holding(Some(stored), &pods)) {
+            held = Some(held.map_or(kept.clone(), |held| held.with(&kept)));
+        }
+        let holding = held;
+        self.ledger.set_holding(uid, holding)
+    }
+
+    pub fn our_pod(&self, key: &Key) -> Option<&Arc<PodView>> {
+        match self.pods.get(key)? {
+            PodRow::Ours(view) => Some(view),
+            PodRow::Foreign(_) => None,
+        }
+    }
+
+    /// The waiting sessions that depend on one that just ended.
+    pub(super) fn dependents(&self, key: &Key, session: &Session) -> Vec<SessionUid> {
+        if !session.phase().is_terminal() {
+            return vec![];
+        }
+        let waiting = self.index.values().filter_map(|phases| phases.get(&SessionPhase::Pending)).flatten();
+        waiting
+            .filter(|uid| {
+                self.session(uid).is_some_and(|other| {
+                    other.metadata.namespace.as_deref() == Some(&key.0) && other.spec.depends_on.contains(&key.1)
+                })
+            })
+            .cloned()
+            .collect()
+    }
+
+    pub fn tenancy(&mut self) -> Arc<Tenancy> {
+        if let Some(tenancy) = &self.tenancy {
+            return tenancy.clone();
+        }
+        let mut tenancy = Tenancy::default();
+        for ((_, name), project) in self.namespaces.iter() {
+            if let Some(project) = project {
+                tenancy.namespaces.insert(name.clone(), project.clone());
+            }
+        }
+        tenancy.projects = self.projects.iter().map(|((_, name), p)| (ProjectName(name.clone()), p.clone())).collect();
+        tenancy.domains = self.domains.iter().map(|((_, name), d)| (DomainName(name.clone()), d.clone())).collect();
+        tenancy.users = self.users.iter().map(|((_, name), u)| (UserName(name.clone()), u.clone())).collect();
+        tenancy.keypairs = self.keypairs.iter().map(|((_, name), k)| (AccessKey(name.clone()), k.clone())).collect();
+        tenancy.policies = self.policies.iter().map(|((_, name), p)| (PolicyName(name.clone()), p.clone())).collect();
+        let tenancy = Arc::new(tenancy);
+        self.tenancy = Some(tenancy.clone());
+        tenancy
+    }
+
+    pub(super) fn agents(&mut self) -> Arc<BTreeMap<NodeName, Arc<AgentView>>> {
+        if let Some(agents) = &self.agents {
+            return agents.clone();
+        }
+        let agents = self.nodes.values().map(|agent| (agent.name.clone(), agent.clone())).collect();
+        let agents = Arc::new(agents);
+        self.agents = Some(Arc::clone(&agents));
+        agents
+    }
+
+    /// The world at this moment, for one group.
+    pub fn snapshot(&mut self, group_name: &GroupName, timing: &Arc<Timing>) -> Snapshot {
+        Snapshot {
+            now: crate::lifecycle::to_millis(Utc::now()),
+            timing: timing.clone(),
+            group: self.groups.get(&(String::new(), group_name.0.clone())).cloned(),
+            group_name: group_name.clone(),
+            agents: self.agents(),
+            tenancy: self.tenancy(),
+        }
+    }
+}
