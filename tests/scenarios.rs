@@ -1,8 +1,13 @@
 //! Every scenario of the source tables has a test named after it, and docs/scenarios.md lists which.
 
+#[path = "common/sources.rs"]
+mod sources;
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
+
+use sources::sources;
 
 /// The tables, and how many rows each has.
 const TABLES: [(&str, &str, u32); 15] = [
@@ -22,18 +27,6 @@ const TABLES: [(&str, &str, u32); 15] = [
     ("HE", "hooks", 3),
     ("DL", "locks", 3),
 ];
-
-fn sources(folder: &Path, into: &mut Vec<(String, String)>) {
-    for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            sources(&path, into);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let name = path.strip_prefix(env!("CARGO_MANIFEST_DIR")).expect("inside").display().to_string();
-            into.push((name, std::fs::read_to_string(&path).expect("text")));
-        }
-    }
-}
 
 /// The names of test functions in a source text.
 fn tests(text: &str) -> Vec<&str> {
@@ -76,11 +69,7 @@ fn ids(test: &str) -> Vec<String> {
 
 #[test]
 fn every_scenario_has_a_test_and_the_list_of_them_is_up_to_date() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut files = vec![];
-    sources(&root.join("src"), &mut files);
-    sources(&root.join("tests"), &mut files);
-    files.sort();
+    let files = [sources("src"), sources("tests")].concat();
     let mut proven: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (file, text) in &files {
         for test in tests(text) {
@@ -102,7 +91,7 @@ fn every_scenario_has_a_test_and_the_list_of_them_is_up_to_date() {
         }
     }
     assert!(missing.is_empty(), "no test is named after {missing:?}");
-    let path = root.join("docs/scenarios.md");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/scenarios.md");
     if std::env::var_os("WRITE_SCENARIOS").is_some() {
         std::fs::write(&path, &page).expect("it can be written");
     }

@@ -4,6 +4,8 @@ TARGET="$(uname -m)-unknown-linux-gnu"
 OPERATOR_BINARY="$REPO_DIR/target/$TARGET/release/sokovan"
 GATE_BINARY="$REPO_DIR/target/$TARGET/gate/gate"
 REPOSITORY=sokovan/sokovan
+KUBECTL="$KIT_BIN/kubectl"
+HELM="$KIT_BIN/helm"
 
 build_operator() {
   say "building the operator"
@@ -47,4 +49,20 @@ install_simulated() {
   install_chart "$REPOSITORY" none --set replicas=0 \
     --set-json 'firstTenant.scalingGroupSpec={"pod":{"tolerations":[{"key":"kwok.x-k8s.io/node","operator":"Exists"}]}}' \
     --set-json "operatorUsers=[\"admin\"]"
+}
+
+must() { "$@" || die "failed: $*"; }
+
+# with_cluster NAME REAL NODES command...: on a cluster of its own, which is removed at the end. For a subshell: it exits.
+with_cluster() {
+  export KIT_NAME="$1" KIT_REAL="$2"
+  local nodes="$3"
+  shift 3
+  "$KIT_DIR/cluster" down
+  trap '"$KIT_DIR/cluster" down' EXIT
+  "$KIT_DIR/cluster" up "$nodes" || exit 1
+  KUBECONFIG=$("$KIT_DIR/cluster" kubeconfig)
+  export KUBECONFIG SOKOVAN_TEST_KUBECONFIG="$KUBECONFIG"
+  "$@"
+  exit
 }

@@ -47,8 +47,9 @@ impl Committer {
                     self.world.settle(&next);
                     return Committed::Done(written);
                 }
-                Err(WriteError::Unknown(message) | WriteError::Busy(message)) => {
-                    tracing::warn!(session = %name, %namespace, "commit is asked again: {message}");
+                // Without the lease it is not sent; either it is renewed in time, or this process ends.
+                Err(error @ (WriteError::Unknown(_) | WriteError::Busy(_) | WriteError::Fenced)) => {
+                    tracing::warn!(session = %name, %namespace, "commit is asked again: {error}");
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(self.timing.short_cycle);
                 }
@@ -61,10 +62,6 @@ impl Committer {
                         return if ours { Committed::Done(read) } else { Committed::Dropped(message) };
                     }
                     tokio::time::sleep(pause).await;
-                }
-                Err(error @ WriteError::Fenced) => {
-                    // We do not lead any more; this process is about to end.
-                    return Committed::Dropped(error.to_string());
                 }
                 Err(error) => {
                     self.world.settle(&next);

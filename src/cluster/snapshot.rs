@@ -70,7 +70,10 @@ impl World {
         let mut batches = vec![];
         for (group, uids) in wanted {
             let snapshot = inner.snapshot(&group, &timing);
-            let items = uids.iter().filter_map(|uid| inner.item(&snapshot, uid)).collect();
+            let items: Vec<SessionItem> = uids.iter().filter_map(|uid| inner.item(&snapshot, uid)).collect();
+            for (item, at) in items.iter().filter_map(|item| Some((item, item.lost_at()?))) {
+                self.marks.at(handler.name, &item.uid(), at);
+            }
             inner.claimed.extend(uids);
             batches.push(Batch { snapshot, items });
         }
@@ -100,8 +103,8 @@ impl World {
         self.usage_changed.notified().await;
     }
 
-    /// What these keys' sessions use may have changed.
-    pub fn usage_changed(&self, _keys: &BTreeSet<AccessKey>) {
+    /// What tenants use may have changed.
+    pub fn mark_usage(&self) {
         self.usage_changed.notify_one();
     }
 

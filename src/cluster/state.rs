@@ -91,7 +91,7 @@ impl Inner {
         named.or_else(given).unwrap_or_else(|| self.first_group_for(session))
     }
 
-    pub(super) fn first_group_for(&self, session: &Session) -> GroupName {
+    fn first_group_for(&self, session: &Session) -> GroupName {
         let namespace = session.metadata.namespace.clone().unwrap_or_default();
         let project = self.namespaces.get(&(String::new(), namespace)).cloned().flatten();
         let takes = |group: &&Arc<ScalingGroup>| {
@@ -107,37 +107,39 @@ impl Inner {
         self.key_of.remove(uid);
         self.assumed.remove(uid);
         self.lingering.remove(uid);
-        if let Some((group, phase)) = self.place.remove(uid)
-            && let Some(uids) = self.index.get_mut(&group).and_then(|phases| phases.get_mut(&phase))
-        {
+        if let Some(place) = self.place.remove(uid) {
+            self.leave(uid, &place);
+        }
+    }
+
+    fn leave(&mut self, uid: &SessionUid, (group, phase): &(GroupName, SessionPhase)) {
+        if let Some(uids) = self.index.get_mut(group).and_then(|phases| phases.get_mut(phase)) {
             uids.remove(uid);
         }
     }
 
     /// Brings index and ledger up to what is known of a session; true if it freed something.
     pub(super) fn refresh(&mut self, uid: &SessionUid) -> bool {
-        if let Some(session) = self.session(uid).cloned() {
-            let place = (self.group_of(&session), session.phase());
+        let session = self.session(uid).cloned();
+        if let Some(session) = &session {
+            let place = (self.group_of(session), session.phase());
             if self.place.get(uid) != Some(&place) {
-                if let Some((group, phase)) = self.place.insert(uid.clone(), place.clone())
-                    && let Some(uids) = self.index.get_mut(&group).and_then(|phases| phases.get_mut(&phase))
-                {
-                    uids.remove(uid);
+                if let Some(old) = self.place.insert(uid.clone(), place.clone()) {
+                    self.leave(uid, &old);
                 }
                 self.index.entry(place.0).or_default().entry(place.1).or_default().insert(uid.clone());
             }
         }
-        let session = self.session(uid).cloned();
         let pods: Vec<&PodView> =
             self.pods_of.get(uid).into_iter().flatten().filter_map(|key| self.our_pod(key)).map(|pod| &**pod).collect();
         let stored = self.key_of.get(uid).and_then(|key| self.sessions.get(key)).filter(|_| self.assumed.contains_key(uid));
-        let mut held = holding(session.as_deref(), &pods);
         // What a write gives back is not free before that write is known to be made.
-        if let Some(kept) = stored.and_then(|stored| holding(Some(stored), &pods)) {
-            held = Some(held.map_or(kept.clone(), |held| held.with(&kept)));
-        }
-        let holding = held;
-        self.ledger.set_holding(uid, holding)
+        let kept = stored.and_then(|stored| holding(Some(stored), &pods));
+        let held = match (holding(session.as_deref(), &pods), kept) {
+            (Some(held), Some(kept)) => Some(held.with(&kept)),
+            (held, kept) => held.or(kept),
+        };
+        self.ledger.set_holding(uid, held)
     }
 
     pub fn our_pod(&self, key: &Key) -> Option<&Arc<PodView>> {

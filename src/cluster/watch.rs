@@ -6,6 +6,7 @@ use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::core::DeserializeGuard;
+use kube::core::object::HasSpec;
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Client, Resource};
@@ -25,20 +26,23 @@ pub fn start(client: &Client, world: &Arc<World>) -> JoinSet<()> {
     tasks.spawn(pods(client.clone(), world.clone()));
     tasks.spawn(slices(client.clone(), world.clone()));
     tasks.spawn(nodes(client.clone(), world.clone()));
-    tasks.spawn(tenants(client.clone(), world.clone(), |inner| &mut inner.groups, Arc::new, |old, new| old.spec == new.spec));
-    tasks.spawn(tenants(client.clone(), world.clone(), |inner| &mut inner.domains, Arc::new, |old, new| old.spec == new.spec));
-    tasks.spawn(tenants(client.clone(), world.clone(), |inner| &mut inner.projects, Arc::new, |old, new| old.spec == new.spec));
-    tasks.spawn(tenants(client.clone(), world.clone(), |inner| &mut inner.users, Arc::new, |old, new| old.spec == new.spec));
-    tasks.spawn(tenants(client.clone(), world.clone(), |inner| &mut inner.keypairs, Arc::new, |old, new| old.spec == new.spec));
-    tasks.spawn(tenants(client.clone(), world.clone(), |inner| &mut inner.policies, Arc::new, |old, new| old.spec == new.spec));
-    tasks.spawn(tenants::<Namespace, _>(
-        client.clone(),
-        world.clone(),
-        |inner| &mut inner.namespaces,
-        |namespace| project_label(&namespace),
-        |old, new| old == new,
-    ));
+    tasks.spawn(by_spec(client.clone(), world.clone(), |inner| &mut inner.groups));
+    tasks.spawn(by_spec(client.clone(), world.clone(), |inner| &mut inner.domains));
+    tasks.spawn(by_spec(client.clone(), world.clone(), |inner| &mut inner.projects));
+    tasks.spawn(by_spec(client.clone(), world.clone(), |inner| &mut inner.users));
+    tasks.spawn(by_spec(client.clone(), world.clone(), |inner| &mut inner.keypairs));
+    tasks.spawn(by_spec(client.clone(), world.clone(), |inner| &mut inner.policies));
+    let project = |namespace| project_label(&namespace);
+    tasks.spawn(tenants::<Namespace, _>(client.clone(), world.clone(), |inner| &mut inner.namespaces, project, |a, b| a == b));
     tasks
+}
+
+/// Those of our own kinds that mean the same as long as their spec does.
+async fn by_spec<K>(client: Client, world: Arc<World>, table: fn(&mut Inner) -> &mut Table<Arc<K>>)
+where
+    K: Resource<DynamicType = ()> + HasSpec<Spec: PartialEq> + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
+{
+    tenants(client, world, table, Arc::new, |old, new| old.spec() == new.spec()).await;
 }
 
 /// Runs one watch for ever; `take` is given each event.

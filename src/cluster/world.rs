@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use chrono::Utc;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use tokio::sync::Notify;
@@ -32,7 +31,7 @@ impl Scope {
     }
 
     fn includes(&self, group: &GroupName) -> bool {
-        self.groups.is_empty() || self.groups.contains(group)
+        self.is_whole() || self.groups.contains(group)
     }
 }
 
@@ -316,7 +315,7 @@ impl World {
     /// A change of groups or tenants: whoever waits may have been waiting for it.
     pub(super) fn tenancy_changed(&self, inner: MutexGuard<'_, Inner>) {
         drop(inner);
-        self.usage_changed.notify_one();
+        self.mark_usage();
         for handler in [HandlerName::ScheduleSessions, HandlerName::CheckPrecondition, HandlerName::SweepSessions] {
             self.marks.all(handler);
         }
@@ -331,7 +330,7 @@ impl World {
 
     fn after_change(&self, freed: bool) {
         if freed {
-            self.usage_changed.notify_one();
+            self.mark_usage();
             self.marks.all(HandlerName::ScheduleSessions);
         }
     }
@@ -343,8 +342,7 @@ impl World {
             Some(SessionPhase::Pending) | None => self.marks.one(HandlerName::SyncKernels, uid),
             Some(phase) => self.marks.session(uid, phase),
         }
-        let later = chrono::TimeDelta::from_std(self.timing.facts).unwrap_or_default();
-        self.marks.at(HandlerName::RecordKernels, uid, Utc::now() + later);
+        self.marks.after(HandlerName::RecordKernels, uid, self.timing.facts);
     }
 
     /// Whether many sessions are on their way to running.

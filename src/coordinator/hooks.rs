@@ -59,35 +59,50 @@ impl std::fmt::Debug for Hooks {
 }
 
 impl Hooks {
-    /// Whether every gate of a transition lets it pass.
-    pub async fn pass_gates(&self, transition: &Transition, limit: Duration) -> Result<(), Failure> {
-        let failed = run_all(&self.gates, transition, limit).await;
+    /// Whether every gate of a phase lets the transition to it pass.
+    pub async fn pass_gates(
+        &self,
+        to: SessionPhase,
+        transition: impl Fn() -> Transition,
+        limit: Duration,
+    ) -> Result<(), Failure> {
+        let failed = run_all(&self.gates, to, "gate", transition, limit).await;
         let Some((name, error)) = failed.into_iter().next() else { return Ok(()) };
-        let (session, namespace) = (transition.item.name(), transition.item.namespace());
-        tracing::warn!(%session, %namespace, hook = name, to = %transition.to, "a gate hook failed: {error}");
-        Err(Failure::fault(Reason::HookFailed, format!("hook {name} keeps it from {}: {error}", transition.to)))
+        Err(Failure::fault(Reason::HookFailed, format!("hook {name} keeps it from {to}: {error}")))
     }
 
     /// Tells of a transition that is committed.
-    pub async fn notify(&self, transition: &Transition, limit: Duration) {
-        for (name, error) in run_all(&self.notices, transition, limit).await {
-            let (session, namespace) = (transition.item.name(), transition.item.namespace());
-            tracing::warn!(%session, %namespace, hook = name, to = %transition.to, "a notify hook failed: {error}");
-        }
+    pub async fn notify(&self, to: SessionPhase, transition: impl Fn() -> Transition, limit: Duration) {
+        run_all(&self.notices, to, "notify", transition, limit).await;
     }
 }
 
-/// Those of the transition's phase, side by side, each within its time; returns which failed, and how.
-async fn run_all(hooks: &[Hook], transition: &Transition, limit: Duration) -> Vec<(&'static str, String)> {
-    let concerned = hooks.iter().filter(|hook| (hook.on)(transition.to));
-    let running = concerned.map(|hook| async move {
+/// Those of the phase, side by side, each within its time; returns which failed, and how.
+async fn run_all(
+    hooks: &[Hook],
+    to: SessionPhase,
+    kind: &str,
+    transition: impl Fn() -> Transition,
+    limit: Duration,
+) -> Vec<(&'static str, String)> {
+    let concerned: Vec<&Hook> = hooks.iter().filter(|hook| (hook.on)(to)).collect();
+    if concerned.is_empty() {
+        return vec![];
+    }
+    let transition = &transition();
+    let running = concerned.into_iter().map(|hook| async move {
         match tokio::time::timeout(limit, (hook.run)(transition.clone())).await {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some((hook.name, error)),
             Err(_) => Some((hook.name, format!("no answer within {} s", limit.as_secs_f32()))),
         }
     });
-    join_all(running).await.into_iter().flatten().collect()
+    let failed: Vec<_> = join_all(running).await.into_iter().flatten().collect();
+    let (session, namespace) = (transition.item.name(), transition.item.namespace());
+    for (hook, error) in &failed {
+        tracing::warn!(%session, %namespace, hook, %to, "a {kind} hook failed: {error}");
+    }
+    failed
 }
 
 /// A batch session runs once its main kernel does, by what is known at this very moment.

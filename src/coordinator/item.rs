@@ -126,7 +126,10 @@ impl<'a> Work<'a> {
     fn after_error(&self, error: EffectError, outcome: Outcome) -> Option<Outcome> {
         let idle = matches!(outcome, Outcome::Idle);
         match error {
-            EffectError::Fenced => return None,
+            EffectError::Fenced => {
+                self.retry_soon();
+                return None;
+            }
             EffectError::Wait(why) if !idle => {
                 self.retry_soon();
                 return Some(Outcome::Skipped(Reason::NameTaken, why));
@@ -148,7 +151,7 @@ impl<'a> Work<'a> {
 
     async fn pass_gates(&mut self, to: SessionPhase) -> Result<(), Failure> {
         let started_at = to_millis(Utc::now());
-        let passed = self.coordinator.hooks.pass_gates(&self.transition(to), self.coordinator.timing.hook).await;
+        let passed = self.coordinator.hooks.pass_gates(to, || self.transition(to), self.coordinator.timing.hook).await;
         if let Err(failure) = &passed {
             self.recorder.gate(started_at, failure.reason, &failure.message);
         }
@@ -220,8 +223,7 @@ impl<'a> Work<'a> {
     }
 
     fn retry_soon(&self) {
-        let pause = chrono::TimeDelta::from_std(self.coordinator.timing.fault_backoff).unwrap_or_default();
-        self.coordinator.marks.at(self.handler.name, &uid_of(&self.original), Utc::now() + pause);
+        self.coordinator.marks.after(self.handler.name, &uid_of(&self.original), self.coordinator.timing.fault_backoff);
     }
 
     /// One event for each transition, and one for each failure that is new.
@@ -264,7 +266,7 @@ impl<'a> Work<'a> {
                 );
                 self.coordinator.events.send(std::mem::take(&mut self.told));
                 for phase in &self.reached {
-                    self.coordinator.hooks.notify(&self.transition(*phase), self.coordinator.timing.hook).await;
+                    self.coordinator.hooks.notify(*phase, || self.transition(*phase), self.coordinator.timing.hook).await;
                     processed.reached.insert((*phase, self.item.uid()));
                 }
                 for result in &self.results {

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use chrono::Utc;
 use futures::StreamExt;
 
 use super::cycle::{CONCURRENCY, Coordinator};
@@ -49,8 +48,7 @@ impl Coordinator {
     }
 
     pub(super) fn linger_until_later(&self, uid: &SessionUid) {
-        let pause = chrono::TimeDelta::from_std(self.timing.linger).unwrap_or_default();
-        self.marks.at(HandlerName::CommitLingering, uid, Utc::now() + pause);
+        self.marks.after(HandlerName::CommitLingering, uid, self.timing.linger);
     }
 
     async fn commit_lingering(&self, uid: SessionUid) {

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::Notify;
 
 use crate::api::{SessionPhase, SessionUid};
@@ -107,6 +108,11 @@ impl Marks {
         self.timer.notify_one();
     }
 
+    /// Marks a session for after a pause.
+    pub fn after(&self, handler: HandlerName, uid: &SessionUid, pause: Duration) {
+        self.at(handler, uid, Utc::now() + TimeDelta::from_std(pause).unwrap_or_default());
+    }
+
     /// Takes a handler's mark; what is marked from now on is for the next cycle.
     pub fn take(&self, handler: HandlerName) -> Mark {
         self.lock().marks.remove(&handler).unwrap_or_default()
@@ -128,7 +134,7 @@ impl Marks {
     pub async fn run_timer(&self) {
         loop {
             let next = self.fire(Utc::now());
-            let pause = next.and_then(|next| (next - Utc::now()).to_std().ok()).unwrap_or(std::time::Duration::ZERO);
+            let pause = next.and_then(|next| (next - Utc::now()).to_std().ok()).unwrap_or(Duration::ZERO);
             match next {
                 None => self.timer.notified().await,
                 Some(_) => tokio::select! {

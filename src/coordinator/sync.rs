@@ -3,11 +3,10 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use chrono::Utc;
 use futures::StreamExt;
 
 use super::cycle::{CONCURRENCY, Coordinator};
-use crate::cluster::effects::{EffectError, Subject};
+use crate::cluster::effects::Subject;
 use crate::cluster::snapshot::RemainsOf;
 use crate::session::effect::Effect;
 use crate::session::handlers::{HandlerName, facts, sync};
@@ -58,7 +57,6 @@ impl Coordinator {
             }
             match self.effects.run(&subject, effect).await {
                 Ok(()) => {}
-                Err(EffectError::Fenced) => return,
                 Err(error) => {
                     tracing::debug!(session = %remains.name, namespace = %remains.namespace, effect = effect.name(), "{error:?}");
                     failed.insert(effect.subject());
@@ -66,8 +64,7 @@ impl Coordinator {
             }
         }
         if !failed.is_empty() {
-            let pause = chrono::TimeDelta::from_std(self.timing.fault_backoff).unwrap_or_default();
-            self.marks.at(handler, &remains.uid, Utc::now() + pause);
+            self.marks.after(handler, &remains.uid, self.timing.fault_backoff);
         }
     }
 }

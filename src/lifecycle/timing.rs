@@ -29,8 +29,6 @@ pub struct Timing {
     pub unschedulable: Duration,
     /// How long a node that failed a session is tried last.
     pub avoid_failed_agent: Duration,
-    /// No sign of life for this long makes a running kernel a candidate for the sweep.
-    pub stale_kernel: Duration,
     /// How long it may wait to be committed that a session's pods are made; in a rush, longer.
     pub linger: Duration,
     /// How long it may wait to be recorded that a kernel runs; in a rush, longer.
@@ -78,7 +76,6 @@ impl Default for Timing {
             wait_backoff_max: seconds(3600),
             unschedulable: seconds(10),
             avoid_failed_agent: seconds(3600),
-            stale_kernel: seconds(120),
             linger: seconds(1),
             facts: seconds(1),
             rush_pace: Duration::from_millis(100),

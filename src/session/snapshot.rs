@@ -83,6 +83,15 @@ impl SessionItem {
         self.session.status.as_ref().and_then(|status| status.effective_priority).unwrap_or(self.session.spec.priority)
     }
 
+    /// When the first of its kernels will count as lost, unless its agent answers again.
+    pub fn lost_at(&self) -> Option<DateTime<Utc>> {
+        let when = |kernel: &KernelItem| match kernel.liveness {
+            Liveness::Doubtful { lost_at } => lost_at,
+            _ => None,
+        };
+        self.kernels.iter().filter_map(when).min()
+    }
+
     /// Since when it is in its phase; for one never touched, since it was made.
     pub fn status_since(&self) -> Option<DateTime<Utc>> {
         let since = self.session.status.as_ref().and_then(|status| status.status_since);

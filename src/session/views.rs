@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::api::{GroupName, NodeName, Resources, SessionUid};
 
@@ -107,8 +107,10 @@ pub struct Taint {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Liveness {
     Alive,
-    /// Not ready, but not for long enough to count as lost.
-    Doubtful,
+    /// Not ready, but not for long enough to count as lost, which it will be then.
+    Doubtful {
+        lost_at: Option<DateTime<Utc>>,
+    },
     /// Not ready for too long; its kernels may still run.
     Lost,
     /// Its node object is gone or tainted out-of-service: nothing runs there any more.
@@ -132,9 +134,7 @@ impl AgentView {
         if self.ready {
             return Liveness::Alive;
         }
-        match self.not_ready_since {
-            Some(since) if (now - since).to_std().is_ok_and(|elapsed| elapsed >= lost_after) => Liveness::Lost,
-            _ => Liveness::Doubtful,
-        }
+        let lost_at = self.not_ready_since.and_then(|since| Some(since + TimeDelta::from_std(lost_after).ok()?));
+        if lost_at.is_some_and(|at| at <= now) { Liveness::Lost } else { Liveness::Doubtful { lost_at } }
     }
 }

@@ -5,9 +5,11 @@ use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 use sokovan::api::*;
+use sokovan::lifecycle::Timing;
+use sokovan::operator::Options;
 
 use crate::common::eventually;
-use crate::scene::{Scene, gang, kernel};
+use crate::scene::{Scene, fast, gang, kernel};
 
 #[tokio::test]
 async fn ts_001_a_user_ends_a_running_session_and_its_record_stays() {
@@ -157,15 +159,18 @@ async fn forced_termination_ends_at_once_and_cleans_up_behind() {
     scene.end(operator).await;
 }
 
-/// Its node stops answering, as if an hour ago.
-async fn lose_node(scene: &Scene, name: &str) {
+/// It stops answering, long ago.
+const LONG_AGO: &str = "2020-01-01T00:00:00Z";
+
+/// A node that does not answer since then.
+async fn lose_node(scene: &Scene, name: &str, since: &str) {
     let nodes: Api<Node> = Api::all(scene.client.clone());
     let params = PatchParams::default();
     // Nobody plays its kubelet any more.
     let alone = json!({"metadata": {"annotations": {"kwok.x-k8s.io/node": null}}});
     nodes.patch(name, &params, &Patch::Merge(alone)).await.expect("the node can be changed");
     let lost = json!({"status": {"conditions": [
-        {"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown", "lastTransitionTime": "2020-01-01T00:00:00Z"}
+        {"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown", "lastTransitionTime": since}
     ]}});
     let name = name.to_owned();
     eventually("the node to be lost", || async {
@@ -193,7 +198,7 @@ async fn a_gang_whose_node_is_lost_before_its_start_is_begun_anew_elsewhere() {
     scene.submit("two", json!({"clusterMode": "MultiNode", "kernels": [main, sub]})).await;
     let status = scene.until_phase("two", SessionPhase::Pulling).await.status.unwrap();
     let lost = node_of(&status, "main1");
-    lose_node(&scene, &lost).await;
+    lose_node(&scene, &lost, LONG_AGO).await;
     let anew = |session: &Session| {
         session.status.as_ref().is_some_and(|status| status.resets == 1 && status.phase == SessionPhase::Pulling)
     };
@@ -211,9 +216,24 @@ async fn a_gang_whose_node_is_lost_while_it_starts_ends_and_is_not_run_again() {
     let kernels = [kernel("main", 1, &[]), kernel("sub", 1, &["sim", "never"])];
     scene.submit("two", json!({"clusterMode": "MultiNode", "kernels": kernels})).await;
     let status = scene.until_phase("two", SessionPhase::Creating).await.status.unwrap();
-    lose_node(&scene, &node_of(&status, "sub1")).await;
+    lose_node(&scene, &node_of(&status, "sub1"), LONG_AGO).await;
     let status = scene.until_phase("two", SessionPhase::Terminated).await.status.unwrap();
     assert_eq!((status.result, status.resets), (SessionResult::Error, 0));
     assert!(status.history.iter().any(|entry| entry.message.contains("node-lost")), "{:#?}", status.history);
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn a_lost_node_is_noticed_when_it_is_due_without_any_long_cycle() {
+    let scene = Scene::with("lostdue", 1, json!({"lostAfterSeconds": 180})).await;
+    let hour = std::time::Duration::from_secs(3600);
+    let timing = Timing { long_cycle: hour, long_cycle_initial: hour, ..fast() };
+    let operator = scene.operator_with(Options { timing, ..scene.options("patient") }).await;
+    scene.submit("one", json!({})).await;
+    let status = scene.until_phase("one", SessionPhase::Running).await.status.unwrap();
+    let now = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+    lose_node(&scene, &node_of(&status, "main1"), &now).await;
+    let status = scene.until_phase("one", SessionPhase::Terminated).await.status.unwrap();
+    assert_eq!(status.result, SessionResult::Error);
     scene.end(operator).await;
 }

@@ -54,7 +54,7 @@ async fn a_killed_leader_is_succeeded_once_its_lease_is_over() {
 #[tokio::test]
 async fn who_loses_the_lease_ends_and_writes_no_more() {
     let scene = Scene::new("lost").await;
-    let operator = scene.operator_with(scene.options("first")).await;
+    let mut operator = scene.operator_with(scene.options("first")).await;
     until_held_by(&scene, "first").await;
     let usurp = Patch::Merge(json!({"spec": {"holderIdentity": "another"}}));
     scene.api::<Lease>().patch("operator", &PatchParams::default(), &usurp).await.unwrap();

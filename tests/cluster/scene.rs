@@ -30,7 +30,6 @@ pub fn fast() -> Timing {
         wait_backoff: millis(500),
         wait_backoff_max: Duration::from_secs(2),
         unschedulable: Duration::from_secs(2),
-        stale_kernel: Duration::from_secs(2),
         linger: millis(100),
         facts: millis(50),
         held_up: millis(500),
@@ -67,8 +66,8 @@ impl Operator {
     }
 
     /// Waits until it ends by itself.
-    pub async fn ended(self) -> Ended {
-        self.task.await.expect("the operator ended well")
+    pub async fn ended(&mut self) -> Ended {
+        (&mut self.task).await.expect("the operator ended well")
     }
 
     /// As by SIGKILL: it is gone in the middle of whatever it was doing, and its lease is not released.
@@ -244,6 +243,18 @@ impl Scene {
         let ours = ListParams::default().labels(&format!("scene={}", self.name));
         let nodes = self.all::<Node>().delete_collection(&DeleteParams::default(), &ours).await;
         nodes.expect("the nodes can be deleted");
+        self.remove::<ScalingGroup>().await;
+        self.remove::<Domain>().await;
+        self.remove::<Project>().await;
+        self.remove::<User>().await;
+        self.remove::<Keypair>().await;
+    }
+
+    async fn remove<K>(&self)
+    where
+        K: kube::Resource<DynamicType = ()> + serde::de::DeserializeOwned + Clone + std::fmt::Debug,
+    {
+        self.all::<K>().delete(&self.name, &DeleteParams::default()).await.expect("it can be deleted");
     }
 }
 

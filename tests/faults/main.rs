@@ -46,16 +46,17 @@ async fn asked(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-/// Keeps an operator running through the proxy: one that is killed is followed by another.
+/// Keeps an operator running through the proxy: one that is killed, or loses its lease, is followed by another.
 async fn supervise(scene: Arc<Scene>, proxy: Arc<Proxy>, config: Config, mut stop: watch::Receiver<bool>) {
     let mut killed = proxy.killed.subscribe();
     for number in 0.. {
         let options = Options { lease_name: format!("operator-{number}"), ..scene.options(&format!("first-{number}")) };
-        let operator = scene.operator_at(config.clone(), options);
+        let mut operator = scene.operator_at(config.clone(), options);
         tokio::select! {
             _ = killed.changed() => operator.kill().await,
+            // The paused one's successor is its rival.
+            _ = operator.ended(), if proxy.fault != Fault::Pause => {}
             () = asked(&mut stop) => {
-                // One that was paused has ended by itself.
                 operator.stop().await;
                 return;
             }
@@ -66,19 +67,17 @@ async fn supervise(scene: Arc<Scene>, proxy: Arc<Proxy>, config: Config, mut sto
 /// A second operator on the first one's lease; once it leads, what was held is let go.
 async fn rival(scene: Arc<Scene>, proxy: Arc<Proxy>, config: Config, mut stop: watch::Receiver<bool>) {
     let leases: Api<Lease> = scene.api();
-    let holder = || async {
-        let lease = leases.get("operator-0").await.ok()?;
-        lease.spec?.holder_identity
+    let held_by = async |name: &str| {
+        let holder = async || leases.get("operator-0").await.ok()?.spec?.holder_identity;
+        while holder().await.is_none_or(|holder| !holder.starts_with(name)) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     };
-    while holder().await.is_none_or(|name| !name.starts_with("first")) {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    held_by("first").await;
     let operator = scene.operator_at(config, Options { lease_name: "operator-0".into(), ..scene.options("second") });
     let release = async {
         proxy.paused.notified().await;
-        while holder().await.is_none_or(|name| !name.starts_with("second")) {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        held_by("second").await;
         proxy.resume();
     };
     tokio::select! {
@@ -89,27 +88,29 @@ async fn rival(scene: Arc<Scene>, proxy: Arc<Proxy>, config: Config, mut stop: w
     operator.stop().await;
 }
 
-/// Until nothing has been written for a while.
+/// Until nothing has been written for a while, and nothing is left to be done.
 async fn rest(recording: &Recording, proxy: &Proxy) -> Result<(), String> {
     let begun = Instant::now();
     let (mut count, mut since) = (recording.count(), Instant::now());
-    while since.elapsed() < REST {
+    loop {
         tokio::time::sleep(Duration::from_millis(100)).await;
+        if since.elapsed() > REST && oracle::at_rest(&recording.versions()).is_empty() {
+            return Ok(());
+        }
         // While no operator leads, nothing is at rest; a rival's lease goes past the proxy.
         if recording.count() != count || !(proxy.leads() || proxy.fault == Fault::Pause) {
             (count, since) = (recording.count(), Instant::now());
         }
         if begun.elapsed() > PATIENCE {
-            return Err("it never comes to rest".into());
+            return Err(format!("it never comes to rest, the last write is {} ms ago", since.elapsed().as_millis()));
         }
     }
-    Ok(())
 }
 
 async fn run(path: &'static Path, plan: Plan, client: &Client, config: &Config) -> Outcome {
     let scene = Arc::new(Scene::with("fault", 3, (path.group)()).await);
     let recording = Recording::start(client, &scene.name).await;
-    let (proxy, through) = Proxy::start(client.clone(), plan.fault.clone(), plan.at).await;
+    let (proxy, through) = Proxy::start(client.clone(), &scene.name, plan.fault.clone(), plan.at).await;
     let (stop, stopping) = watch::channel(false);
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(supervise(scene.clone(), proxy.clone(), through, stopping.clone()));

@@ -14,51 +14,64 @@ use crate::record::{Object, Version};
 /// What a node of a plan can hold, in thousandths of a core.
 pub const NODE_CPU: i64 = 4000;
 
-/// All that is wrong with a sequence of versions, up to the last of them.
-pub fn violations(versions: &[Version]) -> Vec<String> {
-    let mut found = vec![];
-    let mut sessions: BTreeMap<String, Session> = BTreeMap::new();
-    let mut pods: BTreeMap<String, Pod> = BTreeMap::new();
-    let mut kernels: BTreeMap<String, Kernel> = BTreeMap::new();
-    for version in versions {
-        match &version.object {
+/// What stands at some version: sessions and pods by uid, kernels by name.
+#[derive(Default)]
+struct Standing {
+    sessions: BTreeMap<String, Session>,
+    kernels: BTreeMap<String, Kernel>,
+    pods: BTreeMap<String, Pod>,
+}
+
+fn put<T: Clone>(into: &mut BTreeMap<String, T>, key: String, object: &T, deleted: bool) -> Option<T> {
+    if deleted { into.remove(&key) } else { into.insert(key, object.clone()) }
+}
+
+impl Standing {
+    /// Takes in one version; returns what is wrong with it.
+    fn take(&mut self, Version { number, deleted, object }: &Version) -> Vec<String> {
+        match object {
             Object::Session(session) => {
                 let key = session.metadata.uid.clone().unwrap_or_default();
-                if let Some(before) = sessions.get(&key) {
-                    found.extend(session_step(before, session));
+                let before = put(&mut self.sessions, key, session, *deleted);
+                let mut found = before.iter().flat_map(|before| session_step(before, session)).collect::<Vec<_>>();
+                if let Some(before) = before.filter(|_| !found.is_empty()) {
+                    found.push(format!("that is version {number}, {}, after {}", told(session), told(&before)));
                 }
-                if version.deleted {
-                    sessions.remove(&key)
-                } else {
-                    sessions.insert(key, (**session).clone())
-                };
-                found.extend(given_away(&sessions));
+                found.extend(given_away(&self.sessions));
+                found
             }
             Object::Kernel(kernel) => {
-                let key = kernel.name_any();
-                if let Some(before) = kernels.get(&key) {
-                    found.extend(kernel_step(before, kernel));
-                }
-                if version.deleted {
-                    kernels.remove(&key)
-                } else {
-                    kernels.insert(key, (**kernel).clone())
-                };
+                let before = put(&mut self.kernels, kernel.name_any(), kernel, *deleted);
+                before.iter().flat_map(|before| kernel_step(before, kernel)).collect()
             }
             Object::Pod(pod) => {
-                let key = pod.metadata.uid.clone().unwrap_or_default();
-                if version.deleted {
-                    pods.remove(&key)
-                } else {
-                    pods.insert(key, (**pod).clone())
-                };
-                found.extend(live_pods(&pods));
+                put(&mut self.pods, pod.metadata.uid.clone().unwrap_or_default(), pod, *deleted);
+                live_pods(&self.pods)
             }
         }
     }
-    found.extend(at_rest(&sessions, &kernels, &pods));
+}
+
+/// All that is wrong with a sequence of versions, up to the last of them.
+pub fn violations(versions: &[Version]) -> Vec<String> {
+    let mut standing = Standing::default();
+    let mut found: Vec<String> = versions.iter().flat_map(|version| standing.take(version)).collect();
+    found.extend(unfinished(&standing));
     found.dedup();
     found
+}
+
+/// What is yet to be done at the last version.
+pub fn at_rest(versions: &[Version]) -> Vec<String> {
+    let mut standing = Standing::default();
+    versions.iter().for_each(|version| _ = standing.take(version));
+    unfinished(&standing)
+}
+
+/// A version of a session, shortly.
+fn told(session: &Session) -> String {
+    let words = crate::common::describe(session).split_whitespace().collect::<Vec<_>>().join(" ");
+    format!("{} {words}", session.metadata.resource_version.as_deref().unwrap_or_default())
 }
 
 fn is_live(pod: &Pod) -> bool {
@@ -142,7 +155,9 @@ fn history_step(old: &SessionStatus, new: &SessionStatus) -> Vec<String> {
             found.push(format!("entry {number} of the history changed: {was:?} became {is:?}"));
         }
     }
-    let mut phase = old.phase.as_str().to_owned();
+    // What was merged into the last entry may have led on from it.
+    let merged = old.history.last().zip(new.history.get(kept.wrapping_sub(1))).filter(|(was, is)| was != is);
+    let mut phase = merged.map_or(old.phase.as_str(), |(_, is)| is.to.as_str()).to_owned();
     for entry in &new.history[kept..] {
         if entry.attempts != 1 {
             found.push(format!("a new entry has {} attempts: {entry:?}", entry.attempts));
@@ -151,11 +166,6 @@ fn history_step(old: &SessionStatus, new: &SessionStatus) -> Vec<String> {
             found.push(format!("from {phase}: {} {} → {} is no step", entry.phase, entry.from, entry.to));
         }
         phase.clone_from(&entry.to);
-    }
-    if let (Some(was), Some(is)) = (old.history.last(), new.history.get(kept.wrapping_sub(1)))
-        && was != is
-    {
-        phase.clone_from(&is.to);
     }
     if phase != new.phase.as_str() {
         found.push(format!("the history ends in {phase}, the phase is {}", new.phase));
@@ -176,11 +186,7 @@ fn kernel_step(before: &Kernel, after: &Kernel) -> Vec<String> {
 }
 
 /// When all is done: no pod and no kernel without a use, no agent given away twice, everything ended or says why not.
-fn at_rest(
-    sessions: &BTreeMap<String, Session>,
-    kernels: &BTreeMap<String, Kernel>,
-    pods: &BTreeMap<String, Pod>,
-) -> Vec<String> {
+fn unfinished(Standing { sessions, kernels, pods }: &Standing) -> Vec<String> {
     let mut found = vec![];
     let of_current = |uid: &str, name: &str| {
         let session = sessions.get(uid)?;

@@ -1,7 +1,7 @@
 //! A proxy between one operator and the API server: it numbers the operator's writes and does its harm at one of them.
 
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -16,8 +16,10 @@ use tokio::sync::{Notify, watch};
 
 use crate::plan::{Fault, Site};
 
-/// For how long a held watch says nothing, or nobody answers.
+/// For how long a held watch says nothing.
 const HELD: Duration = Duration::from_millis(1500);
+/// For how long nobody answers: so long that writes must end for want of a renewed lease, which is not yet lost.
+const OUTAGE: Duration = Duration::from_millis(3200);
 
 #[derive(Default)]
 struct Inner {
@@ -36,6 +38,8 @@ struct Inner {
 
 pub struct Proxy {
     client: Client,
+    /// What is in namespaces is seen of this one alone, for many plans share the API server.
+    namespace: String,
     pub fault: Fault,
     /// The fault strikes at this write, from 1.
     at: usize,
@@ -52,9 +56,10 @@ pub struct Proxy {
 
 impl Proxy {
     /// Starts one; returns how to reach the API server through it.
-    pub async fn start(client: Client, fault: Fault, at: usize) -> (Arc<Self>, Config) {
+    pub async fn start(client: Client, namespace: &str, fault: Fault, at: usize) -> (Arc<Self>, Config) {
         let proxy = Arc::new(Self {
             client,
+            namespace: namespace.to_owned(),
             fault,
             at,
             lease: crate::scene::fast().lease.duration,
@@ -71,24 +76,28 @@ impl Proxy {
         (proxy, Config::new(format!("http://{address}").parse().expect("a URL")))
     }
 
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().expect("no panic")
+    }
+
     pub fn writes(&self) -> Vec<Site> {
-        self.inner.lock().expect("no panic").writes.clone()
+        self.lock().writes.clone()
     }
 
     /// What the operator did that it should not have.
     pub fn violations(&self) -> Vec<String> {
-        self.inner.lock().expect("no panic").violations.clone()
+        self.lock().violations.clone()
     }
 
     /// Whether its operator holds its lease.
     pub fn leads(&self) -> bool {
-        let inner = self.inner.lock().expect("no panic");
+        let inner = self.lock();
         inner.renewed.is_some_and(|renewed| renewed.elapsed() < self.lease / 2)
     }
 
     /// What was held goes on, to land late.
     pub fn resume(&self) {
-        self.inner.lock().expect("no panic").paused = false;
+        self.lock().paused = false;
         self.resumed.send_replace(true);
     }
 
@@ -99,7 +108,7 @@ impl Proxy {
             return false;
         }
         let sub = if path.ends_with("/status") { "/status" } else { "" };
-        let mut inner = self.inner.lock().expect("no panic");
+        let mut inner = self.lock();
         if kind == "sessions" && !sub.is_empty() {
             let body: Value = serde_json::from_slice(body).unwrap_or_default();
             inner.phase = body["status"]["phase"].as_str().unwrap_or("?").to_owned();
@@ -115,11 +124,25 @@ impl Proxy {
         inner.writes.len() == self.at
     }
 
+    /// What asks for all namespaces is answered of this one.
+    fn narrowed(&self, path: &str) -> String {
+        let here = ["sessions", "kernels", "pods", "endpointslices"];
+        let (address, query) = path.split_once('?').unwrap_or((path, ""));
+        match address.rsplit_once('/') {
+            Some((group, kind)) if here.contains(&kind) && !address.contains("/namespaces/") => {
+                format!("{group}/namespaces/{}/{kind}?{query}", self.namespace)
+            }
+            Some((_, "nodes")) => format!("{path}&labelSelector=scene%3D{}", self.namespace),
+            _ => path.to_owned(),
+        }
+    }
+
     async fn forward(&self, request: axum::http::Request<Bytes>) -> Response {
         let (parts, body) = request.into_parts();
         let mut forwarded = axum::http::Request::new(KubeBody::from(body.to_vec()));
         *forwarded.method_mut() = parts.method;
-        *forwarded.uri_mut() = parts.uri.path_and_query().expect("a path").as_str().parse().expect("a path");
+        let path = parts.uri.path_and_query().expect("a path").as_str();
+        *forwarded.uri_mut() = self.narrowed(path).parse().expect("a path");
         for name in ["content-type", "accept"] {
             if let Some(value) = parts.headers.get(name) {
                 forwarded.headers_mut().insert(axum::http::HeaderName::from_static(name), value.clone());
@@ -139,7 +162,7 @@ impl Proxy {
         let chunks = body.into_data_stream().then(move |chunk| {
             let proxy = proxy.clone();
             async move {
-                let until = proxy.inner.lock().expect("no panic").held_until.filter(|_| held);
+                let until = proxy.lock().held_until.filter(|_| held);
                 if let Some(until) = until {
                     tokio::time::sleep_until(until).await;
                 }
@@ -157,13 +180,13 @@ impl Proxy {
         match &self.fault {
             Fault::None => self.forward(request).await,
             Fault::KillBefore => {
-                self.inner.lock().expect("no panic").renewed = None;
+                self.lock().renewed = None;
                 self.killed.send_modify(|count| *count += 1);
                 std::future::pending().await
             }
             Fault::KillAfter => {
                 complete(self.forward(request).await).await;
-                self.inner.lock().expect("no panic").renewed = None;
+                self.lock().renewed = None;
                 self.killed.send_modify(|count| *count += 1);
                 std::future::pending().await
             }
@@ -178,22 +201,22 @@ impl Proxy {
                 refusal(504)
             }
             Fault::HoldWatch(_) => {
-                self.inner.lock().expect("no panic").held_until = Some(tokio::time::Instant::now() + HELD);
+                self.lock().held_until = Some(tokio::time::Instant::now() + HELD);
                 self.forward(request).await
             }
             Fault::Compact => {
                 let kinds = ["sessions", "kernels", "pods", "nodes", "endpointslices"];
-                self.inner.lock().expect("no panic").compacted = kinds.map(String::from).to_vec();
+                self.lock().compacted = kinds.map(String::from).to_vec();
                 self.cut.send_modify(|count| *count += 1);
                 self.forward(request).await
             }
             Fault::Outage => {
-                self.inner.lock().expect("no panic").outage_until = Some(tokio::time::Instant::now() + HELD);
+                self.lock().outage_until = Some(tokio::time::Instant::now() + OUTAGE);
                 self.cut.send_modify(|count| *count += 1);
                 broken()
             }
             Fault::Pause => {
-                self.inner.lock().expect("no panic").paused = true;
+                self.lock().paused = true;
                 self.paused.notify_one();
                 self.wait_until_resumed().await;
                 self.forward(request).await
@@ -203,12 +226,12 @@ impl Proxy {
 
     async fn renew(&self, request: axum::http::Request<Bytes>) -> Response {
         let began = tokio::time::Instant::now();
-        if self.inner.lock().expect("no panic").paused {
+        if self.lock().paused {
             self.wait_until_resumed().await;
         }
         let answer = self.forward(request).await;
         if answer.status().is_success() {
-            self.inner.lock().expect("no panic").renewed = Some(began);
+            self.lock().renewed = Some(began);
         }
         answer
     }
@@ -223,7 +246,7 @@ async fn handle(State(proxy): State<Arc<Proxy>>, request: Request) -> Result<Res
     let body = axum::body::to_bytes(body, 8 << 20).await.unwrap_or_default();
     let (method, uri) = (parts.method.clone(), parts.uri.clone());
     let request = axum::http::Request::from_parts(parts, body);
-    let outage = proxy.inner.lock().expect("no panic").outage_until;
+    let outage = proxy.lock().outage_until;
     if outage.is_some_and(|until| until > tokio::time::Instant::now()) {
         return Ok(broken());
     }
@@ -231,7 +254,7 @@ async fn handle(State(proxy): State<Arc<Proxy>>, request: Request) -> Result<Res
     if is_watch {
         let kind = kind_of(uri.path()).unwrap_or_default();
         let compacted = {
-            let mut inner = proxy.inner.lock().expect("no panic");
+            let mut inner = proxy.lock();
             let before = inner.compacted.len();
             inner.compacted.retain(|name| *name != kind);
             inner.compacted.len() < before
@@ -243,7 +266,7 @@ async fn handle(State(proxy): State<Arc<Proxy>>, request: Request) -> Result<Res
         return Ok(proxy.renew(request).await);
     }
     let strikes = proxy.count(&method, uri.path(), request.body());
-    if !strikes && proxy.inner.lock().expect("no panic").paused {
+    if !strikes && proxy.lock().paused {
         proxy.wait_until_resumed().await;
     }
     Ok(if strikes { proxy.strike(request).await } else { proxy.forward(request).await })

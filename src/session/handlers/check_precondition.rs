@@ -46,14 +46,11 @@ fn reachable(item: &SessionItem) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::api::{Cause, Keypair, ResourcePolicy};
+    use crate::api::Cause;
     use crate::session::effect::Effect;
     use crate::session::handlers::Outcome;
-    use crate::session::handlers::testing::{agent, gang, item, put, session, snapshot};
-    use crate::session::tenancy::Tenancy;
+    use crate::session::handlers::testing::{agent, failure, gang, item, limited, put, session, snapshot};
     use crate::session::views::Liveness;
     use serde_json::json;
 
@@ -71,24 +68,6 @@ mod tests {
     fn checked(snapshot: &Snapshot, item: SessionItem) -> Verdict {
         let mut ledger = Ledger::default().for_cycle(&snapshot.tenancy);
         decide(snapshot, &mut ledger, &[item]).remove(0)
-    }
-
-    fn limited(policy: serde_json::Value) -> Snapshot {
-        let mut world = snapshot(vec![agent("node-1", 4)]);
-        let mut tenancy: Tenancy = (*world.tenancy).clone();
-        let policy = serde_json::from_value(policy).expect("a policy");
-        tenancy.policies.insert("policy".into(), Arc::new(ResourcePolicy::new("policy", policy)));
-        let keypair = serde_json::from_value(json!({"user": "user", "resourcePolicy": "policy"})).expect("a keypair");
-        tenancy.keypairs.insert("key".into(), Arc::new(Keypair::new("key", keypair)));
-        world.tenancy = Arc::new(tenancy);
-        world
-    }
-
-    fn failure(verdict: &Verdict) -> Option<(Cause, Reason)> {
-        match &verdict.outcome {
-            Outcome::Failure(failure) => Some((failure.cause, failure.reason)),
-            _ => None,
-        }
     }
 
     #[test]

@@ -86,8 +86,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::api::{Cause, ResourcePolicy, Session};
-    use crate::session::handlers::testing::{agent, gang, item, kernel, session, snapshot};
+    use crate::api::{Cause, Session};
+    use crate::session::handlers::testing::{agent, failure, gang, item, kernel, limited, session, snapshot};
     use crate::session::tenancy::Tenancy;
 
     fn pending(name: &str, spec: serde_json::Value) -> SessionItem {
@@ -103,13 +103,6 @@ mod tests {
 
     fn nodes(verdict: &Verdict) -> Vec<String> {
         verdict.change.allocation.iter().flatten().map(|allocation| allocation.node.0.clone()).collect()
-    }
-
-    fn failure(verdict: &Verdict) -> Option<(Cause, Reason)> {
-        match &verdict.outcome {
-            Outcome::Failure(failure) => Some((failure.cause, failure.reason)),
-            _ => None,
-        }
     }
 
     #[test]
@@ -159,17 +152,10 @@ mod tests {
 
     #[test]
     fn cp_002_a_quota_that_is_used_up_is_told_and_waits() {
-        let mut world = snapshot(vec![agent("a", 4)]);
-        let mut tenancy: Tenancy = (*world.tenancy).clone();
-        let policy = serde_json::from_value(json!({"limits": {"cpu": 1}})).expect("a policy");
-        tenancy.policies.insert("small".into(), Arc::new(ResourcePolicy::new("small", policy)));
-        let mut keypair = (*tenancy.keypairs[&"key".into()]).clone();
-        keypair.spec.resource_policy = Some("small".into());
-        tenancy.keypairs.insert("key".into(), Arc::new(keypair));
-        world.tenancy = Arc::new(tenancy);
+        let world = limited(json!({"limits": {"cpu": 1}}));
         let mut ledger = Ledger::default().for_cycle(&world.tenancy);
         let verdicts = decide(&world, &mut ledger, &[pending("one", json!({})), pending("two", json!({}))]);
-        assert_eq!(nodes(&verdicts[0]), ["a"]);
+        assert_eq!(nodes(&verdicts[0]), ["node-1"]);
         assert_eq!(failure(&verdicts[1]), Some((Cause::Quota, Reason::QuotaExceeded)));
         let Outcome::Failure(told) = &verdicts[1].outcome else { panic!("a failure") };
         assert!(told.message.contains("keypair key: cpu 1 requested, 1 of 1 used"), "{}", told.message);

@@ -38,7 +38,7 @@ fn judge(snapshot: &Snapshot, item: &SessionItem, kernel: &KernelItem) -> Option
     }
     let node = kernel.node.as_ref().map_or("?", |node| node.as_str());
     let (phase, reason, message) = match kernel.liveness {
-        Liveness::Alive | Liveness::Doubtful => return None,
+        Liveness::Alive | Liveness::Doubtful { .. } => return None,
         // Its container may still run there: it ends, but what it holds stays counted until the pod is gone.
         Liveness::Lost => (KernelPhase::Terminating, Reason::NodeLost, format!("node {node} does not answer")),
         Liveness::Gone => (KernelPhase::Terminated, Reason::StaleKernel, format!("node {node} is gone")),
@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn sk_002_a_kernel_with_signs_of_life_is_left_alone() {
         assert!(swept(Liveness::Alive, KernelPhase::Running).is_empty());
-        assert!(swept(Liveness::Doubtful, KernelPhase::Running).is_empty());
+        assert!(swept(Liveness::Doubtful { lost_at: None }, KernelPhase::Running).is_empty());
         assert!(swept(Liveness::Lost, KernelPhase::Terminated).is_empty());
     }
 

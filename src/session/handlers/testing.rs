@@ -7,7 +7,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 
 use crate::api::*;
-use crate::lifecycle::Timing;
+use crate::lifecycle::{Reason, Timing};
+use crate::session::handlers::{Outcome, Verdict};
 use crate::session::kernels::{KernelItem, KernelState, expand, kernel_name};
 use crate::session::snapshot::{SessionItem, Snapshot};
 use crate::session::tenancy::Tenancy;
@@ -107,18 +108,37 @@ pub fn agent(name: &str, cpu: i64) -> AgentView {
     AgentView { name: name.into(), allocatable, architecture: "amd64".into(), ready: true, ..AgentView::default() }
 }
 
+/// The cause and reason of a verdict that is a failure.
+pub fn failure(verdict: &Verdict) -> Option<(Cause, Reason)> {
+    match &verdict.outcome {
+        Outcome::Failure(failure) => Some((failure.cause, failure.reason)),
+        _ => None,
+    }
+}
+
+/// A world with one agent whose only keypair is under this policy.
+pub fn limited(policy: serde_json::Value) -> Snapshot {
+    let mut world = snapshot(vec![agent("node-1", 4)]);
+    let mut tenancy: Tenancy = (*world.tenancy).clone();
+    let policy = serde_json::from_value(policy).expect("a policy");
+    tenancy.policies.insert("policy".into(), Arc::new(ResourcePolicy::new("policy", policy)));
+    let keypair = serde_json::from_value(json!({"user": "user", "resourcePolicy": "policy"})).expect("a keypair");
+    tenancy.keypairs.insert("key".into(), Arc::new(Keypair::new("key", keypair)));
+    world.tenancy = Arc::new(tenancy);
+    world
+}
+
 /// A world of one active tenant, the group `default`, and these agents.
 pub fn snapshot(agents: Vec<AgentView>) -> Snapshot {
-    let from = |value: serde_json::Value| value;
     let mut tenancy = Tenancy::default();
     tenancy.namespaces.insert("ns".into(), "project".into());
-    let project = serde_json::from_value(from(json!({"domain": "domain"}))).expect("a project");
+    let project = serde_json::from_value(json!({"domain": "domain"})).expect("a project");
     tenancy.projects.insert("project".into(), Arc::new(Project::new("project", project)));
-    let domain = serde_json::from_value(from(json!({}))).expect("a domain");
+    let domain = serde_json::from_value(json!({})).expect("a domain");
     tenancy.domains.insert("domain".into(), Arc::new(Domain::new("domain", domain)));
-    let user = serde_json::from_value(from(json!({"domain": "domain"}))).expect("a user");
+    let user = serde_json::from_value(json!({"domain": "domain"})).expect("a user");
     tenancy.users.insert("user".into(), Arc::new(User::new("user", user)));
-    let keypair = serde_json::from_value(from(json!({"user": "user"}))).expect("a keypair");
+    let keypair = serde_json::from_value(json!({"user": "user"})).expect("a keypair");
     tenancy.keypairs.insert("key".into(), Arc::new(Keypair::new("key", keypair)));
     let group = serde_json::from_value(json!({})).expect("a group");
     let agents: BTreeMap<_, _> = agents.into_iter().map(|agent| (agent.name.clone(), Arc::new(agent))).collect();
