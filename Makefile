@@ -1,6 +1,6 @@
 # make up: a cluster, the operator, and a running session.   make test: all tests.   The rest: make help.
 .DEFAULT_GOAL := help
-.PHONY: faults bugs help up down kubeconfig test lint unit cluster e2e crds scenarios kit bench image
+.PHONY: faults bugs help up down kubeconfig test lint unit cluster e2e crds scenarios kit bench bench-provisioner image
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -29,7 +29,7 @@ cluster: ## tests on a real API server with simulated nodes
 e2e: ## tests on a real node; needs root
 	@kit/test e2e
 
-faults: ## crash at every write: every plan, about two hours; PLANS=50 some, PLAN=gang/kill-after/7 one, ONLY=pause
+faults: ## crash at every write: every plan, about an hour; PLANS=50 some, PLAN=gang/kill-after/7 one, ONLY=pause
 	@kit/faults
 
 bugs: ## plants bugs and sees that the faults' oracle catches each; BUG=05 one
@@ -37,6 +37,9 @@ bugs: ## plants bugs and sees that the faults' oracle catches each; BUG=05 one
 
 bench: ## sessions beside bare pods on simulated nodes; N="500 2000"
 	@kit/bench $(N)
+
+bench-provisioner: ## the provisioner alone: 100,000 sessions, 10,000 agents
+	@kit/bench-provisioner
 
 crds: ## writes crds/ and the chart's copy from src/api
 	@cargo run --quiet -- crds --dir crds && cp crds/*.yaml charts/sokovan/crds/

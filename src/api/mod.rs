@@ -16,6 +16,7 @@ mod session;
 mod session_status;
 mod usage;
 mod user;
+mod waiting;
 
 pub use condition::*;
 pub use deployment::*;
@@ -34,6 +35,7 @@ pub use session::*;
 pub use session_status::*;
 pub use usage::*;
 pub use user::*;
+pub use waiting::*;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -156,80 +157,127 @@ impl JsonSchema for Quantity {
 /// What users write per resource name: `{cpu: 2, memory: 1Gi, nvidia.com/gpu: 1}`.
 pub type ResourceList = BTreeMap<String, Quantity>;
 
-/// Amounts per resource name. A name that is absent amounts to zero.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Resources(BTreeMap<String, Amount>);
+/// The name of a resource. In the order in which agents are compared (rules §5): accelerators, cpu, memory, then by name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ResourceName {
+    /// An extended resource, such as `nvidia.com/gpu`.
+    Accelerator(Arc<str>),
+    Cpu,
+    Memory,
+    Other(Arc<str>),
+    /// How many pods a node takes.
+    Pods,
+}
+
+impl ResourceName {
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Accelerator(name) | Self::Other(name) => name,
+            Self::Cpu => "cpu",
+            Self::Memory => "memory",
+            Self::Pods => "pods",
+        }
+    }
+}
+
+impl From<&str> for ResourceName {
+    fn from(name: &str) -> Self {
+        match name {
+            "cpu" => Self::Cpu,
+            "memory" => Self::Memory,
+            "pods" => Self::Pods,
+            name if name.contains('/') => Self::Accelerator(name.into()),
+            name => Self::Other(name.into()),
+        }
+    }
+}
+
+impl fmt::Display for ResourceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Amounts per resource, in the resources' order. One that is absent amounts to zero.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Resources(Vec<(ResourceName, Amount)>);
 
 impl Resources {
     pub fn get(&self, name: &str) -> Amount {
-        self.0.get(name).copied().unwrap_or_default()
+        self.0.iter().find(|(own, _)| own.as_str() == name).map(|(_, amount)| *amount).unwrap_or_default()
     }
 
-    pub fn set(&mut self, name: &str, amount: Amount) {
-        self.0.insert(name.to_owned(), amount);
+    pub fn amount(&self, name: &ResourceName) -> Amount {
+        self.0.binary_search_by(|(own, _)| own.cmp(name)).map(|at| self.0[at].1).unwrap_or_default()
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = (&str, Amount)> {
-        self.0.iter().map(|(name, amount)| (name.as_str(), *amount))
+    pub fn set(&mut self, name: impl Into<ResourceName>, amount: Amount) {
+        *self.entry(&name.into()) = amount;
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.0.values().all(|amount| amount.is_zero())
+    fn entry(&mut self, name: &ResourceName) -> &mut Amount {
+        let at = match self.0.binary_search_by(|(own, _)| own.cmp(name)) {
+            Ok(at) => at,
+            Err(at) => {
+                self.0.insert(at, (name.clone(), Amount::ZERO));
+                at
+            }
+        };
+        &mut self.0[at].1
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&ResourceName, Amount)> {
+        self.0.iter().map(|(name, amount)| (name, *amount))
     }
 
     pub fn add(&mut self, other: &Self) {
-        for (name, amount) in &other.0 {
-            match self.0.get_mut(name) {
-                Some(sum) => *sum = sum.saturating_add(*amount),
-                None => {
-                    self.0.insert(name.clone(), *amount);
-                }
-            }
+        for (name, amount) in other.iter() {
+            let sum = self.entry(name);
+            *sum = sum.saturating_add(amount);
         }
     }
 
     pub fn sub(&mut self, other: &Self) {
-        for (name, amount) in &other.0 {
-            let left = self.get(name).saturating_sub(*amount);
-            self.0.insert(name.clone(), left);
+        for (name, amount) in other.iter() {
+            let left = self.entry(name);
+            *left = left.saturating_sub(amount);
         }
     }
 
     pub fn times(&self, count: i64) -> Self {
-        Self(
-            self.0
-                .iter()
-                .map(|(name, amount)| (name.clone(), Amount::from_milli(amount.milli().saturating_mul(count))))
-                .collect(),
-        )
+        let times = |amount: Amount| Amount::from_milli(amount.milli().saturating_mul(count));
+        Self(self.iter().map(|(name, amount)| (name.clone(), times(amount))).collect())
     }
 
     /// For every resource the larger of the two.
     pub fn max(&self, other: &Self) -> Self {
         let mut larger = self.clone();
-        for (name, amount) in &other.0 {
-            if *amount > larger.get(name) {
-                larger.0.insert(name.clone(), *amount);
-            }
+        for (name, amount) in other.iter() {
+            let own = larger.entry(name);
+            *own = amount.max(*own);
         }
         larger
     }
 
     /// The first resource of which `self` has less than `wanted`: name, wanted, had.
-    pub fn lacking<'a>(&self, wanted: &'a Self) -> Option<(&'a str, Amount, Amount)> {
-        wanted.iter().find(|(name, amount)| *amount > self.get(name)).map(|(name, amount)| (name, amount, self.get(name)))
+    pub fn lacking<'a>(&self, wanted: &'a Self) -> Option<(&'a ResourceName, Amount, Amount)> {
+        wanted.iter().map(|(name, amount)| (name, amount, self.amount(name))).find(|(_, wanted, had)| wanted > had)
     }
 }
 
 impl From<&ResourceList> for Resources {
     fn from(list: &ResourceList) -> Self {
-        Self(list.iter().map(|(name, quantity)| (name.clone(), quantity.amount())).collect())
+        let mut resources = Self::default();
+        for (name, quantity) in list {
+            resources.set(name.as_str(), quantity.amount());
+        }
+        resources
     }
 }
 
 impl From<&Resources> for ResourceList {
     fn from(resources: &Resources) -> Self {
-        resources.iter().map(|(name, amount)| (name.to_owned(), amount.into())).collect()
+        resources.iter().map(|(name, amount)| (name.to_string(), amount.into())).collect()
     }
 }
 
@@ -279,7 +327,17 @@ mod tests {
     fn lacking_names_the_resource_and_both_numbers() {
         let have = Resources::from(&ResourceList::from([("cpu".into(), "1".into())]));
         let want = Resources::from(&ResourceList::from([("cpu".into(), "2".into())]));
-        assert_eq!(have.lacking(&want), Some(("cpu", Amount::from_units(2), Amount::from_units(1))));
+        assert_eq!(have.lacking(&want), Some((&ResourceName::Cpu, Amount::from_units(2), Amount::from_units(1))));
         assert_eq!(want.lacking(&have), None);
+    }
+
+    #[test]
+    fn resources_stand_in_the_order_in_which_agents_are_compared() {
+        let mut resources = Resources::default();
+        for name in ["pods", "memory", "hugepages-2Mi", "cpu", "nvidia.com/gpu", "ephemeral-storage", "amd.com/gpu"] {
+            resources.set(name, Amount::from_units(1));
+        }
+        let names: Vec<&str> = resources.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["amd.com/gpu", "nvidia.com/gpu", "cpu", "memory", "ephemeral-storage", "hugepages-2Mi", "pods"]);
     }
 }

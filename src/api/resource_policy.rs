@@ -32,10 +32,24 @@ pub struct ResourcePolicySpec {
     /// What holds for a resource that `limits` does not name.
     #[serde(default)]
     pub unspecified: Unspecified,
-    /// Most sessions that hold resources at a time; 0 or absent means no limit.
+    /// Most sessions that hold resources at a time, private ones aside; 0 or absent means no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub max_concurrent_sessions: Option<i32>,
+    /// Most private sessions that hold resources at a time; 0 or absent means no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub max_concurrent_private_sessions: Option<i32>,
+    /// Most sessions that wait at a time, those made first first; 0 or absent means no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub max_pending_sessions: Option<i32>,
+    /// The most of each resource that sessions may wait for at a time; no limit for one that is not named.
+    #[serde(default, skip_serializing_if = "ResourceList::is_empty")]
+    #[schemars(extend("maxProperties" = 32))]
+    #[x_kube(validation = Rule::new("self.all(k, isQuantity(string(self[k])) && !quantity(string(self[k])).isLessThan(quantity('0')))")
+        .message("every limit must be a quantity of zero or more"))]
+    pub max_pending_resources: ResourceList,
     /// Most kernels in one session; 0 or absent means no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 128))]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use chrono::{DateTime, Utc};
 use k8s_openapi::api::core::v1::{LocalObjectReference, PodSecurityContext, SecurityContext, Toleration};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -21,6 +22,10 @@ use super::{Condition, ProjectName, SessionType};
     category = "sokovan",
     doc = "A set of nodes that sessions are scheduled onto.",
     printcolumn(name = "Active", type_ = "boolean", json_path = ".spec.active"),
+    printcolumn(name = "Agents", type_ = "integer", json_path = ".status.agentsReady"),
+    printcolumn(name = "Running", type_ = "integer", json_path = ".status.sessionsRunning"),
+    printcolumn(name = "Pending", type_ = "integer", json_path = ".status.sessionsPending"),
+    printcolumn(name = "Oldest", type_ = "date", json_path = ".status.oldestWaitingSince", description = "age of the session that waits for longest"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("self.metadata.name.size() <= 63").message("a scaling group's name has at most 63 characters")
 )]
@@ -55,6 +60,22 @@ pub struct ScalingGroupSpec {
     #[schemars(range(min = 1, max = 86_400))]
     pub lost_after_seconds: i64,
 
+    /// In which order those who wait are looked at, within one priority.
+    #[serde(default)]
+    pub sequencer: SequencerName,
+
+    /// Whether only sessions of the highest priority that waits are looked at; else the others may pass those that do not fit.
+    #[serde(default)]
+    pub top_priority_only: bool,
+
+    /// Which of the agents that have room is chosen.
+    #[serde(default)]
+    pub selector: SelectorStrategy,
+
+    /// Whether the replicas of one deployment are spread over agents, with the strategy Concentrated.
+    #[serde(default)]
+    pub enforce_spreading: bool,
+
     /// How often and how long each step is tried.
     #[serde(default)]
     pub retry: RetryPolicy,
@@ -62,6 +83,33 @@ pub struct ScalingGroupSpec {
     /// What every kernel here gets.
     #[serde(default)]
     pub pod: GroupPodOptions,
+}
+
+/// The order of a queue, within one priority (rules §5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum SequencerName {
+    /// Who was made first.
+    #[default]
+    Fifo,
+    /// Who was made last.
+    Lifo,
+    /// Whose keypair has the smallest dominant share of the group: the largest part of any resource.
+    Drf,
+}
+
+/// Which agent is chosen (rules §5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum SelectorStrategy {
+    /// The one with least left: agents are filled up one after the other.
+    Concentrated,
+    /// The one with most left.
+    #[default]
+    Dispersed,
+    /// As Dispersed.
+    Legacy,
+    /// Each in its turn, by name.
+    RoundRobin,
 }
 
 /// How often and how long each step of a session is tried (rules §2).
@@ -169,14 +217,56 @@ pub struct GroupPodOptions {
     pub annotations: BTreeMap<String, String>,
 }
 
-/// What the operator knows of a scaling group.
+/// What the operator knows of a scaling group, written at most once in 5 s and only when it changed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ScalingGroupStatus {
+    /// Nodes that belong to it.
+    #[serde(default)]
+    pub agents: i64,
+    /// Those of them that are ready and take pods.
+    #[serde(default)]
+    pub agents_ready: i64,
+    /// Sessions that hold resources here.
+    #[serde(default)]
+    pub sessions_running: i64,
+    /// Sessions that wait here.
+    #[serde(default)]
+    pub sessions_pending: i64,
+    /// Those that wait, by effective priority, the highest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 101), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["priority"]))]
+    pub waiting_by_priority: Vec<WaitingByPriority>,
+    /// Those that wait, by the reason their status tells.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["reason"]))]
+    pub waiting_by_reason: Vec<WaitingByReason>,
+    /// When the one was made that waits for longest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest_waiting_since: Option<DateTime<Utc>>,
     /// The state of the group.
     #[serde(default)]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
+}
+
+/// How many of one priority wait.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct WaitingByPriority {
+    /// The effective priority.
+    pub priority: i32,
+    /// How many sessions.
+    pub sessions: i64,
+}
+
+/// How many wait for one reason.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct WaitingByReason {
+    /// As in a session's `status.reason`; `new` for those not looked at yet.
+    #[schemars(length(max = 128))]
+    pub reason: String,
+    /// How many sessions.
+    pub sessions: i64,
 }
 
 pub(super) fn yes() -> bool {

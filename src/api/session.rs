@@ -125,7 +125,7 @@ pub enum SessionType {
 }
 
 /// Whether all kernels share one node.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum ClusterMode {
     /// All kernels on one node.
     #[default]

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Condition, GroupName, HistoryEntry, NodeName, ResourceList, Session};
+use super::{Condition, GroupName, HistoryEntry, NodeName, ResourceList, Session, Waiting};
 
 /// Where a session stands (rules §1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
@@ -130,6 +130,9 @@ pub struct SessionStatus {
     /// When a step that waits is tried next.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_attempt_at: Option<DateTime<Utc>>,
+    /// Why it waits, while it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<Waiting>,
     /// Counts the allocations; it only grows. Pods of an older one are swept.
     #[serde(default)]
     pub allocation_generation: i64,

@@ -8,9 +8,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::pods::{CONTAINER_GATE, CONTAINER_MAIN};
 use crate::api::{
     ANNOTATION_GATE, Amount, FINALIZER_POD, GATE_OPEN, GroupName, LABEL_GENERATION, LABEL_GROUP, LABEL_KERNEL, LABEL_SESSION_UID,
-    NodeName, Resources, SessionUid,
+    NodeName, ResourceName, Resources, SessionUid,
 };
-use crate::provisioner::{ForeignPod, PODS};
+use crate::provisioner::ForeignPod;
 use crate::session::views::{AgentView, GateState, MainState, PodView, Taint};
 
 /// What a pod is to us.
@@ -135,7 +135,7 @@ fn image_error(status: &ContainerStatus) -> Option<(String, String)> {
 fn amounts<'a>(list: impl IntoIterator<Item = (&'a String, &'a Quantity)>) -> Resources {
     let mut resources = Resources::default();
     for (name, quantity) in list {
-        resources.set(name, Amount::parse(&quantity.0).unwrap_or_default());
+        resources.set(name.as_str(), Amount::parse(&quantity.0).unwrap_or_default());
     }
     resources
 }
@@ -168,11 +168,11 @@ pub fn requests(spec: &PodSpec) -> Resources {
     let mut total = together.max(&at_start);
     if let Some(whole) = spec.resources.as_ref().and_then(|resources| resources.requests.as_ref()) {
         for (name, amount) in amounts(whole).iter() {
-            total.set(name, amount);
+            total.set(name.clone(), amount);
         }
     }
     total.add(&amounts(spec.overhead.iter().flatten()));
-    total.set(PODS, Amount::from_units(1));
+    total.set(ResourceName::Pods, Amount::from_units(1));
     total
 }
 
@@ -218,7 +218,7 @@ mod tests {
             "overhead": {"cpu": "250m"}
         })).expect("a pod spec");
         assert_eq!(requests(&spec).get("cpu"), Amount::from_milli(3750), "init with sidecar is the larger");
-        assert_eq!(requests(&spec).get(PODS), Amount::from_units(1));
+        assert_eq!(requests(&spec).get("pods"), Amount::from_units(1));
     }
 
     #[test]

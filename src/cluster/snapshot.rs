@@ -9,11 +9,13 @@ use chrono::{DateTime, Utc};
 use super::world::{Inner, World};
 use crate::api::*;
 use crate::coordinator::marks::Mark;
-use crate::provisioner::Ledger;
-use crate::session::handlers::Handler;
+use crate::provisioner::{Ahead, Room};
+use crate::session::handlers::{Handler, HandlerName};
 use crate::session::kernels::{Evidence, KernelItem, allocated_nodes, expand, judge, kernel_name};
+use crate::session::pending::{self, Pending};
+use crate::session::queue;
 use crate::session::records::Remains;
-use crate::session::snapshot::{SessionItem, Snapshot};
+use crate::session::snapshot::{SessionItem, Snapshot, created_at};
 use crate::session::tenancy::{Tenancy, Tenant};
 use crate::session::usage::usage;
 use crate::session::views::{Liveness, PodView};
@@ -67,10 +69,14 @@ impl World {
             wanted.entry(group).or_default().push(uid);
         }
         let timing = self.timing.clone();
+        let mut ahead = if handler.name == HandlerName::ScheduleSessions { inner.ahead() } else { HashMap::new() };
         let mut batches = vec![];
         for (group, uids) in wanted {
             let snapshot = inner.snapshot(&group, &timing);
-            let items: Vec<SessionItem> = uids.iter().filter_map(|uid| inner.item(&snapshot, uid)).collect();
+            let mut items: Vec<SessionItem> = uids.iter().filter_map(|uid| inner.item(&snapshot, uid)).collect();
+            if !ahead.is_empty() {
+                items.iter_mut().for_each(|item| item.ahead = ahead.remove(&item.uid()).unwrap_or_default());
+            }
             for (item, at) in items.iter().filter_map(|item| Some((item, item.lost_at()?))) {
                 self.marks.at(handler.name, &item.uid(), at);
             }
@@ -91,11 +97,16 @@ impl World {
         Some((snapshot, item))
     }
 
-    /// The ledger for one cycle.
-    pub fn ledger(&self) -> Ledger {
+    /// What is taken, for one cycle.
+    pub fn room(&self) -> Room {
         let mut inner = self.lock();
         let tenancy = inner.tenancy();
-        inner.ledger.for_cycle(&tenancy)
+        inner.ledger.room(&tenancy)
+    }
+
+    /// What a cycle leaves for the next.
+    pub fn keep_cursors(&self, room: Room) {
+        self.lock().ledger.keep_cursors(room);
     }
 
     /// Waits until what tenants use may have changed.
@@ -112,17 +123,38 @@ impl World {
     pub fn usage(&self) -> (Arc<Tenancy>, BTreeMap<Tenant, TenantStatus>) {
         let mut inner = self.lock();
         let tenancy = inner.tenancy();
-        let ledger = inner.ledger.for_cycle(&tenancy);
+        let room = inner.ledger.room(&tenancy);
         let mut pending: HashMap<Tenant, i64> = HashMap::new();
         let waiting = inner.index.values().filter_map(|phases| phases.get(&SessionPhase::Pending)).flatten();
         for session in waiting.filter_map(|uid| inner.session(uid)) {
-            for tenant in tenancy.tenants(session) {
+            for tenant in tenancy.tenants(&session.spec.access_key, session.metadata.namespace.as_deref().unwrap_or_default()) {
                 *pending.entry(tenant).or_default() += 1;
             }
         }
         drop(inner);
-        let usage = usage(&tenancy, &ledger, &pending);
+        let usage = usage(&tenancy, &room, &pending);
         (tenancy, usage)
+    }
+
+    /// The status of every group this operator looks after whose status says something else.
+    pub fn changed_groups(&self) -> Vec<(GroupName, ScalingGroupStatus)> {
+        let inner = self.lock();
+        let mut changed = vec![];
+        for ((_, name), group) in inner.groups.iter().filter(|((_, name), _)| self.looks_after(&name.as_str().into())) {
+            let name = GroupName::from(name.as_str());
+            let phases = inner.index.get(&name);
+            let of = |phase| phases.and_then(|phases| phases.get(&phase)).into_iter().flatten();
+            let waiting = of(SessionPhase::Pending).filter_map(|uid| inner.session(uid)).map(Arc::as_ref);
+            let holding = SessionPhase::LIVE.into_iter().filter(|phase| phase.holds_resources());
+            let running = holding.map(|phase| of(phase).count()).sum::<usize>();
+            let agents = inner.nodes.values().map(Arc::as_ref);
+            let status = queue::status(group, agents, waiting, i64::try_from(running).unwrap_or(i64::MAX));
+            let told = group.status.clone();
+            if told.map_or(status != ScalingGroupStatus::default(), |told| told != status) {
+                changed.push((name, status));
+            }
+        }
+        changed
     }
 
     /// What remains of the marked sessions.
@@ -140,6 +172,20 @@ impl World {
 }
 
 impl Inner {
+    /// What waits before each session, where a policy limits that.
+    fn ahead(&mut self) -> HashMap<SessionUid, Vec<Ahead>> {
+        let tenancy = self.tenancy();
+        if !pending::is_limited(tenancy.policies.values()) {
+            return HashMap::new();
+        }
+        let waiting = self.index.values().filter_map(|phases| phases.get(&SessionPhase::Pending)).flatten();
+        let pending = waiting.filter_map(|uid| {
+            let created_at = created_at(self.session(uid)?);
+            Some(Pending { uid, created_at, kind: self.kind_of.get(uid)? })
+        });
+        pending::ahead(&tenancy, pending.collect())
+    }
+
     fn marked(&self, handler: &Handler, mark: &Mark) -> Vec<(GroupName, SessionUid)> {
         if mark.all {
             let of_group = |(group, phases): (&GroupName, &HashMap<SessionPhase, BTreeSet<SessionUid>>)| {
@@ -149,10 +195,21 @@ impl Inner {
             return self.index.iter().flat_map(of_group).collect();
         }
         let placed = mark.sessions.iter().filter_map(|uid| Some((uid, self.place.get(uid)?)));
-        placed
-            .filter(|(_, (_, phase))| handler.targets.contains(phase))
-            .map(|(uid, (group, _))| (group.clone(), uid.clone()))
-            .collect()
+        let asked = placed.filter(|(_, (_, phase))| handler.targets.contains(phase));
+        let mut marked: BTreeSet<(GroupName, SessionUid)> = asked.map(|(uid, (group, _))| (group.clone(), uid.clone())).collect();
+        if handler.name == HandlerName::ScheduleSessions {
+            // Who has the highest priority can only be told among all who wait.
+            let groups: BTreeSet<GroupName> = marked.iter().map(|(group, _)| group.clone()).collect();
+            for group in groups.into_iter().filter(|group| self.looks_at_the_top_only(group)) {
+                let waiting = self.index.get(&group).and_then(|phases| phases.get(&SessionPhase::Pending));
+                marked.extend(waiting.into_iter().flatten().map(|uid| (group.clone(), uid.clone())));
+            }
+        }
+        marked.into_iter().collect()
+    }
+
+    fn looks_at_the_top_only(&self, group: &GroupName) -> bool {
+        self.groups.get(&(String::new(), group.0.clone())).is_some_and(|group| group.spec.top_priority_only)
     }
 
     fn item(&self, snapshot: &Snapshot, uid: &SessionUid) -> Option<SessionItem> {
@@ -164,9 +221,9 @@ impl Inner {
         let slots = expand(&session.spec.kernels);
         let kernels = slots.iter().map(|slot| {
             let node = nodes.get(slot.hostname.as_str()).map(|node| (*node).clone());
-            let key = (namespace.clone(), kernel_name(name, &uid.0, &slot.hostname, generation));
-            let pod = node.as_ref().and_then(|_| self.our_pod(&key)).cloned();
-            let record = node.as_ref().and_then(|_| self.kernels.get(&key)).cloned();
+            let key = node.as_ref().map(|_| (namespace.clone(), kernel_name(name, &uid.0, &slot.hostname, generation)));
+            let pod = key.as_ref().and_then(|key| self.our_pod(key)).cloned();
+            let record = key.as_ref().and_then(|key| self.kernels.get(key)).cloned();
             let state = judge(&Evidence {
                 session_phase: session.phase(),
                 allocated: node.is_some(),
@@ -188,14 +245,17 @@ impl Inner {
             dependencies: dependencies.collect(),
             names_resolve: slots.len() <= 1 || self.names_resolve(uid, &kernels),
             pods_left: self.pods_of.get(uid).map_or(0, BTreeSet::len),
+            kind: self.kind_of.get(uid)?.clone(),
+            holding: self.ledger.holding(uid).cloned(),
+            ahead: vec![],
             session: session.clone(),
             kernels,
         })
     }
 
     fn names_resolve(&self, uid: &SessionUid, kernels: &[KernelItem]) -> bool {
-        let listed: BTreeSet<&str> =
-            self.slices.values().filter(|(of, _)| of == uid).flat_map(|(_, names)| names).map(String::as_str).collect();
+        let slices = self.slices_of.get(uid).into_iter().flatten().filter_map(|key| self.slices.get(key));
+        let listed: BTreeSet<&str> = slices.flat_map(|(_, names)| names).map(String::as_str).collect();
         kernels.iter().all(|kernel| listed.contains(kernel.hostname.as_str()))
     }
 

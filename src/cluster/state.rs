@@ -10,8 +10,9 @@ use super::events::Told;
 use super::table::{Key, Table};
 use crate::api::*;
 use crate::lifecycle::Timing;
-use crate::provisioner::{ForeignPod, Ledger};
+use crate::provisioner::{ForeignPod, Kind, Kinds, Ledger};
 use crate::session::holding::holding;
+use crate::session::pending;
 use crate::session::snapshot::Snapshot;
 use crate::session::tenancy::Tenancy;
 use crate::session::views::{AgentView, PodView};
@@ -38,6 +39,7 @@ pub(super) struct Inner {
     pub pods_of: HashMap<SessionUid, BTreeSet<Key>>,
     /// The hostnames that a session's EndpointSlices list.
     pub slices: Table<(SessionUid, BTreeSet<String>)>,
+    pub slices_of: HashMap<SessionUid, BTreeSet<Key>>,
     pub nodes: Table<Arc<AgentView>>,
     pub groups: Table<Arc<ScalingGroup>>,
     pub domains: Table<Arc<Domain>>,
@@ -47,6 +49,8 @@ pub(super) struct Inner {
     pub policies: Table<Arc<ResourcePolicy>>,
     pub namespaces: Table<Option<ProjectName>>,
     pub ledger: Ledger,
+    pub kinds: Kinds,
+    pub kind_of: HashMap<SessionUid, Arc<Kind>>,
     /// Sessions that a handler is at work on.
     pub claimed: HashSet<SessionUid>,
     pub tenancy: Option<Arc<Tenancy>>,
@@ -107,6 +111,7 @@ impl Inner {
         self.key_of.remove(uid);
         self.assumed.remove(uid);
         self.lingering.remove(uid);
+        self.kind_of.remove(uid);
         if let Some(place) = self.place.remove(uid) {
             self.leave(uid, &place);
         }
@@ -118,13 +123,19 @@ impl Inner {
         }
     }
 
-    /// Brings index and ledger up to what is known of a session; true if it freed something.
+    /// Brings index and ledger up to what is known of a session; true if it freed something, be it a place in the queue
+    /// where those are limited.
     pub(super) fn refresh(&mut self, uid: &SessionUid) -> bool {
         let session = self.session(uid).cloned();
+        let mut left_the_queue = false;
         if let Some(session) = &session {
+            if !self.kind_of.contains_key(uid) {
+                self.kind_of.insert(uid.clone(), self.kinds.of(session));
+            }
             let place = (self.group_of(session), session.phase());
             if self.place.get(uid) != Some(&place) {
                 if let Some(old) = self.place.insert(uid.clone(), place.clone()) {
+                    left_the_queue = old.1 == SessionPhase::Pending && pending::is_limited(self.policies.values());
                     self.leave(uid, &old);
                 }
                 self.index.entry(place.0).or_default().entry(place.1).or_default().insert(uid.clone());
@@ -139,7 +150,7 @@ impl Inner {
             (Some(held), Some(kept)) => Some(held.with(&kept)),
             (held, kept) => held.or(kept),
         };
-        self.ledger.set_holding(uid, held)
+        self.ledger.set_holding(uid, held) || left_the_queue
     }
 
     pub fn our_pod(&self, key: &Key) -> Option<&Arc<PodView>> {

@@ -1,4 +1,4 @@
-//! Publishes what tenants use: gathered for a while, and only what differs from what stands there.
+//! Publishes what tenants use and who waits in each group: gathered for a while, and only what differs from what stands there.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Debug;
@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Resource};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::world::World;
 use super::write::{WriteError, Writer};
@@ -24,13 +25,25 @@ pub async fn publish(world: Arc<World>, writer: Writer) {
         let (tenancy, usage) = world.usage();
         let changed = changed(&tenancy, usage, world.is_whole(), &mut ours);
         for (tenant, status) in changed {
-            match write(&writer, &tenant, &status).await {
-                Ok(()) | Err(WriteError::NotFound(_)) => {}
-                Err(error) => {
-                    tracing::warn!(%tenant, "its usage could not be written: {error}");
-                    world.mark_usage();
-                }
-            }
+            told(&world, &tenant.to_string(), write(&writer, &tenant, &status).await);
+        }
+        for (group, status) in world.changed_groups() {
+            let lists = json!({
+                "waitingByPriority": status.waiting_by_priority, "waitingByReason": status.waiting_by_reason,
+                "oldestWaitingSince": status.oldest_waiting_since,
+            });
+            told(&world, group.as_str(), patch::<ScalingGroup, _>(&writer, &group.0, &status, lists).await);
+        }
+    }
+}
+
+/// What could not be written is tried again.
+fn told(world: &World, whose: &str, written: Result<(), WriteError>) {
+    match written {
+        Ok(()) | Err(WriteError::NotFound(_)) => {}
+        Err(error) => {
+            tracing::warn!(whose, "its usage could not be written: {error}");
+            world.mark_usage();
         }
     }
 }
@@ -67,21 +80,25 @@ fn published(tenancy: &Tenancy, tenant: &Tenant) -> Option<TenantStatus> {
 }
 
 async fn write(writer: &Writer, tenant: &Tenant, status: &TenantStatus) -> Result<(), WriteError> {
+    let lists = json!({"resources": status.resources});
     match tenant {
-        Tenant::Keypair(name) => patch::<Keypair>(writer, &name.0, status).await,
-        Tenant::User(name) => patch::<User>(writer, &name.0, status).await,
-        Tenant::Project(name) => patch::<Project>(writer, &name.0, status).await,
-        Tenant::Domain(name) => patch::<Domain>(writer, &name.0, status).await,
+        Tenant::Keypair(name) => patch::<Keypair, _>(writer, &name.0, status, lists).await,
+        Tenant::User(name) => patch::<User, _>(writer, &name.0, status, lists).await,
+        Tenant::Project(name) => patch::<Project, _>(writer, &name.0, status, lists).await,
+        Tenant::Domain(name) => patch::<Domain, _>(writer, &name.0, status, lists).await,
     }
 }
 
-async fn patch<K>(writer: &Writer, name: &str, status: &TenantStatus) -> Result<(), WriteError>
+/// `also` are fields that the status leaves out when they are empty: what stood there would stay.
+async fn patch<K, S>(writer: &Writer, name: &str, status: &S, also: Value) -> Result<(), WriteError>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+    S: Serialize,
 {
     let api: Api<K> = Api::all(writer.client.clone());
-    // An empty list would be left out of the status, and what stood there would stay.
     let mut value = json!({"status": status});
-    value["status"]["resources"] = json!(status.resources);
+    if let (Some(status), Value::Object(also)) = (value["status"].as_object_mut(), also) {
+        status.extend(also);
+    }
     writer.write("usage-status", api.patch_status(name, &PatchParams::default(), &Patch::Merge(&value))).await.map(|_| ())
 }

@@ -127,14 +127,10 @@ async fn slices(client: Client, world: Arc<World>) {
     run(Api::<EndpointSlice>::all(client), config, |event| match event {
         Event::Init => world.lock().slices.list_begins(),
         Event::InitApply(slice) | Event::Apply(slice) => world.upsert_slice(&slice),
-        Event::Delete(slice) => {
-            world.lock().slices.remove(&key_of(&slice.metadata), 0);
-        }
+        Event::Delete(slice) => world.remove_slice(&key_of(&slice.metadata)),
         Event::InitDone => {
-            let mut inner = world.lock();
-            for key in inner.slices.list_ends() {
-                inner.slices.remove(&key, 0);
-            }
+            let gone = world.lock().slices.list_ends();
+            gone.iter().for_each(|key| world.remove_slice(key));
         }
     })
     .await;

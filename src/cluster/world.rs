@@ -59,6 +59,11 @@ impl World {
         self.scope.is_whole()
     }
 
+    /// Whether this operator looks after a group.
+    pub fn looks_after(&self, group: &GroupName) -> bool {
+        self.scope.includes(group)
+    }
+
     /// Whether every kind's first list is complete.
     pub fn is_synced(&self) -> bool {
         let inner = self.lock();
@@ -280,8 +285,19 @@ impl World {
         let uid = SessionUid(uid.clone());
         let hostnames = slice.endpoints.iter().flatten().filter_map(|endpoint| endpoint.hostname.clone()).collect();
         let version = fold::version(slice.metadata.resource_version.as_ref());
-        if self.lock().slices.upsert(key_of(&slice.metadata), version, (uid.clone(), hostnames)) {
+        let key = key_of(&slice.metadata);
+        let mut inner = self.lock();
+        if inner.slices.upsert(key.clone(), version, (uid.clone(), hostnames)) {
+            inner.slices_of.entry(uid.clone()).or_default().insert(key);
+            drop(inner);
             self.mark_related(&uid);
+        }
+    }
+
+    pub fn remove_slice(&self, key: &Key) {
+        let mut inner = self.lock();
+        if let Some((uid, _)) = inner.slices.remove(key, 0) {
+            remove_key(&mut inner.slices_of, &uid, key);
         }
     }
 

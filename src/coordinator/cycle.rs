@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use super::hooks::Hooks;
 use super::item::Work;
-use super::judge::paused_until;
+use super::judge::{judge, paused_until};
 use super::locks::Locks;
 use super::marks::{Mark, Marks};
 use super::post_processors::{self, Processed, Real};
@@ -22,7 +22,7 @@ use crate::cluster::snapshot::Batch;
 use crate::cluster::world::{World, uid_of};
 use crate::lifecycle::{Failure, Reason, Timing};
 use crate::metrics::Metrics;
-use crate::provisioner::Ledger;
+use crate::provisioner::Room;
 use crate::session::handlers::{Decide, HANDLERS, Handler, HandlerName, Verdict};
 
 /// How many sessions of one group are worked on at once.
@@ -95,12 +95,15 @@ impl Coordinator {
         if batches.is_empty() {
             return;
         }
-        let mut ledger = matches!(handler.decide, Decide::All(_)).then(|| self.world.ledger());
+        let mut room = matches!(handler.decide, Decide::All(_)).then(|| self.world.room());
         let mut decided = vec![];
         for batch in batches {
             let batch = self.leave_paused(handler, batch);
-            let verdicts = decide(handler, &batch, ledger.as_mut());
-            decided.push((batch, verdicts));
+            let verdicts = decide(handler, &batch, room.as_mut());
+            decided.push(self.leave_quiet(handler, batch, verdicts));
+        }
+        if let Some(room) = room {
+            self.world.keep_cursors(room);
         }
         futures::future::join_all(decided.into_iter().map(|(batch, verdicts)| self.group(handler, batch, verdicts))).await;
     }
@@ -118,6 +121,27 @@ impl Coordinator {
             }
         });
         batch
+    }
+
+    /// Sessions of which there is nothing to do or to tell are given back at once: of a long queue, nearly all.
+    fn leave_quiet(&self, handler: &'static Handler, batch: Batch, verdicts: Vec<Verdict>) -> (Batch, Vec<Verdict>) {
+        let Batch { snapshot, items } = batch;
+        let mut busy = (vec![], vec![]);
+        for (item, verdict) in items.into_iter().zip(verdicts) {
+            let quiet = verdict.effects.is_empty()
+                && judge(handler, &snapshot, &item, &verdict.outcome, &verdict.change, false).is_none();
+            if !quiet {
+                busy.0.push(item);
+                busy.1.push(verdict);
+                continue;
+            }
+            let uid = item.uid();
+            if let Some(wake) = verdict.wake_at {
+                self.marks.at(handler.name, &uid, wake);
+            }
+            self.world.unclaim(&uid);
+        }
+        (Batch { snapshot, items: busy.0 }, busy.1)
     }
 
     async fn group(&self, handler: &'static Handler, batch: Batch, verdicts: Vec<Verdict>) {
@@ -157,10 +181,10 @@ fn shared_steps(handler: &Handler, batch: &Batch) -> Vec<SubStep> {
 }
 
 /// The handler's verdicts. One that panics fails all its items; one that only changes kernels changes none.
-fn decide(handler: &Handler, batch: &Batch, ledger: Option<&mut Ledger>) -> Vec<Verdict> {
-    let decided = catch_unwind(AssertUnwindSafe(|| match (handler.decide, ledger) {
+fn decide(handler: &Handler, batch: &Batch, room: Option<&mut Room>) -> Vec<Verdict> {
+    let decided = catch_unwind(AssertUnwindSafe(|| match (handler.decide, room) {
         (Decide::Each(decide), _) => batch.items.iter().map(|item| decide(&batch.snapshot, item)).collect(),
-        (Decide::All(decide), Some(ledger)) => decide(&batch.snapshot, ledger, &batch.items),
+        (Decide::All(decide), Some(room)) => decide(&batch.snapshot, room, &batch.items),
         (Decide::All(_), None) => vec![],
     }));
     match decided {

@@ -38,12 +38,13 @@ pub fn judge(
             (to.is_some() || did).then_some(Judged { result: HistoryResult::Success, to })
         }
         Outcome::Skipped(reason, words) => {
-            let told = is_last_skip(history, handler, *reason, words);
+            let told = is_last_skip(history, handler, *reason, words) && !is_blocked_by_others(item, change);
             (!told).then_some(Judged { result: HistoryResult::Skipped, to: None })
         }
         Outcome::Failure(failure) => {
             let judged = judge_failure(handler, snapshot, item, failure, change);
-            (judged.to.is_some() || is_news(handler, snapshot, item, failure)).then_some(judged)
+            let news = is_news(handler, snapshot, item, failure) || is_blocked_by_others(item, change);
+            (judged.to.is_some() || news).then_some(judged)
         }
     }
 }
@@ -108,6 +109,12 @@ fn is_news(handler: &Handler, snapshot: &Snapshot, item: &SessionItem, failure: 
             !same || status.and_then(|status| status.next_attempt_at).is_none_or(|next| snapshot.now >= next)
         }
     }
+}
+
+/// Whether what stands against a waiting session is not what its status says.
+fn is_blocked_by_others(item: &SessionItem, change: &Change) -> bool {
+    let told = item.session.status.as_ref().and_then(|status| status.waiting.as_ref());
+    change.waiting.as_ref().is_some_and(|new| told.is_none_or(|told| !told.says_the_same(new)))
 }
 
 fn shortened(message: &str) -> String {

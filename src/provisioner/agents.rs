@@ -1,12 +1,12 @@
-//! Which agents come into question for a request, and why the others do not.
+//! Which agents come into question for a kernel, and why the others do not.
 
 use std::collections::BTreeMap;
 
-use super::{Ledger, Load};
-use crate::api::{Amount, NodeName, Resources, ScalingGroup};
+use super::refusal::AgentCounts;
+use crate::api::{Amount, ResourceName, ScalingGroup};
 use crate::session::views::{AgentView, Taint};
 
-/// Why an agent does not take a request.
+/// Why an agent does not take a kernel.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rejection {
     NotReady,
@@ -14,8 +14,8 @@ pub enum Rejection {
     Tainted(String),
     NotDesignated,
     Architecture,
-    /// It lacks this resource; what is left of it, and what the request wants.
-    Lacks(String, Amount, Amount),
+    /// It lacks this resource; what is left of it, and what the kernel wants.
+    Lacks(ResourceName, Amount, Amount),
     Occupied,
     KeptPrivate,
 }
@@ -33,15 +33,6 @@ impl std::fmt::Display for Rejection {
             Self::KeptPrivate => f.write_str("kept for a private session"),
         }
     }
-}
-
-/// What a kernel, or a whole session on one agent, asks for.
-#[derive(Clone, Debug, Default)]
-pub struct Request<'a> {
-    pub resources: Resources,
-    pub architecture: Option<&'a str>,
-    pub designated: &'a [NodeName],
-    pub private: bool,
 }
 
 /// Whether a node belongs to a group.
@@ -64,64 +55,41 @@ fn tolerated(taint: &Taint, group: &ScalingGroup) -> bool {
     })
 }
 
-/// Why an agent does not take a request now, or None if it does.
-pub fn rejection(agent: &AgentView, load: &Load, group: &ScalingGroup, request: &Request<'_>) -> Option<Rejection> {
-    if !request.designated.is_empty() && !request.designated.contains(&agent.name) {
-        return Some(Rejection::NotDesignated);
-    }
-    if request.architecture.is_some_and(|wanted| wanted != agent.architecture) {
-        return Some(Rejection::Architecture);
-    }
+/// Why an agent takes no kernel of its group at all, if so.
+pub fn closed(agent: &AgentView, group: &ScalingGroup) -> Option<Rejection> {
     if agent.unschedulable {
         return Some(Rejection::Cordoned);
     }
     if !agent.ready {
         return Some(Rejection::NotReady);
     }
-    if let Some(taint) = agent.taints.iter().find(|taint| !tolerated(taint, group)) {
-        return Some(Rejection::Tainted(taint.key.clone()));
-    }
-    if request.private && (!load.sessions.is_empty() || load.foreign_pods > 0) {
-        return Some(Rejection::Occupied);
-    }
-    if load.sessions.values().any(|private| *private) {
-        return Some(Rejection::KeptPrivate);
-    }
-    let mut left = agent.allocatable.clone();
-    left.sub(&load.used);
-    left.lacking(&request.resources).map(|(name, wanted, left)| Rejection::Lacks(name.to_owned(), left.max(Amount::ZERO), wanted))
+    let taint = agent.taints.iter().find(|taint| !tolerated(taint, group));
+    taint.map(|taint| Rejection::Tainted(taint.key.clone()))
 }
 
-/// Why an agent could never take a request, were it empty and well; None if it could.
-pub fn never(agent: &AgentView, request: &Request<'_>) -> Option<Rejection> {
-    if !request.designated.is_empty() && !request.designated.contains(&agent.name) {
-        return Some(Rejection::NotDesignated);
-    }
-    if request.architecture.is_some_and(|wanted| wanted != agent.architecture) {
-        return Some(Rejection::Architecture);
-    }
-    let lacking = agent.allocatable.lacking(&request.resources);
-    lacking.map(|(name, wanted, has)| Rejection::Lacks(name.to_owned(), has, wanted))
-}
-
-/// `2 agents: cpu 1 of 4 needed; 1 agent: cordoned`: at most six reasons, the most frequent first.
-pub fn summarize(rejections: &[Rejection], total: usize) -> String {
-    let mut counts: BTreeMap<&Rejection, usize> = BTreeMap::new();
+/// At most six reasons, the most frequent first.
+pub fn count(rejections: Vec<Rejection>) -> AgentCounts {
+    let total = rejections.len();
+    let mut counts: BTreeMap<Rejection, usize> = BTreeMap::new();
     for rejection in rejections {
         *counts.entry(rejection).or_default() += 1;
     }
     let mut ranked: Vec<_> = counts.into_iter().collect();
     ranked.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-    let more = ranked.len().saturating_sub(6);
-    let mut parts: Vec<String> =
-        ranked.iter().take(6).map(|(rejection, count)| format!("{count} of {total}: {rejection}")).collect();
-    if more > 0 {
-        parts.push(format!("and {more} more reasons"));
-    }
-    parts.join("; ")
+    let more: usize = ranked.iter().skip(MOST_REASONS).map(|(_, count)| count).sum();
+    let told = ranked.into_iter().take(MOST_REASONS).map(|(rejection, count)| (rejection.to_string(), count));
+    let rest = (more > 0).then(|| ("other reasons".to_owned(), more));
+    AgentCounts { total, reasons: told.chain(rest).collect() }
 }
 
-/// The load of an agent, empty if nothing is taken there.
-pub fn load_of<'a>(ledger: &'a Ledger, agent: &AgentView, empty: &'a Load) -> &'a Load {
-    ledger.load(&agent.name).unwrap_or(empty)
+/// Most reasons told of agents.
+const MOST_REASONS: usize = 6;
+
+impl std::fmt::Display for AgentCounts {
+    /// `2 of 3: cpu 1 of 4 needed; 1 of 3: cordoned`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let parts: Vec<String> =
+            self.reasons.iter().map(|(reason, count)| format!("{count} of {}: {reason}", self.total)).collect();
+        f.write_str(&parts.join("; "))
+    }
 }

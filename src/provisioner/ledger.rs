@@ -1,13 +1,11 @@
-//! What is taken: on every agent, and by every tenant. Kept up as objects change, copied for each cycle.
+//! What is taken: on every agent, and by every tenant. Kept up as objects change.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use crate::api::{AccessKey, Amount, NodeName, Resources, SessionUid};
+use super::room::Room;
+use crate::api::{AccessKey, Amount, GroupName, NodeName, ResourceName, Resources, SessionUid};
 use crate::session::tenancy::{Tenancy, Tenant};
-
-/// The resource by which a node limits how many pods it takes.
-pub const PODS: &str = "pods";
 
 /// What one session holds.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -19,6 +17,8 @@ pub struct Holding {
     pub active: bool,
     /// How many volume claims it mounts.
     pub volumes: i64,
+    /// The uid of the deployment whose replica it is.
+    pub deployment: Option<String>,
     /// Per agent, what it takes there and with how many kernels.
     pub agents: BTreeMap<NodeName, (Resources, i64)>,
 }
@@ -47,13 +47,14 @@ impl Holding {
                 .any(|(node, (taken, _))| other.agents.get(node).is_none_or(|(kept, _)| kept.lacking(taken).is_some()))
     }
 
-    fn occupied(&self) -> Occupied {
+    pub(super) fn occupied(&self) -> Occupied {
         let mut resources = Resources::default();
         for (taken, _) in self.agents.values() {
             resources.add(taken);
         }
-        resources.set(PODS, Amount::ZERO);
-        Occupied { resources, sessions: i64::from(self.active), volumes: self.volumes }
+        resources.set(ResourceName::Pods, Amount::ZERO);
+        let sessions = i64::from(self.active);
+        Occupied { resources, sessions, private_sessions: if self.private { sessions } else { 0 }, volumes: self.volumes }
     }
 }
 
@@ -62,19 +63,23 @@ impl Holding {
 pub struct Occupied {
     pub resources: Resources,
     pub sessions: i64,
+    /// How many of these are private.
+    pub private_sessions: i64,
     pub volumes: i64,
 }
 
 impl Occupied {
-    fn add(&mut self, other: &Self) {
+    pub(super) fn add(&mut self, other: &Self) {
         self.resources.add(&other.resources);
         self.sessions += other.sessions;
+        self.private_sessions += other.private_sessions;
         self.volumes += other.volumes;
     }
 
-    fn sub(&mut self, other: &Self) {
+    pub(super) fn sub(&mut self, other: &Self) {
         self.resources.sub(&other.resources);
         self.sessions -= other.sessions;
+        self.private_sessions -= other.private_sessions;
         self.volumes -= other.volumes;
     }
 }
@@ -83,10 +88,37 @@ impl Occupied {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Load {
     pub used: Resources,
-    /// Sessions that hold something here, and whether each is private.
-    pub sessions: BTreeMap<SessionUid, bool>,
+    /// How many sessions hold something here, and how many of these are private.
+    pub sessions: i64,
+    pub private: i64,
     /// Foreign pods other than those of DaemonSets and static ones.
     pub foreign_pods: i64,
+    /// How many kernels of each deployment are here, where there are any.
+    pub deployments: BTreeMap<String, i64>,
+}
+
+impl Load {
+    pub(super) fn add(&mut self, (taken, kernels): &(Resources, i64), holding: &Holding) {
+        self.used.add(taken);
+        self.count(*kernels, holding, 1);
+    }
+
+    fn sub(&mut self, (taken, kernels): &(Resources, i64), holding: &Holding) {
+        self.used.sub(taken);
+        self.count(*kernels, holding, -1);
+    }
+
+    fn count(&mut self, kernels: i64, holding: &Holding, sign: i64) {
+        self.sessions += sign;
+        self.private += if holding.private { sign } else { 0 };
+        if let Some(deployment) = &holding.deployment {
+            let count = self.deployments.entry(deployment.clone()).or_default();
+            *count += sign * kernels;
+            if *count == 0 {
+                self.deployments.remove(deployment);
+            }
+        }
+    }
 }
 
 /// A pod that is not ours: what it takes of its node.
@@ -105,8 +137,7 @@ pub struct Ledger {
     holdings: HashMap<SessionUid, Arc<Holding>>,
     by_key: HashMap<AccessKey, Occupied>,
     by_namespace: HashMap<String, Occupied>,
-    tenants: HashMap<Tenant, Occupied>,
-    tenancy: Arc<Tenancy>,
+    cursors: HashMap<GroupName, NodeName>,
 }
 
 impl Ledger {
@@ -124,10 +155,9 @@ impl Ledger {
             if let Some(sum) = self.by_namespace.get_mut(&old.namespace) {
                 sum.sub(&occupied);
             }
-            for (node, (taken, _)) in &old.agents {
+            for (node, share) in &old.agents {
                 if let Some(load) = self.loads.get_mut(node) {
-                    load.used.sub(taken);
-                    load.sessions.remove(uid);
+                    load.sub(share, &old);
                 }
             }
         }
@@ -135,10 +165,8 @@ impl Ledger {
             let occupied = new.occupied();
             self.by_key.entry(new.access_key.clone()).or_default().add(&occupied);
             self.by_namespace.entry(new.namespace.clone()).or_default().add(&occupied);
-            for (node, (taken, _)) in &new.agents {
-                let load = self.loads.entry(node.clone()).or_default();
-                load.used.add(taken);
-                load.sessions.insert(uid.clone(), new.private);
+            for (node, share) in &new.agents {
+                self.loads.entry(node.clone()).or_default().add(share, &new);
             }
             self.holdings.insert(uid.clone(), Arc::new(new));
         }
@@ -156,64 +184,33 @@ impl Ledger {
         load.foreign_pods += if pod.of_node { 0 } else { sign.signum() };
     }
 
-    /// The ledger for one cycle, with tenants' usage summed by who belongs to whom now.
-    pub fn for_cycle(&self, tenancy: &Arc<Tenancy>) -> Self {
-        let mut copy = self.clone();
-        copy.tenancy = tenancy.clone();
+    /// What is taken, for one cycle, with tenants' usage summed by who belongs to whom now.
+    pub fn room(&self, tenancy: &Tenancy) -> Room {
+        let mut tenants: HashMap<Tenant, Occupied> = HashMap::new();
         for (key, occupied) in &self.by_key {
-            copy.tenants.entry(Tenant::Keypair(key.clone())).or_default().add(occupied);
+            tenants.entry(Tenant::Keypair(key.clone())).or_default().add(occupied);
             if let Some(keypair) = tenancy.keypairs.get(key) {
-                copy.tenants.entry(Tenant::User(keypair.spec.user.clone())).or_default().add(occupied);
+                tenants.entry(Tenant::User(keypair.spec.user.clone())).or_default().add(occupied);
             }
         }
         for (namespace, occupied) in &self.by_namespace {
             let Some(project) = tenancy.namespaces.get(namespace) else { continue };
-            copy.tenants.entry(Tenant::Project(project.clone())).or_default().add(occupied);
+            tenants.entry(Tenant::Project(project.clone())).or_default().add(occupied);
             if let Some(object) = tenancy.projects.get(project) {
-                copy.tenants.entry(Tenant::Domain(object.spec.domain.clone())).or_default().add(occupied);
+                tenants.entry(Tenant::Domain(object.spec.domain.clone())).or_default().add(occupied);
             }
         }
-        copy
+        Room { loads: self.loads.clone(), tenants, cursors: self.cursors.clone() }
     }
 
-    /// What a tenant occupies.
-    pub fn tenant(&self, tenant: &Tenant) -> Occupied {
-        self.tenants.get(tenant).cloned().unwrap_or_default()
+    /// Where round robin goes on, as a cycle left it.
+    pub fn keep_cursors(&mut self, room: Room) {
+        self.cursors.extend(room.cursors);
     }
 
-    /// What a tenant occupies, without what the session `except` holds itself.
-    pub fn occupied(&self, tenant: &Tenant, except: &SessionUid) -> Occupied {
-        let mut occupied = self.tenant(tenant);
-        if let Some(own) = self.holdings.get(except)
-            && self.counts_for(own, tenant)
-        {
-            occupied.sub(&own.occupied());
-        }
-        occupied
-    }
-
-    fn counts_for(&self, holding: &Holding, tenant: &Tenant) -> bool {
-        let project = || self.tenancy.namespaces.get(&holding.namespace);
-        match tenant {
-            Tenant::Keypair(key) => *key == holding.access_key,
-            Tenant::User(user) => self.tenancy.keypairs.get(&holding.access_key).is_some_and(|k| k.spec.user == *user),
-            Tenant::Project(name) => project() == Some(name),
-            Tenant::Domain(name) => project().and_then(|p| self.tenancy.projects.get(p)).is_some_and(|p| p.spec.domain == *name),
-        }
-    }
-
-    /// What is taken on an agent.
-    pub fn load(&self, node: &NodeName) -> Option<&Load> {
-        self.loads.get(node)
-    }
-
-    /// Counts in what a session is given within this cycle.
-    pub fn take(&mut self, uid: &SessionUid, tenants: &[Tenant], holding: Holding) {
-        let occupied = holding.occupied();
-        for tenant in tenants {
-            self.tenants.entry(tenant.clone()).or_default().add(&occupied);
-        }
-        self.set_holding(uid, Some(holding));
+    /// What one session holds.
+    pub fn holding(&self, uid: &SessionUid) -> Option<&Arc<Holding>> {
+        self.holdings.get(uid)
     }
 }
 
@@ -246,10 +243,10 @@ mod tests {
         ledger.set_holding(&b, Some(holding("n", 1)));
         let foreign = ForeignPod { node: "n".into(), requests: cpu(4), of_node: false };
         ledger.count_foreign(&foreign, 1);
-        assert_eq!(ledger.load(&"n".into()).map(|l| l.used.get("cpu")), Some(Amount::from_units(8)));
+        assert_eq!(ledger.loads.get(&"n".into()).map(|l| l.used.get("cpu")), Some(Amount::from_units(8)));
         ledger.set_holding(&a, None);
         ledger.count_foreign(&foreign, -1);
-        assert_eq!(ledger.load(&"n".into()).map(|l| l.used.get("cpu")), Some(Amount::from_units(1)));
+        assert_eq!(ledger.loads.get(&"n".into()).map(|l| l.used.get("cpu")), Some(Amount::from_units(1)));
     }
 
     #[test]
@@ -265,9 +262,10 @@ mod tests {
         let (a, b) = (SessionUid("a".into()), SessionUid("b".into()));
         ledger.set_holding(&a, Some(holding("n", 2)));
         ledger.set_holding(&b, Some(holding("n", 1)));
-        let cycle = ledger.for_cycle(&Arc::default());
+        let room = ledger.room(&Tenancy::default());
         let tenant = Tenant::Keypair("key".into());
-        assert_eq!(cycle.occupied(&tenant, &a).resources.get("cpu"), Amount::from_units(1));
-        assert_eq!(cycle.occupied(&tenant, &SessionUid("c".into())).sessions, 2);
+        let own = ledger.holding(&a).map(|own| &**own);
+        assert_eq!(room.occupied(&tenant, own).resources.get("cpu"), Amount::from_units(1));
+        assert_eq!(room.occupied(&tenant, None).sessions, 2);
     }
 }

@@ -1,9 +1,22 @@
-//! Who gets which agents: a ledger of what is taken, and the placement of one session after another on it. Pure.
+//! Who gets which agents: a ledger of what is taken, and the pipeline that gives the rest away. Pure.
 
 mod agents;
+mod kind;
 mod ledger;
-mod place;
+mod pipeline;
+mod plan;
+mod pool;
+mod refusal;
+mod room;
+mod selectors;
+mod sequencers;
+#[cfg(test)]
+mod testing;
+pub mod validators;
 
-pub use agents::*;
+pub use agents::in_group;
+pub use kind::*;
 pub use ledger::*;
-pub use place::*;
+pub use pipeline::*;
+pub use refusal::*;
+pub use room::Room;

@@ -4,14 +4,21 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::kernels::{allocated_nodes, expand, kernel_name};
 use super::views::PodView;
-use crate::api::{Amount, NodeName, Resources, Session};
-use crate::provisioner::{Holding, PODS};
+use crate::api::{Amount, NodeName, ResourceName, Resources, Session};
+use crate::provisioner::Holding;
 
 /// How many volume claims a session mounts.
 pub fn claims(session: &Session) -> i64 {
     let volumes = session.spec.kernels.iter().flat_map(|kernel| &kernel.volumes);
     let names: BTreeSet<&str> = volumes.map(|volume| volume.claim_name.as_str()).collect();
     i64::try_from(names.len()).unwrap_or(i64::MAX)
+}
+
+/// The uid of the deployment whose replica a session is.
+pub fn deployment_of(session: &Session) -> Option<String> {
+    let owners = session.metadata.owner_references.iter().flatten();
+    let mut deployments = owners.filter(|owner| owner.kind == "Deployment" && owner.api_version.starts_with("sokovan.dev/"));
+    deployments.next().map(|owner| owner.uid.clone())
 }
 
 /// What a session holds: for each kernel the larger of its allocation and its live pods, until those are gone.
@@ -33,7 +40,7 @@ pub fn holding(session: Option<&Session>, pods: &[&PodView]) -> Option<Holding> 
         for slot in expand(&session.spec.kernels) {
             let Some(node) = nodes.get(slot.hostname.as_str()) else { continue };
             let mut taken = Resources::from(&slot.template.resources);
-            taken.set(PODS, Amount::from_units(1));
+            taken.set(ResourceName::Pods, Amount::from_units(1));
             let own = kernel_name(&name, &uid, &slot.hostname, generation);
             if let Some(pod) = live.iter().find(|pod| pod.name == own && pod.node.as_ref() == Some(node)) {
                 taken = taken.max(&pod.requests);
@@ -57,6 +64,7 @@ pub fn holding(session: Option<&Session>, pods: &[&PodView]) -> Option<Holding> 
         private: session.is_some_and(|session| session.spec.private),
         active,
         volumes: session.filter(|_| active).map_or(0, claims),
+        deployment: session.and_then(deployment_of),
         agents,
     })
 }

@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 
 use super::views::{GateState, Liveness, MainState, PodView};
-use crate::api::{Kernel, KernelPhase, KernelTemplate, NodeName, Session, SessionPhase};
+use crate::api::{Kernel, KernelPhase, KernelTemplate, NodeName, Resources, Session, SessionPhase};
 use crate::lifecycle::{Reason, advance};
 
 /// One kernel that a session shall have, before it has a place.
@@ -37,6 +37,15 @@ pub fn expand(kernels: &[KernelTemplate]) -> Vec<KernelSlot<'_>> {
             hostname: format!("{}{index}", template.role),
         })
         .collect()
+}
+
+/// What a session asks for over all its kernels.
+pub fn requested(session: &Session) -> Resources {
+    let mut total = Resources::default();
+    for kernel in &session.spec.kernels {
+        total.add(&Resources::from(&kernel.resources).times(i64::from(kernel.replicas)));
+    }
+    total
 }
 
 /// The role every session has exactly once.

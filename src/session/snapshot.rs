@@ -16,6 +16,7 @@ use crate::api::{
     SessionUid, TryingHandler,
 };
 use crate::lifecycle::Timing;
+use crate::provisioner::{Ahead, Holding, Kind};
 
 /// The world at one moment, for the sessions of one scaling group.
 #[derive(Clone, Debug)]
@@ -40,6 +41,12 @@ pub struct SessionItem {
     pub names_resolve: bool,
     /// How many pods of it there are, of whatever allocation.
     pub pods_left: usize,
+    /// By which it is judged alike with its equals.
+    pub kind: Arc<Kind>,
+    /// What it holds.
+    pub holding: Option<Arc<Holding>>,
+    /// What waits before it, for each of its tenants that limits that.
+    pub ahead: Vec<Ahead>,
 }
 
 impl SessionItem {

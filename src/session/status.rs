@@ -10,7 +10,7 @@ use crate::api::{
     SessionStatus, SubStep, set_condition,
 };
 use crate::lifecycle::{Failure, Reason, backoff, bound, push, truncate};
-use crate::session::precondition::requested;
+use crate::session::kernels::requested;
 
 /// Most agents remembered as having failed a session.
 const MAX_FAILED_AGENTS: usize = 32;
@@ -47,6 +47,8 @@ pub fn advance(snapshot: &Snapshot, session: &Session, kernels: &[KernelItem], s
         status.allocation_generation += 1;
     }
     explain(&mut status, &step, from, to);
+    // It stands as long as the session waits, with the numbers as of when it was recorded.
+    status.waiting = step.change.waiting.clone().or(status.waiting).filter(|_| to == SessionPhase::Pending);
     if step.to.is_some() {
         enter(&mut status, session, &step, to, snapshot.now);
     } else if status.status_since.is_none() {
@@ -70,7 +72,8 @@ fn fixed_bytes(status: &SessionStatus) -> usize {
     let failed: usize = status.failed_agents.iter().map(|agent| agent.node.as_str().len() + 56).sum();
     let messages =
         status.message.as_ref().map_or(0, String::len) + status.conditions.iter().map(|c| c.message.len()).sum::<usize>();
-    REST + allocation + failed + messages
+    let needs = status.waiting.iter().flat_map(|waiting| &waiting.blockers).map(|b| b.needs.len() + 512).sum::<usize>();
+    REST + allocation + failed + messages + needs
 }
 
 fn record(status: &mut SessionStatus, step: &Step<'_>, from: SessionPhase, to: SessionPhase, now: DateTime<Utc>) {

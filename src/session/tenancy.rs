@@ -3,9 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::api::{
-    AccessKey, Domain, DomainName, Keypair, PolicyName, Project, ProjectName, ResourcePolicy, Session, User, UserName,
-};
+use crate::api::{AccessKey, Domain, DomainName, Keypair, PolicyName, Project, ProjectName, ResourcePolicy, User, UserName};
 use crate::lifecycle::{Failure, Reason};
 
 /// All tenant objects at one moment.
@@ -41,23 +39,21 @@ impl std::fmt::Display for Tenant {
 }
 
 impl Tenancy {
-    /// Those a session's usage counts for, as far as they are known.
-    pub fn tenants(&self, session: &Session) -> Vec<Tenant> {
-        let key = session.spec.access_key.clone();
-        let user = self.keypairs.get(&key).map(|keypair| keypair.spec.user.clone());
-        let project = session.metadata.namespace.as_ref().and_then(|name| self.namespaces.get(name)).cloned();
+    /// Those that the usage of a key's sessions in a namespace counts for, as far as they are known.
+    pub fn tenants(&self, key: &AccessKey, namespace: &str) -> Vec<Tenant> {
+        let user = self.keypairs.get(key).map(|keypair| keypair.spec.user.clone());
+        let project = self.namespaces.get(namespace).cloned();
         let domain = project.as_ref().and_then(|name| self.projects.get(name)).map(|p| p.spec.domain.clone());
-        let mut tenants = vec![Tenant::Keypair(key)];
+        let mut tenants = vec![Tenant::Keypair(key.clone())];
         tenants.extend(user.map(Tenant::User));
         tenants.extend(project.map(Tenant::Project));
         tenants.extend(domain.map(Tenant::Domain));
         tenants
     }
 
-    /// All that a session belongs to exists and is active; else the first that is not.
-    pub fn check_active(&self, session: &Session) -> Result<(), Failure> {
+    /// All that sessions of a key and namespace belong to exists and is active; else the first that is not.
+    pub fn check_active(&self, key: &AccessKey, namespace: &str) -> Result<(), Failure> {
         let fault = |reason, message: String| Err(Failure::fault(reason, message));
-        let key = &session.spec.access_key;
         let Some(keypair) = self.keypairs.get(key) else {
             return fault(Reason::KeypairNotFound, format!("keypair {key} does not exist"));
         };
@@ -72,7 +68,6 @@ impl Tenancy {
             }
             Some(_) => {}
         }
-        let namespace = session.metadata.namespace.as_deref().unwrap_or_default();
         let Some(project) = self.namespaces.get(namespace) else {
             return fault(
                 Reason::NamespaceWithoutProject,

@@ -6,8 +6,10 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod attacks;
 mod coordinator;
 mod ending;
+mod explained;
 mod gangs;
 mod leadership;
 mod lifecycle;

@@ -41,7 +41,7 @@ pub async fn client_as(user: &str) -> Client {
 
 /// A name that no other run of the tests has.
 pub fn unique(prefix: &str) -> String {
-    format!("{prefix}-{:06x}", rand::random::<u32>() & 0xff_ffff)
+    format!("{prefix}-{:010x}", rand::random::<u64>() & 0xff_ffff_ffff)
 }
 
 /// Polls until `probe` gives a value; panics with what `last` tells when patience is over.

@@ -65,7 +65,8 @@ async fn supervise(scene: Arc<Scene>, proxy: Arc<Proxy>, config: Config, mut sto
 }
 
 /// A second operator on the first one's lease; once it leads, what was held is let go.
-async fn rival(scene: Arc<Scene>, proxy: Arc<Proxy>, config: Config, mut stop: watch::Receiver<bool>) {
+async fn rival(scene: Arc<Scene>, proxy: Arc<Proxy>, client: Client, mut stop: watch::Receiver<bool>) {
+    let (_, config) = Proxy::start(client, &scene.name, Fault::None, 0).await;
     let leases: Api<Lease> = scene.api();
     let held_by = async |name: &str| {
         let holder = async || leases.get("operator-0").await.ok()?.spec?.holder_identity;
@@ -107,7 +108,7 @@ async fn rest(recording: &Recording, proxy: &Proxy) -> Result<(), String> {
     }
 }
 
-async fn run(path: &'static Path, plan: Plan, client: &Client, config: &Config) -> Outcome {
+async fn run(path: &'static Path, plan: Plan, client: &Client) -> Outcome {
     let scene = Arc::new(Scene::with("fault", 3, (path.group)()).await);
     let recording = Recording::start(client, &scene.name).await;
     let (proxy, through) = Proxy::start(client.clone(), &scene.name, plan.fault.clone(), plan.at).await;
@@ -115,7 +116,7 @@ async fn run(path: &'static Path, plan: Plan, client: &Client, config: &Config) 
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(supervise(scene.clone(), proxy.clone(), through, stopping.clone()));
     if plan.fault == Fault::Pause {
-        tasks.spawn(rival(scene.clone(), proxy.clone(), config.clone(), stopping));
+        tasks.spawn(rival(scene.clone(), proxy.clone(), client.clone(), stopping));
     }
     let walked = {
         let scene = scene.clone();
@@ -140,12 +141,12 @@ async fn run(path: &'static Path, plan: Plan, client: &Client, config: &Config) 
     Outcome { plan, writes: proxy.writes(), violations }
 }
 
-async fn run_all(plans: Vec<Plan>, client: &Client, config: &Config) -> Vec<Outcome> {
-    let side_by_side = std::env::var("SIDE_BY_SIDE").ok().and_then(|text| text.parse().ok()).unwrap_or(12);
+async fn run_all(plans: Vec<Plan>, client: &Client) -> Vec<Outcome> {
+    let side_by_side = number("SIDE_BY_SIDE").unwrap_or(12);
     let total = plans.len();
     let running = plans.into_iter().map(|plan| {
         let path = PATHS.iter().find(|path| path.name == plan.path).expect("a path of this name");
-        run(path, plan, client, config)
+        run(path, plan, client)
     });
     let mut done = vec![];
     let mut running = stream::iter(running).buffer_unordered(side_by_side);
@@ -172,17 +173,23 @@ fn every_plan(lengths: &BTreeMap<&'static str, usize>) -> Vec<Plan> {
     plans
 }
 
-/// What was asked for: one plan, some, or all.
+/// A number of the environment.
+fn number(name: &str) -> Option<usize> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// What was asked for: one plan, some, or all; FROM=3000 goes on where another run was broken off.
 fn chosen(all: Vec<Plan>) -> Vec<Plan> {
     if let Ok(name) = std::env::var("PLAN") {
         return all.into_iter().filter(|plan| plan.to_string() == name).collect();
     }
     let only = std::env::var("ONLY").unwrap_or_default();
-    let mut plans: Vec<Plan> = all.into_iter().filter(|plan| plan.to_string().contains(&only)).collect();
-    if let Some(count) = std::env::var("PLANS").ok().and_then(|text| text.parse().ok()) {
-        let seed = std::env::var("SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(rand::random::<u32>);
+    let from = number("FROM").unwrap_or(0);
+    let mut plans: Vec<Plan> = all.into_iter().skip(from).filter(|plan| plan.to_string().contains(&only)).collect();
+    if let Some(count) = number("PLANS") {
+        let seed = number("SEED").unwrap_or_else(|| rand::random::<u16>().into());
         println!("SEED={seed}");
-        plans.shuffle(&mut rand::rngs::StdRng::seed_from_u64(seed.into()));
+        plans.shuffle(&mut rand::rngs::StdRng::seed_from_u64(seed as u64));
         plans.truncate(count);
     }
     plans
@@ -195,10 +202,10 @@ async fn main() {
     }
     let mut config = common::config().await;
     config.default_retry = false;
-    let client = Client::try_from(config.clone()).unwrap();
+    let client = Client::try_from(config).unwrap();
     let begun = Instant::now();
     let undisturbed = PATHS.iter().map(|path| Plan { path: path.name, fault: Fault::None, at: 0 }).collect();
-    let first = run_all(undisturbed, &client, &config).await;
+    let first = run_all(undisturbed, &client).await;
     let mut lengths = BTreeMap::new();
     for outcome in &first {
         lengths.insert(outcome.plan.path, outcome.writes.len());
@@ -212,7 +219,7 @@ async fn main() {
         plans.clear();
     }
     println!("{} plans", plans.len());
-    let done = run_all(plans, &client, &config).await;
+    let done = run_all(plans, &client).await;
     let mut by_kind: BTreeMap<String, usize> = BTreeMap::new();
     let mut sites: BTreeSet<(&str, &Site)> = BTreeSet::new();
     let mut missed = 0;

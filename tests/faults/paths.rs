@@ -37,7 +37,10 @@ fn give_up_soon() -> Value {
 }
 
 fn never_starts() -> Value {
-    json!({"retry": {"maxAttempts": 1, "creatingTimeoutSeconds": 60}})
+    // One reset is all it may have; its steps may fail for want of an answer more often than that.
+    let often = |handler| json!({"handler": handler, "maxAttempts": 50});
+    let handlers = ["schedule-sessions", "check-precondition", "start-sessions", "terminate-sessions"].map(often);
+    json!({"retry": {"maxAttempts": 1, "creatingTimeoutSeconds": 60, "handlers": handlers}})
 }
 
 async fn end(scene: &Scene, name: &str) -> SessionStatus {

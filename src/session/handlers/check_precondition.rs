@@ -3,7 +3,7 @@
 use super::{Decide, Handler, HandlerName, LockId, To, Transitions, Verdict};
 use crate::api::SessionPhase;
 use crate::lifecycle::{Failure, Reason};
-use crate::provisioner::Ledger;
+use crate::provisioner::Room;
 use crate::session::snapshot::{SessionItem, Snapshot};
 use crate::session::{launcher, precondition};
 
@@ -21,15 +21,18 @@ pub static ROW: Handler = Handler {
     decide: Decide::All(decide),
 };
 
-fn decide(snapshot: &Snapshot, ledger: &mut Ledger, items: &[SessionItem]) -> Vec<Verdict> {
-    items.iter().map(|item| prepare(snapshot, ledger, item)).collect()
+fn decide(snapshot: &Snapshot, room: &mut Room, items: &[SessionItem]) -> Vec<Verdict> {
+    items.iter().map(|item| prepare(snapshot, room, item)).collect()
 }
 
-fn prepare(snapshot: &Snapshot, ledger: &Ledger, item: &SessionItem) -> Verdict {
-    if let Err(failure) = precondition::check(snapshot, ledger, item).and_then(|()| reachable(item)) {
-        return Verdict::failure(failure);
+fn prepare(snapshot: &Snapshot, room: &Room, item: &SessionItem) -> Verdict {
+    if let Some(refusal) = precondition::check(snapshot, room, item) {
+        return Verdict::refused(&refusal);
     }
-    Verdict::success().effects(launcher::prepare(item))
+    match reachable(item) {
+        Err(failure) => Verdict::failure(failure),
+        Ok(()) => Verdict::success().effects(launcher::prepare(item)),
+    }
 }
 
 /// A pod made for a node that does not answer would only wait there.
@@ -66,8 +69,7 @@ mod tests {
     }
 
     fn checked(snapshot: &Snapshot, item: SessionItem) -> Verdict {
-        let mut ledger = Ledger::default().for_cycle(&snapshot.tenancy);
-        decide(snapshot, &mut ledger, &[item]).remove(0)
+        decide(snapshot, &mut Room::default(), &[item]).remove(0)
     }
 
     #[test]
@@ -96,8 +98,7 @@ mod tests {
         let mut stranger = session(json!({"accessKey": "nobody"}));
         put(&mut stranger, SessionPhase::Scheduled, chrono::TimeDelta::seconds(1));
         let items = [scheduled(json!({})), item(stranger, &[crate::api::KernelPhase::Scheduled]), scheduled(gang())];
-        let mut ledger = Ledger::default().for_cycle(&world.tenancy);
-        let verdicts = decide(&world, &mut ledger, &items);
+        let verdicts = decide(&world, &mut Room::default(), &items);
         assert!(matches!(verdicts[0].outcome, Outcome::Success { .. }));
         assert_eq!(failure(&verdicts[1]), Some((Cause::Fault, Reason::KeypairNotFound)));
         assert!(matches!(verdicts[2].outcome, Outcome::Success { .. }));

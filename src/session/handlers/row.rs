@@ -2,9 +2,9 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::api::{KernelAllocation, NodeName, SessionPhase, SessionResult};
+use crate::api::{KernelAllocation, NodeName, SessionPhase, SessionResult, Waiting};
 use crate::lifecycle::{Class, Failure, Reason};
-use crate::provisioner::Ledger;
+use crate::provisioner::{Refusal, Room};
 use crate::session::effect::Effect;
 use crate::session::snapshot::{SessionItem, Snapshot};
 
@@ -151,7 +151,7 @@ pub struct Handler {
 #[derive(Clone, Copy, Debug)]
 pub enum Decide {
     Each(fn(&Snapshot, &SessionItem) -> Verdict),
-    All(fn(&Snapshot, &mut Ledger, &[SessionItem]) -> Vec<Verdict>),
+    All(fn(&Snapshot, &mut Room, &[SessionItem]) -> Vec<Verdict>),
 }
 
 /// What a handler says of one item.
@@ -191,6 +191,8 @@ pub struct Change {
     pub reason: Option<(Reason, String)>,
     /// The agents to be tried last from now on.
     pub failed_agents: Vec<NodeName>,
+    /// Why it waits.
+    pub waiting: Option<Waiting>,
     /// Where an expiry leads instead of where the row says.
     pub expired_to: Option<To>,
 }
@@ -210,6 +212,14 @@ impl Verdict {
 
     pub fn failure(failure: Failure) -> Self {
         Self { outcome: Outcome::Failure(failure), ..Self::default() }
+    }
+
+    /// Why it is refused, as a failure, or as a skip if it is none.
+    pub fn refused(refusal: &Refusal) -> Self {
+        match refusal.cause {
+            Some(cause) => Self::failure(Failure::new(cause, refusal.reason, refusal.message.clone())),
+            None => Self::skipped(refusal.reason, refusal.message.clone()),
+        }
     }
 
     pub fn skipped(reason: Reason, message: impl Into<String>) -> Self {

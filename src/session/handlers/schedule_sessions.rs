@@ -1,14 +1,12 @@
 //! schedule-sessions: gives waiting sessions their agents, highest priority first, all kernels or none.
 
-use std::cmp::Reverse;
-
 use super::{Change, Decide, Handler, HandlerName, LockId, Outcome, To, Transitions, Verdict};
-use crate::api::{FINALIZER_SESSION, SessionPhase, SessionResult};
-use crate::lifecycle::{Failure, Reason};
-use crate::provisioner::{Ledger, place};
+use crate::api::{FINALIZER_SESSION, SessionPhase};
+use crate::provisioner::{Candidate, Decision, Room, Scope, provision};
 use crate::session::effect::Effect;
 use crate::session::precondition;
 use crate::session::snapshot::{SessionItem, Snapshot};
+use crate::session::waiting::waiting;
 
 pub static ROW: Handler = Handler {
     name: HandlerName::ScheduleSessions,
@@ -24,30 +22,40 @@ pub static ROW: Handler = Handler {
     decide: Decide::All(decide),
 };
 
-fn decide(snapshot: &Snapshot, ledger: &mut Ledger, items: &[SessionItem]) -> Vec<Verdict> {
-    let mut order: Vec<usize> = (0..items.len()).collect();
-    order.sort_by_key(|&at| {
-        let item = &items[at];
-        (Reverse(item.priority()), item.created_at(), item.namespace(), item.name())
-    });
-    let mut verdicts: Vec<Verdict> = items.iter().map(|_| Verdict::idle()).collect();
-    for at in order {
-        verdicts[at] = schedule(snapshot, ledger, &items[at]);
-    }
-    verdicts
+fn decide(snapshot: &Snapshot, room: &mut Room, items: &[SessionItem]) -> Vec<Verdict> {
+    let Some(group) = &snapshot.group else {
+        let refused = |item| precondition::check(snapshot, room, item).map_or_else(Verdict::idle, |no| Verdict::refused(&no));
+        return items.iter().map(refused).collect();
+    };
+    let scope = Scope::new(snapshot.now, &snapshot.group_name, group, &snapshot.agents, &snapshot.tenancy);
+    let queue: Vec<Candidate<'_>> = items.iter().map(|item| candidate(snapshot, item)).collect();
+    let decisions = provision(&scope, room, &queue);
+    items.iter().zip(decisions).map(|(item, decision)| verdict(snapshot, item, decision)).collect()
 }
 
-fn schedule(snapshot: &Snapshot, ledger: &mut Ledger, item: &SessionItem) -> Verdict {
-    if let Some(due) = item.session.spec.starts_at.filter(|due| snapshot.now < *due) {
-        return Verdict::skipped(Reason::NotYetDue, format!("not before {}", due.to_rfc3339())).wake_at(Some(due));
+fn candidate<'i>(snapshot: &Snapshot, item: &'i SessionItem) -> Candidate<'i> {
+    let failed = item.session.status.iter().flat_map(|status| &status.failed_agents);
+    Candidate {
+        kind: &item.kind,
+        name: (item.namespace(), item.name()),
+        priority: item.priority(),
+        created_at: item.created_at(),
+        starts_at: item.session.spec.starts_at,
+        dependencies: &item.dependencies,
+        avoided: failed.filter(|agent| agent.until > snapshot.now).map(|agent| &agent.node).collect(),
+        ahead: &item.ahead,
     }
-    if let Some(waiting) = dependencies(item) {
-        return waiting;
-    }
-    let placed = precondition::check(snapshot, ledger, item).and_then(|()| place(snapshot, ledger, item));
-    match placed {
-        Err(failure) => Verdict::failure(failure),
-        Ok(allocation) => Verdict {
+}
+
+fn verdict(snapshot: &Snapshot, item: &SessionItem, decision: Decision) -> Verdict {
+    let due = item.session.spec.starts_at.filter(|due| snapshot.now < *due);
+    match decision {
+        Decision::Refused(refusal) => {
+            let mut verdict = Verdict::refused(&refusal).wake_at(due);
+            verdict.change.waiting = Some(waiting(&refusal, snapshot.now));
+            verdict
+        }
+        Decision::Placed(allocation) => Verdict {
             outcome: Outcome::Success { to: None },
             effects: hold(item),
             change: Change { allocation: Some(allocation), ..Change::default() },
@@ -62,23 +70,6 @@ fn hold(item: &SessionItem) -> Vec<Effect> {
     if held { vec![] } else { vec![Effect::HoldSession] }
 }
 
-/// Every session it depends on must have ended with Success.
-fn dependencies(item: &SessionItem) -> Option<Verdict> {
-    let mut waiting = vec![];
-    for (name, state) in &item.dependencies {
-        match state {
-            Some((phase, SessionResult::Success)) if phase.is_terminal() => {}
-            Some((phase, result)) if phase.is_terminal() => {
-                let message = format!("session {name}, which this one depends on, ended {phase} with {result:?}");
-                return Some(Verdict::failure(Failure::fault(Reason::DependencyFailed, message)));
-            }
-            Some((phase, _)) => waiting.push(format!("{name} ({phase})")),
-            None => waiting.push(format!("{name} (does not exist)")),
-        }
-    }
-    (!waiting.is_empty()).then(|| Verdict::skipped(Reason::DependencyPending, format!("waits for {}", waiting.join(", "))))
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -87,6 +78,7 @@ mod tests {
 
     use super::*;
     use crate::api::{Cause, Session};
+    use crate::lifecycle::Reason;
     use crate::session::handlers::testing::{agent, failure, gang, item, kernel, limited, session, snapshot};
     use crate::session::tenancy::Tenancy;
 
@@ -98,7 +90,7 @@ mod tests {
     }
 
     fn run(snapshot: &Snapshot, items: &[SessionItem]) -> Vec<Verdict> {
-        decide(snapshot, &mut Ledger::default(), items)
+        decide(snapshot, &mut Room::default(), items)
     }
 
     fn nodes(verdict: &Verdict) -> Vec<String> {
@@ -135,10 +127,15 @@ mod tests {
     #[test]
     fn ss_006_a_gang_gets_all_its_places_or_none() {
         let verdicts = run(&snapshot(vec![agent("a", 2), agent("b", 1)]), &[pending("g", gang())]);
-        assert_eq!(nodes(&verdicts[0]), ["a", "a", "b"]);
+        assert_eq!(nodes(&verdicts[0]), ["a", "b", "a"]);
+        let full = pending("full", json!({"priority": 20, "kernels": [kernel(2)]}));
+        let verdicts = run(&snapshot(vec![agent("a", 2), agent("b", 2)]), &[pending("g", gang()), pending("s", json!({})), full]);
+        assert_eq!(failure(&verdicts[0]), Some((Cause::Capacity, Reason::NoAvailableAgent)));
+        assert_eq!(nodes(&verdicts[1]), ["b"], "what a gang did not take is there for others");
         let verdicts = run(&snapshot(vec![agent("a", 2)]), &[pending("g", gang()), pending("s", json!({}))]);
+        assert_eq!(failure(&verdicts[0]), Some((Cause::Fault, Reason::NoAvailableAgent)), "three will never fit");
         assert!(nodes(&verdicts[0]).is_empty());
-        assert_eq!(nodes(&verdicts[1]), ["a"], "what a gang did not take is there for others");
+        assert_eq!(nodes(&verdicts[1]), ["a"]);
     }
 
     #[test]
@@ -153,8 +150,7 @@ mod tests {
     #[test]
     fn cp_002_a_quota_that_is_used_up_is_told_and_waits() {
         let world = limited(json!({"limits": {"cpu": 1}}));
-        let mut ledger = Ledger::default().for_cycle(&world.tenancy);
-        let verdicts = decide(&world, &mut ledger, &[pending("one", json!({})), pending("two", json!({}))]);
+        let verdicts = run(&world, &[pending("one", json!({})), pending("two", json!({}))]);
         assert_eq!(nodes(&verdicts[0]), ["node-1"]);
         assert_eq!(failure(&verdicts[1]), Some((Cause::Quota, Reason::QuotaExceeded)));
         let Outcome::Failure(told) = &verdicts[1].outcome else { panic!("a failure") };

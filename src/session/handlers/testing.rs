@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::api::*;
 use crate::lifecycle::{Reason, Timing};
+use crate::provisioner::Kinds;
 use crate::session::handlers::{Outcome, Verdict};
 use crate::session::kernels::{KernelItem, KernelState, expand, kernel_name};
 use crate::session::snapshot::{SessionItem, Snapshot};
@@ -97,7 +98,17 @@ pub fn item(session: Session, phases: &[KernelPhase]) -> SessionItem {
         record: Some(Arc::new(kernel_of(&session))),
     });
     let kernels = kernels.collect();
-    SessionItem { session: Arc::new(session), kernels, dependencies: vec![], names_resolve: true, pods_left: 0 }
+    let kind = Kinds::default().of(&session);
+    SessionItem {
+        session: Arc::new(session),
+        kernels,
+        dependencies: vec![],
+        names_resolve: true,
+        pods_left: 0,
+        kind,
+        holding: None,
+        ahead: vec![],
+    }
 }
 
 pub fn agent(name: &str, cpu: i64) -> AgentView {

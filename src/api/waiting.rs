@@ -1,0 +1,88 @@
+//! Why a session waits: the verdict of its last evaluation, in its status.
+
+use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Quantity;
+
+/// Why a session waits, with the numbers as of its last evaluation that said something new.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Waiting {
+    /// When this was found.
+    pub evaluated_at: DateTime<Utc>,
+    /// All that stands against it, the gravest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub blockers: Vec<WaitingBlocker>,
+    /// Why no agent of the group takes it, where it came so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agents: Option<WaitingAgents>,
+}
+
+/// One thing that stands against a session.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WaitingBlocker {
+    /// Which check says so, for example `quota`.
+    #[schemars(length(max = 32))]
+    pub check: String,
+    /// The stable word for it.
+    #[schemars(length(max = 128))]
+    pub reason: String,
+    /// What blocks, for example `keypair alice`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 320))]
+    pub object: Option<String>,
+    /// Of which resource there is too little; sessions or volumes are counted if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub resource: Option<String>,
+    /// How much is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requested: Option<Quantity>,
+    /// How much is used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used: Option<Quantity>,
+    /// How much may be used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<Quantity>,
+    /// What would have to change.
+    #[schemars(length(max = 400))]
+    pub needs: String,
+}
+
+/// Why the agents of a group do not take a session.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WaitingAgents {
+    /// How many agents the group has.
+    pub total: i64,
+    /// How many fell to which reason, the most frequent first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub reasons: Vec<WaitingAgentReason>,
+}
+
+/// A reason for which agents do not take a session.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WaitingAgentReason {
+    /// For example `cpu 3 of 4 needed`, `architecture`, `not ready`.
+    #[schemars(length(max = 128))]
+    pub reason: String,
+    /// How many agents.
+    pub agents: i64,
+}
+
+impl Waiting {
+    /// Whether the same things stand against the session, whatever their numbers.
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        let names = |waiting: &Self| {
+            let name = |b: &WaitingBlocker| (b.check.clone(), b.reason.clone(), b.object.clone(), b.resource.clone());
+            waiting.blockers.iter().map(name).collect::<Vec<_>>()
+        };
+        names(self) == names(other)
+    }
+}

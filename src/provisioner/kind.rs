@@ -1,0 +1,104 @@
+//! What a session asks for, in a form in which equal ones are the same object, so that each is judged once.
+
+use std::collections::HashSet;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use crate::api::{AccessKey, Amount, ClusterMode, NodeName, ResourceName, Resources, Session, SessionType};
+use crate::session::holding::{claims, deployment_of};
+use crate::session::kernels::{MAIN_ROLE, requested};
+
+/// What is asked of the agents.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub struct Request {
+    pub mode: ClusterMode,
+    pub private: bool,
+    /// The uid of the deployment whose replica it is.
+    pub deployment: Option<String>,
+    /// By role, in the order of allocation: main first.
+    pub kernels: Vec<KernelRequest>,
+}
+
+/// What each kernel of one role asks for.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub struct KernelRequest {
+    pub role: String,
+    pub replicas: i32,
+    /// With the one pod it takes.
+    pub resources: Resources,
+    pub architecture: Option<String>,
+    /// Only these come into question, if any are named.
+    pub designated: Vec<NodeName>,
+}
+
+/// All by which sessions are judged, but for what is each session's own: dependencies, start time, place in the queue.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub struct Kind {
+    pub request: Arc<Request>,
+    pub access_key: AccessKey,
+    pub namespace: String,
+    pub type_: SessionType,
+    /// How many volume claims it mounts.
+    pub volumes: i64,
+    /// What all its kernels ask for together, pods aside.
+    pub total: Resources,
+    pub containers: i64,
+}
+
+/// Every request and kind there is, once.
+#[derive(Debug, Default)]
+pub struct Kinds {
+    requests: HashSet<Arc<Request>>,
+    kinds: HashSet<Arc<Kind>>,
+    /// Beyond so many, those of no use any more are let go.
+    most: usize,
+}
+
+impl Kinds {
+    /// The kind of a session.
+    pub fn of(&mut self, session: &Session) -> Arc<Kind> {
+        let request = same(&mut self.requests, request_of(session));
+        let kind = Kind {
+            access_key: session.spec.access_key.clone(),
+            namespace: session.metadata.namespace.clone().unwrap_or_default(),
+            type_: session.spec.type_,
+            volumes: claims(session),
+            containers: request.kernels.iter().map(|kernel| i64::from(kernel.replicas)).sum(),
+            total: requested(session),
+            request,
+        };
+        let kind = same(&mut self.kinds, kind);
+        if self.kinds.len() > self.most {
+            self.kinds.retain(|kind| Arc::strong_count(kind) > 1);
+            self.requests.retain(|request| Arc::strong_count(request) > 1);
+            self.most = (2 * self.kinds.len()).max(1024);
+        }
+        kind
+    }
+}
+
+fn same<T: Eq + Hash>(known: &mut HashSet<Arc<T>>, new: T) -> Arc<T> {
+    if let Some(known) = known.get(&new) {
+        return known.clone();
+    }
+    let new = Arc::new(new);
+    known.insert(new.clone());
+    new
+}
+
+fn request_of(session: &Session) -> Request {
+    let spec = &session.spec;
+    let (main, others): (Vec<_>, Vec<_>) = spec.kernels.iter().partition(|kernel| kernel.role == MAIN_ROLE);
+    let kernels = main.into_iter().chain(others).map(|kernel| {
+        let mut resources = Resources::from(&kernel.resources);
+        resources.set(ResourceName::Pods, Amount::from_units(1));
+        KernelRequest {
+            role: kernel.role.clone(),
+            replicas: kernel.replicas,
+            resources,
+            architecture: kernel.architecture.clone(),
+            designated: kernel.designated_agents.clone(),
+        }
+    });
+    Request { mode: spec.cluster_mode, private: spec.private, deployment: deployment_of(session), kernels: kernels.collect() }
+}

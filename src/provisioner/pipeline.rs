@@ -1,0 +1,374 @@
+//! The provisioner, for one scaling group and cycle: sequence → validate → select → allocate (rules §5). Nobody's failure
+//! stops the others, equal sessions are judged once, and what one is given counts for the next.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+
+use super::kind::{Kind, Request};
+use super::ledger::Holding;
+use super::plan::{Part, Plan, plan, refuse};
+use super::pool::{Index, Pool};
+use super::refusal::{Blocker, Refusal};
+use super::room::Room;
+use super::selectors::{Choice, Select, selector};
+use super::sequencers::sequence;
+use super::validators::{Context, Subject, check_kind, check_waiting, tenants};
+use crate::api::{
+    Amount, GroupName, KernelAllocation, NodeName, ResourceList, ResourceName, ResourcePolicy, Resources, ScalingGroup,
+    SessionPhase, SessionResult,
+};
+use crate::lifecycle::Reason;
+use crate::session::tenancy::{Tenancy, Tenant};
+use crate::session::views::AgentView;
+
+/// What is provisioned: one group, its agents, and who may have what.
+pub struct Scope<'s> {
+    pub now: DateTime<Utc>,
+    pub group_name: &'s GroupName,
+    pub group: &'s ScalingGroup,
+    pub agents: &'s BTreeMap<NodeName, Arc<AgentView>>,
+    pub tenancy: &'s Tenancy,
+    /// What the group's agents have together.
+    pub capacity: Resources,
+}
+
+/// A waiting session.
+pub struct Candidate<'c> {
+    pub kind: &'c Arc<Kind>,
+    /// Tells those apart that are equal in all else: namespace and name.
+    pub name: (&'c str, &'c str),
+    /// The effective one.
+    pub priority: i32,
+    pub created_at: Option<DateTime<Utc>>,
+    pub starts_at: Option<DateTime<Utc>>,
+    /// The sessions it depends on, with their phase and result; None for one that does not exist.
+    pub dependencies: &'c [(String, Option<(SessionPhase, SessionResult)>)],
+    /// The agents that failed it, which are tried last.
+    pub avoided: Vec<&'c NodeName>,
+    /// What waits before it, for each of its tenants that limits it.
+    pub ahead: &'c [Ahead],
+}
+
+/// What waits for a tenant before a session, and how much may.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ahead {
+    pub tenant: Tenant,
+    pub sessions: i64,
+    pub resources: Resources,
+    /// 0 and none are no limit.
+    pub max_sessions: Option<i64>,
+    pub max_resources: ResourceList,
+}
+
+impl Ahead {
+    /// The limit of sessions, if as many wait already.
+    pub fn too_many(&self) -> Option<i64> {
+        self.max_sessions.filter(|limit| *limit > 0 && self.sessions >= *limit)
+    }
+
+    /// The resources of which too much would be waited for: how much is asked for, and the limit.
+    pub fn beyond<'t>(&self, total: &'t Resources) -> impl Iterator<Item = (&'t ResourceName, Amount, Amount)> {
+        total.iter().filter_map(|(name, requested)| {
+            let limit = self.max_resources.get(name.as_str())?.amount();
+            let sum = self.resources.amount(name).saturating_add(requested);
+            (sum > limit).then_some((name, requested, limit))
+        })
+    }
+
+    /// Whether one that asks for so much may wait besides.
+    pub fn admits(&self, total: &Resources) -> bool {
+        self.too_many().is_none() && self.beyond(total).next().is_none()
+    }
+}
+
+/// What became of a session.
+#[derive(Clone, Debug)]
+pub enum Decision {
+    Placed(Vec<KernelAllocation>),
+    Refused(Arc<Refusal>),
+}
+
+impl<'s> Scope<'s> {
+    pub fn new(
+        now: DateTime<Utc>,
+        group_name: &'s GroupName,
+        group: &'s ScalingGroup,
+        agents: &'s BTreeMap<NodeName, Arc<AgentView>>,
+        tenancy: &'s Tenancy,
+    ) -> Self {
+        let mut capacity = Resources::default();
+        for agent in agents.values().filter(|agent| super::agents::in_group(agent, group)) {
+            capacity.add(&agent.allocatable);
+        }
+        Self { now, group_name, group, agents, tenancy, capacity }
+    }
+}
+
+/// Decides on every session of the queue, in its order, and counts what they are given into the room.
+pub fn provision(scope: &Scope<'_>, room: &mut Room, queue: &[Candidate<'_>]) -> Vec<Decision> {
+    let order = sequence(scope, room, queue);
+    let behind = || Arc::new(behind(queue, &order));
+    let mut decisions: Vec<Option<Decision>> = vec![None; queue.len()];
+    let mut cycle = Cycle::new(scope, room);
+    for at in &order {
+        decisions[*at] = Some(cycle.decide(&queue[*at]));
+    }
+    cycle.keep_cursor();
+    // Only those outside the top band were not looked at.
+    let behind = (order.len() < queue.len()).then(behind);
+    let unseen = |decision: Option<Decision>| decision.or_else(|| Some(Decision::Refused(behind.clone()?)));
+    decisions.into_iter().filter_map(unseen).collect()
+}
+
+/// What is told to those whom the group looks at only once nobody of higher priority waits.
+fn behind(queue: &[Candidate<'_>], order: &[usize]) -> Refusal {
+    let top = order.first().map_or(0, |at| queue[*at].priority);
+    let message = format!("{} sessions of priority {top} are first, and the group looks at the highest only", order.len());
+    let blockers = vec![Blocker::not_yet("sequence", Reason::BehindPriority, message.clone())];
+    Refusal { cause: None, reason: Reason::BehindPriority, message, blockers, agents: None }
+}
+
+/// What is known of a kind within a cycle.
+struct Known {
+    tenants: Vec<(Tenant, Option<Arc<ResourcePolicy>>)>,
+    /// Nothing is given back within a cycle, so who is refused stays so.
+    refused: Option<Arc<Refusal>>,
+}
+
+struct Cycle<'s, 'r> {
+    scope: &'s Scope<'s>,
+    room: &'r mut Room,
+    pool: Pool<'s>,
+    select: Select,
+    /// By the address of the one object there is for each.
+    known: HashMap<*const Kind, Known>,
+    plans: HashMap<*const Request, Plan>,
+}
+
+impl<'s, 'r> Cycle<'s, 'r> {
+    fn new(scope: &'s Scope<'s>, room: &'r mut Room) -> Self {
+        let mut pool = Pool::new(scope.group, scope.agents.values().map(Arc::as_ref), room);
+        if let Some(last) = room.cursors.get(scope.group_name).and_then(|name| pool.index_of(name)) {
+            pool.cursor = last + 1;
+        }
+        let select = selector(scope.group.spec.selector);
+        Self { scope, room, pool, select, known: HashMap::new(), plans: HashMap::new() }
+    }
+
+    fn decide(&mut self, candidate: &Candidate<'_>) -> Decision {
+        match self.place(candidate) {
+            Ok(allocation) => Decision::Placed(allocation),
+            Err(refusal) => Decision::Refused(refusal),
+        }
+    }
+
+    fn place(&mut self, candidate: &Candidate<'_>) -> Result<Vec<KernelAllocation>, Arc<Refusal>> {
+        let kind = candidate.kind;
+        let known = self.known.entry(Arc::as_ptr(kind));
+        let tenancy = self.scope.tenancy;
+        let known = known.or_insert_with(|| Known { tenants: tenants(tenancy, kind), refused: None });
+        let context = Context {
+            now: self.scope.now,
+            group_name: self.scope.group_name,
+            group: Some(self.scope.group),
+            tenancy,
+            room: self.room,
+        };
+        let own = check_waiting(&context, candidate);
+        if known.refused.is_none() {
+            let subject = Subject { kind, tenants: &known.tenants, own: None };
+            known.refused = Refusal::of(check_kind(&context, &subject)).map(Arc::new);
+        }
+        match &known.refused {
+            Some(refused) if own.is_empty() => return Err(refused.clone()),
+            Some(refused) => {
+                let all = own.into_iter().chain(refused.blockers.iter().cloned()).collect();
+                return Err(Refusal::of(all).map_or_else(|| refused.clone(), Arc::new));
+            }
+            None => {}
+        }
+        if let Some(refusal) = Refusal::of(own) {
+            return Err(Arc::new(refusal));
+        }
+        let selected = self.select(candidate);
+        if let Some(known) = self.known.get_mut(&Arc::as_ptr(kind)) {
+            match &selected {
+                Ok((_, holding)) => self.room.take(known.tenants.iter().map(|(tenant, _)| tenant), holding),
+                Err(refusal) => known.refused = Some(refusal.clone()),
+            }
+        }
+        selected.map(|(allocation, _)| allocation)
+    }
+
+    /// An agent for every kernel, or none at all.
+    fn select(&mut self, candidate: &Candidate<'_>) -> Result<(Vec<KernelAllocation>, Holding), Arc<Refusal>> {
+        let request = &candidate.kind.request;
+        let key = Arc::as_ptr(request);
+        let plan = self.plans.entry(key).or_insert_with(|| plan(self.scope, &self.pool, request));
+        if let Some(refused) = &plan.refused {
+            return Err(refused.clone());
+        }
+        let avoided: Vec<Index> = candidate.avoided.iter().filter_map(|name| self.pool.index_of(name)).collect();
+        let mut picked: Vec<(Index, &Part, &[String])> = vec![];
+        let mut mine: Vec<Index> = vec![];
+        for part in &plan.steps {
+            for hostnames in &part.hostnames {
+                match pick(&mut self.pool, self.select, self.scope, part, &mine, &avoided) {
+                    Some(index) => {
+                        self.pool.count(index, &part.wish, 1);
+                        mine.push(index);
+                        picked.push((index, part, hostnames));
+                    }
+                    None => {
+                        let refusal = Arc::new(refuse(&self.pool, part, &mine));
+                        picked.into_iter().for_each(|(index, part, _)| self.pool.count(index, &part.wish, -1));
+                        plan.refused = Some(refusal.clone());
+                        return Err(refusal);
+                    }
+                }
+            }
+        }
+        let kind = candidate.kind;
+        let mut holding = Holding {
+            namespace: kind.namespace.clone(),
+            access_key: kind.access_key.clone(),
+            private: request.private,
+            active: true,
+            volumes: kind.volumes,
+            deployment: request.deployment.clone(),
+            agents: BTreeMap::new(),
+        };
+        let mut allocation = vec![];
+        for (index, part, hostnames) in picked {
+            let node = self.pool.name(index);
+            let (sum, kernels) = holding.agents.entry(node.clone()).or_default();
+            sum.add(&part.resources);
+            *kernels += i64::try_from(hostnames.len()).unwrap_or(i64::MAX);
+            allocation.extend(hostnames.iter().map(|kernel| KernelAllocation { kernel: kernel.clone(), node: node.clone() }));
+        }
+        mine.sort_unstable();
+        mine.dedup();
+        mine.into_iter().for_each(|index| self.pool.settle(index, request.private));
+        Ok((allocation, holding))
+    }
+
+    /// Round robin goes on here the next time.
+    fn keep_cursor(&mut self) {
+        if let Some(last) = self.pool.cursor.checked_sub(1).filter(|last| *last < self.pool.len()) {
+            self.room.cursors.insert(self.scope.group_name.clone(), self.pool.name(last).clone());
+        }
+    }
+}
+
+/// The strategy's choice among the agents that did not fail the session, else among those that did.
+fn pick(pool: &mut Pool<'_>, select: Select, scope: &Scope<'_>, part: &Part, mine: &[Index], avoided: &[Index]) -> Option<Index> {
+    let choice = |but| Choice { wish: &part.wish, mine, but, spread: scope.group.spec.enforce_spreading };
+    let found = select(pool, &choice(avoided));
+    let found = found.or_else(|| if avoided.is_empty() { None } else { select(pool, &choice(&[])) })?;
+    pool.cursor = found + 1;
+    Some(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::Cause;
+    use crate::provisioner::testing::{Extra, Setup, agent, kernel, nodes, waiting};
+
+    fn gang(replicas: i32) -> serde_json::Value {
+        let mut sub = kernel(&[("cpu", 2)]);
+        sub["role"] = json!("sub");
+        sub["replicas"] = json!(replicas);
+        json!({"kernels": [kernel(&[("cpu", 1)]), sub]})
+    }
+
+    #[test]
+    fn a_gang_that_does_not_fit_gives_back_all_it_took() {
+        let agents = vec![agent("a", &[("cpu", 4)]), agent("b", &[("cpu", 3)])];
+        let mut setup = Setup::new(json!({}), agents);
+        let first = waiting("first", json!({"priority": 50, "kernels": [kernel(&[("cpu", 2)])]}));
+        let sessions = [first, waiting("gang", gang(3)), waiting("small", json!({"kernels": [kernel(&[("cpu", 3)])]}))];
+        let placed = setup.run(&sessions);
+        assert_eq!(placed, [vec!["a"], vec![], vec!["b"]]);
+    }
+
+    #[test]
+    fn single_node_sessions_get_one_agent_for_the_sum_of_their_kernels() {
+        let mut spec = gang(2);
+        spec["clusterMode"] = json!("SingleNode");
+        let mut setup = Setup::new(json!({}), vec![agent("a", &[("cpu", 4)]), agent("b", &[("cpu", 5)])]);
+        assert_eq!(setup.run(&[waiting("s", spec.clone())]), [["b", "b", "b"]]);
+        let mut small = Setup::new(json!({}), vec![agent("a", &[("cpu", 4)]), agent("b", &[("cpu", 4)])]);
+        let refused = small.refusals(&[waiting("s", spec)]).remove(0).expect("refused");
+        assert_eq!(refused.cause, Some(Cause::Fault), "{}", refused.message);
+    }
+
+    #[test]
+    fn a_private_session_gets_an_empty_agent_and_keeps_it_to_itself() {
+        let agents = || vec![agent("a", &[("cpu", 4)]), agent("b", &[("cpu", 4)])];
+        let private = || waiting("private", json!({"private": true, "priority": 5}));
+        let mut setup = Setup::new(json!({}), agents());
+        assert_eq!(setup.run(&[waiting("1", json!({})), private()]), [["a"], ["b"]]);
+        let refused = setup.refusals(&[waiting("2", json!({"kernels": [kernel(&[("cpu", 4)])]}))]).remove(0).expect("refused");
+        assert!(refused.message.contains("1 of 2: kept for a private session"), "{}", refused.message);
+        let refused = setup.refusals(&[private()]).remove(0).expect("refused");
+        assert!(refused.message.contains("2 of 2: not empty, as a private session needs"), "{}", refused.message);
+    }
+
+    #[test]
+    fn designated_agents_are_the_only_ones_and_must_exist() {
+        let mut setup = Setup::new(json!({}), vec![agent("a", &[("cpu", 1)]), agent("b", &[("cpu", 8)])]);
+        let on = |names: &[&str]| {
+            let mut main = kernel(&[("cpu", 1)]);
+            main["designatedAgents"] = json!(names);
+            waiting("s", json!({"kernels": [main]}))
+        };
+        assert_eq!(setup.run(&[on(&["a"])]), [["a"]]);
+        let refused = setup.refusals(&[on(&["a"])]).remove(0).expect("no fallback");
+        assert!(refused.message.contains("1 of 2: not designated"), "{}", refused.message);
+        assert_eq!(refused.cause, Some(Cause::Capacity));
+        let refused = setup.refusals(&[on(&["nowhere"])]).remove(0).expect("refused");
+        assert_eq!(refused.reason, Reason::DesignatedAgentNotFound);
+    }
+
+    #[test]
+    fn each_agent_that_does_not_take_a_kernel_has_its_reason_with_numbers() {
+        let mut arm = agent("arm", &[("cpu", 8)]);
+        arm.architecture = "arm64".into();
+        let mut cordoned = agent("cordoned", &[("cpu", 8)]);
+        cordoned.unschedulable = true;
+        let mut down = agent("down", &[("cpu", 8)]);
+        down.ready = false;
+        let mut setup =
+            Setup::new(json!({}), vec![arm, cordoned, down, agent("small", &[("cpu", 2)]), agent("x", &[("cpu", 2)])]);
+        let mut main = kernel(&[("cpu", 4)]);
+        main["architecture"] = json!("amd64");
+        let refused = setup.refusals(&[waiting("s", json!({"kernels": [main]}))]).remove(0).expect("refused");
+        let counts = refused.agents.clone().expect("agents");
+        assert_eq!(counts.total, 5);
+        assert_eq!(counts.reasons[0], ("cpu 2 of 4 needed".to_owned(), 2));
+        let mut words: Vec<&str> = counts.reasons[1..].iter().map(|(reason, _)| reason.as_str()).collect();
+        words.sort_unstable();
+        assert_eq!(words, ["architecture", "cordoned", "not ready"]);
+        assert_eq!(refused.cause, Some(Cause::Capacity), "two of them would have room if they were well");
+    }
+
+    #[test]
+    fn agents_that_failed_a_session_come_last_but_come() {
+        let mut setup = Setup::new(json!({}), vec![agent("a", &[("cpu", 9)]), agent("b", &[("cpu", 1)])]);
+        let failed = [NodeName::from("a")];
+        let two = [waiting("1", json!({})), waiting("2", json!({}))];
+        let decisions = setup.run_with(&two, &Extra { avoided: &failed, ..Extra::default() });
+        assert_eq!(decisions.iter().map(nodes).collect::<Vec<_>>(), [["b"], ["a"]]);
+    }
+
+    #[test]
+    fn an_empty_group_makes_everyone_wait_and_nobody_fail() {
+        let refused = Setup::new(json!({}), vec![]).refusals(&[waiting("s", json!({}))]).remove(0).expect("refused");
+        assert_eq!((refused.cause, refused.message.as_str()), (Some(Cause::Capacity), "the scaling group has no agents"));
+    }
+}

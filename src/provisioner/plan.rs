@@ -1,0 +1,133 @@
+//! How a request is placed: in which parts, and whether the group could ever hold them.
+
+use std::sync::Arc;
+
+use super::agents::count;
+use super::kind::{KernelRequest, Request};
+use super::pipeline::Scope;
+use super::pool::{Index, Pool, Wish};
+use super::refusal::{Blocker, Refusal};
+use crate::api::{ClusterMode, NodeName, Resources};
+use crate::lifecycle::{Cause, Reason};
+
+/// How a request is placed: one step for each agent-sized part of it.
+pub struct Plan {
+    pub steps: Vec<Part>,
+    /// Once refused, refused for the whole cycle.
+    pub refused: Option<Arc<Refusal>>,
+}
+
+/// Kernels with the same wish; those of a SingleNode session are one.
+pub struct Part {
+    who: String,
+    pub resources: Resources,
+    pub wish: Wish,
+    /// Placed one after the other, each group of hostnames as one.
+    pub hostnames: Vec<Vec<String>>,
+}
+
+/// The plan for a request.
+pub fn plan(scope: &Scope<'_>, pool: &Pool<'_>, request: &Request) -> Plan {
+    let refused = |refusal: Option<Refusal>| Plan { steps: vec![], refused: refusal.map(Arc::new) };
+    if let Some(missing) = request.kernels.iter().find_map(|kernel| missing_agents(scope, kernel)) {
+        return refused(Refusal::of(vec![missing]));
+    }
+    let hostnames =
+        |kernel: &KernelRequest| (1..=kernel.replicas).map(|index| format!("{}{index}", kernel.role)).collect::<Vec<_>>();
+    let steps: Vec<Part> = match request.mode {
+        ClusterMode::SingleNode => match together(request) {
+            Err(blocker) => return refused(Refusal::of(vec![blocker])),
+            Ok(whole) => vec![Part {
+                who: "the session".into(),
+                wish: pool.wish(request, &whole),
+                resources: whole.resources,
+                hostnames: vec![request.kernels.iter().flat_map(hostnames).collect()],
+            }],
+        },
+        ClusterMode::MultiNode => {
+            let part = |kernel: &KernelRequest| Part {
+                who: kernel.role.clone(),
+                wish: pool.wish(request, kernel),
+                resources: kernel.resources.clone(),
+                hostnames: hostnames(kernel).into_iter().map(|name| vec![name]).collect(),
+            };
+            request.kernels.iter().map(part).collect()
+        }
+    };
+    let refused = steps.iter().find_map(|part| impossible(pool, part)).or_else(|| too_much(scope, pool, &steps));
+    Plan { steps, refused: refused.map(Arc::new) }
+}
+
+/// The sum of all kernels, as one request to one agent.
+fn together(request: &Request) -> Result<KernelRequest, Blocker> {
+    let mut whole = KernelRequest {
+        role: String::new(),
+        replicas: 1,
+        resources: Resources::default(),
+        architecture: None,
+        designated: vec![],
+    };
+    for kernel in &request.kernels {
+        whole.resources.add(&kernel.resources.times(i64::from(kernel.replicas)));
+        if kernel.architecture.is_some() && whole.architecture.is_some() && kernel.architecture != whole.architecture {
+            let message = "the kernels of a SingleNode session name different architectures";
+            return Err(Blocker::fault("agents", Reason::NoAvailableAgent, message));
+        }
+        whole.architecture = whole.architecture.or_else(|| kernel.architecture.clone());
+        if !kernel.designated.is_empty() {
+            whole.designated.clone_from(&kernel.designated);
+        }
+    }
+    Ok(whole)
+}
+
+/// A designated agent that does not exist is the session's fault: it is told at once.
+fn missing_agents(scope: &Scope<'_>, kernel: &KernelRequest) -> Option<Blocker> {
+    let designated = &kernel.designated;
+    if designated.is_empty() || designated.iter().any(|node| scope.agents.contains_key(node)) {
+        return None;
+    }
+    let names = designated.iter().map(NodeName::as_str).collect::<Vec<_>>().join(", ");
+    let message = format!("{}: none of its designated agents exists: {names}", kernel.role);
+    Some(Blocker::fault("agents", Reason::DesignatedAgentNotFound, message))
+}
+
+/// What not even the group's agents, all empty and well, could hold. Without any agent nothing can be told.
+fn impossible(pool: &Pool<'_>, part: &Part) -> Option<Refusal> {
+    let holds: i64 = (0..pool.len()).map(|index| pool.holds_empty(index, &part.wish)).fold(0, i64::saturating_add);
+    let wanted = i64::try_from(part.hostnames.len()).unwrap_or(i64::MAX);
+    if pool.is_empty() || holds >= wanted {
+        return None;
+    }
+    let message = if holds == 0 {
+        let nevers = count((0..pool.len()).filter_map(|index| pool.never(index, &part.wish)).collect());
+        format!("{} fits no agent of the group, even an empty one: {nevers}", part.who)
+    } else {
+        format!("all {} agents of the group, even empty, hold {holds} of {wanted} {} kernels", pool.len(), part.who)
+    };
+    let blocker = Blocker::fault("agents", Reason::NoAvailableAgent, message);
+    Refusal::of(vec![blocker])
+}
+
+/// What is more than the group's agents, all empty and well, have together.
+fn too_much(scope: &Scope<'_>, pool: &Pool<'_>, steps: &[Part]) -> Option<Refusal> {
+    let mut total = Resources::default();
+    for part in steps {
+        total.add(&part.resources.times(i64::try_from(part.hostnames.len()).unwrap_or(i64::MAX)));
+    }
+    let (name, wanted, had) = scope.capacity.lacking(&total).filter(|_| !pool.is_empty())?;
+    let message = format!("all {} agents of the group have {name} {had} together, {wanted} are requested", pool.len());
+    Refusal::of(vec![Blocker::fault("agents", Reason::NoAvailableAgent, message)])
+}
+
+/// Why none of the agents takes a kernel now.
+pub fn refuse(pool: &Pool<'_>, part: &Part, mine: &[Index]) -> Refusal {
+    let counts = count((0..pool.len()).filter_map(|index| pool.rejection(index, &part.wish, mine)).collect());
+    let message = if pool.is_empty() {
+        "the scaling group has no agents".to_owned()
+    } else {
+        format!("no agent has room for {} ({}): {counts}", part.who, part.resources)
+    };
+    let blockers = vec![Blocker::new("agents", Cause::Capacity, Reason::NoAvailableAgent, message.clone())];
+    Refusal { cause: Some(Cause::Capacity), reason: Reason::NoAvailableAgent, message, blockers, agents: Some(counts) }
+}

@@ -1,0 +1,334 @@
+//! A group's agents with what is left of each, ordered so that the best one for a kernel is found without looking at all.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::agents::{Rejection, closed, in_group};
+use super::kind::{KernelRequest, Request};
+use super::room::Room;
+use crate::api::{Amount, NodeName, ResourceName, ScalingGroup};
+use crate::session::views::AgentView;
+
+/// An agent of the pool, by its place in the order of names.
+pub type Index = usize;
+
+/// What is left of the resources an agent's class offers, in their order. More than eight kinds are not compared.
+type Rank = [i64; 8];
+
+struct Slot<'a> {
+    agent: &'a AgentView,
+    closed: Option<Rejection>,
+    class: usize,
+    /// What is left, in the order of the pool's resources.
+    left: Vec<i64>,
+    sessions: i64,
+    private: i64,
+    foreign_pods: i64,
+    /// Kernels of each deployment, where there are any.
+    deployments: BTreeMap<String, i64>,
+}
+
+/// Agents that offer the same resources: for one kernel, the same number of them would be unused.
+struct Class {
+    architecture: String,
+    /// Which of the pool's resources they offer.
+    offers: Vec<usize>,
+    /// What is left of those in their order, and which agent.
+    order: BTreeSet<(Rank, Index)>,
+}
+
+/// A group's agents.
+pub struct Pool<'a> {
+    resources: Vec<ResourceName>,
+    slots: Vec<Slot<'a>>,
+    by_name: HashMap<&'a NodeName, Index>,
+    classes: Vec<Class>,
+    /// Where round robin goes on.
+    pub cursor: Index,
+}
+
+/// A kernel's wish, in the pool's terms.
+pub struct Wish {
+    wanted: Vec<i64>,
+    /// Of a resource that no agent of the group has.
+    unknown: Option<(ResourceName, Amount)>,
+    architecture: Option<String>,
+    designated: Vec<NodeName>,
+    private: bool,
+    pub deployment: Option<String>,
+}
+
+impl<'a> Pool<'a> {
+    /// The agents of a group that are open to it; the others are kept for telling why not.
+    pub fn new(group: &ScalingGroup, agents: impl Iterator<Item = &'a AgentView>, room: &Room) -> Self {
+        let agents: Vec<&AgentView> = agents.filter(|agent| in_group(agent, group)).collect();
+        let names: BTreeSet<&ResourceName> =
+            agents.iter().flat_map(|agent| agent.allocatable.iter().map(|(name, _)| name)).collect();
+        let resources: Vec<ResourceName> = names.into_iter().cloned().collect();
+        let mut pool = Self { resources, slots: vec![], by_name: HashMap::new(), classes: vec![], cursor: 0 };
+        let mut classes: HashMap<(Vec<usize>, &str), usize> = HashMap::new();
+        let mut orders: Vec<Vec<(Rank, Index)>> = vec![];
+        for (index, agent) in agents.into_iter().enumerate() {
+            let offered: Vec<i64> = pool.resources.iter().map(|name| agent.allocatable.amount(name).milli()).collect();
+            let counted = |at: &usize| offered[*at] > 0 && pool.resources[*at] != ResourceName::Pods;
+            let offers: Vec<usize> = (0..offered.len()).filter(counted).collect();
+            let architecture = agent.architecture.as_str();
+            let class = *classes.entry((offers.clone(), architecture)).or_insert_with(|| {
+                pool.classes.push(Class { architecture: architecture.to_owned(), offers, order: BTreeSet::new() });
+                orders.push(vec![]);
+                orders.len() - 1
+            });
+            let load = room.load(&agent.name);
+            let used = |name: &ResourceName| load.map_or(0, |load| load.used.amount(name).milli());
+            let slot = Slot {
+                left: pool.resources.iter().zip(&offered).map(|(name, offered)| offered - used(name)).collect(),
+                closed: closed(agent, group),
+                sessions: load.map_or(0, |load| load.sessions),
+                private: load.map_or(0, |load| load.private),
+                foreign_pods: load.map_or(0, |load| load.foreign_pods),
+                deployments: load.map(|load| load.deployments.clone()).unwrap_or_default(),
+                agent,
+                class,
+            };
+            if slot.is_open() {
+                orders[class].push((pool.classes[class].rank(&slot.left), index));
+            }
+            pool.by_name.insert(&agent.name, index);
+            pool.slots.push(slot);
+        }
+        for (class, order) in pool.classes.iter_mut().zip(orders) {
+            class.order = order.into_iter().collect();
+        }
+        pool
+    }
+
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    pub fn name(&self, index: Index) -> &'a NodeName {
+        &self.slots[index].agent.name
+    }
+
+    pub fn index_of(&self, name: &NodeName) -> Option<Index> {
+        self.by_name.get(name).copied()
+    }
+
+    /// How many kernels of a deployment an agent has.
+    pub fn replicas(&self, index: Index, deployment: &str) -> i64 {
+        self.slots[index].deployments.get(deployment).copied().unwrap_or_default()
+    }
+
+    pub fn wish(&self, request: &Request, kernel: &KernelRequest) -> Wish {
+        let resources = &kernel.resources;
+        let unknown = |(name, amount): &(&ResourceName, Amount)| !amount.is_zero() && self.resources.binary_search(name).is_err();
+        Wish {
+            wanted: self.resources.iter().map(|name| resources.amount(name).milli()).collect(),
+            unknown: resources.iter().find(unknown).map(|(name, amount)| (name.clone(), amount)),
+            architecture: kernel.architecture.clone(),
+            designated: kernel.designated.clone(),
+            private: request.private,
+            deployment: request.deployment.clone(),
+        }
+    }
+
+    /// Whether an agent takes the kernel now; `mine` are those of which the session has something already.
+    fn takes(&self, index: Index, wish: &Wish, mine: &[Index]) -> bool {
+        let slot = &self.slots[index];
+        let own = || mine.contains(&index);
+        wish.unknown.is_none()
+            && slot.closed.is_none()
+            && wish.architecture.as_ref().is_none_or(|wanted| *wanted == slot.agent.architecture)
+            && (slot.private == 0 || own())
+            && (!wish.private || slot.is_empty() || own())
+            && slot.left.iter().zip(&wish.wanted).all(|(left, wanted)| wanted <= left)
+            && (wish.designated.is_empty() || wish.designated.contains(&slot.agent.name))
+    }
+
+    /// Why an agent does not take the kernel now.
+    pub fn rejection(&self, index: Index, wish: &Wish, mine: &[Index]) -> Option<Rejection> {
+        let slot = &self.slots[index];
+        if let Some(never) = self.misfit(index, wish) {
+            return Some(never);
+        }
+        if slot.closed.is_some() {
+            return slot.closed.clone();
+        }
+        if !mine.contains(&index) {
+            if wish.private && !slot.is_empty() {
+                return Some(Rejection::Occupied);
+            }
+            if slot.private > 0 {
+                return Some(Rejection::KeptPrivate);
+            }
+        }
+        self.lacking(wish, &slot.left)
+    }
+
+    /// Why an agent could never take the kernel, were it empty and well.
+    pub fn never(&self, index: Index, wish: &Wish) -> Option<Rejection> {
+        let agent = self.slots[index].agent;
+        let offered: Vec<i64> = self.resources.iter().map(|name| agent.allocatable.amount(name).milli()).collect();
+        self.misfit(index, wish).or_else(|| self.lacking(wish, &offered))
+    }
+
+    /// How many such kernels an agent would hold, were it empty and well.
+    pub fn holds_empty(&self, index: Index, wish: &Wish) -> i64 {
+        if self.misfit(index, wish).is_some() {
+            return 0;
+        }
+        let agent = self.slots[index].agent;
+        let wanted = self.resources.iter().zip(&wish.wanted).filter(|(_, wanted)| **wanted > 0);
+        let times = wanted.map(|(name, wanted)| agent.allocatable.amount(name).milli().max(0) / wanted);
+        times.min().unwrap_or(i64::MAX)
+    }
+
+    fn misfit(&self, index: Index, wish: &Wish) -> Option<Rejection> {
+        let agent = self.slots[index].agent;
+        if !wish.designated.is_empty() && !wish.designated.contains(&agent.name) {
+            return Some(Rejection::NotDesignated);
+        }
+        if wish.architecture.as_ref().is_some_and(|wanted| *wanted != agent.architecture) {
+            return Some(Rejection::Architecture);
+        }
+        let (name, wanted) = wish.unknown.clone()?;
+        Some(Rejection::Lacks(name, Amount::ZERO, wanted))
+    }
+
+    fn lacking(&self, wish: &Wish, left: &[i64]) -> Option<Rejection> {
+        let at = left.iter().zip(&wish.wanted).position(|(left, wanted)| wanted > left)?;
+        let (left, wanted) = (Amount::from_milli(left[at].max(0)), Amount::from_milli(wish.wanted[at]));
+        Some(Rejection::Lacks(self.resources[at].clone(), left, wanted))
+    }
+
+    /// What an agent is compared by for a kernel: how many of its resources would be unused, and what is left of each.
+    fn key(&self, index: Index, wish: &Wish) -> (usize, Rank) {
+        let class = &self.classes[self.slots[index].class];
+        (class.unused(wish), class.rank(&self.slots[index].left))
+    }
+
+    /// The classes in which a kernel fits at all, those with the fewest unused resources first.
+    fn classes_for(&self, wish: &Wish) -> Vec<&Class> {
+        let fits = |class: &&Class| {
+            let offers = |at: &usize| class.offers.contains(at) || self.resources[*at] == ResourceName::Pods;
+            wish.architecture.as_ref().is_none_or(|wanted| *wanted == class.architecture)
+                && (0..wish.wanted.len()).filter(|at| wish.wanted[*at] > 0).all(|at| offers(&at))
+        };
+        let mut classes: Vec<&Class> = self.classes.iter().filter(fits).collect();
+        classes.sort_by_key(|class| class.unused(wish));
+        classes
+    }
+
+    /// Of those that take the kernel: fewest unused resources, then least left, then first by name.
+    pub fn tightest(&self, wish: &Wish, mine: &[Index], but: &[Index]) -> Option<Index> {
+        let takes = |index: &Index| self.takes(*index, wish, mine) && !but.contains(index);
+        if !wish.designated.is_empty() {
+            return self.designated(wish).filter(takes).min_by_key(|index| (self.key(*index, wish), *index));
+        }
+        // Merged over classes with equally many unused resources.
+        let found = self.classes_for(wish).into_iter().filter_map(|class| {
+            let at_least = (class.rank(&wish.wanted), 0);
+            let (rank, index) = class.order.range(at_least..).find(|(_, index)| takes(index))?;
+            Some(((class.unused(wish), rank, *index), *index))
+        });
+        found.min().map(|(_, index)| index)
+    }
+
+    /// Of those that take the kernel: fewest unused resources, then most left, then first by name.
+    pub fn roomiest(&self, wish: &Wish, mine: &[Index], but: &[Index]) -> Option<Index> {
+        use std::cmp::Reverse;
+        let takes = |index: &Index| self.takes(*index, wish, mine) && !but.contains(index);
+        if !wish.designated.is_empty() {
+            let key = |index: Index| {
+                let (unused, rank) = self.key(index, wish);
+                (unused, Reverse(rank), index)
+            };
+            return self.designated(wish).filter(takes).min_by_key(|index| key(*index));
+        }
+        let found = self.classes_for(wish).into_iter().filter_map(|class| {
+            let at_least = (class.rank(&wish.wanted), 0);
+            let (rank, last) = class.order.range(at_least..).rev().find(|(_, index)| takes(index))?;
+            let equal = class.order.range((*rank, 0)..=(*rank, *last));
+            let index = equal.map(|(_, index)| *index).find(takes)?;
+            Some((class.unused(wish), Reverse(rank), index))
+        });
+        found.min().map(|(_, _, index)| index)
+    }
+
+    /// Of those that take the kernel, the next by name from the cursor on.
+    pub fn next(&self, wish: &Wish, mine: &[Index], but: &[Index]) -> Option<Index> {
+        let all = (self.cursor..self.slots.len()).chain(0..self.cursor.min(self.slots.len()));
+        all.into_iter().find(|index| self.takes(*index, wish, mine) && !but.contains(index))
+    }
+
+    /// All that take the kernel, by name.
+    pub fn all<'p>(&'p self, wish: &'p Wish, mine: &'p [Index], but: &'p [Index]) -> impl Iterator<Item = Index> + 'p {
+        (0..self.slots.len()).filter(move |index| self.takes(*index, wish, mine) && !but.contains(index))
+    }
+
+    /// For comparing those that [`Self::all`] gives: fewest unused, then least left.
+    pub fn tightness(&self, index: Index, wish: &Wish) -> impl Ord + use<> {
+        self.key(index, wish)
+    }
+
+    fn designated<'p>(&'p self, wish: &'p Wish) -> impl Iterator<Item = Index> + 'p {
+        wish.designated.iter().filter_map(|name| self.index_of(name))
+    }
+
+    /// Counts a kernel in, or out again with `sign` −1.
+    pub fn count(&mut self, index: Index, wish: &Wish, sign: i64) {
+        let slot = &mut self.slots[index];
+        let class = &mut self.classes[slot.class];
+        if slot.is_open() {
+            class.order.remove(&(class.rank(&slot.left), index));
+        }
+        for (left, wanted) in slot.left.iter_mut().zip(&wish.wanted) {
+            *left -= sign * wanted;
+        }
+        if let Some(deployment) = &wish.deployment {
+            *slot.deployments.entry(deployment.clone()).or_default() += sign;
+        }
+        if slot.is_open() {
+            class.order.insert((class.rank(&slot.left), index));
+        }
+    }
+
+    /// Counts a placed session in.
+    pub fn settle(&mut self, index: Index, private: bool) {
+        let slot = &mut self.slots[index];
+        slot.sessions += 1;
+        if private {
+            let class = &mut self.classes[slot.class];
+            class.order.remove(&(class.rank(&slot.left), index));
+            slot.private += 1;
+        }
+    }
+}
+
+impl Slot<'_> {
+    /// Whether it takes sessions of all kinds.
+    fn is_open(&self) -> bool {
+        self.closed.is_none() && self.private == 0
+    }
+
+    fn is_empty(&self) -> bool {
+        self.sessions == 0 && self.foreign_pods == 0
+    }
+}
+
+impl Class {
+    fn rank(&self, left: &[i64]) -> Rank {
+        let mut rank = Rank::default();
+        for (place, at) in rank.iter_mut().zip(&self.offers) {
+            *place = left[*at];
+        }
+        rank
+    }
+
+    fn unused(&self, wish: &Wish) -> usize {
+        self.offers.iter().filter(|at| wish.wanted[**at] == 0).count()
+    }
+}

@@ -1,0 +1,96 @@
+//! Why a session is not given its agents: everything that stands against it, with numbers and names.
+
+use crate::api::{Amount, ResourceName};
+use crate::lifecycle::{Cause, Reason};
+
+/// One thing that stands against a session.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Blocker {
+    /// Which validator says so.
+    pub validator: &'static str,
+    /// What kind of failure it is; None if it is none, only not the time yet.
+    pub cause: Option<Cause>,
+    pub reason: Reason,
+    /// What blocks: `keypair alice`, `session other`.
+    pub object: Option<String>,
+    pub numbers: Option<Numbers>,
+    pub message: String,
+}
+
+/// How much was asked for and why it is too much.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Numbers {
+    /// None where sessions or volumes are counted.
+    pub resource: Option<ResourceName>,
+    pub requested: Amount,
+    pub used: Amount,
+    pub limit: Amount,
+}
+
+impl Blocker {
+    pub fn new(validator: &'static str, cause: Cause, reason: Reason, message: impl Into<String>) -> Self {
+        Self { validator, cause: Some(cause), reason, object: None, numbers: None, message: message.into() }
+    }
+
+    pub fn fault(validator: &'static str, reason: Reason, message: impl Into<String>) -> Self {
+        Self::new(validator, Cause::Fault, reason, message)
+    }
+
+    /// No failure: it is not its time yet.
+    pub fn not_yet(validator: &'static str, reason: Reason, message: impl Into<String>) -> Self {
+        Self { cause: None, ..Self::fault(validator, reason, message) }
+    }
+
+    pub fn of(self, object: impl Into<String>) -> Self {
+        Self { object: Some(object.into()), ..self }
+    }
+
+    pub fn counting(self, resource: Option<ResourceName>, requested: Amount, used: Amount, limit: Amount) -> Self {
+        Self { numbers: Some(Numbers { resource, requested, used, limit }), ..self }
+    }
+
+    /// Faults first, then what is only a matter of time, quotas, capacity.
+    fn weight(&self) -> u8 {
+        match self.cause {
+            Some(Cause::Fault) => 0,
+            None => 1,
+            Some(Cause::Quota) => 2,
+            Some(Cause::Capacity) => 3,
+        }
+    }
+}
+
+/// How many agents fell to which reason, the most frequent first.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AgentCounts {
+    pub total: usize,
+    pub reasons: Vec<(String, usize)>,
+}
+
+/// Everything that stands against a session; the gravest decides.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refusal {
+    /// None if it is no failure.
+    pub cause: Option<Cause>,
+    pub reason: Reason,
+    /// All of it, numbered if there is more than one thing.
+    pub message: String,
+    pub blockers: Vec<Blocker>,
+    pub agents: Option<AgentCounts>,
+}
+
+impl Refusal {
+    /// None if nothing stands against it.
+    pub fn of(mut blockers: Vec<Blocker>) -> Option<Self> {
+        blockers.sort_by_key(Blocker::weight);
+        let first = blockers.first()?;
+        let message = match blockers.as_slice() {
+            [only] => only.message.clone(),
+            all => {
+                let numbered = all.iter().enumerate().map(|(n, blocker)| format!("({}) {}", n + 1, blocker.message));
+                numbered.collect::<Vec<_>>().join("; ")
+            }
+        };
+        Some(Self { cause: first.cause, reason: first.reason, message, blockers, agents: None })
+    }
+}

@@ -1,0 +1,54 @@
+//! What is taken, for one cycle: a copy in which what the cycle gives away is counted at once.
+
+use std::collections::HashMap;
+
+use super::ledger::{Holding, Load, Occupied};
+use crate::api::{GroupName, NodeName};
+use crate::session::tenancy::Tenant;
+
+/// What is taken, for one cycle.
+#[derive(Clone, Debug, Default)]
+pub struct Room {
+    pub(super) loads: HashMap<NodeName, Load>,
+    pub(super) tenants: HashMap<Tenant, Occupied>,
+    /// The agent that round robin gave something last, by group.
+    pub cursors: HashMap<GroupName, NodeName>,
+}
+
+impl Room {
+    /// What is taken on an agent.
+    pub fn load(&self, node: &NodeName) -> Option<&Load> {
+        self.loads.get(node)
+    }
+
+    /// What a tenant occupies.
+    pub fn tenant(&self, tenant: &Tenant) -> Occupied {
+        self.tenants.get(tenant).cloned().unwrap_or_default()
+    }
+
+    /// What a tenant occupies, without what one of its sessions holds itself.
+    pub fn occupied(&self, tenant: &Tenant, own: Option<&Holding>) -> Occupied {
+        let mut occupied = self.tenant(tenant);
+        if let Some(own) = own {
+            occupied.sub(&own.occupied());
+        }
+        occupied
+    }
+
+    /// Counts in what a session of these tenants is given.
+    pub fn take<'t>(&mut self, tenants: impl IntoIterator<Item = &'t Tenant>, holding: &Holding) {
+        let occupied = holding.occupied();
+        for tenant in tenants {
+            match self.tenants.get_mut(tenant) {
+                Some(sum) => sum.add(&occupied),
+                None => _ = self.tenants.insert(tenant.clone(), occupied.clone()),
+            }
+        }
+        for (node, share) in &holding.agents {
+            match self.loads.get_mut(node) {
+                Some(load) => load.add(share, holding),
+                None => self.loads.entry(node.clone()).or_default().add(share, holding),
+            }
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! concentrated: fills up what is used already. Least of: kernels of the same deployment there (if those are to be
+//! spread), resources that would be unused, what remains; then the first by name.
+
+use super::Choice;
+use crate::provisioner::pool::{Index, Pool};
+
+pub fn select(pool: &Pool<'_>, choice: &Choice<'_>) -> Option<Index> {
+    let Some(deployment) = choice.wish.deployment.as_deref().filter(|_| choice.spread) else {
+        return pool.tightest(choice.wish, choice.mine, choice.but);
+    };
+    let key = |index: &Index| (pool.replicas(*index, deployment), pool.tightness(*index, choice.wish), *index);
+    pool.all(choice.wish, choice.mine, choice.but).min_by_key(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+    use serde_json::json;
+
+    use crate::provisioner::testing::{Setup, agent, kernel, waiting};
+
+    #[test]
+    fn fills_up_what_has_least_left_then_goes_by_name() {
+        let group = || json!({"selector": "Concentrated"});
+        let mut setup =
+            Setup::new(group(), vec![agent("a", &[("cpu", 4)]), agent("b", &[("cpu", 2)]), agent("c", &[("cpu", 4)])]);
+        let four: Vec<_> = ["1", "2", "3", "4"].map(|name| waiting(name, json!({}))).into();
+        assert_eq!(setup.run(&four), [["b"], ["b"], ["a"], ["a"]]);
+    }
+
+    #[test]
+    fn fewest_unused_resources_come_before_least_left() {
+        let gpu = agent("a-gpu", &[("cpu", 2), ("nvidia.com/gpu", 1)]);
+        let mut setup = Setup::new(json!({"selector": "Concentrated"}), vec![gpu, agent("b-cpu", &[("cpu", 8)])]);
+        let with_gpu = waiting("gpu", json!({"kernels": [kernel(&[("cpu", 1), ("nvidia.com/gpu", 1)])]}));
+        assert_eq!(setup.run(&[waiting("cpu", json!({})), with_gpu]), [["b-cpu"], ["a-gpu"]]);
+    }
+
+    #[test]
+    fn replicas_of_a_deployment_are_spread_where_the_group_says_so() {
+        let replica = |name: &str| {
+            let mut session = waiting(name, json!({}));
+            session.metadata.owner_references = Some(vec![OwnerReference {
+                api_version: "sokovan.dev/v1alpha1".into(),
+                kind: "Deployment".into(),
+                name: "d".into(),
+                uid: "d-uid".into(),
+                ..OwnerReference::default()
+            }]);
+            session
+        };
+        let replicas = [replica("1"), replica("2"), replica("3")];
+        let agents = || vec![agent("a", &[("cpu", 4)]), agent("b", &[("cpu", 4)])];
+        let mut packed = Setup::new(json!({"selector": "Concentrated"}), agents());
+        assert_eq!(packed.run(&replicas), [["a"], ["a"], ["a"]]);
+        let mut spread = Setup::new(json!({"selector": "Concentrated", "enforceSpreading": true}), agents());
+        assert_eq!(spread.run(&replicas), [["a"], ["b"], ["a"]]);
+    }
+}

@@ -1,0 +1,27 @@
+//! legacy: as dispersed; kept for groups that are configured by that name.
+
+use super::{Choice, dispersed};
+use crate::provisioner::pool::{Index, Pool};
+
+pub fn select(pool: &Pool<'_>, choice: &Choice<'_>) -> Option<Index> {
+    dispersed::select(pool, choice)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::provisioner::testing::{Setup, agent, waiting};
+
+    #[test]
+    fn chooses_as_dispersed_does() {
+        let chosen = |strategy: &str| {
+            let agents = vec![agent("a", &[("cpu", 2)]), agent("b", &[("cpu", 5)]), agent("c", &[("cpu", 3), ("x.com/y", 1)])];
+            let mut setup = Setup::new(json!({"selector": strategy}), agents);
+            let sessions: Vec<_> = ["1", "2", "3", "4", "5", "6", "7", "8"].map(|name| waiting(name, json!({}))).into();
+            setup.run(&sessions)
+        };
+        assert_eq!(chosen("Legacy"), chosen("Dispersed"));
+        assert_ne!(chosen("Legacy"), chosen("Concentrated"));
+    }
+}

@@ -1,0 +1,18 @@
+//! DRF: owners with the smallest dominant share first; an owner's own sessions stay in the order of their making.
+
+use super::Sequencer;
+use crate::provisioner::pipeline::{Candidate, Scope};
+use crate::provisioner::room::Room;
+use crate::session::tenancy::Tenant;
+
+pub static SEQUENCER: Sequencer = Sequencer { share: Some(dominant_share), compare: |a, b| a.created_at.cmp(&b.created_at) };
+
+/// The largest part of any resource of the group that the owner occupies; what the group has none of is ignored.
+fn dominant_share(scope: &Scope<'_>, room: &Room, candidate: &Candidate<'_>) -> f64 {
+    let occupied = room.tenant(&Tenant::Keypair(candidate.kind.access_key.clone())).resources;
+    let share = |(name, capacity): (_, crate::api::Amount)| {
+        let capacity = capacity.milli();
+        (capacity > 0).then(|| occupied.amount(name).milli() as f64 / capacity as f64)
+    };
+    scope.capacity.iter().filter_map(share).fold(0.0, f64::max)
+}

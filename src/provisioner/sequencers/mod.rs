@@ -1,0 +1,107 @@
+//! In which order waiting sessions are looked at: one sequencer a file, and the one place that lists them.
+
+mod drf;
+mod fifo;
+mod lifo;
+
+use std::cmp::Ordering;
+
+use super::pipeline::{Candidate, Scope};
+use super::room::Room;
+use crate::api::SequencerName;
+
+/// A sequencer: how two sessions of one priority compare. Shares of owners are those of the cycle's beginning.
+pub struct Sequencer {
+    /// Worked out once for each owner.
+    pub share: Option<fn(&Scope<'_>, &Room, &Candidate<'_>) -> f64>,
+    pub compare: fn(&Candidate<'_>, &Candidate<'_>) -> Ordering,
+}
+
+/// To add one: its file, its name in the API, and a line here.
+pub fn sequencer(name: SequencerName) -> &'static Sequencer {
+    match name {
+        SequencerName::Fifo => &fifo::SEQUENCER,
+        SequencerName::Lifo => &lifo::SEQUENCER,
+        SequencerName::Drf => &drf::SEQUENCER,
+    }
+}
+
+/// The order of the queue: highest effective priority first, then as the sequencer has it, then by name.
+pub fn sequence(scope: &Scope<'_>, room: &Room, queue: &[Candidate<'_>]) -> Vec<usize> {
+    let sequencer = sequencer(scope.group.spec.sequencer);
+    let mut shares = std::collections::HashMap::new();
+    let mut keyed: Vec<(f64, usize)> = vec![];
+    for (at, candidate) in queue.iter().enumerate() {
+        let share = match sequencer.share {
+            None => 0.0,
+            Some(share) => *shares.entry(&candidate.kind.access_key).or_insert_with(|| share(scope, room, candidate)),
+        };
+        keyed.push((share, at));
+    }
+    keyed.sort_by(|(a_share, a), (b_share, b)| {
+        let (a, b) = (&queue[*a], &queue[*b]);
+        let by_priority = b.priority.cmp(&a.priority);
+        let by_share = a_share.total_cmp(b_share);
+        by_priority.then(by_share).then_with(|| (sequencer.compare)(a, b)).then_with(|| a.name.cmp(&b.name))
+    });
+    let top = keyed.first().map(|(_, at)| queue[*at].priority);
+    let band = |at: &usize| !scope.group.spec.top_priority_only || Some(queue[*at].priority) == top;
+    keyed.into_iter().map(|(_, at)| at).filter(band).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use crate::provisioner::testing::{Setup, agent, waiting};
+
+    /// The names of those that get one of two places.
+    fn placed(group: Value, specs: &[(&str, Value)], prepare: impl Fn(&mut Setup)) -> Vec<String> {
+        let mut setup = Setup::new(group, vec![agent("a", &[("cpu", 2)])]);
+        setup.keypair("other");
+        prepare(&mut setup);
+        let sessions: Vec<_> = specs.iter().map(|(name, spec)| waiting(name, spec.clone())).collect();
+        let nodes = setup.run(&sessions);
+        specs.iter().zip(nodes).filter(|(_, nodes)| !nodes.is_empty()).map(|((name, _), _)| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn the_highest_priority_comes_first_whatever_the_sequencer() {
+        let specs = [("low", json!({})), ("high", json!({"priority": 50})), ("mid", json!({"priority": 20}))];
+        for sequencer in ["FIFO", "LIFO", "DRF"] {
+            assert_eq!(placed(json!({"sequencer": sequencer}), &specs, |_| ()), ["high", "mid"], "{sequencer}");
+        }
+    }
+
+    #[test]
+    fn within_a_priority_fifo_takes_the_first_made_and_lifo_the_last() {
+        let specs = [("1", json!({})), ("2", json!({})), ("3", json!({}))];
+        assert_eq!(placed(json!({"sequencer": "FIFO"}), &specs, |_| ()), ["1", "2"]);
+        assert_eq!(placed(json!({"sequencer": "LIFO"}), &specs, |_| ()), ["2", "3"]);
+    }
+
+    #[test]
+    fn drf_prefers_the_owner_with_the_smaller_dominant_share() {
+        use crate::provisioner::Holding;
+        use crate::session::tenancy::Tenant;
+        let occupy = |setup: &mut Setup| {
+            let mut taken = crate::api::Resources::default();
+            taken.set("cpu", crate::api::Amount::from_units(1));
+            let holding = Holding { agents: [("elsewhere".into(), (taken, 1))].into(), ..Holding::default() };
+            setup.room.take(&[Tenant::Keypair("key".into())], &holding);
+        };
+        let mine = |name| (name, json!({}));
+        let theirs = |name| (name, json!({"accessKey": "other"}));
+        let specs = [mine("1"), mine("2"), theirs("3"), theirs("4")];
+        assert_eq!(placed(json!({"sequencer": "DRF"}), &specs, occupy), ["3", "4"]);
+        assert_eq!(placed(json!({"sequencer": "DRF"}), &specs, |_| ()), ["1", "2"], "equal shares: by age");
+    }
+
+    #[test]
+    fn a_group_may_look_at_the_highest_priority_alone() {
+        let huge = json!({"priority": 50, "kernels": [crate::provisioner::testing::kernel(&[("cpu", 2)])]});
+        let specs = [("small", json!({})), ("full", json!({"priority": 50})), ("huge", huge)];
+        assert_eq!(placed(json!({}), &specs, |_| ()), ["small", "full"], "others pass what does not fit");
+        assert_eq!(placed(json!({"topPriorityOnly": true}), &specs, |_| ()), ["full"]);
+    }
+}

@@ -1,0 +1,127 @@
+//! What the provisioner's tests are set up with: agents, tenants, and sessions that wait.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use chrono::{DateTime, TimeDelta};
+use serde_json::{Value, json};
+
+use super::{Ahead, Candidate, Decision, Kind, Kinds, Refusal, Room, Scope, provision};
+use crate::api::*;
+use crate::session::handlers::testing::snapshot;
+use crate::session::tenancy::Tenancy;
+use crate::session::views::AgentView;
+
+/// A group with agents and one active tenant: keypair `key` of `user`, namespace `ns` of `project` in `domain`.
+pub struct Setup {
+    pub group: ScalingGroup,
+    pub agents: BTreeMap<NodeName, Arc<AgentView>>,
+    pub tenancy: Tenancy,
+    pub room: Room,
+    kinds: Kinds,
+}
+
+/// What else is known of all sessions that wait.
+#[derive(Default)]
+pub struct Extra<'e> {
+    pub dependencies: &'e [(String, Option<(SessionPhase, SessionResult)>)],
+    pub avoided: &'e [NodeName],
+    pub ahead: &'e [Ahead],
+}
+
+/// An agent with these resources, and room for 110 pods.
+pub fn agent(name: &str, resources: &[(&str, i64)]) -> AgentView {
+    let mut allocatable = Resources::default();
+    allocatable.set("pods", Amount::from_units(110));
+    resources.iter().for_each(|(resource, units)| allocatable.set(*resource, Amount::from_units(*units)));
+    AgentView { name: name.into(), allocatable, architecture: "amd64".into(), ready: true, ..AgentView::default() }
+}
+
+/// A session that waits; the later in the list, the later it was made.
+pub fn waiting(name: &str, spec: Value) -> Session {
+    let mut full = json!({"accessKey": "key", "clusterMode": "MultiNode", "kernels": [kernel(&[("cpu", 1)])]});
+    if let (Some(full), Some(spec)) = (full.as_object_mut(), spec.as_object()) {
+        full.extend(spec.clone());
+    }
+    let mut session = Session::new(name, serde_json::from_value(full).expect("a session's spec"));
+    session.metadata.namespace = Some("ns".into());
+    session
+}
+
+pub fn kernel(resources: &[(&str, i64)]) -> Value {
+    let resources: BTreeMap<_, _> = resources.iter().copied().collect();
+    json!({"image": "i", "resources": resources})
+}
+
+impl Setup {
+    pub fn new(group: Value, agents: Vec<AgentView>) -> Self {
+        let spec = serde_json::from_value(group).expect("a group's spec");
+        Self {
+            group: ScalingGroup::new("default", spec),
+            agents: agents.into_iter().map(|agent| (agent.name.clone(), Arc::new(agent))).collect(),
+            tenancy: (*snapshot(vec![]).tenancy).clone(),
+            room: Room::default(),
+            kinds: Kinds::default(),
+        }
+    }
+
+    /// Another keypair of the same user.
+    pub fn keypair(&mut self, name: &str) {
+        let keypair = serde_json::from_value(json!({"user": "user"})).expect("a keypair");
+        self.tenancy.keypairs.insert(name.into(), Arc::new(Keypair::new(name, keypair)));
+    }
+
+    /// A policy for the keypair `key`.
+    pub fn limit(&mut self, policy: Value) {
+        let policy = serde_json::from_value(policy).expect("a policy");
+        self.tenancy.policies.insert("policy".into(), Arc::new(ResourcePolicy::new("policy", policy)));
+        let keypair = serde_json::from_value(json!({"user": "user", "resourcePolicy": "policy"})).expect("a keypair");
+        self.tenancy.keypairs.insert("key".into(), Arc::new(Keypair::new("key", keypair)));
+    }
+
+    /// Runs one cycle.
+    pub fn run_with(&mut self, sessions: &[Session], extra: &Extra<'_>) -> Vec<Decision> {
+        let kinds: Vec<Arc<Kind>> = sessions.iter().map(|session| self.kinds.of(session)).collect();
+        let mut queue = vec![];
+        for (n, (session, kind)) in sessions.iter().zip(&kinds).enumerate() {
+            let candidate = Candidate {
+                kind,
+                name: ("ns", session.metadata.name.as_deref().unwrap_or_default()),
+                priority: session.spec.priority,
+                created_at: Some(DateTime::UNIX_EPOCH + TimeDelta::seconds(i64::try_from(n).unwrap_or(0))),
+                starts_at: session.spec.starts_at,
+                dependencies: extra.dependencies,
+                avoided: extra.avoided.iter().collect(),
+                ahead: extra.ahead,
+            };
+            queue.push(candidate);
+        }
+        let name = GroupName::from("default");
+        let now = DateTime::UNIX_EPOCH + TimeDelta::hours(1);
+        let scope = Scope::new(now, &name, &self.group, &self.agents, &self.tenancy);
+        provision(&scope, &mut self.room, &queue)
+    }
+
+    /// The agents that each session's kernels were given; none if it was refused.
+    pub fn run(&mut self, sessions: &[Session]) -> Vec<Vec<String>> {
+        self.run_with(sessions, &Extra::default()).iter().map(nodes).collect()
+    }
+
+    pub fn refusals(&mut self, sessions: &[Session]) -> Vec<Option<Arc<Refusal>>> {
+        self.run_with(sessions, &Extra::default()).iter().map(refusal).collect()
+    }
+}
+
+pub fn nodes(decision: &Decision) -> Vec<String> {
+    match decision {
+        Decision::Placed(allocation) => allocation.iter().map(|place| place.node.0.clone()).collect(),
+        Decision::Refused(_) => vec![],
+    }
+}
+
+pub fn refusal(decision: &Decision) -> Option<Arc<Refusal>> {
+    match decision {
+        Decision::Placed(_) => None,
+        Decision::Refused(refusal) => Some(refusal.clone()),
+    }
+}

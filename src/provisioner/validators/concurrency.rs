@@ -1,0 +1,28 @@
+//! Tenants have no more sessions at a time than their policies allow; private sessions count apart. 0 is no limit.
+
+use super::{Check, Context, Subject, Validator};
+use crate::api::Amount;
+use crate::lifecycle::{Cause, Reason};
+use crate::provisioner::refusal::Blocker;
+
+pub static VALIDATOR: Validator = Validator { name: "concurrency", check: Check::Kind(check) };
+
+fn check(context: &Context<'_>, subject: &Subject<'_>) -> Vec<Blocker> {
+    let private = subject.kind.request.private;
+    let mut found = vec![];
+    for (tenant, policy) in subject.policies() {
+        let spec = &policy.spec;
+        let limit = if private { spec.max_concurrent_private_sessions } else { spec.max_concurrent_sessions };
+        let Some(limit) = limit.map(i64::from).filter(|limit| *limit > 0) else { continue };
+        let occupied = context.room.occupied(tenant, subject.own);
+        let running = if private { occupied.private_sessions } else { occupied.sessions - occupied.private_sessions };
+        if running >= limit {
+            let what = if private { "private sessions" } else { "sessions" };
+            let message = format!("{tenant} has {running} {what} running of {limit}");
+            let blocker = Blocker::new(VALIDATOR.name, Cause::Quota, Reason::ConcurrencyExceeded, message);
+            let units = Amount::from_units;
+            found.push(blocker.of(tenant.to_string()).counting(None, units(1), units(running), units(limit)));
+        }
+    }
+    found
+}

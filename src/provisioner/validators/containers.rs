@@ -1,0 +1,23 @@
+//! A session has no more kernels than its tenants' policies allow.
+
+use super::{Check, Context, Subject, Validator};
+use crate::api::Amount;
+use crate::lifecycle::Reason;
+use crate::provisioner::refusal::Blocker;
+
+pub static VALIDATOR: Validator = Validator { name: "containers", check: Check::Kind(check) };
+
+fn check(_: &Context<'_>, subject: &Subject<'_>) -> Vec<Blocker> {
+    let count = subject.kind.containers;
+    let mut found = vec![];
+    for (tenant, policy) in subject.policies() {
+        let limit = policy.spec.max_containers_per_session.map_or(0, i64::from);
+        if limit > 0 && count > limit {
+            let message = format!("{count} kernels in one session, {tenant} may have {limit}");
+            let blocker = Blocker::fault(VALIDATOR.name, Reason::ContainerLimitExceeded, message).of(tenant.to_string());
+            let units = Amount::from_units;
+            found.push(blocker.counting(None, units(count), Amount::ZERO, units(limit)));
+        }
+    }
+    found
+}

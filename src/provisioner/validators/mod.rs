@@ -1,0 +1,204 @@
+//! What must hold before a session is given agents: one validator a file, and the one table that lists them. All are
+//! run, and everything that stands against a session is collected.
+
+mod concurrency;
+mod containers;
+mod dependencies;
+mod owner;
+mod pending;
+mod policies;
+mod quota;
+mod scaling_group;
+mod start_time;
+mod volumes;
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+
+use super::kind::Kind;
+use super::ledger::Holding;
+use super::pipeline::Candidate;
+use super::refusal::Blocker;
+use super::room::Room;
+use crate::api::{GroupName, ResourcePolicy, ScalingGroup};
+use crate::session::tenancy::{Tenancy, Tenant};
+
+/// What validators look at besides the session.
+pub struct Context<'c> {
+    pub now: DateTime<Utc>,
+    pub group_name: &'c GroupName,
+    pub group: Option<&'c ScalingGroup>,
+    pub tenancy: &'c Tenancy,
+    pub room: &'c Room,
+}
+
+/// A kind of session, with those it belongs to and their policies.
+pub struct Subject<'c> {
+    pub kind: &'c Kind,
+    pub tenants: &'c [(Tenant, Option<Arc<ResourcePolicy>>)],
+    /// What the session holds already, which counts for nothing against itself.
+    pub own: Option<&'c Holding>,
+}
+
+impl Subject<'_> {
+    /// The policies over it, with whose they are.
+    fn policies(&self) -> impl Iterator<Item = (&Tenant, &ResourcePolicy)> {
+        self.tenants.iter().filter_map(|(tenant, policy)| Some((tenant, policy.as_deref()?)))
+    }
+}
+
+/// What a validator checks.
+pub enum Check {
+    /// Equal sessions alike; again before their pods are made.
+    Kind(fn(&Context<'_>, &Subject<'_>) -> Vec<Blocker>),
+    /// A waiting session by itself.
+    Waiting(fn(&Context<'_>, &Candidate<'_>) -> Vec<Blocker>),
+}
+
+/// One thing that must hold.
+pub struct Validator {
+    /// As it is named in a session's status.
+    pub name: &'static str,
+    pub check: Check,
+}
+
+/// All validators. To add one: its file and a line here.
+pub static VALIDATORS: [&Validator; 10] = [
+    &scaling_group::VALIDATOR,
+    &owner::VALIDATOR,
+    &policies::VALIDATOR,
+    &containers::VALIDATOR,
+    &volumes::VALIDATOR,
+    &concurrency::VALIDATOR,
+    &quota::VALIDATOR,
+    &pending::VALIDATOR,
+    &dependencies::VALIDATOR,
+    &start_time::VALIDATOR,
+];
+
+/// Those a kind of session belongs to, with the policies there are.
+pub fn tenants(tenancy: &Tenancy, kind: &Kind) -> Vec<(Tenant, Option<Arc<ResourcePolicy>>)> {
+    let tenants = tenancy.tenants(&kind.access_key, &kind.namespace);
+    tenants.into_iter().map(|tenant| (tenant.clone(), tenancy.policy_of(&tenant).ok().flatten())).collect()
+}
+
+/// What stands against sessions of a kind.
+pub fn check_kind(context: &Context<'_>, subject: &Subject<'_>) -> Vec<Blocker> {
+    let of_kind = VALIDATORS.iter().filter_map(|validator| match validator.check {
+        Check::Kind(check) => Some(check(context, subject)),
+        Check::Waiting(_) => None,
+    });
+    of_kind.flatten().collect()
+}
+
+/// What stands against one waiting session in particular.
+pub fn check_waiting(context: &Context<'_>, candidate: &Candidate<'_>) -> Vec<Blocker> {
+    let of_session = VALIDATORS.iter().filter_map(|validator| match validator.check {
+        Check::Waiting(check) => Some(check(context, candidate)),
+        Check::Kind(_) => None,
+    });
+    of_session.flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::api::{Cause, SessionPhase, SessionResult};
+    use crate::lifecycle::Reason;
+    use crate::provisioner::testing::{Extra, Setup, agent, kernel, refusal, waiting};
+    use crate::provisioner::{Ahead, Refusal};
+    use crate::session::tenancy::Tenant;
+
+    fn setup(policy: serde_json::Value) -> Setup {
+        let mut setup = Setup::new(json!({}), vec![agent("a", &[("cpu", 16)])]);
+        setup.limit(policy);
+        setup
+    }
+
+    fn reasons(refusal: &Refusal) -> Vec<Reason> {
+        refusal.blockers.iter().map(|blocker| blocker.reason).collect()
+    }
+
+    #[test]
+    fn all_that_stands_against_a_session_is_collected_and_numbered_faults_first() {
+        let mut setup = setup(json!({"limits": {"cpu": 1}, "maxContainersPerSession": 1}));
+        let big = waiting("s", json!({"kernels": [{"image": "i", "replicas": 2, "resources": {"cpu": 1}}]}));
+        let refused = setup.refusals(&[big]).remove(0).expect("refused");
+        assert_eq!((refused.cause, refused.reason), (Some(Cause::Fault), Reason::ContainerLimitExceeded));
+        assert_eq!(reasons(&refused), [Reason::ContainerLimitExceeded, Reason::QuotaExceeded]);
+        assert!(refused.message.starts_with("(1) ") && refused.message.contains("; (2) "), "{}", refused.message);
+    }
+
+    #[test]
+    fn what_is_given_in_a_cycle_counts_for_the_next_session_of_it() {
+        let mut setup = setup(json!({"limits": {"cpu": 2}}));
+        let decisions = setup.refusals(&["1", "2", "3"].map(|name| waiting(name, json!({}))));
+        assert!(decisions[0].is_none() && decisions[1].is_none());
+        let refused = decisions[2].as_ref().expect("refused");
+        assert_eq!(refused.message, "keypair key: cpu 1 requested, 2 of 2 used");
+    }
+
+    #[test]
+    fn a_resource_that_a_policy_does_not_name_is_unlimited_or_none_at_all() {
+        let with_gpu = || [waiting("s", json!({"kernels": [kernel(&[("cpu", 1), ("x.com/y", 1)])]}))];
+        let agents = || vec![agent("a", &[("cpu", 2), ("x.com/y", 2)])];
+        let mut open = Setup::new(json!({}), agents());
+        open.limit(json!({"limits": {"cpu": 8}}));
+        assert_eq!(open.run(&with_gpu()), [["a"]]);
+        let mut closed = Setup::new(json!({}), agents());
+        closed.limit(json!({"limits": {"cpu": 8}, "unspecified": "Limited"}));
+        let refused = closed.refusals(&with_gpu()).remove(0).expect("refused");
+        assert_eq!(refused.message, "keypair key: x.com/y 1 requested, 0 of 0 used");
+    }
+
+    #[test]
+    fn private_sessions_are_counted_apart_and_zero_is_no_limit() {
+        let private = |name| waiting(name, json!({"private": true}));
+        let shared = |name| waiting(name, json!({}));
+        let agents = || (0..4).map(|n| agent(&format!("a{n}"), &[("cpu", 4)])).collect::<Vec<_>>();
+        let mut one_each = Setup::new(json!({}), agents());
+        one_each.limit(json!({"maxConcurrentSessions": 1, "maxConcurrentPrivateSessions": 1}));
+        let placed = one_each.run(&[private("1"), shared("2"), private("3"), shared("4")]);
+        assert_eq!(placed.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1, 0, 0]);
+        let mut unlimited = Setup::new(json!({}), agents());
+        unlimited.limit(json!({"maxConcurrentSessions": 0}));
+        assert_eq!(unlimited.run(&[shared("1"), shared("2")]).iter().map(Vec::len).collect::<Vec<_>>(), [1, 1]);
+    }
+
+    #[test]
+    fn what_waits_beyond_a_tenants_limit_is_not_looked_at() {
+        let mut setup = setup(json!({}));
+        let ahead = [Ahead {
+            tenant: Tenant::Keypair("key".into()),
+            sessions: 2,
+            resources: crate::api::Resources::default(),
+            max_sessions: Some(2),
+            max_resources: Default::default(),
+        }];
+        let decisions = setup.run_with(&[waiting("s", json!({}))], &Extra { ahead: &ahead, ..Extra::default() });
+        let refused = refusal(&decisions[0]).expect("refused");
+        assert_eq!((refused.cause, refused.reason), (Some(Cause::Quota), Reason::PendingLimitExceeded));
+    }
+
+    #[test]
+    fn waiting_for_a_dependency_or_a_time_is_no_failure_and_a_failed_dependency_is() {
+        let mut setup = setup(json!({}));
+        let mut told = |phase, result| {
+            let dependencies = [("first".to_owned(), Some((phase, result)))];
+            let decisions =
+                setup.run_with(&[waiting("s", json!({}))], &Extra { dependencies: &dependencies, ..Extra::default() });
+            refusal(&decisions[0]).map(|refused| (refused.cause, refused.reason))
+        };
+        let pending = told(SessionPhase::Running, SessionResult::Undefined);
+        assert_eq!(pending, Some((None, Reason::DependencyPending)));
+        let failed = told(SessionPhase::Terminated, SessionResult::Failure);
+        assert_eq!(failed, Some((Some(Cause::Fault), Reason::DependencyFailed)));
+        assert_eq!(told(SessionPhase::Terminated, SessionResult::Success), None);
+        let later = waiting("s", json!({"startsAt": "1970-01-01T01:00:01Z"}));
+        let refused = setup.refusals(&[later]).remove(0).expect("refused");
+        assert_eq!((refused.cause, refused.reason), (None, Reason::NotYetDue));
+        assert!(setup.refusals(&[waiting("s", json!({"startsAt": "1970-01-01T01:00:00Z"}))])[0].is_none(), "due at its time");
+    }
+}

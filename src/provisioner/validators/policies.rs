@@ -1,0 +1,16 @@
+//! Every resource policy that is referred to exists: without it nobody could say what is allowed.
+
+use super::{Check, Context, Subject, Validator};
+use crate::provisioner::refusal::Blocker;
+
+pub static VALIDATOR: Validator = Validator { name: "policies", check: Check::Kind(check) };
+
+fn check(context: &Context<'_>, subject: &Subject<'_>) -> Vec<Blocker> {
+    let missing = |tenant: &crate::session::tenancy::Tenant| {
+        let failure = context.tenancy.policy_of(tenant).err()?;
+        Some(Blocker::fault(VALIDATOR.name, failure.reason, failure.message).of(tenant.to_string()))
+    };
+    // One that was found need not be looked for again.
+    let unknown = subject.tenants.iter().filter(|(_, policy)| policy.is_none());
+    unknown.filter_map(|(tenant, _)| missing(tenant)).collect()
+}

@@ -1,0 +1,34 @@
+//! What keypair, user, project and domain occupy, and what is asked for, stays within each one's limits, resource by
+//! resource. One that a policy does not name is unlimited, or zero if the policy says Limited.
+
+use super::{Check, Context, Subject, Validator};
+use crate::api::{Amount, Unspecified};
+use crate::lifecycle::{Cause, Reason};
+use crate::provisioner::refusal::Blocker;
+
+pub static VALIDATOR: Validator = Validator { name: "quota", check: Check::Kind(check) };
+
+fn check(context: &Context<'_>, subject: &Subject<'_>) -> Vec<Blocker> {
+    let mut found = vec![];
+    for (tenant, policy) in subject.policies() {
+        let spec = &policy.spec;
+        if spec.limits.is_empty() && spec.unspecified == Unspecified::Unlimited {
+            continue;
+        }
+        let occupied = context.room.occupied(tenant, subject.own).resources;
+        for (name, requested) in subject.kind.total.iter() {
+            let limit = match spec.limits.get(name.as_str()) {
+                Some(limit) => limit.amount(),
+                None if spec.unspecified == Unspecified::Unlimited => continue,
+                None => Amount::ZERO,
+            };
+            let used = occupied.amount(name);
+            if used.saturating_add(requested) > limit {
+                let message = format!("{tenant}: {name} {requested} requested, {used} of {limit} used");
+                let blocker = Blocker::new(VALIDATOR.name, Cause::Quota, Reason::QuotaExceeded, message);
+                found.push(blocker.of(tenant.to_string()).counting(Some(name.clone()), requested, used, limit));
+            }
+        }
+    }
+    found
+}

@@ -1,0 +1,27 @@
+//! Tenants mount no more volume claims at a time than their policies allow.
+
+use super::{Check, Context, Subject, Validator};
+use crate::api::Amount;
+use crate::lifecycle::Reason;
+use crate::provisioner::refusal::Blocker;
+
+pub static VALIDATOR: Validator = Validator { name: "volumes", check: Check::Kind(check) };
+
+fn check(context: &Context<'_>, subject: &Subject<'_>) -> Vec<Blocker> {
+    let wanted = subject.kind.volumes;
+    let mut found = vec![];
+    for (tenant, policy) in subject.policies() {
+        let limit = policy.spec.max_volumes.map_or(0, i64::from);
+        if limit == 0 || wanted == 0 {
+            continue;
+        }
+        let mounted = context.room.occupied(tenant, subject.own).volumes;
+        if mounted + wanted > limit {
+            let message = format!("{tenant}: {wanted} volumes requested, {mounted} of {limit} mounted");
+            let blocker = Blocker::fault(VALIDATOR.name, Reason::VolumeCountExceeded, message).of(tenant.to_string());
+            let units = Amount::from_units;
+            found.push(blocker.counting(None, units(wanted), units(mounted), units(limit)));
+        }
+    }
+    found
+}

@@ -1,0 +1,101 @@
+//! What those who wait are told: the verdict in their status, and the queue in their group's.
+
+use kube::Api;
+use serde_json::json;
+use sokovan::api::*;
+
+use crate::common::eventually;
+use crate::scene::{Scene, kernel};
+
+fn reason_is(reason: &'static str) -> impl Fn(&Session) -> bool {
+    move |session| session.status.as_ref().is_some_and(|status| status.reason.as_deref() == Some(reason))
+}
+
+async fn limit(scene: &Scene, policy: serde_json::Value) {
+    scene.make::<ResourcePolicy>(json!({"metadata": {"name": scene.name}, "spec": policy})).await;
+    let keypairs: Api<Keypair> = Api::all(scene.client.clone());
+    let limited = kube::api::Patch::Merge(json!({"spec": {"resourcePolicy": scene.name}}));
+    keypairs.patch(&scene.name, &Default::default(), &limited).await.expect("the keypair can be limited");
+}
+
+#[tokio::test]
+async fn a_quota_is_told_with_requested_used_and_limit_and_what_would_help() {
+    let scene = Scene::new("verdict").await;
+    limit(&scene, json!({"limits": {"cpu": 1}})).await;
+    let operator = scene.operator().await;
+    scene.submit("first", json!({})).await;
+    scene.until_phase("first", SessionPhase::Running).await;
+    scene.submit("second", json!({})).await;
+    let status = scene.until("second", "over quota", reason_is("quota-exceeded")).await.status.unwrap();
+    let blocker = &status.waiting.as_ref().expect("a verdict").blockers[0];
+    assert_eq!((blocker.check.as_str(), blocker.resource.as_deref()), ("quota", Some("cpu")));
+    assert_eq!(blocker.object, Some(format!("keypair {}", scene.name)));
+    let numbers = [&blocker.requested, &blocker.used, &blocker.limit].map(|number| number.as_ref().unwrap().0.clone());
+    assert_eq!(numbers, ["1", "1", "1"]);
+    assert!(blocker.needs.contains("1 cpu given back by others"), "{}", blocker.needs);
+    assert!(status.next_attempt_at.is_some());
+    scene.patch_spec("first", json!({"desiredState": "Terminated"})).await.unwrap();
+    let status = scene.until_phase("second", SessionPhase::Running).await.status.unwrap();
+    assert_eq!(status.waiting, None, "it waits no more");
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn want_of_room_is_told_agent_by_agent_and_the_group_tells_who_waits() {
+    let scene = Scene::new("queue").await;
+    let operator = scene.operator().await;
+    let mut arm = kernel("main", 1, &[]);
+    arm["architecture"] = json!("amd64");
+    arm["resources"]["cpu"] = json!(4);
+    for name in ["a", "b", "c", "d", "e"] {
+        scene.submit(name, json!({"kernels": [arm.clone()]})).await;
+    }
+    scene.submit("later", json!({"startsAt": "2099-01-01T00:00:00Z", "priority": 30})).await;
+    scene.until("later", "told to wait for its time", reason_is("not-yet-due")).await;
+    let groups: Api<ScalingGroup> = Api::all(scene.client.clone());
+    let status = eventually("the group to tell who waits", || async {
+        let status = groups.get(&scene.name).await.unwrap().status.unwrap_or_default();
+        let told = (status.agents_ready, status.sessions_running, status.sessions_pending);
+        if told == (3, 3, 3) { Ok(status) } else { Err(format!("{status:?}")) }
+    })
+    .await;
+    let by_priority: Vec<_> = status.waiting_by_priority.iter().map(|w| (w.priority, w.sessions)).collect();
+    assert_eq!(by_priority, [(30, 1), (10, 2)]);
+    assert!(status.oldest_waiting_since.is_some());
+    let waits = scene.api::<Session>().list(&Default::default()).await.unwrap();
+    let waits = waits.items.iter().find(|session| reason_is("no-available-agent")(session)).expect("one without room");
+    let agents = waits.status.as_ref().unwrap().waiting.as_ref().unwrap().agents.clone().expect("agents");
+    assert_eq!(agents.total, 3);
+    assert_eq!(agents.reasons.iter().map(|reason| reason.agents).sum::<i64>(), 3);
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn what_waits_beyond_the_limit_of_its_tenant_gets_its_turn_when_others_are_gone() {
+    let scene = Scene::with("pend", 1, json!({})).await;
+    limit(&scene, json!({"maxPendingSessions": 1})).await;
+    let operator = scene.operator().await;
+    let mut whole = kernel("main", 1, &[]);
+    whole["resources"]["cpu"] = json!(4);
+    let whole = json!({"kernels": [whole]});
+    scene.submit("runs", whole.clone()).await;
+    scene.until_phase("runs", SessionPhase::Running).await;
+    scene.submit("waits", whole).await;
+    scene.until("waits", "without room", reason_is("no-available-agent")).await;
+    // Made in a later second, so that there is no doubt about who was first.
+    let made = scene.get("waits").await.metadata.creation_timestamp;
+    eventually("the next second", || async {
+        let now = scene.submit("probe", json!({"startsAt": "2099-01-01T00:00:00Z"})).await;
+        scene.delete("probe").await;
+        scene.until_gone::<Session>("probe").await;
+        if now.metadata.creation_timestamp > made { Ok(()) } else { Err("the same second".into()) }
+    })
+    .await;
+    scene.submit("beyond", json!({})).await;
+    let status = scene.until("beyond", "refused", reason_is("pending-limit-exceeded")).await.status.unwrap();
+    assert!(status.message.as_deref().unwrap().contains("has 1 sessions waiting before this one of 1"), "{:?}", status.message);
+    scene.patch_spec("waits", json!({"desiredState": "Terminated"})).await.unwrap();
+    scene.patch_spec("runs", json!({"desiredState": "Terminated"})).await.unwrap();
+    scene.until_phase("beyond", SessionPhase::Running).await;
+    scene.end(operator).await;
+}
