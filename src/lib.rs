@@ -7,5 +7,6 @@ pub mod http;
 pub mod lifecycle;
 pub mod metrics;
 pub mod operator;
+pub mod plugin;
 pub mod provisioner;
 pub mod session;

@@ -1,4 +1,4 @@
-//! The command line: the operator itself, and the CRDs it works with.
+//! The command line: the operator itself, the CRDs it works with, and what people ask (`kubectl sokovan`).
 
 use std::net::SocketAddr;
 
@@ -9,22 +9,27 @@ use sokovan::cluster::world::Scope;
 use sokovan::coordinator::hooks::Hooks;
 use sokovan::lifecycle::Timing;
 use sokovan::operator::{self, Ended, Options};
+use sokovan::plugin::{self, Manner, Question};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
-/// Compute sessions and inference deployments on Kubernetes.
+/// Compute sessions and inference deployments on Kubernetes. As `kubectl-sokovan` in the PATH it is a plugin of kubectl.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
+    #[command(flatten)]
+    manner: Manner,
 }
 
 #[derive(Subcommand)]
 enum Command {
     /// Runs the operator.
     Operator(OperatorArguments),
+    #[command(flatten)]
+    Ask(Question),
     /// Prints the custom resource definitions as YAML; with --dir, writes each to a file of its own there.
     Crds {
         #[arg(long)]
@@ -62,7 +67,9 @@ struct OperatorArguments {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    match Arguments::parse().command {
+    let Arguments { command, manner } = Arguments::parse();
+    match command {
+        Command::Ask(question) => plugin::answer(question, manner).await,
         Command::Operator(arguments) => run_operator(arguments).await,
         Command::Crds { dir } => print_crds(dir),
     }

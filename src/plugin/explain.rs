@@ -1,0 +1,96 @@
+//! `explain`: why a session stands where it stands, and what would have to change.
+
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+use kube::ResourceExt;
+use serde::Serialize;
+
+use super::queue::{Place, place};
+use super::table::age;
+use crate::api::{ScalingGroup, Session, SessionPhase, SessionResult, Waiting};
+use crate::session::snapshot::created_at;
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Explanation {
+    namespace: String,
+    name: String,
+    phase: SessionPhase,
+    since: Option<DateTime<Utc>>,
+    reason: Option<String>,
+    message: Option<String>,
+    result: SessionResult,
+    place: Option<Place>,
+    waiting: Option<Waiting>,
+    attempts: i32,
+    next_attempt_at: Option<DateTime<Utc>>,
+    kernels_ready: Option<String>,
+    nodes: Option<String>,
+    #[serde(skip)]
+    now: DateTime<Utc>,
+}
+
+pub fn view(session: &Session, group: Option<&ScalingGroup>, sessions: &[Session], now: DateTime<Utc>) -> Explanation {
+    let status = session.status.clone().unwrap_or_default();
+    let waits = status.phase == SessionPhase::Pending;
+    Explanation {
+        namespace: session.namespace().unwrap_or_default(),
+        name: session.name_any(),
+        phase: status.phase,
+        since: status.status_since.or_else(|| created_at(session)),
+        reason: status.reason,
+        message: status.message,
+        result: status.result,
+        place: group.filter(|_| waits).and_then(|group| place(session, group, sessions)),
+        waiting: status.waiting,
+        attempts: status.attempts,
+        next_attempt_at: status.next_attempt_at,
+        kernels_ready: status.kernels_ready,
+        nodes: status.nodes,
+        now,
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let since = age(self.since, self.now);
+        writeln!(f, "{}/{} is {} for {since}{}", self.namespace, self.name, self.phase, result(self.result))?;
+        if let Some(place) = &self.place {
+            writeln!(f, "place in the queue: {place}")?;
+        }
+        if let Some(reason) = &self.reason {
+            writeln!(f, "reason: {reason}: {}", self.message.as_deref().unwrap_or_default())?;
+        }
+        for blocker in self.waiting.iter().flat_map(|waiting| &waiting.blockers) {
+            writeln!(f, "  {} ({}) needs: {}", blocker.check, blocker.reason, blocker.needs)?;
+        }
+        if let Some(agents) = self.waiting.as_ref().and_then(|waiting| waiting.agents.as_ref()) {
+            writeln!(f, "  of {} agents:", agents.total)?;
+            for reason in &agents.reasons {
+                writeln!(f, "    {:>4}  {}", reason.agents, reason.reason)?;
+            }
+        }
+        if let Some(waiting) = &self.waiting {
+            writeln!(
+                f,
+                "as of {} ago; it is looked at again whenever something changes",
+                age(Some(waiting.evaluated_at), self.now)
+            )?;
+        }
+        if let Some(next) = self.next_attempt_at.filter(|next| *next > self.now) {
+            writeln!(f, "tried {} times; the next attempt is counted at {}", self.attempts, next.format("%H:%M:%S"))?;
+        }
+        if let Some(nodes) = &self.nodes {
+            writeln!(f, "kernels running: {} on {nodes}", self.kernels_ready.as_deref().unwrap_or("?"))?;
+        }
+        Ok(())
+    }
+}
+
+fn result(result: SessionResult) -> String {
+    match result {
+        SessionResult::Undefined => String::new(),
+        result => format!(", with result {result:?}"),
+    }
+}

@@ -1,0 +1,187 @@
+//! `queue`: who waits in a scaling group, in order.
+
+use std::cmp::Reverse;
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+use kube::ResourceExt;
+use serde::Serialize;
+
+use super::table::{age, table};
+use crate::api::{GroupName, ScalingGroup, ScalingGroupStatus, SequencerName, Session, SessionPhase};
+use crate::session::snapshot::created_at;
+
+/// The queues of some groups.
+#[derive(Serialize)]
+pub struct Queues(Vec<Queue>);
+
+/// One group's queue.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Queue {
+    group: String,
+    sequencer: SequencerName,
+    status: ScalingGroupStatus,
+    /// Those its user may see, highest priority first, then as they were made.
+    visible: Vec<Waiting>,
+    #[serde(skip)]
+    now: DateTime<Utc>,
+}
+
+#[derive(Serialize)]
+struct Waiting {
+    place: Place,
+    namespace: String,
+    name: String,
+    priority: i32,
+    since: Option<DateTime<Utc>>,
+    reason: String,
+    message: String,
+}
+
+/// Which place a session has: exact only where all of its priority can be seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Place {
+    pub first: i64,
+    pub last: i64,
+    pub of: i64,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.first == self.last {
+            true => write!(f, "{} of {}", self.first, self.of),
+            false => write!(f, "{}–{} of {}", self.first, self.last, self.of),
+        }
+    }
+}
+
+fn priority(session: &Session) -> i32 {
+    session.status.as_ref().and_then(|status| status.effective_priority).unwrap_or(session.spec.priority)
+}
+
+fn is_of(session: &Session, group: &str) -> bool {
+    let told = session.status.as_ref().and_then(|status| status.scaling_group.as_ref());
+    session.spec.scaling_group.as_ref().or(told).is_some_and(|name: &GroupName| name.as_str() == group)
+}
+
+/// Those who wait in a group, as far as they can be seen, in order.
+fn visible<'s>(group: &str, sessions: &'s [Session]) -> Vec<&'s Session> {
+    let waits = |session: &&Session| session.phase() == SessionPhase::Pending && is_of(session, group);
+    let mut visible: Vec<&Session> = sessions.iter().filter(waits).collect();
+    visible.sort_by_key(|session| (Reverse(priority(session)), created_at(session), session.namespace(), session.name_any()));
+    visible
+}
+
+/// The place of a session that waits, from what its group tells and what can be seen.
+pub fn place(session: &Session, group: &ScalingGroup, sessions: &[Session]) -> Option<Place> {
+    let told = group.status.clone().unwrap_or_default();
+    let visible = visible(&group.name_any(), sessions);
+    let own = priority(session);
+    let count = |wanted: &dyn Fn(i32) -> bool| {
+        let told: i64 = told.waiting_by_priority.iter().filter(|w| wanted(w.priority)).map(|w| w.sessions).sum();
+        // What can be seen may be newer than what is told.
+        told.max(whole(visible.iter().filter(|other| wanted(priority(other))).count()))
+    };
+    let (higher, equal) = (count(&|other| other > own), count(&|other| other == own));
+    let equals: Vec<&&Session> = visible.iter().filter(|other| priority(other) == own).collect();
+    let at = whole(equals.iter().position(|other| other.uid() == session.uid())?);
+    let unseen = equal - whole(equals.len());
+    Some(Place { first: higher + at + 1, last: higher + at + 1 + unseen, of: count(&|_| true) })
+}
+
+fn whole(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+pub fn view(groups: &[ScalingGroup], sessions: &[Session], now: DateTime<Utc>) -> Queues {
+    let queue = |group: &ScalingGroup| {
+        let waiting = |session: &&Session| {
+            let status = session.status.clone().unwrap_or_default();
+            Some(Waiting {
+                place: place(session, group, sessions)?,
+                namespace: session.namespace().unwrap_or_default(),
+                name: session.name_any(),
+                priority: priority(session),
+                since: created_at(session),
+                reason: status.reason.unwrap_or_else(|| "new".into()),
+                message: status.message.unwrap_or_default(),
+            })
+        };
+        Queue {
+            group: group.name_any(),
+            sequencer: group.spec.sequencer,
+            status: group.status.clone().unwrap_or_default(),
+            visible: visible(&group.name_any(), sessions).iter().filter_map(waiting).collect(),
+            now,
+        }
+    };
+    Queues(groups.iter().map(queue).collect())
+}
+
+impl fmt::Display for Queues {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for queue in &self.0 {
+            let status = &queue.status;
+            writeln!(
+                f,
+                "{} ({:?}): {} waiting, {} running, {} of {} agents ready, the oldest waits for {}",
+                queue.group,
+                queue.sequencer,
+                status.sessions_pending,
+                status.sessions_running,
+                status.agents_ready,
+                status.agents,
+                age(status.oldest_waiting_since, queue.now)
+            )?;
+            let reasons: Vec<String> = status.waiting_by_reason.iter().map(|w| format!("{} {}", w.sessions, w.reason)).collect();
+            if !reasons.is_empty() {
+                writeln!(f, "  {}", reasons.join(", "))?;
+            }
+            let row = |w: &Waiting| {
+                let (place, priority) = (w.place.to_string(), w.priority.to_string());
+                vec![
+                    place,
+                    w.namespace.clone(),
+                    w.name.clone(),
+                    priority,
+                    age(w.since, queue.now),
+                    w.reason.clone(),
+                    w.message.clone(),
+                ]
+            };
+            if !queue.visible.is_empty() {
+                let rows: Vec<_> = queue.visible.iter().map(row).collect();
+                f.write_str(&table(&["PLACE", "NAMESPACE", "NAME", "PRIORITY", "AGE", "REASON", "MESSAGE"], &rows))?;
+            }
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::session::handlers::testing::session;
+
+    fn waiting(name: &str, priority: i32) -> Session {
+        let mut session = session(json!({"priority": priority}));
+        session.metadata.name = Some(name.into());
+        session.metadata.uid = Some(name.into());
+        session
+    }
+
+    #[test]
+    fn a_place_is_exact_where_all_can_be_seen_and_a_range_where_not() {
+        let mut group = ScalingGroup::new("default", serde_json::from_value(json!({})).expect("a group"));
+        let told = json!({"waitingByPriority": [{"priority": 50, "sessions": 3}, {"priority": 10, "sessions": 4}]});
+        group.status = Some(serde_json::from_value(told).expect("a status"));
+        let sessions = [waiting("a", 10), waiting("b", 10), waiting("c", 50)];
+        assert_eq!(place(&sessions[1], &group, &sessions), Some(Place { first: 5, last: 7, of: 7 }));
+        group.status = None;
+        assert_eq!(place(&sessions[1], &group, &sessions).map(|place| place.to_string()).as_deref(), Some("3 of 3"));
+    }
+}

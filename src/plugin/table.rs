@@ -1,0 +1,45 @@
+//! Columns as wide as they need to be, and ages as kubectl writes them.
+
+use chrono::{DateTime, Utc};
+
+/// Rows under a heading; the last column is not padded.
+pub fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
+    let heading: Vec<String> = heading.iter().map(|word| (*word).to_owned()).collect();
+    let all: Vec<&Vec<String>> = std::iter::once(&heading).chain(rows).collect();
+    let width = |column: usize| all.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..heading.len()).map(width).collect();
+    let mut text = String::new();
+    for row in all {
+        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        text.push_str(cells.join("   ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// `45s`, `12m`, `3h`, `5d`.
+pub fn age(since: Option<DateTime<Utc>>, now: DateTime<Utc>) -> String {
+    let Some(since) = since else { return "-".into() };
+    let seconds = (now - since).num_seconds().max(0);
+    match seconds {
+        0..120 => format!("{seconds}s"),
+        120..7200 => format!("{}m", seconds / 60),
+        7200..172_800 => format!("{}h", seconds / 3600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::TimeDelta;
+
+    #[test]
+    fn columns_line_up_and_ages_are_short() {
+        let rows = vec![vec!["a".into(), "long cell".into(), "x".into()], vec!["bcd".into(), String::new(), "y".into()]];
+        assert_eq!(table(&["N", "CELL", "Z"], &rows), "N     CELL        Z\na     long cell   x\nbcd               y\n");
+        let now = DateTime::UNIX_EPOCH + TimeDelta::days(10);
+        let ages = [59, 119, 120, 7200, 172_800].map(|seconds| age(Some(now - TimeDelta::seconds(seconds)), now));
+        assert_eq!(ages, ["59s", "119s", "2m", "2h", "2d"]);
+    }
+}

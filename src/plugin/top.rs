@@ -1,0 +1,115 @@
+//! `top`: what agents and tenants use.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use kube::ResourceExt;
+use serde::Serialize;
+
+use super::fetch::TopOf;
+use super::table::table;
+use crate::api::{LABEL_SESSION_UID, Resources, TenantStatus};
+use crate::cluster::fold;
+
+#[derive(Serialize)]
+pub struct Top {
+    /// None where its user may not see nodes and all pods.
+    agents: Option<Vec<Agent>>,
+    tenants: Vec<Usage>,
+}
+
+#[derive(Serialize)]
+struct Agent {
+    name: String,
+    ready: bool,
+    kernels: usize,
+    /// By resource: used by all pods, and what there is.
+    used: BTreeMap<String, (String, String)>,
+}
+
+#[derive(Serialize)]
+struct Usage {
+    kind: &'static str,
+    name: String,
+    status: TenantStatus,
+}
+
+pub fn view(of: &TopOf) -> Top {
+    let mut tenants = vec![];
+    let mut add = |kind, name: String, status: &Option<TenantStatus>| {
+        tenants.push(Usage { kind, name, status: status.clone().unwrap_or_default() });
+    };
+    of.domains.iter().flatten().for_each(|it| add("domain", it.name_any(), &it.status));
+    of.projects.iter().flatten().for_each(|it| add("project", it.name_any(), &it.status));
+    of.users.iter().flatten().for_each(|it| add("user", it.name_any(), &it.status));
+    of.keypairs.iter().flatten().for_each(|it| add("keypair", it.name_any(), &it.status));
+    Top { agents: agents(of), tenants }
+}
+
+fn agents(of: &TopOf) -> Option<Vec<Agent>> {
+    let (nodes, pods) = (of.nodes.as_ref()?, of.pods.as_ref()?);
+    let mut used: BTreeMap<String, (Resources, usize)> = BTreeMap::new();
+    for pod in pods {
+        let ended = matches!(pod.status.as_ref().and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed"));
+        let Some(spec) = pod.spec.as_ref().filter(|_| !ended) else { continue };
+        let Some(node) = &spec.node_name else { continue };
+        let (sum, kernels) = used.entry(node.clone()).or_default();
+        sum.add(&fold::requests(spec));
+        *kernels += usize::from(pod.labels().contains_key(LABEL_SESSION_UID));
+    }
+    let agent = |node| {
+        let view = fold::node(node);
+        let (taken, kernels) = used.get(view.name.as_str()).cloned().unwrap_or_default();
+        let of = view.allocatable.iter().filter(|(_, amount)| !amount.is_zero());
+        let used = of.map(|(name, all)| (name.to_string(), (taken.amount(name).to_string(), all.to_string()))).collect();
+        Agent { name: view.name.0, ready: view.ready && !view.unschedulable, kernels, used }
+    };
+    Some(nodes.iter().map(agent).collect())
+}
+
+impl fmt::Display for Top {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.agents {
+            None => writeln!(f, "agents: you may not list nodes and pods of all namespaces")?,
+            Some(agents) => {
+                let of =
+                    |agent: &Agent, name: &str| agent.used.get(name).map_or("-".into(), |(used, all)| format!("{used}/{all}"));
+                let others = |agent: &Agent| {
+                    let others = agent.used.iter().filter(|(name, _)| name.contains('/'));
+                    others.map(|(name, (used, all))| format!("{name} {used}/{all}")).collect::<Vec<_>>().join(", ")
+                };
+                let ready = |agent: &Agent| if agent.ready { "yes" } else { "no" }.to_owned();
+                let row = |agent: &Agent| {
+                    let kernels = agent.kernels.to_string();
+                    vec![
+                        agent.name.clone(),
+                        ready(agent),
+                        kernels,
+                        of(agent, "cpu"),
+                        of(agent, "memory"),
+                        of(agent, "pods"),
+                        others(agent),
+                    ]
+                };
+                let rows: Vec<_> = agents.iter().map(row).collect();
+                f.write_str(&table(&["AGENT", "READY", "KERNELS", "CPU", "MEMORY", "PODS", "ACCELERATORS"], &rows))?;
+            }
+        }
+        writeln!(f)?;
+        let row = |usage: &Usage| {
+            let status = &usage.status;
+            let resource = |r: &crate::api::ResourceUsage| match &r.limit {
+                Some(limit) => format!("{} {}/{}", r.resource, r.used.0, limit.0),
+                None => format!("{} {}", r.resource, r.used.0),
+            };
+            let resources: Vec<String> = status.resources.iter().map(resource).collect();
+            let counts = [status.sessions_running, status.sessions_pending].map(|count| count.to_string());
+            vec![usage.kind.to_owned(), usage.name.clone(), counts[0].clone(), counts[1].clone(), resources.join(", ")]
+        };
+        let rows: Vec<_> = self.tenants.iter().map(row).collect();
+        match rows.is_empty() {
+            true => writeln!(f, "tenants: you may not list them"),
+            false => f.write_str(&table(&["TENANT", "NAME", "RUNNING", "PENDING", "USED/LIMIT"], &rows)),
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! `tree`: a session, its kernels and their pods.
+
+use std::fmt;
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use serde::Serialize;
+
+use crate::api::{Kernel, LABEL_KERNEL, Session, SessionPhase};
+
+#[derive(Serialize)]
+pub struct Tree {
+    name: String,
+    phase: SessionPhase,
+    reason: Option<String>,
+    kernels: Vec<Branch>,
+    /// Pods without a kernel's record yet.
+    pods: Vec<Leaf>,
+}
+
+#[derive(Serialize)]
+struct Branch {
+    hostname: String,
+    kernel: String,
+    attempt: i64,
+    phase: String,
+    node: String,
+    reason: Option<String>,
+    pods: Vec<Leaf>,
+}
+
+#[derive(Clone, Serialize)]
+struct Leaf {
+    name: String,
+    phase: String,
+    ready: bool,
+}
+
+pub fn view(session: &Session, kernels: &[Kernel], pods: &[Pod]) -> Tree {
+    let mut kernels: Vec<&Kernel> = kernels.iter().collect();
+    kernels.sort_by_key(|kernel| (kernel.spec.allocation_generation, kernel.spec.local_rank));
+    let branch = |kernel: &&Kernel| {
+        let status = kernel.status.clone().unwrap_or_default();
+        Branch {
+            hostname: kernel.spec.hostname.clone(),
+            kernel: kernel.name_any(),
+            attempt: kernel.spec.allocation_generation,
+            phase: status.phase.as_str().into(),
+            node: kernel.spec.node.0.clone(),
+            reason: status.reason,
+            pods: pods.iter().filter(|pod| pod.name_any() == kernel.name_any()).map(leaf).collect(),
+        }
+    };
+    let recorded = |pod: &&Pod| kernels.iter().any(|kernel| kernel.name_any() == pod.name_any());
+    Tree {
+        name: session.name_any(),
+        phase: session.phase(),
+        reason: session.status.as_ref().and_then(|status| status.reason.clone()),
+        kernels: kernels.iter().map(branch).collect(),
+        pods: pods.iter().filter(|pod| !recorded(pod)).map(leaf).collect(),
+    }
+}
+
+fn leaf(pod: &Pod) -> Leaf {
+    let status = pod.status.clone().unwrap_or_default();
+    let ready = status.conditions.iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    let phase = match pod.metadata.deletion_timestamp {
+        Some(_) => "Terminating".to_owned(),
+        None => status.phase.unwrap_or_else(|| "Unknown".into()),
+    };
+    let hostname = pod.labels().get(LABEL_KERNEL).cloned().unwrap_or_default();
+    Leaf { name: format!("{} ({hostname})", pod.name_any()), phase, ready }
+}
+
+impl fmt::Display for Tree {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let because = |reason: &Option<String>| reason.as_ref().map_or(String::new(), |reason| format!(" ({reason})"));
+        writeln!(f, "session {}  {}{}", self.name, self.phase, because(&self.reason))?;
+        for (at, branch) in self.kernels.iter().enumerate() {
+            let last = at + 1 == self.kernels.len() && self.pods.is_empty();
+            let (mark, bar) = if last { ("└─", "   ") } else { ("├─", "│  ") };
+            let (hostname, attempt) = (&branch.hostname, branch.attempt);
+            writeln!(
+                f,
+                "{mark} kernel {hostname}  {}{} on {}, attempt {attempt}",
+                branch.phase,
+                because(&branch.reason),
+                branch.node
+            )?;
+            for pod in &branch.pods {
+                writeln!(f, "{bar}└─ {pod}")?;
+            }
+        }
+        for pod in &self.pods {
+            writeln!(f, "└─ {pod}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Leaf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "pod {}  {}{}", self.name, self.phase, if self.ready { ", ready" } else { "" })
+    }
+}

@@ -1,0 +1,61 @@
+//! `watch`: the namespace's sessions, drawn anew as they change.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use chrono::Utc;
+use futures::TryStreamExt;
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, ResourceExt};
+
+use super::fetch::Reader;
+use super::table::{age, table};
+use crate::api::Session;
+use crate::session::snapshot::created_at;
+
+/// How long changes are gathered before they are drawn.
+const FRAME: Duration = Duration::from_millis(200);
+
+/// Draws until it is interrupted.
+pub async fn follow(reader: &Reader) -> anyhow::Result<()> {
+    let api: Api<Session> = reader.here();
+    let mut events = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff());
+    let mut sessions: BTreeMap<String, Session> = BTreeMap::new();
+    let mut frame = tokio::time::interval(FRAME);
+    let mut changed = true;
+    loop {
+        tokio::select! {
+            event = events.try_next() => {
+                match event? {
+                    None => return Ok(()),
+                    Some(watcher::Event::Init) => sessions.clear(),
+                    Some(watcher::Event::InitApply(session) | watcher::Event::Apply(session)) => {
+                        sessions.insert(session.name_any(), session);
+                    }
+                    Some(watcher::Event::Delete(session)) => _ = sessions.remove(&session.name_any()),
+                    Some(watcher::Event::InitDone) => {}
+                }
+                changed = true;
+            }
+            _ = frame.tick(), if changed => {
+                // Home, and clear what is below.
+                print!("\x1b[H\x1b[J{}", draw(sessions.values()));
+                std::io::Write::flush(&mut std::io::stdout())?;
+                changed = false;
+            }
+        }
+    }
+}
+
+fn draw<'s>(sessions: impl Iterator<Item = &'s Session>) -> String {
+    let now = Utc::now();
+    let row = |session: &Session| {
+        let status = session.status.clone().unwrap_or_default();
+        let told = [status.kernels_ready, status.nodes, status.reason, status.message].map(Option::unwrap_or_default);
+        let [ready, nodes, reason, message] = told;
+        let phase = status.phase.to_string();
+        vec![session.name_any(), phase, ready, age(created_at(session), now), nodes, reason, message]
+    };
+    let rows: Vec<_> = sessions.map(row).collect();
+    table(&["NAME", "PHASE", "READY", "AGE", "NODE", "REASON", "MESSAGE"], &rows)
+}
