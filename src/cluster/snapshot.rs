@@ -149,8 +149,7 @@ impl World {
             let running = holding.map(|phase| of(phase).count()).sum::<usize>();
             let agents = inner.nodes.values().map(Arc::as_ref);
             let status = queue::status(group, agents, waiting, i64::try_from(running).unwrap_or(i64::MAX));
-            let told = group.status.clone();
-            if told.map_or(status != ScalingGroupStatus::default(), |told| told != status) {
+            if group.status.as_ref() != Some(&status) {
                 changed.push((name, status));
             }
         }

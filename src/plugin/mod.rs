@@ -11,6 +11,7 @@ mod tree;
 mod watch;
 
 use std::fmt::Display;
+use std::io::Write;
 
 use chrono::Utc;
 use clap::{Args, Subcommand, ValueEnum};
@@ -82,8 +83,16 @@ pub async fn answer(question: Question, manner: Manner) -> anyhow::Result<()> {
 
 fn print<V: Serialize + Display>(format: Format, view: &V) -> anyhow::Result<()> {
     match format {
-        Format::Text => println!("{}", view.to_string().trim_end()),
-        Format::Json => println!("{}", serde_json::to_string_pretty(view)?),
+        Format::Text => show(&format!("{}\n", view.to_string().trim_end())),
+        Format::Json => show(&format!("{}\n", serde_json::to_string_pretty(view)?)),
     }
-    Ok(())
+}
+
+/// Prints; whoever reads no further has seen enough.
+fn show(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        other => Ok(other?),
+    }
 }

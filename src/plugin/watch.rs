@@ -39,8 +39,7 @@ pub async fn follow(reader: &Reader) -> anyhow::Result<()> {
             }
             _ = frame.tick(), if changed => {
                 // Home, and clear what is below.
-                print!("\x1b[H\x1b[J{}", draw(sessions.values()));
-                std::io::Write::flush(&mut std::io::stdout())?;
+                super::show(&format!("\x1b[H\x1b[J{}", draw(sessions.values())))?;
                 changed = false;
             }
         }

@@ -57,6 +57,7 @@ fn needs(blocker: &Blocker) -> String {
             }
         }
         (Some(Cause::Capacity), ..) => "room on an agent: others ending, or agents added to the group".into(),
+        (Some(Cause::Fault), _, Reason::NoAvailableAgent) => "a smaller request, or a larger agent in the group".into(),
         (_, _, Reason::DependencyPending) => format!("{object} to end with Success"),
         (_, _, Reason::NotYetDue) => "its time to come".into(),
         (_, _, Reason::BehindPriority) => "those of higher priority to be placed".into(),
