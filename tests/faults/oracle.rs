@@ -132,6 +132,9 @@ fn session_step(before: &Session, after: &Session) -> Vec<String> {
     if new.allocation_generation < old.allocation_generation {
         found.push("the allocation's generation fell".into());
     }
+    if old.allocation.is_empty() && !new.allocation.is_empty() && new.allocation_generation <= old.allocation_generation {
+        found.push(format!("allocation {} has the number of an earlier one", new.allocation_generation));
+    }
     if old.result != SessionResult::Undefined && old.result != new.result {
         found.push(format!("the result {:?} became {:?}", old.result, new.result));
     }
