@@ -214,6 +214,16 @@ impl Session {
         self.status.as_ref().map(|status| status.phase).unwrap_or_default()
     }
 
+    /// The priority it is scheduled by.
+    pub fn priority(&self) -> i32 {
+        self.status.as_ref().and_then(|status| status.effective_priority).unwrap_or(self.spec.priority)
+    }
+
+    /// The scaling group it names, else the one it was given.
+    pub fn group(&self) -> Option<&GroupName> {
+        self.spec.scaling_group.as_ref().or_else(|| self.status.as_ref()?.scaling_group.as_ref())
+    }
+
     pub fn is_deleted(&self) -> bool {
         self.metadata.deletion_timestamp.is_some()
     }

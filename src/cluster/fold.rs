@@ -43,7 +43,6 @@ pub fn pod(pod: &Pod) -> Folded {
     let has_gate = spec.iter().flat_map(|spec| spec.init_containers.iter().flatten()).any(|c| c.name == CONTAINER_GATE);
     let annotation = pod.metadata.annotations.as_ref().and_then(|annotations| annotations.get(ANNOTATION_GATE));
     let bound = spec.and_then(|spec| spec.node_name.clone());
-    let phase = status.phase.as_deref();
     Folded::Ours(Box::new(PodView {
         namespace: pod.metadata.namespace.clone().unwrap_or_default(),
         name: pod.metadata.name.clone().unwrap_or_default(),
@@ -61,7 +60,7 @@ pub fn pod(pod: &Pod) -> Folded {
         gate_opened: annotation.is_some_and(|value| value == GATE_OPEN),
         main: main.map(main_state).unwrap_or_default(),
         ready_to_start: condition(pod, "PodReadyToStartContainers").is_some_and(|c| c.status == "True"),
-        ended: matches!(phase, Some("Succeeded" | "Failed")),
+        ended: has_ended(pod),
         unschedulable: condition(pod, "PodScheduled")
             .filter(|c| c.status == "False" && c.reason.as_deref() == Some("Unschedulable"))
             .and_then(|c| Some((time(c.last_transition_time.as_ref())?, c.message.clone().unwrap_or_default()))),
@@ -75,10 +74,9 @@ pub fn pod(pod: &Pod) -> Folded {
 }
 
 fn foreign(pod: &Pod) -> Folded {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     let spec = pod.spec.as_ref();
     match spec.and_then(|spec| Some((spec, spec.node_name.clone()?))) {
-        Some((spec, node)) if !matches!(phase, Some("Succeeded" | "Failed")) => {
+        Some((spec, node)) if !has_ended(pod) => {
             let owners = pod.metadata.owner_references.iter().flatten();
             let of_node = owners.into_iter().any(|owner| matches!(owner.kind.as_str(), "DaemonSet" | "Node"));
             Folded::Foreign(ForeignPod { node: NodeName(node), requests: requests(spec), of_node })
@@ -130,6 +128,12 @@ fn image_error(status: &ContainerStatus) -> Option<(String, String)> {
     let waiting = status.state.as_ref()?.waiting.as_ref()?;
     let reason = waiting.reason.clone().filter(|reason| ERRORS.contains(&reason.as_str()))?;
     Some((reason, waiting.message.clone().unwrap_or_default()))
+}
+
+/// Whether all its containers have ended for good.
+pub fn has_ended(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 fn amounts<'a>(list: impl IntoIterator<Item = (&'a String, &'a Quantity)>) -> Resources {

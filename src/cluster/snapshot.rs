@@ -148,7 +148,7 @@ impl World {
             let holding = SessionPhase::LIVE.into_iter().filter(|phase| phase.holds_resources());
             let running = holding.map(|phase| of(phase).count()).sum::<usize>();
             let agents = inner.nodes.values().map(Arc::as_ref);
-            let status = queue::status(group, agents, waiting, i64::try_from(running).unwrap_or(i64::MAX));
+            let status = queue::status(group, agents, waiting, whole(running));
             if group.status.as_ref() != Some(&status) {
                 changed.push((name, status));
             }
@@ -195,16 +195,18 @@ impl Inner {
         }
         let placed = mark.sessions.iter().filter_map(|uid| Some((uid, self.place.get(uid)?)));
         let asked = placed.filter(|(_, (_, phase))| handler.targets.contains(phase));
-        let mut marked: BTreeSet<(GroupName, SessionUid)> = asked.map(|(uid, (group, _))| (group.clone(), uid.clone())).collect();
+        let mut marked: Vec<_> = asked.map(|(uid, (group, _))| (group.clone(), uid.clone())).collect();
         if handler.name == HandlerName::ScheduleSessions {
             // Who has the highest priority can only be told among all who wait.
-            let groups: BTreeSet<GroupName> = marked.iter().map(|(group, _)| group.clone()).collect();
-            for group in groups.into_iter().filter(|group| self.looks_at_the_top_only(group)) {
+            let top_only = |group: &&GroupName| self.looks_at_the_top_only(group);
+            let groups: BTreeSet<GroupName> = marked.iter().map(|(group, _)| group).filter(top_only).cloned().collect();
+            marked.retain(|(group, _)| !groups.contains(group));
+            for group in groups {
                 let waiting = self.index.get(&group).and_then(|phases| phases.get(&SessionPhase::Pending));
                 marked.extend(waiting.into_iter().flatten().map(|uid| (group.clone(), uid.clone())));
             }
         }
-        marked.into_iter().collect()
+        marked
     }
 
     fn looks_at_the_top_only(&self, group: &GroupName) -> bool {

@@ -90,9 +90,7 @@ impl Inner {
 
     /// The group a session names; else the one it was given; else the first that takes it.
     pub fn group_of(&self, session: &Session) -> GroupName {
-        let named = session.spec.scaling_group.clone();
-        let given = || session.status.as_ref().and_then(|status| status.scaling_group.clone());
-        named.or_else(given).unwrap_or_else(|| self.first_group_for(session))
+        session.group().cloned().unwrap_or_else(|| self.first_group_for(session))
     }
 
     fn first_group_for(&self, session: &Session) -> GroupName {

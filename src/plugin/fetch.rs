@@ -70,9 +70,7 @@ impl Reader {
     }
 
     pub async fn group_of(&self, session: &Session) -> Option<ScalingGroup> {
-        let told = session.status.as_ref().and_then(|status| status.scaling_group.clone());
-        let name = session.spec.scaling_group.clone().or(told)?;
-        self.everywhere().get(name.as_str()).await.ok()
+        self.everywhere().get(session.group()?.as_str()).await.ok()
     }
 
     fn of(session: &Session) -> ListParams {

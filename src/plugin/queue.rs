@@ -8,7 +8,7 @@ use kube::ResourceExt;
 use serde::Serialize;
 
 use super::table::{age, table};
-use crate::api::{GroupName, ScalingGroup, ScalingGroupStatus, SequencerName, Session, SessionPhase};
+use crate::api::{ScalingGroup, ScalingGroupStatus, SequencerName, Session, SessionPhase, whole};
 use crate::session::snapshot::created_at;
 
 /// The queues of some groups.
@@ -56,20 +56,13 @@ impl fmt::Display for Place {
     }
 }
 
-fn priority(session: &Session) -> i32 {
-    session.status.as_ref().and_then(|status| status.effective_priority).unwrap_or(session.spec.priority)
-}
-
-fn is_of(session: &Session, group: &str) -> bool {
-    let told = session.status.as_ref().and_then(|status| status.scaling_group.as_ref());
-    session.spec.scaling_group.as_ref().or(told).is_some_and(|name: &GroupName| name.as_str() == group)
-}
-
 /// Those who wait in a group, as far as they can be seen, in order.
 fn visible<'s>(group: &str, sessions: &'s [Session]) -> Vec<&'s Session> {
-    let waits = |session: &&Session| session.phase() == SessionPhase::Pending && is_of(session, group);
+    let waits = |session: &&Session| {
+        session.phase() == SessionPhase::Pending && session.group().is_some_and(|name| name.as_str() == group)
+    };
     let mut visible: Vec<&Session> = sessions.iter().filter(waits).collect();
-    visible.sort_by_key(|session| (Reverse(priority(session)), created_at(session), session.namespace(), session.name_any()));
+    visible.sort_by_key(|session| (Reverse(session.priority()), created_at(session), session.namespace(), session.name_any()));
     visible
 }
 
@@ -77,21 +70,17 @@ fn visible<'s>(group: &str, sessions: &'s [Session]) -> Vec<&'s Session> {
 pub fn place(session: &Session, group: &ScalingGroup, sessions: &[Session]) -> Option<Place> {
     let told = group.status.clone().unwrap_or_default();
     let visible = visible(&group.name_any(), sessions);
-    let own = priority(session);
+    let own = session.priority();
     let count = |wanted: &dyn Fn(i32) -> bool| {
         let told: i64 = told.waiting_by_priority.iter().filter(|w| wanted(w.priority)).map(|w| w.sessions).sum();
         // What can be seen may be newer than what is told.
-        told.max(whole(visible.iter().filter(|other| wanted(priority(other))).count()))
+        told.max(whole(visible.iter().filter(|other| wanted(other.priority())).count()))
     };
     let (higher, equal) = (count(&|other| other > own), count(&|other| other == own));
-    let equals: Vec<&&Session> = visible.iter().filter(|other| priority(other) == own).collect();
+    let equals: Vec<&&Session> = visible.iter().filter(|other| other.priority() == own).collect();
     let at = whole(equals.iter().position(|other| other.uid() == session.uid())?);
     let unseen = equal - whole(equals.len());
     Some(Place { first: higher + at + 1, last: higher + at + 1 + unseen, of: count(&|_| true) })
-}
-
-fn whole(count: usize) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 pub fn view(groups: &[ScalingGroup], sessions: &[Session], now: DateTime<Utc>) -> Queues {
@@ -102,7 +91,7 @@ pub fn view(groups: &[ScalingGroup], sessions: &[Session], now: DateTime<Utc>) -
                 place: place(session, group, sessions)?,
                 namespace: session.namespace().unwrap_or_default(),
                 name: session.name_any(),
-                priority: priority(session),
+                priority: session.priority(),
                 since: created_at(session),
                 reason: status.reason.unwrap_or_else(|| "new".into()),
                 message: status.message.unwrap_or_default(),

@@ -50,8 +50,7 @@ fn agents(of: &TopOf) -> Option<Vec<Agent>> {
     let (nodes, pods) = (of.nodes.as_ref()?, of.pods.as_ref()?);
     let mut used: BTreeMap<String, (Resources, usize)> = BTreeMap::new();
     for pod in pods {
-        let ended = matches!(pod.status.as_ref().and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed"));
-        let Some(spec) = pod.spec.as_ref().filter(|_| !ended) else { continue };
+        let Some(spec) = pod.spec.as_ref().filter(|_| !fold::has_ended(pod)) else { continue };
         let Some(node) = &spec.node_name else { continue };
         let (sum, kernels) = used.entry(node.clone()).or_default();
         sum.add(&fold::requests(spec));
@@ -62,7 +61,7 @@ fn agents(of: &TopOf) -> Option<Vec<Agent>> {
         let (taken, kernels) = used.get(view.name.as_str()).cloned().unwrap_or_default();
         let of = view.allocatable.iter().filter(|(_, amount)| !amount.is_zero());
         let used = of.map(|(name, all)| (name.to_string(), (taken.amount(name).to_string(), all.to_string()))).collect();
-        Agent { name: view.name.0, ready: view.ready && !view.unschedulable, kernels, used }
+        Agent { ready: view.takes_pods(), name: view.name.0, kernels, used }
     };
     Some(nodes.iter().map(agent).collect())
 }

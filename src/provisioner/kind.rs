@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::api::{AccessKey, Amount, ClusterMode, NodeName, ResourceName, Resources, Session, SessionType};
 use crate::session::holding::{claims, deployment_of};
-use crate::session::kernels::{MAIN_ROLE, requested};
+use crate::session::kernels::{main_first, requested};
 
 /// What is asked of the agents.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -88,8 +88,7 @@ fn same<T: Eq + Hash>(known: &mut HashSet<Arc<T>>, new: T) -> Arc<T> {
 
 fn request_of(session: &Session) -> Request {
     let spec = &session.spec;
-    let (main, others): (Vec<_>, Vec<_>) = spec.kernels.iter().partition(|kernel| kernel.role == MAIN_ROLE);
-    let kernels = main.into_iter().chain(others).map(|kernel| {
+    let kernels = main_first(&spec.kernels).map(|kernel| {
         let mut resources = Resources::from(&kernel.resources);
         resources.set(ResourceName::Pods, Amount::from_units(1));
         KernelRequest {

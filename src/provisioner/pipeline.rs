@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
+use super::agents::in_group;
 use super::kind::{Kind, Request};
 use super::ledger::Holding;
 use super::plan::{Part, Plan, plan, refuse};
@@ -17,7 +18,7 @@ use super::sequencers::sequence;
 use super::validators::{Context, Subject, check_kind, check_waiting, tenants};
 use crate::api::{
     Amount, GroupName, KernelAllocation, NodeName, ResourceList, ResourceName, ResourcePolicy, Resources, ScalingGroup,
-    SessionPhase, SessionResult,
+    SessionPhase, SessionResult, whole,
 };
 use crate::lifecycle::Reason;
 use crate::session::tenancy::{Tenancy, Tenant};
@@ -28,7 +29,10 @@ pub struct Scope<'s> {
     pub now: DateTime<Utc>,
     pub group_name: &'s GroupName,
     pub group: &'s ScalingGroup,
-    pub agents: &'s BTreeMap<NodeName, Arc<AgentView>>,
+    /// Every agent there is, of whatever group.
+    pub all_agents: &'s BTreeMap<NodeName, Arc<AgentView>>,
+    /// The group's, by name.
+    pub agents: Vec<&'s AgentView>,
     pub tenancy: &'s Tenancy,
     /// What the group's agents have together.
     pub capacity: Resources,
@@ -95,31 +99,27 @@ impl<'s> Scope<'s> {
         now: DateTime<Utc>,
         group_name: &'s GroupName,
         group: &'s ScalingGroup,
-        agents: &'s BTreeMap<NodeName, Arc<AgentView>>,
+        all_agents: &'s BTreeMap<NodeName, Arc<AgentView>>,
         tenancy: &'s Tenancy,
     ) -> Self {
+        let agents: Vec<&AgentView> = all_agents.values().map(Arc::as_ref).filter(|agent| in_group(agent, group)).collect();
         let mut capacity = Resources::default();
-        for agent in agents.values().filter(|agent| super::agents::in_group(agent, group)) {
-            capacity.add(&agent.allocatable);
-        }
-        Self { now, group_name, group, agents, tenancy, capacity }
+        agents.iter().for_each(|agent| capacity.add(&agent.allocatable));
+        Self { now, group_name, group, all_agents, agents, tenancy, capacity }
     }
 }
 
 /// Decides on every session of the queue, in its order, and counts what they are given into the room.
 pub fn provision(scope: &Scope<'_>, room: &mut Room, queue: &[Candidate<'_>]) -> Vec<Decision> {
     let order = sequence(scope, room, queue);
-    let behind = || Arc::new(behind(queue, &order));
-    let mut decisions: Vec<Option<Decision>> = vec![None; queue.len()];
+    // Only those outside the top band are not looked at.
+    let mut decisions = vec![Decision::Refused(Arc::new(behind(queue, &order))); queue.len()];
     let mut cycle = Cycle::new(scope, room);
-    for at in &order {
-        decisions[*at] = Some(cycle.decide(&queue[*at]));
+    for at in order {
+        decisions[at] = cycle.decide(&queue[at]);
     }
     cycle.keep_cursor();
-    // Only those outside the top band were not looked at.
-    let behind = (order.len() < queue.len()).then(behind);
-    let unseen = |decision: Option<Decision>| decision.or_else(|| Some(Decision::Refused(behind.clone()?)));
-    decisions.into_iter().filter_map(unseen).collect()
+    decisions
 }
 
 /// What is told to those whom the group looks at only once nobody of higher priority waits.
@@ -149,7 +149,7 @@ struct Cycle<'s, 'r> {
 
 impl<'s, 'r> Cycle<'s, 'r> {
     fn new(scope: &'s Scope<'s>, room: &'r mut Room) -> Self {
-        let mut pool = Pool::new(scope.group, scope.agents.values().map(Arc::as_ref), room);
+        let mut pool = Pool::new(scope.group, &scope.agents, room);
         if let Some(last) = room.cursors.get(scope.group_name).and_then(|name| pool.index_of(name)) {
             pool.cursor = last + 1;
         }
@@ -245,7 +245,7 @@ impl<'s, 'r> Cycle<'s, 'r> {
             let node = self.pool.name(index);
             let (sum, kernels) = holding.agents.entry(node.clone()).or_default();
             sum.add(&part.resources);
-            *kernels += i64::try_from(hostnames.len()).unwrap_or(i64::MAX);
+            *kernels += whole(hostnames.len());
             allocation.extend(hostnames.iter().map(|kernel| KernelAllocation { kernel: kernel.clone(), node: node.clone() }));
         }
         mine.sort_unstable();

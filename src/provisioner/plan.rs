@@ -7,8 +7,9 @@ use super::kind::{KernelRequest, Request};
 use super::pipeline::Scope;
 use super::pool::{Index, Pool, Wish};
 use super::refusal::{Blocker, Refusal};
-use crate::api::{ClusterMode, NodeName, Resources};
+use crate::api::{ClusterMode, NodeName, Resources, whole};
 use crate::lifecycle::{Cause, Reason};
+use crate::session::kernels::hostname;
 
 /// How a request is placed: one step for each agent-sized part of it.
 pub struct Plan {
@@ -32,8 +33,7 @@ pub fn plan(scope: &Scope<'_>, pool: &Pool<'_>, request: &Request) -> Plan {
     if let Some(missing) = request.kernels.iter().find_map(|kernel| missing_agents(scope, kernel)) {
         return refused(Refusal::of(vec![missing]));
     }
-    let hostnames =
-        |kernel: &KernelRequest| (1..=kernel.replicas).map(|index| format!("{}{index}", kernel.role)).collect::<Vec<_>>();
+    let hostnames = |kernel: &KernelRequest| (1..=kernel.replicas).map(|index| hostname(&kernel.role, index)).collect::<Vec<_>>();
     let steps: Vec<Part> = match request.mode {
         ClusterMode::SingleNode => match together(request) {
             Err(blocker) => return refused(Refusal::of(vec![blocker])),
@@ -84,7 +84,7 @@ fn together(request: &Request) -> Result<KernelRequest, Blocker> {
 /// A designated agent that does not exist is the session's fault: it is told at once.
 fn missing_agents(scope: &Scope<'_>, kernel: &KernelRequest) -> Option<Blocker> {
     let designated = &kernel.designated;
-    if designated.is_empty() || designated.iter().any(|node| scope.agents.contains_key(node)) {
+    if designated.is_empty() || designated.iter().any(|node| scope.all_agents.contains_key(node)) {
         return None;
     }
     let names = designated.iter().map(NodeName::as_str).collect::<Vec<_>>().join(", ");
@@ -95,7 +95,7 @@ fn missing_agents(scope: &Scope<'_>, kernel: &KernelRequest) -> Option<Blocker> 
 /// What not even the group's agents, all empty and well, could hold. Without any agent nothing can be told.
 fn impossible(pool: &Pool<'_>, part: &Part) -> Option<Refusal> {
     let holds: i64 = (0..pool.len()).map(|index| pool.holds_empty(index, &part.wish)).fold(0, i64::saturating_add);
-    let wanted = i64::try_from(part.hostnames.len()).unwrap_or(i64::MAX);
+    let wanted = whole(part.hostnames.len());
     if pool.is_empty() || holds >= wanted {
         return None;
     }
@@ -113,7 +113,7 @@ fn impossible(pool: &Pool<'_>, part: &Part) -> Option<Refusal> {
 fn too_much(scope: &Scope<'_>, pool: &Pool<'_>, steps: &[Part]) -> Option<Refusal> {
     let mut total = Resources::default();
     for part in steps {
-        total.add(&part.resources.times(i64::try_from(part.hostnames.len()).unwrap_or(i64::MAX)));
+        total.add(&part.resources.times(whole(part.hostnames.len())));
     }
     let (name, wanted, had) = scope.capacity.lacking(&total).filter(|_| !pool.is_empty())?;
     let message = format!("all {} agents of the group have {name} {had} together, {wanted} are requested", pool.len());

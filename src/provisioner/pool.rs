@@ -1,10 +1,12 @@
 //! A group's agents with what is left of each, ordered so that the best one for a kernel is found without looking at all.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::agents::{Rejection, closed, in_group};
+use super::agents::{Rejection, closed};
 use super::kind::{KernelRequest, Request};
 use super::room::Room;
+use super::selectors::Choice;
 use crate::api::{Amount, NodeName, ResourceName, ScalingGroup};
 use crate::session::views::AgentView;
 
@@ -59,15 +61,14 @@ pub struct Wish {
 
 impl<'a> Pool<'a> {
     /// The agents of a group that are open to it; the others are kept for telling why not.
-    pub fn new(group: &ScalingGroup, agents: impl Iterator<Item = &'a AgentView>, room: &Room) -> Self {
-        let agents: Vec<&AgentView> = agents.filter(|agent| in_group(agent, group)).collect();
+    pub fn new(group: &ScalingGroup, agents: &[&'a AgentView], room: &Room) -> Self {
         let names: BTreeSet<&ResourceName> =
             agents.iter().flat_map(|agent| agent.allocatable.iter().map(|(name, _)| name)).collect();
         let resources: Vec<ResourceName> = names.into_iter().cloned().collect();
         let mut pool = Self { resources, slots: vec![], by_name: HashMap::new(), classes: vec![], cursor: 0 };
         let mut classes: HashMap<(Vec<usize>, &str), usize> = HashMap::new();
         let mut orders: Vec<Vec<(Rank, Index)>> = vec![];
-        for (index, agent) in agents.into_iter().enumerate() {
+        for (index, agent) in agents.iter().copied().enumerate() {
             let offered: Vec<i64> = pool.resources.iter().map(|name| agent.allocatable.amount(name).milli()).collect();
             let counted = |at: &usize| offered[*at] > 0 && pool.resources[*at] != ResourceName::Pods;
             let offers: Vec<usize> = (0..offered.len()).filter(counted).collect();
@@ -135,8 +136,8 @@ impl<'a> Pool<'a> {
         }
     }
 
-    /// Whether an agent takes the kernel now; `mine` are those of which the session has something already.
-    fn takes(&self, index: Index, wish: &Wish, mine: &[Index]) -> bool {
+    /// Whether an agent takes the kernel now and may be chosen.
+    fn offers(&self, index: Index, Choice { wish, mine, but, .. }: &Choice<'_>) -> bool {
         let slot = &self.slots[index];
         let own = || mine.contains(&index);
         wish.unknown.is_none()
@@ -146,6 +147,7 @@ impl<'a> Pool<'a> {
             && (!wish.private || slot.is_empty() || own())
             && slot.left.iter().zip(&wish.wanted).all(|(left, wanted)| wanted <= left)
             && (wish.designated.is_empty() || wish.designated.contains(&slot.agent.name))
+            && !but.contains(&index)
     }
 
     /// Why an agent does not take the kernel now.
@@ -210,72 +212,66 @@ impl<'a> Pool<'a> {
         (class.unused(wish), class.rank(&self.slots[index].left))
     }
 
-    /// The classes in which a kernel fits at all, those with the fewest unused resources first.
-    fn classes_for(&self, wish: &Wish) -> Vec<&Class> {
+    /// The classes in which a kernel fits at all.
+    fn classes_for(&self, wish: &Wish) -> impl Iterator<Item = &Class> {
         let fits = |class: &&Class| {
             let offers = |at: &usize| class.offers.contains(at) || self.resources[*at] == ResourceName::Pods;
             wish.architecture.as_ref().is_none_or(|wanted| *wanted == class.architecture)
                 && (0..wish.wanted.len()).filter(|at| wish.wanted[*at] > 0).all(|at| offers(&at))
         };
-        let mut classes: Vec<&Class> = self.classes.iter().filter(fits).collect();
-        classes.sort_by_key(|class| class.unused(wish));
-        classes
+        self.classes.iter().filter(fits)
     }
 
     /// Of those that take the kernel: fewest unused resources, then least left, then first by name.
-    pub fn tightest(&self, wish: &Wish, mine: &[Index], but: &[Index]) -> Option<Index> {
-        let takes = |index: &Index| self.takes(*index, wish, mine) && !but.contains(index);
-        if !wish.designated.is_empty() {
-            return self.designated(wish).filter(takes).min_by_key(|index| (self.key(*index, wish), *index));
-        }
-        // Merged over classes with equally many unused resources.
-        let found = self.classes_for(wish).into_iter().filter_map(|class| {
-            let at_least = (class.rank(&wish.wanted), 0);
-            let (rank, index) = class.order.range(at_least..).find(|(_, index)| takes(index))?;
-            Some(((class.unused(wish), rank, *index), *index))
-        });
-        found.min().map(|(_, index)| index)
+    pub fn tightest(&self, choice: &Choice<'_>) -> Option<Index> {
+        let first = |class: &Class| {
+            let at_least = (class.rank(&choice.wish.wanted), 0);
+            class.order.range(at_least..).map(|(_, index)| *index).find(|index| self.offers(*index, choice))
+        };
+        self.best(choice, first, |key| key)
     }
 
     /// Of those that take the kernel: fewest unused resources, then most left, then first by name.
-    pub fn roomiest(&self, wish: &Wish, mine: &[Index], but: &[Index]) -> Option<Index> {
-        use std::cmp::Reverse;
-        let takes = |index: &Index| self.takes(*index, wish, mine) && !but.contains(index);
-        if !wish.designated.is_empty() {
-            let key = |index: Index| {
-                let (unused, rank) = self.key(index, wish);
-                (unused, Reverse(rank), index)
-            };
-            return self.designated(wish).filter(takes).min_by_key(|index| key(*index));
-        }
-        let found = self.classes_for(wish).into_iter().filter_map(|class| {
-            let at_least = (class.rank(&wish.wanted), 0);
-            let (rank, last) = class.order.range(at_least..).rev().find(|(_, index)| takes(index))?;
+    pub fn roomiest(&self, choice: &Choice<'_>) -> Option<Index> {
+        let last = |class: &Class| {
+            let at_least = (class.rank(&choice.wish.wanted), 0);
+            let (rank, last) = class.order.range(at_least..).rev().find(|(_, index)| self.offers(*index, choice))?;
             let equal = class.order.range((*rank, 0)..=(*rank, *last));
-            let index = equal.map(|(_, index)| *index).find(takes)?;
-            Some((class.unused(wish), Reverse(rank), index))
-        });
-        found.min().map(|(_, _, index)| index)
+            equal.map(|(_, index)| *index).find(|index| self.offers(*index, choice))
+        };
+        self.best(choice, last, |(unused, rank)| (unused, Reverse(rank)))
+    }
+
+    /// The best by `order` of the designated agents, or of those that are the best of their class.
+    fn best<K: Ord>(
+        &self,
+        choice: &Choice<'_>,
+        of_class: impl Fn(&Class) -> Option<Index>,
+        order: impl Fn((usize, Rank)) -> K,
+    ) -> Option<Index> {
+        let wish = choice.wish;
+        let key = |index: &Index| (order(self.key(*index, wish)), *index);
+        if wish.designated.is_empty() {
+            return self.classes_for(wish).filter_map(of_class).min_by_key(key);
+        }
+        let designated = wish.designated.iter().filter_map(|name| self.index_of(name));
+        designated.filter(|index| self.offers(*index, choice)).min_by_key(key)
     }
 
     /// Of those that take the kernel, the next by name from the cursor on.
-    pub fn next(&self, wish: &Wish, mine: &[Index], but: &[Index]) -> Option<Index> {
-        let all = (self.cursor..self.slots.len()).chain(0..self.cursor.min(self.slots.len()));
-        all.into_iter().find(|index| self.takes(*index, wish, mine) && !but.contains(index))
+    pub fn next(&self, choice: &Choice<'_>) -> Option<Index> {
+        let mut all = (self.cursor..self.slots.len()).chain(0..self.cursor.min(self.slots.len()));
+        all.find(|index| self.offers(*index, choice))
     }
 
     /// All that take the kernel, by name.
-    pub fn all<'p>(&'p self, wish: &'p Wish, mine: &'p [Index], but: &'p [Index]) -> impl Iterator<Item = Index> + 'p {
-        (0..self.slots.len()).filter(move |index| self.takes(*index, wish, mine) && !but.contains(index))
+    pub fn all<'p>(&'p self, choice: &'p Choice<'_>) -> impl Iterator<Item = Index> + 'p {
+        (0..self.slots.len()).filter(|index| self.offers(*index, choice))
     }
 
     /// For comparing those that [`Self::all`] gives: fewest unused, then least left.
     pub fn tightness(&self, index: Index, wish: &Wish) -> impl Ord + use<> {
         self.key(index, wish)
-    }
-
-    fn designated<'p>(&'p self, wish: &'p Wish) -> impl Iterator<Item = Index> + 'p {
-        wish.designated.iter().filter_map(|name| self.index_of(name))
     }
 
     /// Counts a kernel in, or out again with `sign` −1.

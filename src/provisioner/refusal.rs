@@ -49,6 +49,12 @@ impl Blocker {
         Self { numbers: Some(Numbers { resource, requested, used, limit }), ..self }
     }
 
+    /// Sessions, kernels or volumes.
+    pub fn counting_units(self, requested: i64, used: i64, limit: i64) -> Self {
+        let units = Amount::from_units;
+        self.counting(None, units(requested), units(used), units(limit))
+    }
+
     /// Faults first, then what is only a matter of time, quotas, capacity.
     fn weight(&self) -> u8 {
         match self.cause {

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::kernels::{allocated_nodes, expand, kernel_name};
 use super::views::PodView;
-use crate::api::{Amount, NodeName, ResourceName, Resources, Session};
+use crate::api::{Amount, NodeName, ResourceName, Resources, Session, whole};
 use crate::provisioner::Holding;
 
 /// How many volume claims a session mounts.
 pub fn claims(session: &Session) -> i64 {
     let volumes = session.spec.kernels.iter().flat_map(|kernel| &kernel.volumes);
     let names: BTreeSet<&str> = volumes.map(|volume| volume.claim_name.as_str()).collect();
-    i64::try_from(names.len()).unwrap_or(i64::MAX)
+    whole(names.len())
 }
 
 /// The uid of the deployment whose replica a session is.

@@ -25,16 +25,14 @@ pub struct KernelSlot<'a> {
 
 /// The kernels of a session in the order they are allocated and ranked: main first, then as listed (rules §5).
 pub fn expand(kernels: &[KernelTemplate]) -> Vec<KernelSlot<'_>> {
-    let (main, others): (Vec<_>, Vec<_>) = kernels.iter().partition(|template| template.role == MAIN_ROLE);
-    main.into_iter()
-        .chain(others)
+    main_first(kernels)
         .flat_map(|template| (1..=template.replicas.max(0)).map(move |index| (template, index)))
         .zip(0..)
         .map(|((template, index), local_rank)| KernelSlot {
             template,
             index,
             local_rank,
-            hostname: format!("{}{index}", template.role),
+            hostname: hostname(&template.role, index),
         })
         .collect()
 }
@@ -52,6 +50,17 @@ pub fn requested(session: &Session) -> Resources {
 pub const MAIN_ROLE: &str = "main";
 /// The hostname of the main kernel.
 pub const MAIN_HOSTNAME: &str = "main1";
+
+/// The roles of a session in the order of allocation.
+pub fn main_first(kernels: &[KernelTemplate]) -> impl Iterator<Item = &KernelTemplate> {
+    let is_main = |template: &&KernelTemplate| template.role == MAIN_ROLE;
+    kernels.iter().filter(is_main).chain(kernels.iter().filter(move |template| !is_main(template)))
+}
+
+/// `main1`, `sub2`.
+pub fn hostname(role: &str, index: i32) -> String {
+    format!("{role}{index}")
+}
 
 /// The name of a kernel and its pod: it never repeats, since every allocation and session has a hash of its own.
 pub fn kernel_name(session: &str, uid: &str, hostname: &str, generation: i64) -> String {

@@ -19,16 +19,15 @@ pub fn status<'w>(
         ScalingGroupStatus { sessions_running: running, conditions: conditions(group), ..ScalingGroupStatus::default() };
     for agent in agents.filter(|agent| in_group(agent, group)) {
         status.agents += 1;
-        status.agents_ready += i64::from(agent.ready && !agent.unschedulable);
+        status.agents_ready += i64::from(agent.takes_pods());
     }
     let mut by_priority: BTreeMap<Reverse<i32>, i64> = BTreeMap::new();
     let mut by_reason: BTreeMap<&str, i64> = BTreeMap::new();
     for session in waiting {
         status.sessions_pending += 1;
-        let told = session.status.as_ref();
-        let priority = told.and_then(|told| told.effective_priority).unwrap_or(session.spec.priority);
-        *by_priority.entry(Reverse(priority)).or_default() += 1;
-        *by_reason.entry(told.and_then(|told| told.reason.as_deref()).unwrap_or("new")).or_default() += 1;
+        *by_priority.entry(Reverse(session.priority())).or_default() += 1;
+        let reason = session.status.as_ref().and_then(|status| status.reason.as_deref());
+        *by_reason.entry(reason.unwrap_or("new")).or_default() += 1;
         status.oldest_waiting_since = [status.oldest_waiting_since, created_at(session)].into_iter().flatten().min();
     }
     let priority = |(Reverse(priority), sessions)| WaitingByPriority { priority, sessions };

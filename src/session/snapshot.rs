@@ -87,7 +87,7 @@ impl SessionItem {
 
     /// By which it is scheduled.
     pub fn priority(&self) -> i32 {
-        self.session.status.as_ref().and_then(|status| status.effective_priority).unwrap_or(self.session.spec.priority)
+        self.session.priority()
     }
 
     /// When the first of its kernels will count as lost, unless its agent answers again.

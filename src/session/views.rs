@@ -127,6 +127,11 @@ impl Liveness {
 pub const TAINT_OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
 impl AgentView {
+    /// Whether it is well and not cordoned.
+    pub fn takes_pods(&self) -> bool {
+        self.ready && !self.unschedulable
+    }
+
     pub fn liveness(&self, lost_after: std::time::Duration, now: DateTime<Utc>) -> Liveness {
         if self.taints.iter().any(|taint| taint.key == TAINT_OUT_OF_SERVICE) {
             return Liveness::Gone;

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::api::{Amount, Waiting, WaitingAgentReason, WaitingAgents, WaitingBlocker};
+use crate::api::{Amount, Waiting, WaitingAgentReason, WaitingAgents, WaitingBlocker, whole};
 use crate::lifecycle::{Cause, Reason, truncate};
 use crate::provisioner::{Blocker, Refusal};
 
@@ -22,10 +22,6 @@ pub fn waiting(refusal: &Refusal, now: DateTime<Utc>) -> Waiting {
         WaitingAgents { total: whole(counts.total), reasons: counts.reasons.iter().map(reason).collect() }
     });
     Waiting { evaluated_at: now, blockers: refusal.blockers.iter().take(MAX_BLOCKERS).map(told).collect(), agents }
-}
-
-fn whole(count: usize) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 fn told(blocker: &Blocker) -> WaitingBlocker {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicyBinding;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Secret};
-use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule, Role, RoleBinding};
+use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule, Role};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Resource};
 use serde::Serialize;
@@ -15,23 +15,10 @@ use serde_json::{Value, json};
 use sokovan::api::*;
 
 use crate::common::{Space, eventually, unique};
-use crate::scene::Scene;
+use crate::scene::{Scene, forged_kernel};
 
 /// The operator's account, as the chart names it.
 const OPERATOR: &str = "system:serviceaccount:sokovan-system:sokovan-operator";
-
-async fn grant(scene: &Scene, user: &str, rules: Value) {
-    let name = unique("right");
-    let role = json!({"metadata": {"name": name, "namespace": scene.name}, "rules": rules});
-    scene.make_here::<Role>(role).await;
-    scene
-        .make_here::<RoleBinding>(json!({
-            "metadata": {"name": name, "namespace": scene.name},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
-            "subjects": [{"kind": "User", "name": user, "apiGroup": "rbac.authorization.k8s.io"}],
-        }))
-        .await;
-}
 
 fn right(group: &str, resource: &str, verb: &str, names: &[&str]) -> Value {
     json!([{"apiGroups": [group], "resources": [resource], "verbs": [verb], "resourceNames": names}])
@@ -42,7 +29,7 @@ async fn stranger(scene: &Scene) -> (String, Space) {
     let user = unique("user");
     let rules =
         json!([{"apiGroups": ["sokovan.dev"], "resources": ["sessions", "deployments"], "verbs": ["create", "get", "patch"]}]);
-    grant(scene, &user, rules).await;
+    scene.grant(&user, rules).await;
     let theirs = scene.of(&user).await;
     (user, theirs)
 }
@@ -139,7 +126,7 @@ async fn what_a_session_uses_needs_the_right_to_use_it() {
     ];
     for (what, spec, before, words, needed) in cases {
         let (user, theirs) = stranger(&scene).await;
-        grant(&scene, &user, before).await;
+        scene.grant(&user, before).await;
         let mut session = scene.session("x", spec);
         session["metadata"]["name"] = Value::Null;
         let deployment = json!({"metadata": {}, "spec": {"template": {
@@ -155,7 +142,7 @@ async fn what_a_session_uses_needs_the_right_to_use_it() {
         })
         .await;
         refused(&format!("a deployment with {what}"), try_to_make::<Deployment>(&theirs, &deployment).await, words);
-        grant(&scene, &user, needed).await;
+        scene.grant(&user, needed).await;
         accepted(what, || try_to_make::<Session>(&theirs, &session)).await;
         accepted(&format!("a deployment with {what}"), || try_to_make::<Deployment>(&theirs, &deployment)).await;
     }
@@ -172,7 +159,7 @@ async fn a_priority_raised_later_needs_the_right_too_and_a_lowered_one_does_not(
     scene.submit("own", json!({})).await;
     accepted("a lower priority", || raise(&theirs, 5)).await;
     refused("a higher priority", raise(&theirs, 60).await, "may not use priority 60");
-    grant(&scene, &user, right("sokovan.dev", "priorities", "use", &["60"])).await;
+    scene.grant(&user, right("sokovan.dev", "priorities", "use", &["60"])).await;
     accepted("a higher priority", || raise(&theirs, 60)).await;
     accepted("any up to that", || raise(&theirs, 40)).await;
 }
@@ -214,7 +201,7 @@ fn changed(base: &Value, pointer: &str, value: Value) -> Value {
 async fn nobody_makes_pods_that_pass_for_a_sessions() {
     let scene = Scene::with("pass", 0, json!({})).await;
     let user = unique("user");
-    grant(&scene, &user, json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["*"]}])).await;
+    scene.grant(&user, json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["*"]}])).await;
     let theirs = scene.of(&user).await;
     let pod = json!({"metadata": {"labels": {}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
     accepted("a pod of one's own", || try_to_make::<Pod>(&theirs, &pod)).await;
@@ -241,13 +228,10 @@ async fn nobody_makes_pods_that_pass_for_a_sessions() {
 async fn nobody_but_the_operator_writes_kernels_and_statuses() {
     let scene = Scene::with("forge", 0, json!({})).await;
     let user = unique("user");
-    grant(&scene, &user, json!([{"apiGroups": ["sokovan.dev"], "resources": ["*"], "verbs": ["*"]}])).await;
+    scene.grant(&user, json!([{"apiGroups": ["sokovan.dev"], "resources": ["*"], "verbs": ["*"]}])).await;
     let theirs = scene.of(&user).await;
     scene.submit("x", json!({})).await;
-    let kernel = json!({"metadata": {}, "spec": {
-        "session": "x", "sessionUid": "u", "role": "main", "index": 1, "localRank": 0, "hostname": "main1",
-        "allocationGeneration": 1, "scalingGroup": "g", "node": "n", "image": "i", "resources": {},
-    }});
+    let kernel = forged_kernel();
     eventually("the right to be known", || async {
         match try_to_make::<Kernel>(&theirs, &kernel).await {
             Err(said) if said.contains("kernels are written by the Sokovan operator alone") => Ok(()),
@@ -322,7 +306,7 @@ async fn the_operator_itself_is_bound_to_what_it_needs() {
     let read =
         || async { operator.api::<Secret>().get("ses-z-ssh-01234567").await.map(|_| ()).map_err(|error| error.to_string()) };
     refused("reading a secret", read().await, "cannot get resource");
-    grant(&scene, OPERATOR, right("", "secrets", "get", &["ses-z-ssh-01234567"])).await;
+    scene.grant(OPERATOR, right("", "secrets", "get", &["ses-z-ssh-01234567"])).await;
     accepted("reading a secret", read).await;
 }
 

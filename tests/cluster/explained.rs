@@ -4,12 +4,8 @@ use kube::Api;
 use serde_json::json;
 use sokovan::api::*;
 
-use crate::common::eventually;
+use crate::common::{eventually, reason_is};
 use crate::scene::{Scene, kernel};
-
-fn reason_is(reason: &'static str) -> impl Fn(&Session) -> bool {
-    move |session| session.status.as_ref().is_some_and(|status| status.reason.as_deref() == Some(reason))
-}
 
 async fn limit(scene: &Scene, policy: serde_json::Value) {
     scene.make::<ResourcePolicy>(json!({"metadata": {"name": scene.name}, "spec": policy})).await;

@@ -5,7 +5,7 @@ use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use sokovan::api::*;
 
-use crate::scene::Scene;
+use crate::scene::{Scene, forged_kernel};
 
 /// What the API server says to a session; None if it takes it.
 async fn refusal(scene: &Scene, name: &str, spec: Value) -> Option<String> {
@@ -137,31 +137,14 @@ async fn what_a_session_is_cannot_be_changed_but_its_wishes_can() {
 async fn kernels_and_statuses_are_the_operators_alone() {
     let scene = Scene::with("no-forge", 0, json!({})).await;
     let user = format!("user-of-{}", scene.name);
-    let rights = json!({
-        "metadata": {"name": "all", "namespace": scene.name},
-        "rules": [{"apiGroups": ["sokovan.dev"], "resources": ["*"], "verbs": ["*"]}],
-    });
-    let role: k8s_openapi::api::rbac::v1::Role = serde_json::from_value(rights).unwrap();
-    scene.api().create(&PostParams::default(), &role).await.unwrap();
-    let binding = json!({
-        "metadata": {"name": "all", "namespace": scene.name},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "all"},
-        "subjects": [{"kind": "User", "name": user, "apiGroup": "rbac.authorization.k8s.io"}],
-    });
-    let binding: k8s_openapi::api::rbac::v1::RoleBinding = serde_json::from_value(binding).unwrap();
-    scene.api().create(&PostParams::default(), &binding).await.unwrap();
+    scene.grant(&user, json!([{"apiGroups": ["sokovan.dev"], "resources": ["*"], "verbs": ["*"]}])).await;
     let theirs = scene.of(&user).await;
 
     // They may do all that a user may, by RBAC: what refuses is the policy.
     theirs.create(scene.session("x", json!({}))).await.expect("a session may be made");
-    let kernel: Kernel = serde_json::from_value(json!({
-        "apiVersion": "sokovan.dev/v1alpha1", "kind": "Kernel", "metadata": {"name": "forged"},
-        "spec": {
-            "session": "x", "sessionUid": "u", "role": "main", "index": 1, "localRank": 0, "hostname": "main1",
-            "allocationGeneration": 1, "scalingGroup": "g", "node": "n", "image": "i", "resources": {},
-        },
-    }))
-    .unwrap();
+    let mut kernel = forged_kernel();
+    kernel["metadata"]["name"] = json!("forged");
+    let kernel: Kernel = serde_json::from_value(kernel).unwrap();
     let said = theirs.api::<Kernel>().create(&PostParams::default(), &kernel).await.expect_err("a forged kernel").to_string();
     assert!(said.contains("kernels are written by the Sokovan operator alone"), "{said}");
     let forged = Patch::Merge(json!({"status": {"phase": "Running"}}));

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Namespace, Node};
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
@@ -128,6 +129,18 @@ impl Scene {
     {
         let object: K = serde_json::from_value(object).expect("an object in shape");
         self.api::<K>().create(&PostParams::default(), &object).await.expect("it can be made");
+    }
+
+    /// Gives a user rights in the scene's namespace.
+    pub async fn grant(&self, user: &str, rules: Value) {
+        let name = unique("right");
+        self.make_here::<Role>(json!({"metadata": {"name": name, "namespace": self.name}, "rules": rules})).await;
+        self.make_here::<RoleBinding>(json!({
+            "metadata": {"name": name, "namespace": self.name},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
+            "subjects": [{"kind": "User", "name": user, "apiGroup": "rbac.authorization.k8s.io"}],
+        }))
+        .await;
     }
 
     async fn tenant(&self, group: Value) {
@@ -264,6 +277,14 @@ pub fn kernel(role: &str, replicas: i32, command: &[&str]) -> Value {
         "role": role, "replicas": replicas, "image": "busybox:1", "command": command,
         "resources": {"cpu": 1, "memory": "1Gi"},
     })
+}
+
+/// A kernel as no user may make one.
+pub fn forged_kernel() -> Value {
+    json!({"metadata": {}, "spec": {
+        "session": "x", "sessionUid": "u", "role": "main", "index": 1, "localRank": 0, "hostname": "main1",
+        "allocationGeneration": 1, "scalingGroup": "g", "node": "n", "image": "i", "resources": {},
+    }})
 }
 
 /// main1, sub1 and sub2, each where it fits.

@@ -5,11 +5,8 @@ use kube::api::PostParams;
 use serde_json::json;
 use sokovan::api::*;
 
+use crate::common::reason_is;
 use crate::scene::{Scene, kernel};
-
-fn reason_is(reason: &'static str) -> impl Fn(&Session) -> bool {
-    move |session| session.status.as_ref().is_some_and(|status| status.reason.as_deref() == Some(reason))
-}
 
 #[tokio::test]
 async fn ss_003_a_request_no_node_can_hold_is_told_so_with_numbers_and_ends() {

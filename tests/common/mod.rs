@@ -143,6 +143,11 @@ impl Space {
     }
 }
 
+/// Whether a session's status tells this reason.
+pub fn reason_is(reason: &'static str) -> impl Fn(&Session) -> bool {
+    move |session| session.status.as_ref().is_some_and(|status| status.reason.as_deref() == Some(reason))
+}
+
 /// What a person would look at first.
 pub fn describe(session: &Session) -> String {
     let status = session.status.clone().unwrap_or_default();

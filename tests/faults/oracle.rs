@@ -74,11 +74,6 @@ fn told(session: &Session) -> String {
     format!("{} {words}", session.metadata.resource_version.as_deref().unwrap_or_default())
 }
 
-fn is_live(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    !matches!(phase, Some("Succeeded" | "Failed"))
-}
-
 fn label<'a>(pod: &'a Pod, name: &str) -> &'a str {
     pod.metadata.labels.as_ref().and_then(|labels| labels.get(name)).map(String::as_str).unwrap_or_default()
 }
@@ -88,7 +83,7 @@ fn live_pods(pods: &BTreeMap<String, Pod>) -> Vec<String> {
     let mut found = vec![];
     let mut used: BTreeMap<String, i64> = BTreeMap::new();
     let mut of_kernel: BTreeMap<(&str, &str, &str), usize> = BTreeMap::new();
-    for pod in pods.values().filter(|pod| is_live(pod)) {
+    for pod in pods.values().filter(|pod| !fold::has_ended(pod)) {
         let attempt = (label(pod, LABEL_SESSION_UID), label(pod, LABEL_KERNEL), label(pod, LABEL_GENERATION));
         *of_kernel.entry(attempt).or_default() += 1;
         if let Some(spec) = &pod.spec
@@ -201,7 +196,7 @@ fn unfinished(Standing { sessions, kernels, pods }: &Standing) -> Vec<String> {
     for pod in pods.values() {
         match of_current(label(pod, LABEL_SESSION_UID), &pod.name_any()) {
             None => found.push(format!("pod {} is of no use", pod.name_any())),
-            Some(phase) if phase.is_terminal() && is_live(pod) => {
+            Some(phase) if phase.is_terminal() && !fold::has_ended(pod) => {
                 found.push(format!("pod {} outlives its session", pod.name_any()))
             }
             Some(_) => {}

@@ -17,3 +17,20 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- define "sokovan.user" -}}
 system:serviceaccount:{{ .Release.Namespace }}:{{ include "sokovan.serviceAccount" . }}
 {{- end }}
+{{- /* Those who may write what is the operator's alone, as a list of CEL. */}}
+{{- define "sokovan.operatorUsers" -}}
+{{ concat (list (include "sokovan.user" .)) .Values.operatorUsers | toJson }}
+{{- end }}
+{{- /* Binds a policy: (list . "name"). */}}
+{{- define "sokovan.binding" -}}
+{{- $root := index . 0 }}
+{{- $name := printf "%s-%s" $root.Release.Name (index . 1) -}}
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata:
+  name: {{ $name }}
+  labels: {{- include "sokovan.labels" $root | nindent 4 }}
+spec:
+  policyName: {{ $name }}
+  validationActions: [Deny]
+{{- end }}

@@ -6,10 +6,10 @@ use crate::provisioner::pool::{Index, Pool};
 
 pub fn select(pool: &Pool<'_>, choice: &Choice<'_>) -> Option<Index> {
     let Some(deployment) = choice.wish.deployment.as_deref().filter(|_| choice.spread) else {
-        return pool.tightest(choice.wish, choice.mine, choice.but);
+        return pool.tightest(choice);
     };
     let key = |index: &Index| (pool.replicas(*index, deployment), pool.tightness(*index, choice.wish), *index);
-    pool.all(choice.wish, choice.mine, choice.but).min_by_key(key)
+    pool.all(choice).min_by_key(key)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use super::Choice;
 use crate::provisioner::pool::{Index, Pool};
 
 pub fn select(pool: &Pool<'_>, choice: &Choice<'_>) -> Option<Index> {
-    pool.roomiest(choice.wish, choice.mine, choice.but)
+    pool.roomiest(choice)
 }
 
 #[cfg(test)]

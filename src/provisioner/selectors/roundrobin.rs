@@ -4,7 +4,7 @@ use super::Choice;
 use crate::provisioner::pool::{Index, Pool};
 
 pub fn select(pool: &Pool<'_>, choice: &Choice<'_>) -> Option<Index> {
-    pool.next(choice.wish, choice.mine, choice.but)
+    pool.next(choice)
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! Tenants have no more sessions at a time than their policies allow; private sessions count apart. 0 is no limit.
 
 use super::{Check, Context, Subject, Validator};
-use crate::api::Amount;
 use crate::lifecycle::{Cause, Reason};
 use crate::provisioner::refusal::Blocker;
 
@@ -20,8 +19,7 @@ fn check(context: &Context<'_>, subject: &Subject<'_>) -> Vec<Blocker> {
             let what = if private { "private sessions" } else { "sessions" };
             let message = format!("{tenant} has {running} {what} running of {limit}");
             let blocker = Blocker::new(VALIDATOR.name, Cause::Quota, Reason::ConcurrencyExceeded, message);
-            let units = Amount::from_units;
-            found.push(blocker.of(tenant.to_string()).counting(None, units(1), units(running), units(limit)));
+            found.push(blocker.of(tenant.to_string()).counting_units(1, running, limit));
         }
     }
     found

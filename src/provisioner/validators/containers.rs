@@ -1,7 +1,6 @@
 //! A session has no more kernels than its tenants' policies allow.
 
 use super::{Check, Context, Subject, Validator};
-use crate::api::Amount;
 use crate::lifecycle::Reason;
 use crate::provisioner::refusal::Blocker;
 
@@ -15,8 +14,7 @@ fn check(_: &Context<'_>, subject: &Subject<'_>) -> Vec<Blocker> {
         if limit > 0 && count > limit {
             let message = format!("{count} kernels in one session, {tenant} may have {limit}");
             let blocker = Blocker::fault(VALIDATOR.name, Reason::ContainerLimitExceeded, message).of(tenant.to_string());
-            let units = Amount::from_units;
-            found.push(blocker.counting(None, units(count), Amount::ZERO, units(limit)));
+            found.push(blocker.counting_units(count, 0, limit));
         }
     }
     found

@@ -2,7 +2,6 @@
 //! and those beyond the limit are not looked at until some of them are gone.
 
 use super::{Check, Context, Validator};
-use crate::api::Amount;
 use crate::lifecycle::{Cause, Reason};
 use crate::provisioner::pipeline::Candidate;
 use crate::provisioner::refusal::Blocker;
@@ -17,8 +16,7 @@ fn check(_: &Context<'_>, candidate: &Candidate<'_>) -> Vec<Blocker> {
             |message| Blocker::new(VALIDATOR.name, Cause::Quota, Reason::PendingLimitExceeded, message).of(tenant.to_string());
         if let Some(count) = ahead.too_many() {
             let message = format!("{tenant} has {} sessions waiting before this one of {count}", ahead.sessions);
-            let units = Amount::from_units;
-            found.push(blocker(message).counting(None, units(1), units(ahead.sessions), units(count)));
+            found.push(blocker(message).counting_units(1, ahead.sessions, count));
         }
         for (name, requested, limit) in ahead.beyond(&candidate.kind.total) {
             let used = ahead.resources.amount(name);

@@ -1,7 +1,6 @@
 //! Tenants mount no more volume claims at a time than their policies allow.
 
 use super::{Check, Context, Subject, Validator};
-use crate::api::Amount;
 use crate::lifecycle::Reason;
 use crate::provisioner::refusal::Blocker;
 
@@ -19,8 +18,7 @@ fn check(context: &Context<'_>, subject: &Subject<'_>) -> Vec<Blocker> {
         if mounted + wanted > limit {
             let message = format!("{tenant}: {wanted} volumes requested, {mounted} of {limit} mounted");
             let blocker = Blocker::fault(VALIDATOR.name, Reason::VolumeCountExceeded, message).of(tenant.to_string());
-            let units = Amount::from_units;
-            found.push(blocker.counting(None, units(wanted), units(mounted), units(limit)));
+            found.push(blocker.counting_units(wanted, mounted, limit));
         }
     }
     found
