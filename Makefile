@@ -1,6 +1,6 @@
 # make up: a cluster, the operator, and a running session.   make test: all tests.   The rest: make help.
 .DEFAULT_GOAL := help
-.PHONY: faults bugs help up down kubeconfig test lint unit cluster e2e crds scenarios kit bench bench-provisioner image
+.PHONY: faults bugs help up down kubeconfig test lint unit cluster e2e crds scenarios kit bench bench-scale bench-queue bench-provisioner image
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -36,7 +36,13 @@ bugs: ## plants bugs and sees that the faults' oracle catches each; BUG=05 one
 	@kit/bugs
 
 bench: ## sessions beside bare pods on simulated nodes; N="500 2000"
-	@kit/bench $(N)
+	@kit/bench sessions $(N)
+
+bench-scale: ## 10,000 sessions, 500 gangs of 20 and a queue of 10,000 on 1,000 simulated nodes
+	@kit/bench scale
+
+bench-queue: ## Kueue's load shape: 15,000 batch sessions under quota
+	@kit/bench queue
 
 bench-provisioner: ## the provisioner alone: 100,000 sessions, 10,000 agents
 	@kit/bench-provisioner

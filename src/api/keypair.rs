@@ -32,4 +32,9 @@ pub struct KeypairSpec {
     /// The ResourcePolicy over its sessions; none means no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource_policy: Option<PolicyName>,
+
+    /// The highest priority that sessions of this keypair may have; any that their authors may use, if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100))]
+    pub max_priority: Option<i32>,
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Pod, Secret, Service};
 use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
 use serde_json::json;
 
 use super::pods::{self, PodOptions, SshKeys};
@@ -70,6 +70,7 @@ impl Effects {
             Effect::DeletePod { pod, grace } => return self.delete_pod(pod, *grace).await,
             Effect::ReleasePod { pod } => return self.release_pod(pod).await,
             Effect::RecordKernel { name, version, status } => return self.record_kernel(subject, name, version, status).await,
+            Effect::ReleaseUnreadable(meta) => return self.release(meta).await,
             Effect::DeleteKernel { name, uid } => return self.delete_kernel(subject, name, uid).await,
             Effect::OpenGate { pod } => return self.open_gate(pod).await,
             _ => {}
@@ -77,7 +78,7 @@ impl Effects {
         let Some(session) = &subject.session else { return Ok(()) };
         match effect {
             Effect::HoldSession => self.hold(session).await,
-            Effect::ReleaseSession => self.release(session).await,
+            Effect::ReleaseSession => self.release(&session.metadata).await,
             Effect::DeleteSession => self.delete_session(session).await,
             Effect::CreateService => self.create_service(subject, session).await,
             Effect::DeleteService => self.delete_service(subject, session).await,
@@ -94,32 +95,29 @@ impl Effects {
         Api::namespaced(self.writer.client.clone(), namespace)
     }
 
-    async fn set_finalizers(&self, session: &Session, finalizers: Vec<String>) -> Result<Session, WriteError> {
-        let (namespace, name) = names(session);
-        let meta = &session.metadata;
-        let patch = json!({"metadata": {"uid": meta.uid, "resourceVersion": meta.resource_version, "finalizers": finalizers}});
-        let api = self.api::<Session>(&namespace);
-        self.writer.write("session-finalizer", api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch))).await
-    }
-
     async fn hold(&self, session: &Session) -> Result<(), EffectError> {
         let mut finalizers = session.metadata.finalizers.clone().unwrap_or_default();
         if finalizers.iter().any(|name| name == FINALIZER_SESSION) {
             return Ok(());
         }
         finalizers.push(FINALIZER_SESSION.into());
-        let held = self.set_finalizers(session, finalizers).await?;
+        let (namespace, name) = names(session);
+        let patch = Patch::Merge(finalizers_of(&session.metadata, &finalizers));
+        let api = self.api::<Session>(&namespace);
+        let held = self.writer.write("session-finalizer", api.patch(&name, &PatchParams::default(), &patch)).await?;
         self.world.upsert_session(held);
         Ok(())
     }
 
-    async fn release(&self, session: &Session) -> Result<(), EffectError> {
-        let mut finalizers = session.metadata.finalizers.clone().unwrap_or_default();
+    /// By its metadata alone, so that it goes through for one that cannot be read, too.
+    async fn release(&self, meta: &ObjectMeta) -> Result<(), EffectError> {
+        let (namespace, name) = (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default());
+        let mut finalizers = meta.finalizers.clone().unwrap_or_default();
         finalizers.retain(|name| name != FINALIZER_SESSION);
-        match self.set_finalizers(session, finalizers).await {
-            Ok(_) | Err(WriteError::NotFound(_)) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        let patch = Patch::Merge(finalizers_of(meta, &finalizers));
+        let api = self.api::<Session>(&namespace);
+        let params = PatchParams::default();
+        gone_is_fine(self.writer.write("session-finalizer", api.patch_metadata(&name, &params, &patch)).await)
     }
 
     async fn delete_session(&self, session: &Session) -> Result<(), EffectError> {
@@ -265,6 +263,11 @@ fn names(session: &Session) -> (String, String) {
 /// Delete this very object, and its dependents behind it.
 fn exactly(uid: Option<String>) -> DeleteParams {
     DeleteParams::background().preconditions(Preconditions { uid, resource_version: None })
+}
+
+/// The finalizers of that very version of an object.
+fn finalizers_of(meta: &ObjectMeta, finalizers: &[String]) -> serde_json::Value {
+    json!({"metadata": {"uid": meta.uid, "resourceVersion": meta.resource_version, "finalizers": finalizers}})
 }
 
 /// What was to go and is gone already, or was replaced by another, is done with.

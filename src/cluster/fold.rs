@@ -1,7 +1,10 @@
-//! Folds pods and nodes, as they arrive, to what decisions look at.
+//! Folds pods, nodes and volumes, as they arrive, to what decisions look at.
 
 use chrono::{DateTime, Utc};
-use k8s_openapi::api::core::v1::{Container, ContainerStatus, Node, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{
+    Container, ContainerStatus, Node, NodeSelectorRequirement, NodeSelectorTerm, PersistentVolume, PersistentVolumeClaim, Pod,
+    PodSpec,
+};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -12,6 +15,7 @@ use crate::api::{
 };
 use crate::provisioner::ForeignPod;
 use crate::session::views::{AgentView, GateState, MainState, PodView, Taint};
+use crate::session::volumes::{ClaimView, Operator, Requirement, Subject, VolumeView};
 
 /// What a pod is to us.
 pub enum Folded {
@@ -206,6 +210,42 @@ fn taint(taint: &k8s_openapi::api::core::v1::Taint) -> Taint {
     Taint { key: taint.key.clone(), value: taint.value.clone().unwrap_or_default(), effect: taint.effect.clone() }
 }
 
+pub fn claim(claim: &PersistentVolumeClaim) -> ClaimView {
+    let spec = claim.spec.as_ref();
+    let modes: Vec<&String> = spec.iter().flat_map(|spec| spec.access_modes.iter().flatten()).collect();
+    let bound = claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Bound");
+    ClaimView {
+        deleting: claim.metadata.deletion_timestamp.is_some(),
+        read_only: !modes.is_empty() && modes.iter().all(|mode| *mode == "ReadOnlyMany"),
+        volume: spec.filter(|_| bound).and_then(|spec| spec.volume_name.clone()),
+    }
+}
+
+pub fn volume(volume: &PersistentVolume) -> VolumeView {
+    let affinity = volume.spec.as_ref().and_then(|spec| spec.node_affinity.as_ref());
+    let terms = affinity.and_then(|affinity| affinity.required.as_ref()).map(|required| &required.node_selector_terms);
+    let term = |term: &NodeSelectorTerm| {
+        let labels = term.match_expressions.iter().flatten();
+        let labels = labels.map(|wanted| requirement(Subject::Label(wanted.key.clone()), wanted));
+        // A node's name is the only field there is to select by.
+        labels.chain(term.match_fields.iter().flatten().map(|wanted| requirement(Subject::Name, wanted))).collect()
+    };
+    VolumeView { terms: terms.into_iter().flatten().map(term).collect() }
+}
+
+fn requirement(of: Subject, wanted: &NodeSelectorRequirement) -> Requirement {
+    let operator = match wanted.operator.as_str() {
+        "In" => Operator::In,
+        "NotIn" => Operator::NotIn,
+        "Exists" => Operator::Exists,
+        "DoesNotExist" => Operator::DoesNotExist,
+        "Gt" => Operator::Gt,
+        "Lt" => Operator::Lt,
+        _ => Operator::Unknown,
+    };
+    Requirement { of, operator, values: wanted.values.clone().unwrap_or_default() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -238,5 +278,26 @@ mod tests {
         assert!(daemon.of_node);
         let Folded::Foreign(job) = pod(&of("Job")) else { panic!("foreign") };
         assert!(!job.of_node);
+    }
+
+    #[test]
+    fn a_claim_names_its_volume_once_it_is_bound_and_a_volume_from_where_it_is_reached() {
+        let claim_in = |phase: &str| -> PersistentVolumeClaim {
+            serde_json::from_value(json!({
+                "spec": {"accessModes": ["ReadOnlyMany"], "volumeName": "v"}, "status": {"phase": phase}
+            }))
+            .expect("a claim")
+        };
+        assert_eq!(claim(&claim_in("Bound")), ClaimView { deleting: false, read_only: true, volume: Some("v".into()) });
+        assert_eq!(claim(&claim_in("Pending")).volume, None);
+        let local: PersistentVolume =
+            serde_json::from_value(json!({"spec": {"nodeAffinity": {"required": {"nodeSelectorTerms": [
+            {"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": ["node-2"]}]}]}}}}))
+            .expect("a volume");
+        let on = |host: &str| {
+            let labels = [("kubernetes.io/hostname".to_owned(), host.to_owned())].into();
+            volume(&local).is_reached_from(&AgentView { labels, ..AgentView::default() })
+        };
+        assert!(on("node-2") && !on("node-1"));
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::world::{Inner, World};
 use crate::api::*;
@@ -32,6 +33,8 @@ pub struct RemainsOf {
     pub namespace: String,
     pub name: String,
     pub session: Option<Arc<Session>>,
+    /// Of one that cannot be read and is being deleted.
+    unreadable: Option<ObjectMeta>,
     pub group: Option<Arc<ScalingGroup>>,
     pub group_name: GroupName,
     pub kernels: Vec<Arc<Kernel>>,
@@ -45,6 +48,7 @@ impl RemainsOf {
     pub fn view(&self) -> Remains<'_> {
         Remains {
             session: self.session.as_deref(),
+            unreadable: self.unreadable.as_ref(),
             kernels: self.kernels.clone(),
             pods: self.pods.clone(),
             liveness: self.liveness.clone(),
@@ -160,12 +164,14 @@ impl World {
     pub fn remains(&self, mark: &Mark) -> Vec<RemainsOf> {
         let mut inner = self.lock();
         let known: BTreeSet<SessionUid> = if mark.all {
-            inner.pods_of.keys().chain(inner.kernels_of.keys()).cloned().collect()
+            inner.pods_of.keys().chain(inner.kernels_of.keys()).chain(inner.unreadable.keys()).cloned().collect()
         } else {
             mark.sessions.iter().cloned().collect()
         };
         let timing = self.timing.clone();
-        let concerned = known.into_iter().filter(|uid| !inner.unreadable.contains(uid)).collect::<Vec<_>>();
+        // Whose group cannot be read is the concern of who looks after all of them, and only once it is to go.
+        let goes = |meta: &ObjectMeta| meta.deletion_timestamp.is_some() && self.is_whole();
+        let concerned = known.into_iter().filter(|uid| inner.unreadable.get(uid).is_none_or(goes)).collect::<Vec<_>>();
         concerned.into_iter().filter_map(|uid| inner.remains_of(uid, &timing)).collect()
     }
 }
@@ -264,8 +270,10 @@ impl Inner {
         let kernels: Vec<_> =
             self.kernels_of.get(&uid).into_iter().flatten().filter_map(|key| self.kernels.get(key)).cloned().collect();
         let pods: Vec<_> = self.pods_of.get(&uid).into_iter().flatten().filter_map(|key| self.our_pod(key)).cloned().collect();
-        let session = self.session(&uid).cloned();
-        let namespace = kernels.first().and_then(|kernel| kernel.metadata.namespace.clone());
+        let unreadable = self.unreadable.get(&uid).cloned();
+        let session = self.session(&uid).filter(|_| unreadable.is_none()).cloned();
+        let namespace = unreadable.as_ref().and_then(|meta| meta.namespace.clone());
+        let namespace = namespace.or_else(|| kernels.first().and_then(|kernel| kernel.metadata.namespace.clone()));
         let namespace = namespace.or_else(|| pods.first().map(|pod| pod.namespace.clone()))?;
         let place = self.place.get(&uid).map(|(group, _)| group.clone());
         let group_name = place.or_else(|| kernels.first().map(|kernel| kernel.spec.scaling_group.clone())).unwrap_or_default();
@@ -278,6 +286,7 @@ impl Inner {
             group: snapshot.group.clone(),
             group_name,
             session,
+            unreadable,
             liveness,
             image_timeout: snapshot.image_timeout(),
             now: snapshot.now,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use chrono::Utc;
 use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::events::Told;
 use super::table::{Key, Table};
@@ -16,6 +17,7 @@ use crate::session::pending;
 use crate::session::snapshot::Snapshot;
 use crate::session::tenancy::Tenancy;
 use crate::session::views::{AgentView, PodView};
+use crate::session::volumes::{ClaimKey, ClaimView, VolumeView};
 
 pub(super) enum PodRow {
     Ours(Arc<PodView>),
@@ -30,7 +32,8 @@ pub(super) struct Inner {
     pub assumed: HashMap<SessionUid, Arc<Session>>,
     /// Of what is not being written yet but counted so, the events to be sent once it is written.
     pub lingering: HashMap<SessionUid, Vec<Told>>,
-    pub unreadable: HashSet<SessionUid>,
+    /// What can be read of sessions that cannot: their metadata.
+    pub unreadable: HashMap<SessionUid, ObjectMeta>,
     pub index: BTreeMap<GroupName, HashMap<SessionPhase, BTreeSet<SessionUid>>>,
     pub place: HashMap<SessionUid, (GroupName, SessionPhase)>,
     pub kernels: Table<Arc<Kernel>>,
@@ -48,6 +51,8 @@ pub(super) struct Inner {
     pub keypairs: Table<Arc<Keypair>>,
     pub policies: Table<Arc<ResourcePolicy>>,
     pub namespaces: Table<Option<ProjectName>>,
+    pub claims: Table<ClaimView>,
+    pub volumes: Table<VolumeView>,
     pub ledger: Ledger,
     pub kinds: Kinds,
     pub kind_of: HashMap<SessionUid, Arc<Kind>>,
@@ -189,6 +194,9 @@ impl Inner {
         tenancy.users = self.users.iter().map(|((_, name), u)| (UserName(name.clone()), u.clone())).collect();
         tenancy.keypairs = self.keypairs.iter().map(|((_, name), k)| (AccessKey(name.clone()), k.clone())).collect();
         tenancy.policies = self.policies.iter().map(|((_, name), p)| (PolicyName(name.clone()), p.clone())).collect();
+        let claim = |(namespace, name): &Key| ClaimKey { namespace: namespace.clone(), name: name.clone() };
+        tenancy.claims = self.claims.iter().map(|(key, view)| (claim(key), view.clone())).collect();
+        tenancy.volumes = self.volumes.iter().map(|((_, name), view)| (name.clone(), view.clone())).collect();
         let tenancy = Arc::new(tenancy);
         self.tenancy = Some(tenancy.clone());
         tenancy

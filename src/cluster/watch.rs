@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt};
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::core::DeserializeGuard;
 use kube::core::object::HasSpec;
@@ -34,6 +34,21 @@ pub fn start(client: &Client, world: &Arc<World>) -> JoinSet<()> {
     tasks.spawn(by_spec(client.clone(), world.clone(), |inner| &mut inner.policies));
     let project = |namespace| project_label(&namespace);
     tasks.spawn(tenants::<Namespace, _>(client.clone(), world.clone(), |inner| &mut inner.namespaces, project, |a, b| a == b));
+    let (claims, volumes) = (client.clone(), client.clone());
+    tasks.spawn(tenants(
+        claims,
+        world.clone(),
+        |inner| &mut inner.claims,
+        |claim: PersistentVolumeClaim| fold::claim(&claim),
+        |a, b| a == b,
+    ));
+    tasks.spawn(tenants(
+        volumes,
+        world.clone(),
+        |inner| &mut inner.volumes,
+        |volume: PersistentVolume| fold::volume(&volume),
+        |a, b| a == b,
+    ));
     tasks
 }
 

@@ -79,6 +79,8 @@ impl World {
             && inner.keypairs.is_synced()
             && inner.policies.is_synced()
             && inner.namespaces.is_synced()
+            && inner.claims.is_synced()
+            && inner.volumes.is_synced()
     }
 
     /// Takes a session in; returns what stands now, which may be newer.
@@ -113,12 +115,14 @@ impl World {
         session
     }
 
-    /// One that cannot be read: it keeps what it holds, and hurts no other.
+    /// One that cannot be read: it keeps what it holds until it is deleted, and hurts no other.
     pub fn unreadable_session(&self, meta: &kube::core::ObjectMeta) {
         let uid = SessionUid(meta.uid.clone().unwrap_or_default());
         let mut inner = self.lock();
         inner.sessions.list_seen(&key_of(meta));
-        inner.unreadable.insert(uid);
+        inner.unreadable.insert(uid.clone(), meta.clone());
+        drop(inner);
+        self.marks.one(HandlerName::SyncKernels, &uid);
     }
 
     pub fn remove_session(&self, meta: &kube::core::ObjectMeta) {

@@ -14,6 +14,8 @@ pub enum Rejection {
     Tainted(String),
     NotDesignated,
     Architecture,
+    /// What this claim is bound to cannot be reached from it.
+    VolumeElsewhere(String),
     /// It lacks this resource; what is left of it, and what the kernel wants.
     Lacks(ResourceName, Amount, Amount),
     Occupied,
@@ -28,6 +30,7 @@ impl std::fmt::Display for Rejection {
             Self::Tainted(key) => write!(f, "tainted {key}"),
             Self::NotDesignated => f.write_str("not designated"),
             Self::Architecture => f.write_str("architecture"),
+            Self::VolumeElsewhere(claim) => write!(f, "volume of claim {claim} not reached from there"),
             Self::Lacks(name, left, wanted) => write!(f, "{name} {left} of {wanted} needed"),
             Self::Occupied => f.write_str("not empty, as a private session needs"),
             Self::KeptPrivate => f.write_str("kept for a private session"),

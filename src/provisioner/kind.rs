@@ -1,12 +1,13 @@
 //! What a session asks for, in a form in which equal ones are the same object, so that each is judged once.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
 
 use crate::api::{AccessKey, Amount, ClusterMode, NodeName, ResourceName, Resources, Session, SessionType};
-use crate::session::holding::{claims, deployment_of};
+use crate::session::holding::deployment_of;
 use crate::session::kernels::{main_first, requested};
+use crate::session::volumes::{ClaimKey, Mount, claims_of, mounts};
 
 /// What is asked of the agents.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -29,6 +30,8 @@ pub struct KernelRequest {
     pub architecture: Option<String>,
     /// Only these come into question, if any are named.
     pub designated: Vec<NodeName>,
+    /// What its claims are bound to must be reached from where it runs.
+    pub claims: BTreeSet<ClaimKey>,
 }
 
 /// All by which sessions are judged, but for what is each session's own: dependencies, start time, place in the queue.
@@ -38,8 +41,8 @@ pub struct Kind {
     pub access_key: AccessKey,
     pub namespace: String,
     pub type_: SessionType,
-    /// How many volume claims it mounts.
-    pub volumes: i64,
+    /// What it asks of each of its volume claims.
+    pub mounts: Vec<Mount>,
     /// What all its kernels ask for together, pods aside.
     pub total: Resources,
     pub containers: i64,
@@ -62,7 +65,7 @@ impl Kinds {
             access_key: session.spec.access_key.clone(),
             namespace: session.metadata.namespace.clone().unwrap_or_default(),
             type_: session.spec.type_,
-            volumes: claims(session),
+            mounts: mounts(session),
             containers: request.kernels.iter().map(|kernel| i64::from(kernel.replicas)).sum(),
             total: requested(session),
             request,
@@ -88,6 +91,7 @@ fn same<T: Eq + Hash>(known: &mut HashSet<Arc<T>>, new: T) -> Arc<T> {
 
 fn request_of(session: &Session) -> Request {
     let spec = &session.spec;
+    let namespace = session.metadata.namespace.as_deref().unwrap_or_default();
     let kernels = main_first(&spec.kernels).map(|kernel| {
         let mut resources = Resources::from(&kernel.resources);
         resources.set(ResourceName::Pods, Amount::from_units(1));
@@ -97,6 +101,7 @@ fn request_of(session: &Session) -> Request {
             resources,
             architecture: kernel.architecture.clone(),
             designated: kernel.designated_agents.clone(),
+            claims: claims_of(namespace, kernel),
         }
     });
     Request { mode: spec.cluster_mode, private: spec.private, deployment: deployment_of(session), kernels: kernels.collect() }

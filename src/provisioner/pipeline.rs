@@ -236,7 +236,7 @@ impl<'s, 'r> Cycle<'s, 'r> {
             access_key: kind.access_key.clone(),
             private: request.private,
             active: true,
-            volumes: kind.volumes,
+            volumes: whole(kind.mounts.len()),
             deployment: request.deployment.clone(),
             agents: BTreeMap::new(),
         };
@@ -278,6 +278,7 @@ mod tests {
     use super::*;
     use crate::api::Cause;
     use crate::provisioner::testing::{Extra, Setup, agent, kernel, nodes, waiting};
+    use crate::session::volumes::{ClaimKey, ClaimView, Operator, Requirement, Subject, VolumeView};
 
     fn gang(replicas: i32) -> serde_json::Value {
         let mut sub = kernel(&[("cpu", 2)]);
@@ -333,6 +334,26 @@ mod tests {
         assert_eq!(refused.cause, Some(Cause::Capacity));
         let refused = setup.refusals(&[on(&["nowhere"])]).remove(0).expect("refused");
         assert_eq!(refused.reason, Reason::DesignatedAgentNotFound);
+    }
+
+    #[test]
+    fn a_kernel_goes_where_the_volume_of_its_claim_is_reached() {
+        let labelled = |name: &str, zone: &str| AgentView {
+            labels: [("zone".to_owned(), zone.to_owned())].into(),
+            ..agent(name, &[("cpu", 2)])
+        };
+        let mut setup = Setup::new(json!({}), vec![labelled("a", "x"), labelled("b", "y")]);
+        let claim = ClaimKey { namespace: "ns".into(), name: "data".into() };
+        setup.tenancy.claims.insert(claim, ClaimView { volume: Some("v".into()), ..ClaimView::default() });
+        let term = Requirement { of: Subject::Label("zone".into()), operator: Operator::In, values: vec!["y".into()] };
+        setup.tenancy.volumes.insert("v".into(), VolumeView { terms: vec![vec![term]] });
+        let mut mounting = kernel(&[("cpu", 2)]);
+        mounting["volumes"] = json!([{"claimName": "data", "mountPath": "/data"}]);
+        let sessions = ["1", "2"].map(|name| waiting(name, json!({"kernels": [mounting]})));
+        assert_eq!(setup.run(&sessions[..1]), [["b"]]);
+        let refused = setup.refusals(&sessions[1..]).remove(0).expect("b is full");
+        let counts = "1 of 2: volume of claim data not reached from there; 1 of 2: cpu 0 of 2 needed";
+        assert!(refused.message.ends_with(counts), "{}", refused.message);
     }
 
     #[test]

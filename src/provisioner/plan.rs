@@ -1,5 +1,6 @@
 //! How a request is placed: in which parts, and whether the group could ever hold them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::agents::count;
@@ -39,7 +40,7 @@ pub fn plan(scope: &Scope<'_>, pool: &Pool<'_>, request: &Request) -> Plan {
             Err(blocker) => return refused(Refusal::of(vec![blocker])),
             Ok(whole) => vec![Part {
                 who: "the session".into(),
-                wish: pool.wish(request, &whole),
+                wish: pool.wish(scope.tenancy, request, &whole),
                 resources: whole.resources,
                 hostnames: vec![request.kernels.iter().flat_map(hostnames).collect()],
             }],
@@ -47,7 +48,7 @@ pub fn plan(scope: &Scope<'_>, pool: &Pool<'_>, request: &Request) -> Plan {
         ClusterMode::MultiNode => {
             let part = |kernel: &KernelRequest| Part {
                 who: kernel.role.clone(),
-                wish: pool.wish(request, kernel),
+                wish: pool.wish(scope.tenancy, request, kernel),
                 resources: kernel.resources.clone(),
                 hostnames: hostnames(kernel).into_iter().map(|name| vec![name]).collect(),
             };
@@ -66,8 +67,10 @@ fn together(request: &Request) -> Result<KernelRequest, Blocker> {
         resources: Resources::default(),
         architecture: None,
         designated: vec![],
+        claims: BTreeSet::new(),
     };
     for kernel in &request.kernels {
+        whole.claims.extend(kernel.claims.iter().cloned());
         whole.resources.add(&kernel.resources.times(i64::from(kernel.replicas)));
         if kernel.architecture.is_some() && whole.architecture.is_some() && kernel.architecture != whole.architecture {
             let message = "the kernels of a SingleNode session name different architectures";

@@ -8,7 +8,9 @@ use super::kind::{KernelRequest, Request};
 use super::room::Room;
 use super::selectors::Choice;
 use crate::api::{Amount, NodeName, ResourceName, ScalingGroup};
+use crate::session::tenancy::Tenancy;
 use crate::session::views::AgentView;
+use crate::session::volumes::ClaimKey;
 
 /// An agent of the pool, by its place in the order of names.
 pub type Index = usize;
@@ -55,6 +57,8 @@ pub struct Wish {
     unknown: Option<(ResourceName, Amount)>,
     architecture: Option<String>,
     designated: Vec<NodeName>,
+    /// For each claim whose volume can be reached from some agents only: which.
+    bound: Vec<(String, BTreeSet<Index>)>,
     private: bool,
     pub deployment: Option<String>,
 }
@@ -123,7 +127,7 @@ impl<'a> Pool<'a> {
         self.slots[index].deployments.get(deployment).copied().unwrap_or_default()
     }
 
-    pub fn wish(&self, request: &Request, kernel: &KernelRequest) -> Wish {
+    pub fn wish(&self, tenancy: &Tenancy, request: &Request, kernel: &KernelRequest) -> Wish {
         let resources = &kernel.resources;
         let unknown = |(name, amount): &(&ResourceName, Amount)| !amount.is_zero() && self.resources.binary_search(name).is_err();
         Wish {
@@ -131,9 +135,17 @@ impl<'a> Pool<'a> {
             unknown: resources.iter().find(unknown).map(|(name, amount)| (name.clone(), amount)),
             architecture: kernel.architecture.clone(),
             designated: kernel.designated.clone(),
+            bound: kernel.claims.iter().filter_map(|claim| self.reached(tenancy, claim)).collect(),
             private: request.private,
             deployment: request.deployment.clone(),
         }
+    }
+
+    /// The agents from which a bound claim's volume is reached, if that is not all of them.
+    fn reached(&self, tenancy: &Tenancy, claim: &ClaimKey) -> Option<(String, BTreeSet<Index>)> {
+        let volume = tenancy.volumes.get(tenancy.claims.get(claim)?.volume.as_ref()?)?;
+        let reached = |index: &Index| volume.is_reached_from(self.slots[*index].agent);
+        (!volume.terms.is_empty()).then(|| (claim.name.clone(), (0..self.slots.len()).filter(reached).collect()))
     }
 
     /// Whether an agent takes the kernel now and may be chosen.
@@ -146,6 +158,7 @@ impl<'a> Pool<'a> {
             && (slot.private == 0 || own())
             && (!wish.private || slot.is_empty() || own())
             && slot.left.iter().zip(&wish.wanted).all(|(left, wanted)| wanted <= left)
+            && wish.bound.iter().all(|(_, reached)| reached.contains(&index))
             && (wish.designated.is_empty() || wish.designated.contains(&slot.agent.name))
             && !but.contains(&index)
     }
@@ -195,6 +208,9 @@ impl<'a> Pool<'a> {
         }
         if wish.architecture.as_ref().is_some_and(|wanted| *wanted != agent.architecture) {
             return Some(Rejection::Architecture);
+        }
+        if let Some((claim, _)) = wish.bound.iter().find(|(_, reached)| !reached.contains(&index)) {
+            return Some(Rejection::VolumeElsewhere(claim.clone()));
         }
         let (name, wanted) = wish.unknown.clone()?;
         Some(Rejection::Lacks(name, Amount::ZERO, wanted))

@@ -1,5 +1,7 @@
 //! What a decision wants done at the API server, as data. `cluster::effects` carries it out.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
 use crate::api::{KernelStatus, KernelTemplate, NodeName};
 
 /// One thing to be done. Each is idempotent: a crash before or after it is repaired by doing it again.
@@ -9,6 +11,8 @@ pub enum Effect {
     HoldSession,
     /// Takes it off again: the session goes.
     ReleaseSession,
+    /// Takes it off one that cannot be read, by its metadata alone.
+    ReleaseUnreadable(Box<ObjectMeta>),
     /// Deletes the session itself (its time to live is over).
     DeleteSession,
     /// Makes the Service by whose name the kernels reach each other.
@@ -36,7 +40,7 @@ impl Effect {
     pub fn name(&self) -> &'static str {
         match self {
             Self::HoldSession => "hold-session",
-            Self::ReleaseSession => "release-session",
+            Self::ReleaseSession | Self::ReleaseUnreadable(_) => "release-session",
             Self::DeleteSession => "delete-session",
             Self::CreateService => "create-service",
             Self::DeleteService => "delete-service",

@@ -4,15 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::kernels::{allocated_nodes, expand, kernel_name};
 use super::views::PodView;
+use super::volumes::claims;
 use crate::api::{Amount, NodeName, ResourceName, Resources, Session, whole};
 use crate::provisioner::Holding;
-
-/// How many volume claims a session mounts.
-pub fn claims(session: &Session) -> i64 {
-    let volumes = session.spec.kernels.iter().flat_map(|kernel| &kernel.volumes);
-    let names: BTreeSet<&str> = volumes.map(|volume| volume.claim_name.as_str()).collect();
-    whole(names.len())
-}
 
 /// The uid of the deployment whose replica a session is.
 pub fn deployment_of(session: &Session) -> Option<String> {
@@ -63,7 +57,7 @@ pub fn holding(session: Option<&Session>, pods: &[&PodView]) -> Option<Holding> 
         access_key: session.map(|session| session.spec.access_key.clone()).unwrap_or_default(),
         private: session.is_some_and(|session| session.spec.private),
         active,
-        volumes: session.filter(|_| active).map_or(0, claims),
+        volumes: session.filter(|_| active).map_or(0, |session| whole(claims(session).len())),
         deployment: session.and_then(deployment_of),
         agents,
     })

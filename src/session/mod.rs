@@ -15,4 +15,5 @@ pub mod tenancy;
 pub mod terminator;
 pub mod usage;
 pub mod views;
+pub mod volumes;
 pub mod waiting;

@@ -5,17 +5,20 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::effect::{Effect, PodRef};
 use super::kernels::{KernelState, judge_alone};
 use super::views::{Liveness, MainState, PodView};
-use crate::api::{Kernel, KernelPhase, KernelStatus, LABEL_GENERATION, NodeName, Session};
+use crate::api::{FINALIZER_SESSION, Kernel, KernelPhase, KernelStatus, LABEL_GENERATION, NodeName, Session};
 use crate::lifecycle::{Reason, advance};
 
 /// All that remains of one session at the API server.
 pub struct Remains<'a> {
     /// None when the session is gone.
     pub session: Option<&'a Session>,
+    /// Of one that cannot be read and is being deleted: what it has is nobody's any more.
+    pub unreadable: Option<&'a ObjectMeta>,
     pub kernels: Vec<Arc<Kernel>>,
     pub pods: Vec<Arc<PodView>>,
     pub liveness: HashMap<NodeName, Liveness>,
@@ -56,6 +59,13 @@ impl Remains<'_> {
     fn is_gone(&self, pod: &PodView) -> bool {
         pod.node.as_ref().is_some_and(|node| pod.bound && self.liveness.get(node) == Some(&Liveness::Gone))
     }
+}
+
+/// One that cannot be read goes once nothing of it runs.
+pub fn for_unreadable(remains: &Remains<'_>) -> Option<Effect> {
+    let held = |meta: &&ObjectMeta| meta.finalizers.iter().flatten().any(|name| name == FINALIZER_SESSION);
+    let meta = remains.unreadable.filter(held).filter(|_| remains.pods.is_empty())?;
+    Some(Effect::ReleaseUnreadable(Box::new(meta.clone())))
 }
 
 /// What each pod needs.
@@ -227,6 +237,7 @@ mod tests {
 
     fn remains<'a>(session: Option<&'a Session>, kernel: Option<Kernel>, pod: Option<PodView>) -> Remains<'a> {
         Remains {
+            unreadable: None,
             session,
             kernels: kernel.into_iter().map(Arc::new).collect(),
             pods: pod.into_iter().map(Arc::new).collect(),
@@ -289,5 +300,20 @@ mod tests {
         let running = session_in(SessionPhase::Running);
         let effects = for_kernels(&remains(Some(&running), Some(kernel_of(&running)), None));
         assert_eq!(names(&effects), ["record-kernel"]);
+    }
+
+    #[test]
+    fn an_unreadable_session_that_is_deleted_goes_after_its_pods() {
+        let session = session_in(SessionPhase::Running);
+        let meta = ObjectMeta { finalizers: Some(vec![FINALIZER_SESSION.into()]), ..session.metadata.clone() };
+        let mut left = remains(None, None, Some(pod_of(&session)));
+        left.unreadable = Some(&meta);
+        assert!(matches!(for_pods(&left)[..], [Effect::DeletePod { .. }]), "{:?}", for_pods(&left));
+        assert_eq!(for_unreadable(&left), None);
+        left.pods.clear();
+        assert_eq!(for_unreadable(&left), Some(Effect::ReleaseUnreadable(Box::new(meta.clone()))));
+        let released = ObjectMeta { finalizers: None, ..meta.clone() };
+        left.unreadable = Some(&released);
+        assert_eq!(for_unreadable(&left), None);
     }
 }

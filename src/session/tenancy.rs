@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::volumes::{ClaimKey, ClaimView, VolumeView};
 use crate::api::{AccessKey, Domain, DomainName, Keypair, PolicyName, Project, ProjectName, ResourcePolicy, User, UserName};
 use crate::lifecycle::{Failure, Reason};
 
-/// All tenant objects at one moment.
+/// All tenant objects at one moment, and the volumes in their namespaces.
 #[derive(Clone, Debug, Default)]
 pub struct Tenancy {
     /// The project label of each namespace that has one.
@@ -16,6 +17,9 @@ pub struct Tenancy {
     pub users: HashMap<UserName, Arc<User>>,
     pub keypairs: HashMap<AccessKey, Arc<Keypair>>,
     pub policies: HashMap<PolicyName, Arc<ResourcePolicy>>,
+    pub claims: HashMap<ClaimKey, ClaimView>,
+    /// PersistentVolumes by name.
+    pub volumes: HashMap<String, VolumeView>,
 }
 
 /// One whose usage is counted.

@@ -14,6 +14,8 @@ mod gangs;
 mod leadership;
 mod lifecycle;
 mod refusals;
+mod removals;
 mod restarts;
 mod scene;
+mod volumes;
 mod waiting;

@@ -1,12 +1,14 @@
 //! What must hold before a session is given agents: one validator a file, and the one table that lists them. All are
 //! run, and everything that stands against a session is collected.
 
+mod claims;
 mod concurrency;
 mod containers;
 mod dependencies;
 mod owner;
 mod pending;
 mod policies;
+mod priority;
 mod quota;
 mod scaling_group;
 mod start_time;
@@ -64,11 +66,13 @@ pub struct Validator {
 }
 
 /// All validators. To add one: its file and a line here.
-pub static VALIDATORS: [&Validator; 10] = [
+pub static VALIDATORS: [&Validator; 12] = [
     &scaling_group::VALIDATOR,
     &owner::VALIDATOR,
     &policies::VALIDATOR,
+    &priority::VALIDATOR,
     &containers::VALIDATOR,
+    &claims::VALIDATOR,
     &volumes::VALIDATOR,
     &concurrency::VALIDATOR,
     &quota::VALIDATOR,
@@ -110,6 +114,7 @@ mod tests {
     use crate::provisioner::testing::{Extra, Setup, agent, kernel, refusal, waiting};
     use crate::provisioner::{Ahead, Refusal};
     use crate::session::tenancy::Tenant;
+    use crate::session::volumes::{ClaimKey, ClaimView};
 
     fn setup(policy: serde_json::Value) -> Setup {
         let mut setup = Setup::new(json!({}), vec![agent("a", &[("cpu", 16)])]);
@@ -138,6 +143,37 @@ mod tests {
         assert!(decisions[0].is_none() && decisions[1].is_none());
         let refused = decisions[2].as_ref().expect("refused");
         assert_eq!(refused.message, "keypair key: cpu 1 requested, 2 of 2 used");
+    }
+
+    #[test]
+    fn a_claim_must_be_there_and_allow_what_it_is_mounted_for() {
+        let mounting = |read_only: bool| {
+            let mut kernel = kernel(&[("cpu", 1)]);
+            kernel["volumes"] = json!([{"claimName": "data", "mountPath": "/data", "readOnly": read_only}]);
+            [waiting("s", json!({"kernels": [kernel]}))]
+        };
+        let mut setup = setup(json!({}));
+        let told = |setup: &mut Setup, read_only| setup.refusals(&mounting(read_only)).remove(0).map(|told| told.message.clone());
+        assert_eq!(told(&mut setup, false).as_deref(), Some("volume claim data does not exist in namespace ns"));
+        let key = ClaimKey { namespace: "ns".into(), name: "data".into() };
+        setup.tenancy.claims.insert(key.clone(), ClaimView { read_only: true, ..ClaimView::default() });
+        let message = "volume claim data is for reading only, and is mounted for writing";
+        assert_eq!(told(&mut setup, false).as_deref(), Some(message));
+        assert_eq!(told(&mut setup, true), None);
+        setup.tenancy.claims.insert(key, ClaimView { deleting: true, ..ClaimView::default() });
+        assert_eq!(told(&mut setup, true).as_deref(), Some("volume claim data is being deleted"));
+    }
+
+    #[test]
+    fn a_keypairs_highest_priority_holds_for_its_sessions() {
+        let mut setup = setup(json!({}));
+        let keypair = serde_json::from_value(json!({"user": "user", "maxPriority": 20})).expect("a keypair");
+        setup.tenancy.keypairs.insert("key".into(), std::sync::Arc::new(crate::api::Keypair::new("key", keypair)));
+        let told = setup.refusals(&[waiting("a", json!({"priority": 21})), waiting("b", json!({"priority": 20}))]);
+        let first = told[0].as_ref().expect("refused");
+        assert_eq!(first.message, "keypair key: priority 21 requested, 20 is the highest it may have");
+        assert_eq!((first.cause, first.reason), (Some(Cause::Fault), Reason::PriorityTooHigh));
+        assert!(told[1].is_none());
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! Tenants mount no more volume claims at a time than their policies allow.
 
 use super::{Check, Context, Subject, Validator};
+use crate::api::whole;
 use crate::lifecycle::Reason;
 use crate::provisioner::refusal::Blocker;
 
 pub static VALIDATOR: Validator = Validator { name: "volumes", check: Check::Kind(check) };
 
 fn check(context: &Context<'_>, subject: &Subject<'_>) -> Vec<Blocker> {
-    let wanted = subject.kind.volumes;
+    let wanted = whole(subject.kind.mounts.len());
     let mut found = vec![];
     for (tenant, policy) in subject.policies() {
         let limit = policy.spec.max_volumes.map_or(0, i64::from);

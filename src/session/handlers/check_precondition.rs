@@ -55,6 +55,7 @@ mod tests {
     use crate::session::handlers::Outcome;
     use crate::session::handlers::testing::{agent, failure, gang, item, limited, put, session, snapshot};
     use crate::session::views::Liveness;
+    use crate::session::volumes::{ClaimKey, ClaimView};
     use serde_json::json;
 
     fn scheduled(spec: serde_json::Value) -> SessionItem {
@@ -86,7 +87,9 @@ mod tests {
             let mounts: Vec<_> = names.iter().map(|n| json!({"claimName": n, "mountPath": format!("/{n}")})).collect();
             json!({"kernels": [{"image": "i", "resources": {"cpu": 1, "memory": "1Gi"}, "volumes": mounts}]})
         };
-        let world = limited(json!({"maxVolumes": 1}));
+        let mut world = limited(json!({"maxVolumes": 1}));
+        let claim = |name: &str| (ClaimKey { namespace: "ns".into(), name: name.into() }, ClaimView::default());
+        std::sync::Arc::make_mut(&mut world.tenancy).claims.extend(["data", "home"].map(claim));
         assert_eq!(failure(&checked(&world, scheduled(volumes(&["data"])))), None);
         let verdict = checked(&world, scheduled(volumes(&["data", "home"])));
         assert_eq!(failure(&verdict), Some((Cause::Fault, Reason::VolumeCountExceeded)));

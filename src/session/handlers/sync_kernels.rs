@@ -5,7 +5,8 @@ use crate::session::records::{self, Remains};
 
 /// All that is to be done for one session's kernels and pods.
 pub fn sync(remains: &Remains<'_>) -> Vec<Effect> {
-    records::for_pods(remains).into_iter().chain(records::for_kernels(remains)).collect()
+    let kept = records::for_pods(remains).into_iter().chain(records::for_kernels(remains));
+    kept.chain(records::for_unreadable(remains)).collect()
 }
 
 /// What people are to see of its kernels, behind all else.

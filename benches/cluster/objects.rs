@@ -1,0 +1,51 @@
+//! What is created: bare pods and sessions that ask for the same.
+
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Value, json};
+use sokovan::api::Session;
+
+/// What one container asks for, and what it runs: for ever, if no command is given.
+#[derive(Clone, Copy)]
+pub struct Work {
+    pub cpu: &'static str,
+    pub memory: &'static str,
+    pub command: &'static [&'static str],
+}
+
+pub const SMALL: Work = Work { cpu: "100m", memory: "64Mi", command: &[] };
+
+pub fn pod(name: &str, work: Work) -> Pod {
+    let resources = json!({"cpu": work.cpu, "memory": work.memory});
+    let object = json!({
+        "metadata": {"name": name},
+        "spec": {
+            "restartPolicy": "Never",
+            "tolerations": [{"key": "kwok.x-k8s.io/node", "operator": "Exists"}],
+            "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+                {"matchExpressions": [{"key": "sokovan.dev/simulated", "operator": "Exists"}]}]}}},
+            "containers": [{"name": "main", "image": "busybox:1", "command": work.command,
+                            "resources": {"requests": resources, "limits": resources}}],
+        },
+    });
+    serde_json::from_value(object).unwrap()
+}
+
+/// A session of one main kernel and `subs` others. `more` is merged into its spec.
+pub fn session(name: &str, subs: usize, work: Work, more: &Value) -> Session {
+    let kernel = |role: &str, replicas: usize| json!({"role": role, "replicas": replicas, "image": "busybox:1", "command": work.command, "resources": {"cpu": work.cpu, "memory": work.memory}});
+    let mut kernels = vec![kernel("main", 1)];
+    if subs > 0 {
+        kernels.push(kernel("sub", subs));
+    }
+    let mut spec = json!({
+        "accessKey": "default", "scalingGroup": "default", "clusterMode": "MultiNode",
+        "termination": {"gracePeriodSeconds": 0}, "kernels": kernels,
+    });
+    for (field, value) in more.as_object().into_iter().flatten() {
+        spec[field] = value.clone();
+    }
+    let object = json!({
+        "apiVersion": "sokovan.dev/v1alpha1", "kind": "Session", "metadata": {"name": name}, "spec": spec,
+    });
+    serde_json::from_value(object).unwrap()
+}

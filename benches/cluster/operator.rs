@@ -1,0 +1,91 @@
+//! The operator under measurement: a process beside the cluster, read through its metrics and /proc.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::run::PATIENCE;
+
+const LISTEN: &str = "127.0.0.1:18088";
+
+pub struct Operator(Child);
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Writes so far, by what was written.
+pub type Writes = BTreeMap<String, f64>;
+
+impl Operator {
+    /// Starts it and waits until it leads.
+    pub async fn start() -> Self {
+        let binary = std::env::var("OPERATOR_BINARY").expect("OPERATOR_BINARY");
+        let log = std::fs::File::create(std::env::var("OPERATOR_LOG").unwrap_or("/dev/null".into())).unwrap();
+        let child = Command::new(binary)
+            .args(["operator", "--listen", LISTEN, "--identity", "bench"])
+            .env("RUST_LOG", "warn")
+            .stdout(log)
+            .stderr(Stdio::inherit())
+            .spawn()
+            .expect("the operator can be started");
+        let operator = Self(child);
+        let start = Instant::now();
+        while !metrics().is_some_and(|text| text.contains("sokovan_leader 1")) {
+            assert!(start.elapsed() < PATIENCE, "the operator does not lead");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        operator
+    }
+
+    pub fn cpu_seconds(&self) -> f64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0.id())).unwrap();
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        let ticks: f64 = fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap();
+        ticks / 100.0
+    }
+
+    pub fn peak_mib(&self) -> f64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
+    }
+
+    pub fn writes(&self) -> Writes {
+        let text = metrics().expect("the operator serves its metrics");
+        let writes = text.lines().filter_map(|line| line.strip_prefix("sokovan_api_writes_total{write=\""));
+        writes.filter_map(|line| line.split_once("\"} ")).map(|(what, n)| (what.into(), n.parse().unwrap())).collect()
+    }
+
+    /// Until it has written nothing for a while: what it still owes is done.
+    pub async fn quiet(&self) -> Writes {
+        let mut last = self.writes();
+        loop {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            let now = self.writes();
+            if now == last {
+                return now;
+            }
+            last = now;
+        }
+    }
+}
+
+/// Writes between two looks: those of Events, or all others.
+pub fn between(before: &Writes, after: &Writes, events: bool) -> f64 {
+    let counted = after.iter().filter(|(what, _)| (what.as_str() == "event") == events);
+    counted.map(|(what, n)| n - before.get(what).copied().unwrap_or(0.0)).sum()
+}
+
+fn metrics() -> Option<String> {
+    let mut stream = TcpStream::connect(LISTEN).ok()?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    Some(text)
+}

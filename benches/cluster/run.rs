@@ -1,0 +1,108 @@
+//! A namespace to create objects in, and to see them become what is waited for.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use futures::{StreamExt, TryStreamExt, stream};
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
+use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use sokovan::api::{LABEL_PROJECT, Session, SessionPhase};
+
+/// How many requests are under way at once, for pods and sessions alike.
+pub const CONCURRENCY: usize = 32;
+pub const PATIENCE: Duration = Duration::from_secs(1800);
+
+/// A namespaced kind whose objects are created and watched.
+pub trait Object:
+    Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+    + Clone
+    + DeserializeOwned
+    + serde::Serialize
+    + std::fmt::Debug
+    + Send
+    + Sync
+    + 'static
+{
+}
+impl Object for Pod {}
+impl Object for Session {}
+
+pub struct Run {
+    pub client: Client,
+    pub namespace: String,
+}
+
+impl Run {
+    /// In a namespace of the project, with its service account there.
+    pub async fn new(client: &Client, name: &str, project: &str) -> Self {
+        let namespace = format!("{name}-{:06x}", rand::random::<u32>() & 0xff_ffff);
+        let object = json!({"metadata": {"name": namespace, "labels": {LABEL_PROJECT: project}}});
+        let object: Namespace = serde_json::from_value(object).unwrap();
+        Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &object).await.unwrap();
+        let run = Self { client: client.clone(), namespace };
+        while run.api::<ServiceAccount>().get_opt("default").await.unwrap().is_none() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        run
+    }
+
+    pub fn api<K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>>(&self) -> Api<K> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// Seconds from the first request until all objects are as `done` wants them.
+    pub async fn create<K: Object>(&self, objects: &[K], done: impl Fn(&K) -> bool) -> f64 {
+        let api = self.api::<K>();
+        let start = Instant::now();
+        let params = PostParams::default();
+        let creating = stream::iter(objects).for_each_concurrent(CONCURRENCY, |object| async {
+            api.create(&params, object).await.expect("it can be created");
+        });
+        let names: HashSet<String> = objects.iter().map(ResourceExt::name_any).collect();
+        let watching = async {
+            let mut watch = watcher(api.clone(), watcher::Config::default()).applied_objects().boxed();
+            let mut reached = HashSet::new();
+            while reached.len() < names.len() {
+                let object = watch.try_next().await.expect("a watch").expect("a watch without end");
+                if names.contains(&object.name_any()) && done(&object) {
+                    reached.insert(object.name_any());
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, futures::future::join(creating, watching)).await.expect("all are done in time");
+        start.elapsed().as_secs_f64()
+    }
+
+    /// Seconds until none of the kind is left here.
+    pub async fn delete_all<K: Object>(&self) -> f64 {
+        let api = self.api::<K>();
+        let start = Instant::now();
+        let grace = DeleteParams::default().grace_period(0);
+        let names = api.list_metadata(&ListParams::default()).await.unwrap().items;
+        stream::iter(names)
+            .for_each_concurrent(CONCURRENCY, |object| async {
+                let _ = api.delete(&object.name_any(), &grace).await;
+                drop(object);
+            })
+            .await;
+        // A request may fail under load; what counts is that nothing is left.
+        while api.list_metadata(&ListParams::default().limit(1)).await.map_or(true, |left| !left.items.is_empty()) {
+            assert!(start.elapsed() < PATIENCE, "all are gone in time");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        start.elapsed().as_secs_f64()
+    }
+}
+
+pub fn pod_runs(pod: &Pod) -> bool {
+    pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running")
+}
+
+pub fn session_runs(session: &Session) -> bool {
+    session.phase() == SessionPhase::Running
+}

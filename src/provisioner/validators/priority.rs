@@ -1,0 +1,19 @@
+//! A session's priority is not above what its keypair allows.
+
+use super::{Check, Context, Validator};
+use crate::lifecycle::Reason;
+use crate::provisioner::pipeline::Candidate;
+use crate::provisioner::refusal::Blocker;
+
+pub static VALIDATOR: Validator = Validator { name: "priority", check: Check::Waiting(check) };
+
+fn check(context: &Context<'_>, candidate: &Candidate<'_>) -> Vec<Blocker> {
+    let key = &candidate.kind.access_key;
+    let highest = context.tenancy.keypairs.get(key).and_then(|keypair| keypair.spec.max_priority);
+    let wanted = candidate.priority;
+    let too_high = highest.filter(|highest| wanted > *highest).map(|highest| {
+        let message = format!("keypair {key}: priority {wanted} requested, {highest} is the highest it may have");
+        Blocker::fault(VALIDATOR.name, Reason::PriorityTooHigh, message).of(format!("keypair {key}"))
+    });
+    too_high.into_iter().collect()
+}

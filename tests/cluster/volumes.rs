@@ -1,0 +1,71 @@
+//! Volume claims: waited for, and followed to where their volumes are.
+
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use kube::Api;
+use kube::api::DeleteParams;
+use serde_json::{Value, json};
+use sokovan::api::*;
+
+use crate::common::reason_is;
+use crate::scene::{Scene, kernel};
+
+fn mounting(read_only: bool) -> Value {
+    let mut main = kernel("main", 1, &[]);
+    main["volumes"] = json!([{"claimName": "data", "mountPath": "/data", "readOnly": read_only}]);
+    json!({"kernels": [main]})
+}
+
+/// A claim for a volume of that very name.
+async fn claim(scene: &Scene, mode: &str, volume: &str) {
+    scene
+        .make_here::<PersistentVolumeClaim>(json!({"metadata": {"name": "data"}, "spec": {
+            "accessModes": [mode], "storageClassName": "", "volumeName": volume, "resources": {"requests": {"storage": "1Gi"}},
+        }}))
+        .await;
+}
+
+#[tokio::test]
+async fn a_session_waits_for_its_claim_and_runs_where_the_volume_is() {
+    let scene = Scene::new("volume").await;
+    let operator = scene.operator().await;
+    scene.submit("early", mounting(false)).await;
+    let told = scene.until("early", "told so", reason_is("volume-claim-not-found")).await.status.unwrap();
+    let message = format!("volume claim data does not exist in namespace {}", scene.name);
+    assert_eq!(told.message.as_deref(), Some(message.as_str()));
+    scene
+        .make::<PersistentVolume>(json!({"metadata": {"name": scene.name}, "spec": {
+            "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "local": {"path": "/data"},
+            "persistentVolumeReclaimPolicy": "Retain", "storageClassName": "",
+            "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [
+                {"key": "kubernetes.io/hostname", "operator": "In", "values": [scene.node_name(2)]}]}]}},
+        }}))
+        .await;
+    claim(&scene, "ReadWriteOnce", &scene.name).await;
+    let running = scene.until_phase("early", SessionPhase::Running).await.status.unwrap();
+    assert_eq!(running.nodes, Some(scene.node_name(2)));
+    // Others follow it, until no room is left there.
+    for name in ["second", "third", "fourth"] {
+        scene.submit(name, mounting(false)).await;
+        let running = scene.until_phase(name, SessionPhase::Running).await.status.unwrap();
+        assert_eq!(running.nodes, Some(scene.node_name(2)));
+    }
+    scene.submit("fifth", mounting(false)).await;
+    let told = scene.until("fifth", "told so", reason_is("no-available-agent")).await.status.unwrap().message.unwrap();
+    assert!(told.contains("2 of 3: volume of claim data not reached from there; 1 of 3: cpu 0 of 1 needed"), "{told}");
+    let volumes: Api<PersistentVolume> = Api::all(scene.client.clone());
+    volumes.delete(&scene.name, &DeleteParams::default()).await.unwrap();
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn a_claim_for_reading_only_is_not_mounted_for_writing() {
+    let scene = Scene::new("read-only").await;
+    let operator = scene.operator().await;
+    claim(&scene, "ReadOnlyMany", "none").await;
+    scene.submit("writes", mounting(false)).await;
+    let told = scene.until("writes", "told so", reason_is("volume-read-only")).await.status.unwrap();
+    assert_eq!(told.message.as_deref(), Some("volume claim data is for reading only, and is mounted for writing"));
+    scene.submit("reads", mounting(true)).await;
+    scene.until("reads", "placed", |session| session.phase() > SessionPhase::Pending).await;
+    scene.end(operator).await;
+}
