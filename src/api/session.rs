@@ -74,8 +74,9 @@ pub struct SessionSpec {
     )]
     pub kernels: Vec<KernelTemplate>,
 
-    /// Not to be started before this time.
+    /// Not to be started before this time, as in 2026-01-31T09:00:00Z.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = TIME))]
     pub starts_at: Option<DateTime<Utc>>,
 
     /// Batch only: ends the session as failed when it has run this many seconds.
@@ -109,6 +110,9 @@ pub struct SessionSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<SessionRetry>,
 }
+
+/// A time with its offset, of all that the format date-time lets pass what can be read.
+const TIME: &str = r"^\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)$";
 
 fn default_priority() -> i32 {
     10

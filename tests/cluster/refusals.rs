@@ -84,6 +84,18 @@ async fn enums_and_bounds_are_kept() {
 }
 
 #[tokio::test]
+async fn a_time_is_one_that_can_be_read() {
+    let scene = Scene::with("no-time", 0, json!({})).await;
+    for bad in ["soon", "2026-01-01", "2026-01-01T00:00:00", "2026-01-01T00:00:00+99:99", "2026-01-01T00:00:00x5Z"] {
+        refused(&scene, json!({"startsAt": bad}), "spec.startsAt").await;
+    }
+    for good in ["2026-01-01T00:00:00Z", "2026-01-01T00:00:00.123456789Z", "2026-01-01t09:30:59+05:30"] {
+        accepted(&scene, json!({"startsAt": good})).await;
+        assert!(chrono::DateTime::parse_from_rfc3339(good).is_ok(), "{good} can be read");
+    }
+}
+
+#[tokio::test]
 async fn the_operators_names_ports_and_paths_are_reserved() {
     let scene = Scene::with("no-env", 0, json!({})).await;
     let env = |name: &str| with(json!({"env": [{"name": name, "value": "v"}]}));

@@ -10,6 +10,7 @@ mod failures;
 mod leadership;
 mod machine;
 mod sessions;
+mod unreadable;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::LogParams;
