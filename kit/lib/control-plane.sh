@@ -17,9 +17,10 @@ start_etcd() {
     --initial-cluster "default=http://127.0.0.1:$PORT_ETCD_PEER" --log-level warn
 }
 
-start_apiserver() {
+start_apiserver() { # [NAME PORT]
+  local name="${1:-kube-apiserver}" port="${2:-$PORT_API}"
   local flags=(
-    --etcd-servers "http://127.0.0.1:$PORT_ETCD" --bind-address "$ADDRESS" --secure-port "$PORT_API"
+    --etcd-servers "http://127.0.0.1:$PORT_ETCD" --bind-address "$ADDRESS" --secure-port "$port"
     --tls-cert-file "$STATE/pki/apiserver.crt" --tls-private-key-file "$STATE/pki/apiserver.key"
     --client-ca-file "$STATE/pki/ca.crt" --service-cluster-ip-range 10.96.0.0/16
     --service-account-issuer https://kubernetes.default.svc.cluster.local
@@ -35,7 +36,16 @@ start_apiserver() {
   fi
   # shellcheck disable=SC2086 # extra flags are words
   # Garbage is collected less often: on two cores that is a third of what the API server does.
-  GOGC="${KIT_APISERVER_GOGC:-400}" start_process kube-apiserver "$KIT_BIN/kube-apiserver" "${flags[@]}" ${KIT_APISERVER_FLAGS:-}
+  GOGC="${KIT_APISERVER_GOGC:-400}" start_process "$name" "$KIT_BIN/kube-apiserver" "${flags[@]}" ${KIT_APISERVER_FLAGS:-}
+}
+
+# A second API server on the same store, which stays while tests of failure end the first. Prints its kubeconfig's path.
+start_second_apiserver() {
+  local kubeconfig="$STATE/pki/admin-2.kubeconfig"
+  sed "s/:$PORT_API\b/:$PORT_API_2/" "$STATE/pki/admin.kubeconfig" >"$kubeconfig"
+  start_apiserver kube-apiserver-2 "$PORT_API_2"
+  wait_until 90 "the second API server" "$KIT_BIN/kubectl" --kubeconfig "$kubeconfig" get --raw /readyz || exit 1
+  echo "$kubeconfig"
 }
 
 start_controllers() {

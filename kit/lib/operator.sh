@@ -51,6 +51,13 @@ install_simulated() {
     --set-json "operatorUsers=[\"admin\"]"
 }
 
+# The tests' own requests go to a second API server, since they restart the first.
+second_apiserver() {
+  SOKOVAN_STRUCK_KUBECONFIG="$KUBECONFIG"
+  SOKOVAN_TEST_KUBECONFIG=$("$KIT_DIR/cluster" start kube-apiserver-2) || exit 1
+  export SOKOVAN_STRUCK_KUBECONFIG SOKOVAN_TEST_KUBECONFIG
+}
+
 must() { "$@" || die "failed: $*"; }
 
 # with_cluster NAME REAL NODES command...: on a cluster of its own, which is removed at the end. For a subshell: it exits.

@@ -21,8 +21,13 @@ fn patience() -> Duration {
 
 /// The cluster under test, as its admin.
 pub async fn config() -> Config {
-    let path = std::env::var("SOKOVAN_TEST_KUBECONFIG")
-        .expect("SOKOVAN_TEST_KUBECONFIG names the kubeconfig of a test cluster: run these tests by `make test`");
+    config_of("SOKOVAN_TEST_KUBECONFIG").await
+}
+
+/// The cluster whose kubeconfig the environment names.
+pub async fn config_of(variable: &str) -> Config {
+    let path = std::env::var(variable)
+        .unwrap_or_else(|_| panic!("{variable} names the kubeconfig of a test cluster: run these tests by `make test`"));
     let kubeconfig = Kubeconfig::read_from(path).expect("the kubeconfig can be read");
     Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.expect("the kubeconfig is complete")
 }

@@ -110,7 +110,7 @@ async fn rest(recording: &Recording, proxy: &Proxy) -> Result<(), String> {
 
 async fn run(path: &'static Path, plan: Plan, client: &Client) -> Outcome {
     let scene = Arc::new(Scene::with("fault", 3, (path.group)()).await);
-    let recording = Recording::start(client, &scene.name).await;
+    let recording = Recording::start(&scene.space.client, &scene.name).await;
     let (proxy, through) = Proxy::start(client.clone(), &scene.name, plan.fault.clone(), plan.at).await;
     let (stop, stopping) = watch::channel(false);
     let mut tasks = tokio::task::JoinSet::new();
@@ -173,6 +173,20 @@ fn every_plan(lengths: &BTreeMap<&'static str, usize>) -> Vec<Plan> {
     plans
 }
 
+/// Every path at once, with the API server restarted when the first comes to its n-th write: for every n, or as many as asked.
+fn restart_rounds(lengths: &BTreeMap<&'static str, usize>) -> Vec<Vec<Plan>> {
+    let longest = lengths.values().copied().max().unwrap_or(0);
+    let of_paths = |at| PATHS.iter().map(move |path| Plan { path: path.name, fault: Fault::Restart, at });
+    let mut rounds: Vec<Vec<Plan>> = (1..=longest).map(|at| of_paths(at).collect()).collect();
+    if let Ok(name) = std::env::var("PLAN") {
+        rounds.iter_mut().for_each(|round| round.retain(|plan| plan.to_string() == name));
+    } else if let Some(count) = number("RESTARTS") {
+        rounds.shuffle(&mut rand::rng());
+        rounds.truncate(count);
+    }
+    rounds
+}
+
 /// A number of the environment.
 fn number(name: &str) -> Option<usize> {
     std::env::var(name).ok()?.parse().ok()
@@ -200,7 +214,7 @@ async fn main() {
     if std::env::args().any(|argument| argument == "--list") {
         return; // `cargo test -- --list` of all programs
     }
-    let mut config = common::config().await;
+    let mut config = common::config_of("SOKOVAN_STRUCK_KUBECONFIG").await;
     config.default_retry = false;
     let client = Client::try_from(config).unwrap();
     let begun = Instant::now();
@@ -219,7 +233,10 @@ async fn main() {
         plans.clear();
     }
     println!("{} plans", plans.len());
-    let done = run_all(plans, &client).await;
+    let mut done = run_all(plans, &client).await;
+    for round in restart_rounds(&lengths) {
+        done.extend(run_all(round, &client).await);
+    }
     let mut by_kind: BTreeMap<String, usize> = BTreeMap::new();
     let mut sites: BTreeSet<(&str, &Site)> = BTreeSet::new();
     let mut missed = 0;

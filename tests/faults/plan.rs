@@ -41,13 +41,16 @@ pub enum Fault {
     HoldWatch(String),
     /// All watches break, and may not go on from where they stood.
     Compact,
-    /// Nothing is answered for a while, as if the API server were restarted.
+    /// Nothing is answered for a while, as if the API server were out of reach.
     Outage,
+    /// The API server is killed and started again while it is on its way, for all plans that run at that time.
+    Restart,
     /// It and its operator are held until another leads; then it is let go.
     Pause,
 }
 
 impl Fault {
+    /// All that harm only the plan they are for.
     pub fn all() -> Vec<Self> {
         let mut all = vec![Self::KillBefore, Self::LoseAnswer, Self::KillAfter, Self::Reset, Self::LateTimeout];
         all.extend([409, 429, 500, 504].map(Self::Refuse));
@@ -70,6 +73,7 @@ impl fmt::Display for Fault {
             Self::HoldWatch(kind) => write!(f, "hold-{kind}"),
             Self::Compact => f.write_str("compact"),
             Self::Outage => f.write_str("outage"),
+            Self::Restart => f.write_str("restart"),
             Self::Pause => f.write_str("pause"),
         }
     }

@@ -21,6 +21,9 @@ const HELD: Duration = Duration::from_millis(1500);
 /// For how long nobody answers: so long that writes must end for want of a renewed lease, which is not yet lost.
 const OUTAGE: Duration = Duration::from_millis(3200);
 
+/// Plans that ask for a restart within so long have the same one.
+const ONE_RESTART: Duration = Duration::from_secs(30);
+
 #[derive(Default)]
 struct Inner {
     writes: Vec<Site>,
@@ -150,7 +153,7 @@ impl Proxy {
         }
         match self.client.send(forwarded).await {
             Ok(answer) => answer.map(Body::new),
-            Err(error) => (StatusCode::BAD_GATEWAY, error.to_string()).into_response(),
+            Err(_) => broken(),
         }
     }
 
@@ -215,6 +218,12 @@ impl Proxy {
                 self.cut.send_modify(|count| *count += 1);
                 broken()
             }
+            Fault::Restart => {
+                let restarted = tokio::spawn(restart());
+                let answer = self.forward(request).await;
+                restarted.await.expect("the kit can be run");
+                answer
+            }
             Fault::Pause => {
                 self.lock().paused = true;
                 self.paused.notify_one();
@@ -270,6 +279,22 @@ async fn handle(State(proxy): State<Arc<Proxy>>, request: Request) -> Result<Res
         proxy.wait_until_resumed().await;
     }
     Ok(if strikes { proxy.strike(request).await } else { proxy.forward(request).await })
+}
+
+/// Kills the API server and starts it again; once for all that ask for it at about the same time.
+async fn restart() {
+    static LAST: tokio::sync::Mutex<Option<tokio::time::Instant>> = tokio::sync::Mutex::const_new(None);
+    let mut last = LAST.lock().await;
+    if last.is_some_and(|last| last.elapsed() < ONE_RESTART) {
+        return;
+    }
+    for action in ["stop", "start"] {
+        let mut kit = std::process::Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/kit/cluster"));
+        kit.args([action, "kube-apiserver"]).env("SIGNAL", "KILL");
+        let done = tokio::task::spawn_blocking(move || kit.status()).await.expect("it is waited for");
+        assert!(done.expect("the kit can be run").success(), "kit/cluster {action} kube-apiserver");
+    }
+    *last = Some(tokio::time::Instant::now());
 }
 
 /// Until the whole answer is here: then the write is committed.
