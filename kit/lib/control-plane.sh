@@ -39,7 +39,7 @@ start_apiserver() { # [NAME PORT]
   GOGC="${KIT_APISERVER_GOGC:-400}" start_process "$name" "$KIT_BIN/kube-apiserver" "${flags[@]}" ${KIT_APISERVER_FLAGS:-}
 }
 
-# A second API server on the same store, which stays while tests of failure end the first. Prints its kubeconfig's path.
+# A second API server on the same store, to be ended by tests of failure. Prints its kubeconfig's path.
 start_second_apiserver() {
   local kubeconfig="$STATE/pki/admin-2.kubeconfig"
   sed "s/:$PORT_API\b/:$PORT_API_2/" "$STATE/pki/admin.kubeconfig" >"$kubeconfig"

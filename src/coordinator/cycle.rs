@@ -173,7 +173,7 @@ impl Coordinator {
 fn shared_steps(handler: &Handler, batch: &Batch) -> Vec<SubStep> {
     match handler.decide {
         Decide::All(_) if handler.name == HandlerName::ScheduleSessions => {
-            let detail = format!("{} sessions, {} agents", batch.items.len(), batch.snapshot.agents.len());
+            let detail = format!("sessions: {}, agents: {}", batch.items.len(), batch.snapshot.agents.len());
             vec![step("sequence", SubStepResult::Success, None, detail, batch.snapshot.now)]
         }
         _ => vec![],

@@ -79,7 +79,7 @@ impl fmt::Display for Explanation {
             )?;
         }
         if let Some(next) = self.next_attempt_at.filter(|next| *next > self.now) {
-            writeln!(f, "tried {} times; the next attempt is counted at {}", self.attempts, next.format("%H:%M:%S"))?;
+            writeln!(f, "attempts so far: {}; the next is counted at {}", self.attempts, next.format("%H:%M:%S"))?;
         }
         if let Some(nodes) = &self.nodes {
             writeln!(f, "kernels running: {} on {nodes}", self.kernels_ready.as_deref().unwrap_or("?"))?;

@@ -125,7 +125,7 @@ pub fn provision(scope: &Scope<'_>, room: &mut Room, queue: &[Candidate<'_>]) ->
 /// What is told to those whom the group looks at only once nobody of higher priority waits.
 fn behind(queue: &[Candidate<'_>], order: &[usize]) -> Refusal {
     let top = order.first().map_or(0, |at| queue[*at].priority);
-    let message = format!("{} sessions of priority {top} are first, and the group looks at the highest only", order.len());
+    let message = format!("priority {top} comes first ({} waiting), and the group looks at the highest only", order.len());
     let blockers = vec![Blocker::not_yet("sequence", Reason::BehindPriority, message.clone())];
     Refusal { cause: None, reason: Reason::BehindPriority, message, blockers, agents: None }
 }

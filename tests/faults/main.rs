@@ -235,6 +235,7 @@ async fn main() {
     println!("{} plans", plans.len());
     let mut done = run_all(plans, &client).await;
     for round in restart_rounds(&lengths) {
+        proxy::next_round().await;
         done.extend(run_all(round, &client).await);
     }
     let mut by_kind: BTreeMap<String, usize> = BTreeMap::new();

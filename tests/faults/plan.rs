@@ -43,7 +43,7 @@ pub enum Fault {
     Compact,
     /// Nothing is answered for a while, as if the API server were out of reach.
     Outage,
-    /// The API server is killed and started again while it is on its way, for all plans that run at that time.
+    /// The operators' API server is killed and started again while it is on its way, for all plans that run at that time.
     Restart,
     /// It and its operator are held until another leads; then it is let go.
     Pause,

@@ -21,8 +21,8 @@ const HELD: Duration = Duration::from_millis(1500);
 /// For how long nobody answers: so long that writes must end for want of a renewed lease, which is not yet lost.
 const OUTAGE: Duration = Duration::from_millis(3200);
 
-/// Plans that ask for a restart within so long have the same one.
-const ONE_RESTART: Duration = Duration::from_secs(30);
+/// Whether the API server was restarted already for the plans that run now.
+static RESTARTED: tokio::sync::Mutex<bool> = tokio::sync::Mutex::const_new(false);
 
 #[derive(Default)]
 struct Inner {
@@ -281,20 +281,23 @@ async fn handle(State(proxy): State<Arc<Proxy>>, request: Request) -> Result<Res
     Ok(if strikes { proxy.strike(request).await } else { proxy.forward(request).await })
 }
 
-/// Kills the API server and starts it again; once for all that ask for it at about the same time.
+/// The next that asks for a restart gets one.
+pub async fn next_round() {
+    *RESTARTED.lock().await = false;
+}
+
+/// Kills the operators' API server and starts it again, once for all plans of a round.
 async fn restart() {
-    static LAST: tokio::sync::Mutex<Option<tokio::time::Instant>> = tokio::sync::Mutex::const_new(None);
-    let mut last = LAST.lock().await;
-    if last.is_some_and(|last| last.elapsed() < ONE_RESTART) {
+    let mut restarted = RESTARTED.lock().await;
+    if std::mem::replace(&mut *restarted, true) {
         return;
     }
     for action in ["stop", "start"] {
         let mut kit = std::process::Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/kit/cluster"));
-        kit.args([action, "kube-apiserver"]).env("SIGNAL", "KILL");
+        kit.args([action, "kube-apiserver-2"]).env("SIGNAL", "KILL");
         let done = tokio::task::spawn_blocking(move || kit.status()).await.expect("it is waited for");
-        assert!(done.expect("the kit can be run").success(), "kit/cluster {action} kube-apiserver");
+        assert!(done.expect("the kit can be run").success(), "kit/cluster {action} kube-apiserver-2");
     }
-    *last = Some(tokio::time::Instant::now());
 }
 
 /// Until the whole answer is here: then the write is committed.
