@@ -31,18 +31,21 @@ pub struct Metrics {
     writes: Family<Write, Counter>,
     outcomes: Family<Run, Counter>,
     seconds: Family<Run, Counter<f64, AtomicU64>>,
+    dropped_events: Counter,
     leader: Gauge,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("sokovan");
-        let (writes, outcomes, seconds, leader) = (Family::default(), Family::default(), Family::default(), Gauge::default());
+        let (writes, outcomes, seconds) = (Family::default(), Family::default(), Family::default());
+        let (dropped_events, leader) = (Counter::default(), Gauge::default());
         registry.register("api_writes", "Writes to the API server, by what is written", writes.clone());
         registry.register("handler_outcomes", "Sessions by handler, scaling group and result", outcomes.clone());
         registry.register("handler_seconds", "Time spent in handlers' cycles", Family::clone(&seconds));
+        registry.register("events_dropped", "Events that found no room in the queue", Counter::clone(&dropped_events));
         registry.register("leader", "1 while this replica leads", leader.clone());
-        Self { registry: Arc::new(registry), writes, outcomes, seconds, leader }
+        Self { registry: Arc::new(registry), writes, outcomes, seconds, dropped_events, leader }
     }
 }
 
@@ -58,6 +61,10 @@ impl Metrics {
     pub fn took(&self, handler: &'static str, group: &str, time: Duration) {
         let run = Run { handler, group: group.to_owned(), result: "cycle" };
         self.seconds.get_or_create(&run).inc_by(time.as_secs_f64());
+    }
+
+    pub fn dropped_event(&self) {
+        self.dropped_events.inc();
     }
 
     pub fn leads(&self, leads: bool) {

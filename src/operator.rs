@@ -107,7 +107,7 @@ async fn elect(world: Arc<World>, candidate: Candidate, leadership: watch::Sende
 
 /// Everything that runs only while we lead; it ends when dropped.
 fn start(work: &Client, options: &Options, world: &Arc<World>, writer: &Writer, metrics: &Metrics) -> Vec<JoinSet<()>> {
-    let (events, sending) = Events::new(writer.clone(), options.identity.clone());
+    let (events, sending) = Events::new(writer.clone(), options.identity.clone(), world.timing.clone());
     let mut background = JoinSet::new();
     background.spawn(sending);
     let effects = Effects { writer: writer.clone(), world: world.clone(), options: Arc::new(options.pods.clone()) };

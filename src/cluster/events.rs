@@ -1,8 +1,7 @@
 //! Events on sessions, sent behind the work: a bounded queue, a steady pace, and what does not fit is counted.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use k8s_openapi::api::events::v1::Event;
 use kube::Api;
@@ -13,18 +12,14 @@ use tokio::sync::mpsc;
 
 use super::write::Writer;
 use crate::api::{ANNOTATION_CREATION_ID, Session, SessionPhase};
+use crate::lifecycle::Timing;
+use crate::metrics::Metrics;
 use crate::session::status::camel_case;
 
 /// Most events waiting to be sent.
 const QUEUE: usize = 20_000;
-/// Pause between two events, so that they never slow the work they tell of: short while little is going on, long while
-/// many wait.
-const PACE: Duration = Duration::from_millis(10);
-const PACE_IN_A_RUSH: Duration = Duration::from_millis(100);
 /// So many waiting are a rush.
 const RUSH: usize = 50;
-/// A rush is over when nothing new has come for this long; then what waits is sent at the short pace.
-const RUSH_OVER: Duration = Duration::from_secs(2);
 
 /// What an event tells.
 pub struct Told {
@@ -42,32 +37,29 @@ pub struct Told {
 #[derive(Clone)]
 pub struct Events {
     queue: mpsc::Sender<Told>,
-    dropped: Arc<AtomicU64>,
+    metrics: Metrics,
 }
 
 impl Events {
     /// The sender, and the task that sends. The task ends with the last sender.
-    pub fn new(writer: Writer, identity: String) -> (Self, impl Future<Output = ()>) {
+    pub fn new(writer: Writer, identity: String, timing: Arc<Timing>) -> (Self, impl Future<Output = ()>) {
         let (queue, waiting) = mpsc::channel(QUEUE);
-        let events = Self { queue, dropped: Arc::default() };
-        (events, send_all(writer, identity, waiting))
+        let events = Self { queue, metrics: writer.metrics.clone() };
+        (events, send_all(writer, identity, timing, waiting))
     }
 
     /// Queues a batch; what finds no room is dropped and counted.
     pub fn send(&self, batch: Vec<Told>) {
         for told in batch {
             if self.queue.try_send(told).is_err() {
-                self.dropped.fetch_add(1, Ordering::Relaxed);
+                self.metrics.dropped_event();
             }
         }
     }
-
-    pub fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
-    }
 }
 
-async fn send_all(writer: Writer, identity: String, mut waiting: mpsc::Receiver<Told>) {
+/// At a pace at which they never slow the work they tell of: faster while little is going on.
+async fn send_all(writer: Writer, identity: String, timing: Arc<Timing>, mut waiting: mpsc::Receiver<Told>) {
     let mut number = 0u64;
     let mut last_came = Instant::now();
     while let Some(told) = waiting.recv().await {
@@ -87,8 +79,8 @@ async fn send_all(writer: Writer, identity: String, mut waiting: mpsc::Receiver<
         if waiting.len() > came {
             last_came = Instant::now();
         }
-        let rush = waiting.len() > RUSH && last_came.elapsed() < RUSH_OVER;
-        tokio::time::sleep(if rush { PACE_IN_A_RUSH } else { PACE }).await;
+        let rush = waiting.len() > RUSH && last_came.elapsed() < timing.rush_over;
+        tokio::time::sleep(if rush { timing.rush_pace } else { timing.event_pace }).await;
         if waiting.len() > came {
             last_came = Instant::now();
         }

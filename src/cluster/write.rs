@@ -86,7 +86,7 @@ pub struct Writer {
     pub client: kube::Client,
     fence: Fence,
     timeout: Duration,
-    metrics: Metrics,
+    pub metrics: Metrics,
 }
 
 impl Writer {

@@ -35,6 +35,10 @@ pub struct Timing {
     pub facts: Duration,
     /// The pause between writes that only tell people, while many sessions are on their way.
     pub rush_pace: Duration,
+    /// The pause between two events otherwise.
+    pub event_pace: Duration,
+    /// A rush of events is over when none came for so long.
+    pub rush_over: Duration,
     /// How long a gang may wait for some of its kernels before those are named.
     pub held_up: Duration,
     /// How long changes of usage are gathered before they are published.
@@ -79,6 +83,8 @@ impl Default for Timing {
             linger: seconds(1),
             facts: seconds(1),
             rush_pace: Duration::from_millis(100),
+            event_pace: Duration::from_millis(10),
+            rush_over: seconds(2),
             held_up: seconds(5),
             usage: seconds(5),
             scale: 1,

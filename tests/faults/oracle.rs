@@ -20,6 +20,8 @@ struct Standing {
     sessions: BTreeMap<String, Session>,
     kernels: BTreeMap<String, Kernel>,
     pods: BTreeMap<String, Pod>,
+    /// With which code pods ended that were held until that is recorded, and was not yet; by name, as their kernels.
+    codes: BTreeMap<String, i32>,
 }
 
 fn put<T: Clone>(into: &mut BTreeMap<String, T>, key: String, object: &T, deleted: bool) -> Option<T> {
@@ -42,13 +44,27 @@ impl Standing {
             }
             Object::Kernel(kernel) => {
                 let before = put(&mut self.kernels, kernel.name_any(), kernel, *deleted);
-                before.iter().flat_map(|before| kernel_step(before, kernel)).collect()
+                let lost = deleted.then(|| self.lost_code(kernel)).flatten();
+                before.iter().flat_map(|before| kernel_step(before, kernel)).chain(lost).collect()
             }
             Object::Pod(pod) => {
                 put(&mut self.pods, pod.metadata.uid.clone().unwrap_or_default(), pod, *deleted);
+                let name = pod.name_any();
+                let recorded = self.kernels.get(&name).is_none_or(has_end);
+                if let Some(code) = exit_code(pod).filter(|_| !recorded && pod.finalizers().contains(&FINALIZER_POD.into())) {
+                    self.codes.insert(name, code);
+                }
                 live_pods(&self.pods)
             }
         }
+    }
+
+    /// That a kernel's record lacks the code with which its pod ended.
+    fn lost_code(&self, kernel: &Kernel) -> Option<String> {
+        let code = self.codes.get(&kernel.name_any())?;
+        let status = kernel.status.clone().unwrap_or_default();
+        let told = has_end(kernel) && (status.phase != KernelPhase::Terminated || status.exit_code == Some(*code));
+        (!told).then(|| format!("kernel {} ended with {code} and its record says {:?}", kernel.name_any(), status.exit_code))
     }
 }
 
@@ -72,6 +88,16 @@ pub fn at_rest(versions: &[Version]) -> Vec<String> {
 fn told(session: &Session) -> String {
     let words = crate::common::describe(session).split_whitespace().collect::<Vec<_>>().join(" ");
     format!("{} {words}", session.metadata.resource_version.as_deref().unwrap_or_default())
+}
+
+fn has_end(kernel: &Kernel) -> bool {
+    kernel.status.as_ref().is_some_and(|status| status.phase.is_terminal())
+}
+
+fn exit_code(pod: &Pod) -> Option<i32> {
+    let statuses = pod.status.as_ref().filter(|_| fold::has_ended(pod))?.container_statuses.as_ref()?;
+    let main = statuses.iter().find(|status| status.name == "main")?;
+    Some(main.state.as_ref()?.terminated.as_ref()?.exit_code)
 }
 
 fn label<'a>(pod: &'a Pod, name: &str) -> &'a str {
@@ -184,8 +210,9 @@ fn kernel_step(before: &Kernel, after: &Kernel) -> Vec<String> {
 }
 
 /// When all is done: no pod and no kernel without a use, no agent given away twice, everything ended or says why not.
-fn unfinished(Standing { sessions, kernels, pods }: &Standing) -> Vec<String> {
-    let mut found = vec![];
+fn unfinished(standing: &Standing) -> Vec<String> {
+    let Standing { sessions, kernels, pods, .. } = standing;
+    let mut found: Vec<String> = kernels.values().filter_map(|kernel| standing.lost_code(kernel)).collect();
     let of_current = |uid: &str, name: &str| {
         let session = sessions.get(uid)?;
         let status = session.status.clone().unwrap_or_default();
@@ -206,7 +233,7 @@ fn unfinished(Standing { sessions, kernels, pods }: &Standing) -> Vec<String> {
     for kernel in kernels.values().filter(|kernel| sessions.contains_key(&kernel.spec.session_uid)) {
         match of_current(&kernel.spec.session_uid, &kernel.name_any()) {
             None => found.push(format!("kernel {} is of no use", kernel.name_any())),
-            Some(phase) if phase.is_terminal() && !kernel.status.as_ref().is_some_and(|s| s.phase.is_terminal()) => {
+            Some(phase) if phase.is_terminal() && !has_end(kernel) => {
                 found.push(format!("kernel {} has no end", kernel.name_any()));
             }
             Some(_) => {}

@@ -14,10 +14,11 @@ pub struct Path {
     pub run: for<'a> fn(&'a Scene) -> BoxFuture<'a, ()>,
 }
 
-pub const PATHS: [Path; 11] = [
+pub const PATHS: [Path; 12] = [
     Path { name: "single", group: || json!({}), run: |scene| Box::pin(single(scene)) },
     Path { name: "gang", group: || json!({}), run: |scene| Box::pin(three(scene)) },
     Path { name: "batch", group: || json!({}), run: |scene| Box::pin(batch(scene)) },
+    Path { name: "batch-gang", group: || json!({}), run: |scene| Box::pin(batch_gang(scene)) },
     Path { name: "give-up", group: give_up_soon, run: |scene| Box::pin(give_up(scene)) },
     Path {
         name: "no-image",
@@ -68,6 +69,14 @@ async fn batch(scene: &Scene) {
         let status = scene.until_phase(name, SessionPhase::Terminated).await.status.unwrap_or_default();
         assert_eq!((status.result, status.exit_code), (result, Some(code)), "{name}");
     }
+}
+
+/// The main kernel's end is the session's, whatever becomes of the other, which is killed then.
+async fn batch_gang(scene: &Scene) {
+    let kernels = [kernel("main", 1, &["sim", "run", "200ms"]), kernel("sub", 1, &[])];
+    scene.submit("two", json!({"type": "Batch", "clusterMode": "MultiNode", "kernels": kernels})).await;
+    let status = scene.until_phase("two", SessionPhase::Terminated).await.status.unwrap_or_default();
+    assert_eq!((status.result, status.exit_code), (SessionResult::Success, Some(0)));
 }
 
 /// More than any node has: tried, lowered in priority, tried again, and cancelled.

@@ -294,7 +294,7 @@ async fn restart() {
     }
     for action in ["stop", "start"] {
         let mut kit = std::process::Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/kit/cluster"));
-        kit.args([action, "kube-apiserver-2"]).env("SIGNAL", "KILL");
+        kit.args([action, "kube-apiserver-2"]).env("SIGNAL", "KILL").stdout(std::process::Stdio::null());
         let done = tokio::task::spawn_blocking(move || kit.status()).await.expect("it is waited for");
         assert!(done.expect("the kit can be run").success(), "kit/cluster {action} kube-apiserver-2");
     }
