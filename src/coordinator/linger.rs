@@ -1,5 +1,5 @@
-//! Commits that may wait a moment. That kernels are being prepared is told together with what comes of it, if that comes
-//! soon: a write less for each session. A crash meanwhile costs nothing, for its effects are done again idempotently.
+//! Commits that may wait a moment. That kernels are being prepared or ended is told together with what comes of it, if
+//! that comes soon: a write less for each session. A crash meanwhile costs nothing, for its effects are done again idempotently.
 
 use std::sync::Arc;
 
@@ -10,13 +10,14 @@ use super::item::Work;
 use crate::api::{HistoryResult, SessionPhase, SessionUid};
 use crate::session::handlers::HandlerName;
 
-/// Whether what was done may wait to be committed: only that pods are made and pull their images, for it tells of no
-/// failure and changes neither allocation nor result.
+/// Whether what was done may wait to be committed: only that pods are made, pull their images or are deleted, for it
+/// tells of no failure and changes neither allocation nor result.
 pub(super) fn may_linger(handler: HandlerName, reached: &[SessionPhase], results: &[HistoryResult]) -> bool {
     matches!(
         (handler, reached, results),
         (HandlerName::CheckPrecondition, [SessionPhase::Preparing], [HistoryResult::Success])
             | (HandlerName::PromoteToPulling, [SessionPhase::Pulling], [HistoryResult::Success])
+            | (HandlerName::TerminateSessions, [], [HistoryResult::Success])
     )
 }
 
