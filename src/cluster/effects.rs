@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Pod, Secret, Service};
-use kube::Api;
 use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
+use kube::{Api, ResourceExt};
 use serde_json::json;
 
 use super::pods::{self, PodOptions, SshKeys};
@@ -209,7 +209,15 @@ impl Effects {
     async fn delete_pod(&self, pod: &PodRef, grace: Option<i64>) -> Result<(), EffectError> {
         let grace = grace.and_then(|seconds| u32::try_from(seconds).ok());
         let params = DeleteParams { grace_period_seconds: grace, ..exactly(Some(pod.uid.clone())) };
-        gone_is_fine(self.writer.write("pod-delete", self.api::<Pod>(&pod.namespace).delete(&pod.name, &params)).await)
+        match self.writer.write("pod-delete", self.api::<Pod>(&pod.namespace).delete(&pod.name, &params)).await {
+            Ok(answer) => {
+                // Held by a finalizer, it is still there, and deleted from now on.
+                let held = answer.left().filter(|pod| !pod.finalizers().is_empty());
+                held.iter().for_each(|pod| self.world.upsert_pod(pod));
+                Ok(())
+            }
+            Err(error) => gone_is_fine::<()>(Err(error)),
+        }
     }
 
     /// Only our finalizer goes, and only from that very pod.

@@ -68,6 +68,10 @@ impl<'a> Work<'a> {
     /// All the way from a verdict to the commit, and what follows it; returns what came of it.
     pub async fn finish(mut self, mut verdict: Verdict) -> Processed {
         let mut held = Held::Nothing;
+        // What was asked for a moment ago may not show yet: it is asked for again once it is written down.
+        if self.handler.name == HandlerName::TerminateSessions && self.coordinator.world.lingers(&self.item.uid()) {
+            return Processed::default();
+        }
         while let Some(phase) = self.step(verdict).await {
             drop(std::mem::replace(&mut held, Held::Nothing));
             let Some(next) = follower(phase) else { break };
