@@ -36,7 +36,7 @@ impl Operator {
             .expect("the operator can be started");
         let operator = Self(child);
         let start = Instant::now();
-        while !metrics().is_some_and(|text| text.contains("sokovan_leader 1")) {
+        while !metrics().is_some_and(|text| text.lines().any(|line| line == "sokovan_leader 1")) {
             assert!(start.elapsed() < PATIENCE, "the operator does not lead");
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
@@ -64,11 +64,20 @@ impl Operator {
 
     /// Until it has written nothing for a while: what it still owes is done.
     pub async fn quiet(&self) -> Writes {
+        self.until(|before, now| before == now).await
+    }
+
+    /// Until it has written nothing but Events for a while.
+    pub async fn settled(&self) -> Writes {
+        self.until(|before, now| between(before, now, false) == 0.0).await
+    }
+
+    async fn until(&self, holds: impl Fn(&Writes, &Writes) -> bool) -> Writes {
         let mut last = self.writes();
         loop {
             tokio::time::sleep(Duration::from_secs(3)).await;
             let now = self.writes();
-            if now == last {
+            if holds(&last, &now) {
                 return now;
             }
             last = now;

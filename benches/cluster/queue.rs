@@ -92,7 +92,7 @@ pub async fn bench(client: &Client) -> Value {
         session(&arrival.name, 0, arrival.class.work, &more)
     };
     let sessions = drive::<Session>(client, &runs, &arrivals, make, session_stage).await;
-    let after = operator.quiet().await;
+    let after = operator.settled().await;
     let n = arrivals.len() as f64;
     let ratio = sessions.makespan / bare.makespan;
     let (writes, events) = (between(&before, &after, false) / n, between(&before, &after, true) / n);

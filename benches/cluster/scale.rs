@@ -34,7 +34,7 @@ pub async fn bench(client: &Client) -> Value {
     let sessions_per_s = n / run.create(&sessions, session_runs).await;
     drop(sessions);
     let ratio = sessions_per_s / pods_per_s;
-    let writes = between(&before, &operator.quiet().await, false) / n;
+    let writes = between(&before, &operator.settled().await, false) / n;
     println!(
         "{count} sessions: {sessions_per_s:.1}/s, {ratio:.2} of bare pods, {writes:.2} writes each, {:.0} MiB",
         operator.peak_mib()
@@ -45,7 +45,7 @@ pub async fn bench(client: &Client) -> Value {
     let all: Vec<_> = (0..gangs).map(|number| session(&format!("g-{number}"), 19, SMALL, &json!({}))).collect();
     let kernels_per_s = gangs as f64 * 20.0 / run.create(&all, session_runs).await;
     let gang_ratio = kernels_per_s / pods_per_s;
-    let gang_writes = between(&before, &operator.quiet().await, false) / gangs.max(1) as f64;
+    let gang_writes = between(&before, &operator.settled().await, false) / gangs.max(1) as f64;
     println!("{gangs} gangs of 20: {kernels_per_s:.1} kernels/s, {gang_ratio:.2} of bare pods, {gang_writes:.1} writes each");
 
     let alone = probe(client).await;
@@ -67,7 +67,7 @@ async fn queue(operator: &Operator, run: &Run, count: usize) -> Value {
     let all: Vec<_> = (0..count).map(|number| session(&format!("w-{number}"), 0, WHOLE_NODE, &json!({}))).collect();
     let told = |session: &Session| session.status.as_ref().is_some_and(|status| status.waiting.is_some());
     let seconds = run.create(&all, told).await;
-    let after = operator.quiet().await;
+    let after = operator.settled().await;
     let verdicts = between(&before, &after, false) / count.max(1) as f64;
     let (idle, cpu) = (setting("IDLE_SECONDS", 60), operator.cpu_seconds());
     tokio::time::sleep(Duration::from_secs(idle as u64)).await;
