@@ -65,8 +65,10 @@ impl World {
         let mut inner = self.lock();
         let mut wanted: BTreeMap<GroupName, Vec<SessionUid>> = BTreeMap::new();
         let mut busy = Mark::default();
-        for (group, uid) in inner.marked(handler, mark) {
-            if inner.claimed.contains(&uid) {
+        let marked = inner.marked(handler, mark);
+        let held_up = inner.held_up(handler, &marked);
+        for (group, uid) in marked {
+            if inner.claimed.contains(&uid) || held_up.contains(&group) {
                 busy.sessions.insert(uid);
                 continue;
             }
@@ -215,6 +217,13 @@ impl Inner {
         marked
     }
 
+    /// The groups in which nobody can tell who is first, since another handler is at work on some who wait.
+    fn held_up(&self, handler: &Handler, marked: &[(GroupName, SessionUid)]) -> BTreeSet<GroupName> {
+        let schedules = handler.name == HandlerName::ScheduleSessions;
+        let claimed = marked.iter().filter(|(_, uid)| schedules && self.claimed.contains(uid));
+        claimed.map(|(group, _)| group).filter(|group| self.looks_at_the_top_only(group)).cloned().collect()
+    }
+
     fn looks_at_the_top_only(&self, group: &GroupName) -> bool {
         self.groups.get(&(String::new(), group.0.clone())).is_some_and(|group| group.spec.top_priority_only)
     }
@@ -294,5 +303,35 @@ impl Inner {
             pods,
             uid,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::cluster::world::Scope;
+    use crate::provisioner::testing::waiting;
+    use crate::session::handlers::row;
+
+    #[test]
+    fn nobody_passes_one_of_higher_priority_that_another_handler_is_at_work_on() {
+        let world = World::new(Arc::default(), Arc::default(), Scope::default());
+        let group = ScalingGroup::new("default", serde_json::from_value(json!({"topPriorityOnly": true})).expect("a group"));
+        world.lock().groups.upsert((String::new(), "default".into()), 1, Arc::new(group));
+        for (name, priority) in [("first", 20), ("second", 10)] {
+            let mut session = waiting(name, json!({"scalingGroup": "default", "priority": priority}));
+            session.metadata.uid = Some(name.into());
+            world.upsert_session(session);
+        }
+        let schedule = row(HandlerName::ScheduleSessions).expect("a row");
+        let all = Mark { all: true, ..Mark::default() };
+        let first = SessionUid("first".into());
+        assert!(world.claim(&first));
+        assert_eq!(world.batches(schedule, &all).len(), 0);
+        world.unclaim(&first);
+        let together: Vec<usize> = world.batches(schedule, &all).iter().map(|batch| batch.items.len()).collect();
+        assert_eq!(together, [2]);
     }
 }

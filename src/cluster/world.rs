@@ -129,7 +129,7 @@ impl World {
         let key = key_of(meta);
         let mut inner = self.lock();
         let removed = inner.sessions.remove(&key, fold::version(meta.resource_version.as_ref()));
-        inner.unreadable.remove(&SessionUid(meta.uid.clone().unwrap_or_default()));
+        inner.unreadable.retain(|_, unreadable| key_of(unreadable) != key);
         if let Some(session) = removed {
             let uid = uid_of(&session);
             inner.forget_session(&uid);

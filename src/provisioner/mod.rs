@@ -11,7 +11,7 @@ mod room;
 mod selectors;
 mod sequencers;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod validators;
 
 pub use agents::in_group;
