@@ -1,5 +1,7 @@
 //! promote-to-prepared: a session all of whose images are there, and whose kernels can find each other, is prepared.
 
+use chrono::{DateTime, Utc};
+
 use super::{Decide, Handler, HandlerName, To, Transitions, Verdict};
 use crate::api::SessionPhase;
 use crate::lifecycle::{Failure, Match, Reason};
@@ -32,7 +34,8 @@ fn promote(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
     held_up(snapshot, item, "prepared", pulling)
 }
 
-/// A gang that waits for some of its kernels while others are ready: after a while, those are named.
+/// A gang that waits for some of its kernels while others are ready: after a while, those are named, and again each time
+/// that the wait has doubled.
 pub(super) fn held_up(snapshot: &Snapshot, item: &SessionItem, what: &str, waiting: impl Fn(&KernelItem) -> bool) -> Verdict {
     let late: Vec<_> = item.kernels.iter().filter(|kernel| waiting(kernel)).map(KernelItem::describe).collect();
     if late.is_empty() || late.len() == item.kernels.len() {
@@ -42,8 +45,19 @@ pub(super) fn held_up(snapshot: &Snapshot, item: &SessionItem, what: &str, waiti
     if !is_over(item.status_since(), patience, snapshot.now) {
         return Verdict::idle().wake_at(over_at(item.status_since(), patience));
     }
+    if let Some(again) = told_again_at(item).filter(|again| snapshot.now < *again) {
+        return Verdict::idle().wake_at(Some(again));
+    }
     let message = format!("{} of {} kernels are not {what}: {}", late.len(), item.kernels.len(), late.join("; "));
     Verdict::skipped(Reason::WaitingForKernels, message)
+}
+
+/// When those late are named anew, where they were named already: the wait until then was half of it.
+fn told_again_at(item: &SessionItem) -> Option<DateTime<Utc>> {
+    let last = item.session.status.as_ref()?.history.last()?;
+    let told = last.error_code.as_deref() == Some(Reason::WaitingForKernels.as_str());
+    let since = item.status_since()?;
+    told.then(|| last.updated_at + (last.updated_at - since))
 }
 
 /// What keeps a session from being promoted: a kernel that ends, or an image that is tried again after an error.
@@ -90,6 +104,24 @@ mod tests {
         assert_eq!(reason, Reason::WaitingForKernels);
         assert!(words.contains("1 of 3") && words.contains("sub2 on node-1 is Pulling"), "{words}");
         assert!(matches!(promoted(&[Pulling, Pulling, Pulling]).outcome, Outcome::Idle), "no one is held up by another");
+    }
+
+    #[test]
+    fn those_late_are_named_again_when_the_wait_has_doubled() {
+        let told = |after: i64| {
+            let mut session = session(gang());
+            put(&mut session, SessionPhase::Pulling, chrono::TimeDelta::seconds(60));
+            let at = item(session.clone(), &[Pulling]).status_since().expect("a time") + chrono::TimeDelta::seconds(after);
+            let entry = serde_json::json!({
+                "phase": "promote-to-prepared", "result": "Skipped", "from": "Pulling", "to": "Pulling", "message": "2 of 3",
+                "errorCode": Reason::WaitingForKernels.as_str(), "attempts": 1, "createdAt": at, "updatedAt": at,
+            });
+            let status = session.status.get_or_insert_default();
+            status.history.push(serde_json::from_value(entry).expect("an entry"));
+            promote(&snapshot(vec![]), &item(session, &[Prepared, Prepared, Pulling]))
+        };
+        assert!(matches!(told(30).outcome, Outcome::Skipped(..)), "told after 30 s, and it is 60 s now");
+        assert!(matches!(told(31).outcome, Outcome::Idle) && told(31).wake_at.is_some());
     }
 
     #[test]
