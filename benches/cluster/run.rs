@@ -83,13 +83,11 @@ impl Run {
         let api = self.api::<K>();
         let start = Instant::now();
         let grace = DeleteParams::default().grace_period(0);
-        let names = api.list_metadata(&ListParams::default()).await.unwrap().items;
-        stream::iter(names)
-            .for_each_concurrent(CONCURRENCY, |object| async {
-                let _ = api.delete(&object.name_any(), &grace).await;
-                drop(object);
-            })
-            .await;
+        let all = api.list_metadata(&ListParams::default()).await.unwrap().items;
+        let deleting = stream::iter(&all).for_each_concurrent(CONCURRENCY, |object| async {
+            let _ = api.delete(&object.name_any(), &grace).await;
+        });
+        deleting.await;
         // A request may fail under load; what counts is that nothing is left.
         while api.list_metadata(&ListParams::default().limit(1)).await.map_or(true, |left| !left.items.is_empty()) {
             assert!(start.elapsed() < PATIENCE, "all are gone in time");

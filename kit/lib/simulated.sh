@@ -25,7 +25,7 @@ simulated_up() {
   [ "$wanted" -gt 0 ] || return 0
   start_process kwok "$KIT_BIN/kwok" --kubeconfig "$STATE/pki/kwok.kubeconfig" --config "$KIT_DIR/stages.yaml" \
     --manage-nodes-with-annotation-selector kwok.x-k8s.io/node=fake --node-ip 127.0.0.1 --cidr 10.200.0.0/16 \
-    --node-lease-duration-seconds $(($(monitor_grace) * 2)) -v WARN ${KIT_KWOK_FLAGS:-}
+    --node-lease-duration-seconds $(($(monitor_grace) * 2)) -v WARN
   present=$(K8S get nodes -l sokovan.dev/simulated=true -o name | sed 's/.*sim-//')
   say "making $wanted simulated nodes"
   for number in $(seq "$wanted"); do

@@ -8,7 +8,7 @@ use kube::{Api, ResourceExt};
 use serde_json::json;
 
 use super::pods::{self, PodOptions, SshKeys};
-use super::world::World;
+use super::world::{World, key_of};
 use super::write::{WriteError, Writer};
 use crate::api::*;
 use crate::lifecycle::{Cause, Failure, Reason};
@@ -101,7 +101,7 @@ impl Effects {
             return Ok(());
         }
         finalizers.push(FINALIZER_SESSION.into());
-        let (namespace, name) = names(session);
+        let (namespace, name) = key_of(&session.metadata);
         let patch = Patch::Merge(finalizers_of(&session.metadata, &finalizers));
         let api = self.api::<Session>(&namespace);
         let held = self.writer.write("session-finalizer", api.patch(&name, &PatchParams::default(), &patch)).await?;
@@ -111,7 +111,7 @@ impl Effects {
 
     /// By its metadata alone, so that it goes through for one that cannot be read, too.
     async fn release(&self, meta: &ObjectMeta) -> Result<(), EffectError> {
-        let (namespace, name) = (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default());
+        let (namespace, name) = key_of(meta);
         let mut finalizers = meta.finalizers.clone().unwrap_or_default();
         finalizers.retain(|name| name != FINALIZER_SESSION);
         let patch = Patch::Merge(finalizers_of(meta, &finalizers));
@@ -121,7 +121,7 @@ impl Effects {
     }
 
     async fn delete_session(&self, session: &Session) -> Result<(), EffectError> {
-        let (namespace, name) = names(session);
+        let (namespace, name) = key_of(&session.metadata);
         let params = exactly(session.metadata.uid.clone());
         gone_is_fine(self.writer.write("session-delete", self.api::<Session>(&namespace).delete(&name, &params)).await)
     }
@@ -209,15 +209,13 @@ impl Effects {
     async fn delete_pod(&self, pod: &PodRef, grace: Option<i64>) -> Result<(), EffectError> {
         let grace = grace.and_then(|seconds| u32::try_from(seconds).ok());
         let params = DeleteParams { grace_period_seconds: grace, ..exactly(Some(pod.uid.clone())) };
-        match self.writer.write("pod-delete", self.api::<Pod>(&pod.namespace).delete(&pod.name, &params)).await {
-            Ok(answer) => {
-                // Held by a finalizer, it is still there, and deleted from now on.
-                let held = answer.left().filter(|pod| !pod.finalizers().is_empty());
-                held.iter().for_each(|pod| self.world.upsert_pod(pod));
-                Ok(())
-            }
-            Err(error) => gone_is_fine::<()>(Err(error)),
+        let deleted = self.writer.write("pod-delete", self.api::<Pod>(&pod.namespace).delete(&pod.name, &params)).await;
+        let left = deleted.as_ref().ok().and_then(|answer| answer.as_ref().left());
+        // Held by a finalizer, it is still there, and deleted from now on.
+        if let Some(held) = left.filter(|pod| !pod.finalizers().is_empty()) {
+            self.world.upsert_pod(held);
         }
+        gone_is_fine(deleted)
     }
 
     /// Only our finalizer goes, and only from that very pod.
@@ -225,13 +223,11 @@ impl Effects {
         let api = self.api::<Pod>(&pod.namespace);
         let patch = json!({"metadata": {"uid": pod.uid, "$deleteFromPrimitiveList/finalizers": [FINALIZER_POD]}});
         let params = PatchParams::default();
-        match self.writer.write("pod-finalizer", api.patch(&pod.name, &params, &Patch::Strategic(&patch))).await {
-            Ok(patched) => {
-                self.world.upsert_pod(&patched);
-                Ok(())
-            }
-            Err(error) => gone_is_fine::<()>(Err(error)),
+        let released = self.writer.write("pod-finalizer", api.patch(&pod.name, &params, &Patch::Strategic(&patch))).await;
+        if let Ok(patched) = &released {
+            self.world.upsert_pod(patched);
         }
+        gone_is_fine(released)
     }
 
     async fn record_kernel(
@@ -261,11 +257,6 @@ impl Effects {
         let params = exactly(Some(uid.to_owned()));
         gone_is_fine(self.writer.write("kernel-delete", self.api::<Kernel>(&subject.namespace).delete(name, &params)).await)
     }
-}
-
-fn names(session: &Session) -> (String, String) {
-    let meta = &session.metadata;
-    (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
 }
 
 /// Delete this very object, and its dependents behind it.

@@ -1,17 +1,17 @@
-//! Folds pods, nodes and volumes, as they arrive, to what decisions look at.
+//! Folds what is not ours, pods, nodes, namespaces and volumes, as they arrive, to what decisions look at.
 
 use chrono::{DateTime, Utc};
 use k8s_openapi::api::core::v1::{
-    Container, ContainerStatus, Node, NodeSelectorRequirement, NodeSelectorTerm, PersistentVolume, PersistentVolumeClaim, Pod,
-    PodSpec,
+    Container, ContainerStatus, Namespace, Node, NodeSelectorRequirement, NodeSelectorTerm, PersistentVolume,
+    PersistentVolumeClaim, Pod, PodSpec,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::pods::{CONTAINER_GATE, CONTAINER_MAIN};
 use crate::api::{
-    ANNOTATION_GATE, Amount, FINALIZER_POD, GATE_OPEN, GroupName, LABEL_GENERATION, LABEL_GROUP, LABEL_KERNEL, LABEL_SESSION_UID,
-    NodeName, ResourceName, Resources, SessionUid,
+    ANNOTATION_GATE, Amount, FINALIZER_POD, GATE_OPEN, GroupName, LABEL_GENERATION, LABEL_GROUP, LABEL_KERNEL, LABEL_PROJECT,
+    LABEL_SESSION_UID, NodeName, ProjectName, ResourceName, Resources, SessionUid,
 };
 use crate::provisioner::ForeignPod;
 use crate::session::views::{AgentView, GateState, MainState, PodView, Taint};
@@ -210,7 +210,12 @@ fn taint(taint: &k8s_openapi::api::core::v1::Taint) -> Taint {
     Taint { key: taint.key.clone(), value: taint.value.clone().unwrap_or_default(), effect: taint.effect.clone() }
 }
 
-pub fn claim(claim: &PersistentVolumeClaim) -> ClaimView {
+/// The project that a namespace's label names.
+pub fn project(namespace: Namespace) -> Option<ProjectName> {
+    namespace.metadata.labels?.remove(LABEL_PROJECT).map(ProjectName)
+}
+
+pub fn claim(claim: PersistentVolumeClaim) -> ClaimView {
     let spec = claim.spec.as_ref();
     let modes: Vec<&String> = spec.iter().flat_map(|spec| spec.access_modes.iter().flatten()).collect();
     let bound = claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Bound");
@@ -221,7 +226,7 @@ pub fn claim(claim: &PersistentVolumeClaim) -> ClaimView {
     }
 }
 
-pub fn volume(volume: &PersistentVolume) -> VolumeView {
+pub fn volume(volume: PersistentVolume) -> VolumeView {
     let affinity = volume.spec.as_ref().and_then(|spec| spec.node_affinity.as_ref());
     let terms = affinity.and_then(|affinity| affinity.required.as_ref()).map(|required| &required.node_selector_terms);
     let term = |term: &NodeSelectorTerm| {
@@ -288,15 +293,15 @@ mod tests {
             }))
             .expect("a claim")
         };
-        assert_eq!(claim(&claim_in("Bound")), ClaimView { deleting: false, read_only: true, volume: Some("v".into()) });
-        assert_eq!(claim(&claim_in("Pending")).volume, None);
+        assert_eq!(claim(claim_in("Bound")), ClaimView { deleting: false, read_only: true, volume: Some("v".into()) });
+        assert_eq!(claim(claim_in("Pending")).volume, None);
         let local: PersistentVolume =
             serde_json::from_value(json!({"spec": {"nodeAffinity": {"required": {"nodeSelectorTerms": [
             {"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": ["node-2"]}]}]}}}}))
             .expect("a volume");
         let on = |host: &str| {
             let labels = [("kubernetes.io/hostname".to_owned(), host.to_owned())].into();
-            volume(&local).is_reached_from(&AgentView { labels, ..AgentView::default() })
+            volume(local.clone()).is_reached_from(&AgentView { labels, ..AgentView::default() })
         };
         assert!(on("node-2") && !on("node-1"));
     }

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use chrono::Utc;
-use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::events::Told;
@@ -80,11 +79,6 @@ pub fn uid_of(session: &Session) -> SessionUid {
 
 pub fn key_of(meta: &kube::core::ObjectMeta) -> Key {
     (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
-}
-
-pub(super) fn project_label(namespace: &Namespace) -> Option<ProjectName> {
-    let labels = namespace.metadata.labels.as_ref()?;
-    labels.get(LABEL_PROJECT).map(|name| ProjectName(name.clone()))
 }
 
 impl Inner {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt};
-use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::core::DeserializeGuard;
 use kube::core::object::HasSpec;
@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 
 use super::fold;
 use super::table::Table;
-use super::world::{Inner, World, key_of, project_label};
+use super::world::{Inner, World, key_of};
 use crate::api::*;
 
 /// Starts all watches; they run as long as the set lives.
@@ -32,23 +32,9 @@ pub fn start(client: &Client, world: &Arc<World>) -> JoinSet<()> {
     tasks.spawn(by_spec(client.clone(), world.clone(), |inner| &mut inner.users));
     tasks.spawn(by_spec(client.clone(), world.clone(), |inner| &mut inner.keypairs));
     tasks.spawn(by_spec(client.clone(), world.clone(), |inner| &mut inner.policies));
-    let project = |namespace| project_label(&namespace);
-    tasks.spawn(tenants::<Namespace, _>(client.clone(), world.clone(), |inner| &mut inner.namespaces, project, |a, b| a == b));
-    let (claims, volumes) = (client.clone(), client.clone());
-    tasks.spawn(tenants(
-        claims,
-        world.clone(),
-        |inner| &mut inner.claims,
-        |claim: PersistentVolumeClaim| fold::claim(&claim),
-        |a, b| a == b,
-    ));
-    tasks.spawn(tenants(
-        volumes,
-        world.clone(),
-        |inner| &mut inner.volumes,
-        |volume: PersistentVolume| fold::volume(&volume),
-        |a, b| a == b,
-    ));
+    tasks.spawn(by_view(client.clone(), world.clone(), |inner| &mut inner.namespaces, fold::project));
+    tasks.spawn(by_view(client.clone(), world.clone(), |inner| &mut inner.claims, fold::claim));
+    tasks.spawn(by_view(client.clone(), world.clone(), |inner| &mut inner.volumes, fold::volume));
     tasks
 }
 
@@ -58,6 +44,15 @@ where
     K: Resource<DynamicType = ()> + HasSpec<Spec: PartialEq> + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
 {
     tenants(client, world, table, Arc::new, |old, new| old.spec() == new.spec()).await;
+}
+
+/// Those of others' kinds that mean the same as long as what is seen of them does.
+async fn by_view<K, V>(client: Client, world: Arc<World>, table: fn(&mut Inner) -> &mut Table<V>, view: fn(K) -> V)
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
+    V: PartialEq + Send + 'static,
+{
+    tenants(client, world, table, view, V::eq).await;
 }
 
 /// Runs one watch for ever; `take` is given each event.

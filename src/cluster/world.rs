@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use super::events::Told;
 use super::fold::{self, Folded};
 pub use super::state::{GROUP_NONE, key_of, uid_of};
-pub(super) use super::state::{Inner, PodRow, project_label, remove_key};
+pub(super) use super::state::{Inner, PodRow, remove_key};
 use super::table::Key;
 use crate::api::*;
 use crate::coordinator::marks::Marks;

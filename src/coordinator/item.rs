@@ -68,8 +68,7 @@ impl<'a> Work<'a> {
     /// All the way from a verdict to the commit, and what follows it; returns what came of it.
     pub async fn finish(mut self, mut verdict: Verdict) -> Processed {
         let mut held = Held::Nothing;
-        // What was asked for a moment ago may not show yet: it is asked for again once it is written down.
-        if self.handler.name == HandlerName::TerminateSessions && self.coordinator.world.lingers(&self.item.uid()) {
+        if self.did_it_and_lingers() {
             return Processed::default();
         }
         while let Some(phase) = self.step(verdict).await {
@@ -87,6 +86,13 @@ impl<'a> Work<'a> {
             return self.linger();
         }
         self.commit().await
+    }
+
+    /// Whether what this very handler did is not written yet: it may not show yet, and is done again once it is written.
+    fn did_it_and_lingers(&self) -> bool {
+        let last = self.item.session.status.as_ref().and_then(|status| status.history.last());
+        let did = last.is_some_and(|last| last.phase == self.handler.name.as_str());
+        did && self.coordinator.world.lingers(&self.item.uid())
     }
 
     /// Leaves the commit for a moment: the world goes on as if it were made.

@@ -18,6 +18,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use kube::Client;
 use serde::Serialize;
 
+use crate::api::SessionPhase;
 use fetch::Reader;
 
 /// The questions.
@@ -68,7 +69,9 @@ pub async fn answer(question: Question, manner: Manner) -> anyhow::Result<()> {
         Question::Explain { session } => {
             let session = reader.session(&session).await?;
             let group = reader.group_of(&session).await;
-            print(format, &explain::view(&session, group.as_ref(), &reader.all_sessions().await?, now))
+            // Only who waits has a place among others.
+            let others = if session.phase() == SessionPhase::Pending { reader.all_sessions().await? } else { vec![] };
+            print(format, &explain::view(&session, group.as_ref(), &others, now))
         }
         Question::History { session } => print(format, &history::view(&reader.session(&session).await?)),
         Question::Top => print(format, &top::view(&reader.top().await)),

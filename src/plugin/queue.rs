@@ -8,7 +8,7 @@ use kube::ResourceExt;
 use serde::Serialize;
 
 use super::table::{age, table};
-use crate::api::{ScalingGroup, ScalingGroupStatus, SequencerName, Session, SessionPhase, whole};
+use crate::api::{ScalingGroup, ScalingGroupStatus, SequencerName, Session, SessionPhase, WaitingByPriority, whole};
 use crate::session::snapshot::created_at;
 
 /// The queues of some groups.
@@ -56,52 +56,68 @@ impl fmt::Display for Place {
     }
 }
 
-/// Those who wait in a group, as far as they can be seen, in order.
-fn visible<'s>(group: &str, sessions: &'s [Session]) -> Vec<&'s Session> {
-    let waits = |session: &&Session| {
-        session.phase() == SessionPhase::Pending && session.group().is_some_and(|name| name.as_str() == group)
-    };
-    let mut visible: Vec<&Session> = sessions.iter().filter(waits).collect();
-    visible.sort_by_key(|session| (Reverse(session.priority()), created_at(session), session.namespace(), session.name_any()));
-    visible
+/// Those who wait in a group, as far as they can be seen, in order; and what the group tells of all of them.
+struct Line<'s> {
+    visible: Vec<&'s Session>,
+    told: Vec<WaitingByPriority>,
+}
+
+impl<'s> Line<'s> {
+    fn new(group: &ScalingGroup, sessions: &'s [Session]) -> Self {
+        let name = group.name_any();
+        let waits = |session: &&Session| {
+            session.phase() == SessionPhase::Pending && session.group().is_some_and(|group| group.as_str() == name)
+        };
+        let mut visible: Vec<&Session> = sessions.iter().filter(waits).collect();
+        visible.sort_by_cached_key(|session| {
+            (Reverse(session.priority()), created_at(session), session.namespace(), session.name_any())
+        });
+        Self { visible, told: group.status.clone().unwrap_or_default().waiting_by_priority }
+    }
+
+    /// Which place one of the visible has.
+    fn place(&self, at: usize) -> Place {
+        let own = self.visible[at].priority();
+        let begin = self.visible.partition_point(|other| other.priority() > own);
+        let equals = self.visible.partition_point(|other| other.priority() >= own) - begin;
+        let count = |wanted: &dyn Fn(i32) -> bool, seen: usize| {
+            let told: i64 = self.told.iter().filter(|waiting| wanted(waiting.priority)).map(|waiting| waiting.sessions).sum();
+            // What can be seen may be newer than what is told.
+            told.max(whole(seen))
+        };
+        let unseen = count(&|other| other == own, equals) - whole(equals);
+        let first = count(&|other| other > own, begin) + whole(at - begin) + 1;
+        Place { first, last: first + unseen, of: count(&|_| true, self.visible.len()) }
+    }
 }
 
 /// The place of a session that waits, from what its group tells and what can be seen.
 pub fn place(session: &Session, group: &ScalingGroup, sessions: &[Session]) -> Option<Place> {
-    let told = group.status.clone().unwrap_or_default();
-    let visible = visible(&group.name_any(), sessions);
-    let own = session.priority();
-    let count = |wanted: &dyn Fn(i32) -> bool| {
-        let told: i64 = told.waiting_by_priority.iter().filter(|w| wanted(w.priority)).map(|w| w.sessions).sum();
-        // What can be seen may be newer than what is told.
-        told.max(whole(visible.iter().filter(|other| wanted(other.priority())).count()))
-    };
-    let (higher, equal) = (count(&|other| other > own), count(&|other| other == own));
-    let equals: Vec<&&Session> = visible.iter().filter(|other| other.priority() == own).collect();
-    let at = whole(equals.iter().position(|other| other.uid() == session.uid())?);
-    let unseen = equal - whole(equals.len());
-    Some(Place { first: higher + at + 1, last: higher + at + 1 + unseen, of: count(&|_| true) })
+    let line = Line::new(group, sessions);
+    let at = line.visible.iter().position(|other| other.uid() == session.uid())?;
+    Some(line.place(at))
 }
 
 pub fn view(groups: &[ScalingGroup], sessions: &[Session], now: DateTime<Utc>) -> Queues {
     let queue = |group: &ScalingGroup| {
-        let waiting = |session: &&Session| {
+        let line = Line::new(group, sessions);
+        let waiting = |(at, session): (usize, &&Session)| {
             let status = session.status.clone().unwrap_or_default();
-            Some(Waiting {
-                place: place(session, group, sessions)?,
+            Waiting {
+                place: line.place(at),
                 namespace: session.namespace().unwrap_or_default(),
                 name: session.name_any(),
                 priority: session.priority(),
                 since: created_at(session),
                 reason: status.reason.unwrap_or_else(|| "new".into()),
                 message: status.message.unwrap_or_default(),
-            })
+            }
         };
         Queue {
             group: group.name_any(),
             sequencer: group.spec.sequencer,
             status: group.status.clone().unwrap_or_default(),
-            visible: visible(&group.name_any(), sessions).iter().filter_map(waiting).collect(),
+            visible: line.visible.iter().enumerate().map(waiting).collect(),
             now,
         }
     };

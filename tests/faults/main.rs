@@ -173,18 +173,28 @@ fn every_plan(lengths: &BTreeMap<&'static str, usize>) -> Vec<Plan> {
     plans
 }
 
+/// How many rounds of restarts go with some plans at random.
+const FEW_ROUNDS: usize = 2;
+
 /// Every path at once, with the API server restarted when the first comes to its n-th write: for every n, or as many as asked.
 fn restart_rounds(lengths: &BTreeMap<&'static str, usize>) -> Vec<Vec<Plan>> {
     let longest = lengths.values().copied().max().unwrap_or(0);
     let of_paths = |at| PATHS.iter().map(move |path| Plan { path: path.name, fault: Fault::Restart, at });
     let mut rounds: Vec<Vec<Plan>> = (1..=longest).map(|at| of_paths(at).collect()).collect();
-    if let Ok(name) = std::env::var("PLAN") {
-        rounds.iter_mut().for_each(|round| round.retain(|plan| plan.to_string() == name));
-    } else if let Some(count) = number("RESTARTS") {
+    rounds.iter_mut().for_each(|round| round.retain(is_named));
+    rounds.retain(|round| !round.is_empty());
+    if let Some(count) = number("RESTARTS").or(number("PLANS").map(|_| FEW_ROUNDS)) {
         rounds.shuffle(&mut rand::rng());
         rounds.truncate(count);
     }
     rounds
+}
+
+/// Whether PLAN names that very plan, where it names any, and ONLY some that are named so.
+fn is_named(plan: &Plan) -> bool {
+    let asked = |variable| std::env::var(variable).ok();
+    let name = plan.to_string();
+    asked("PLAN").is_none_or(|plan| plan == name) && asked("ONLY").is_none_or(|only| name.contains(&only))
 }
 
 /// A number of the environment.
@@ -194,12 +204,8 @@ fn number(name: &str) -> Option<usize> {
 
 /// What was asked for: one plan, some, or all; FROM=3000 goes on where another run was broken off.
 fn chosen(all: Vec<Plan>) -> Vec<Plan> {
-    if let Ok(name) = std::env::var("PLAN") {
-        return all.into_iter().filter(|plan| plan.to_string() == name).collect();
-    }
-    let only = std::env::var("ONLY").unwrap_or_default();
     let from = number("FROM").unwrap_or(0);
-    let mut plans: Vec<Plan> = all.into_iter().skip(from).filter(|plan| plan.to_string().contains(&only)).collect();
+    let mut plans: Vec<Plan> = all.into_iter().skip(from).filter(is_named).collect();
     if let Some(count) = number("PLANS") {
         let seed = number("SEED").unwrap_or_else(|| rand::random::<u16>().into());
         println!("SEED={seed}");

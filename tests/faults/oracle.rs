@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use sokovan::api::*;
 use sokovan::cluster::fold;
+use sokovan::cluster::pods::CONTAINER_MAIN;
 use sokovan::session::handlers::HANDLERS;
 use sokovan::session::kernels::{expand, kernel_name};
 
@@ -96,7 +97,7 @@ fn has_end(kernel: &Kernel) -> bool {
 
 fn exit_code(pod: &Pod) -> Option<i32> {
     let statuses = pod.status.as_ref().filter(|_| fold::has_ended(pod))?.container_statuses.as_ref()?;
-    let main = statuses.iter().find(|status| status.name == "main")?;
+    let main = statuses.iter().find(|status| status.name == CONTAINER_MAIN)?;
     Some(main.state.as_ref()?.terminated.as_ref()?.exit_code)
 }
 
