@@ -1,5 +1,7 @@
 //! Why a session waits: the verdict of its last evaluation, in its status.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -79,10 +81,14 @@ pub struct WaitingAgentReason {
 impl Waiting {
     /// Whether the same things stand against the session, whatever their numbers.
     pub fn says_the_same(&self, other: &Self) -> bool {
-        let names = |waiting: &Self| {
-            let name = |b: &WaitingBlocker| (b.check.clone(), b.reason.clone(), b.object.clone(), b.resource.clone());
-            waiting.blockers.iter().map(name).collect::<Vec<_>>()
-        };
-        names(self) == names(other)
+        let named = |b: &WaitingBlocker| (b.check.clone(), b.reason.clone(), b.object.clone(), b.resource.clone());
+        self.blockers.iter().map(named).eq(other.blockers.iter().map(named))
+    }
+
+    /// Whether things of the same kinds do, whichever they are.
+    pub fn has_the_same_reasons(&self, other: &Self) -> bool {
+        let kinds =
+            |waiting: &Self| -> BTreeSet<_> { waiting.blockers.iter().map(|b| (b.check.clone(), b.reason.clone())).collect() };
+        kinds(self) == kinds(other)
     }
 }

@@ -1,9 +1,9 @@
 //! Judges a verdict: what it amounts to, where it leads, and whether there is anything new to write. Pure.
 
-use crate::api::{Cause, HistoryEntry, HistoryResult, Session};
+use crate::api::{Cause, HistoryEntry, HistoryResult, Session, Waiting};
 use crate::lifecycle::{Class, Failure, Limits, Reason, Record, attempts_of, classify};
 use crate::session::handlers::{Change, Handler, Outcome, To};
-use crate::session::snapshot::{SessionItem, Snapshot};
+use crate::session::snapshot::{SessionItem, Snapshot, is_over};
 
 /// What a verdict amounts to.
 #[derive(Debug, PartialEq)]
@@ -43,7 +43,7 @@ pub fn judge(
         }
         Outcome::Failure(failure) => {
             let judged = judge_failure(handler, snapshot, item, failure, change);
-            let news = is_news(handler, snapshot, item, failure) || is_blocked_by_others(item, change);
+            let news = is_news(handler, snapshot, item, failure) || is_newly_blocked(snapshot, item, change);
             (judged.to.is_some() || news).then_some(judged)
         }
     }
@@ -113,8 +113,16 @@ fn is_news(handler: &Handler, snapshot: &Snapshot, item: &SessionItem, failure: 
 
 /// Whether what stands against a waiting session is not what its status says.
 fn is_blocked_by_others(item: &SessionItem, change: &Change) -> bool {
-    let told = item.session.status.as_ref().and_then(|status| status.waiting.as_ref());
-    change.waiting.as_ref().is_some_and(|new| told.is_none_or(|told| !told.says_the_same(new)))
+    change.waiting.as_ref().is_some_and(|new| item.told().is_none_or(|told| !told.says_the_same(new)))
+}
+
+/// The same for want of quota or capacity. Others of the same kind, as when two quotas take turns, are told once the
+/// pause of a wait has passed since the last time.
+fn is_newly_blocked(snapshot: &Snapshot, item: &SessionItem, change: &Change) -> bool {
+    let pause = Some(snapshot.timing.wait_backoff);
+    let settled = |told: &Waiting, new| told.has_the_same_reasons(new) && !is_over(Some(told.evaluated_at), pause, snapshot.now);
+    let lately = item.told().zip(change.waiting.as_ref()).is_some_and(|(told, new)| settled(told, new));
+    !lately && is_blocked_by_others(item, change)
 }
 
 fn shortened(message: &str) -> String {
@@ -152,8 +160,10 @@ mod tests {
 
     use super::*;
     use crate::api::{ScalingGroup, SessionPhase};
+    use crate::provisioner::{Blocker, Refusal};
     use crate::session::handlers::testing::{item, now, put, session, session_in, snapshot};
     use crate::session::handlers::{HandlerName, row};
+    use crate::session::waiting::waiting;
 
     /// A session in a phase, with so many failed attempts of a handler behind it, the first of them so long ago.
     fn tried(handler: HandlerName, phase: SessionPhase, attempts: i32, ago: TimeDelta) -> SessionItem {
@@ -290,5 +300,33 @@ mod tests {
         waiting.session = std::sync::Arc::new(session);
         let again = judged(&snapshot(vec![]), HandlerName::ScheduleSessions, &waiting, full());
         assert_eq!(again, Some(Judged { result: HistoryResult::NeedRetry, to: None }), "never given up");
+    }
+
+    #[test]
+    fn quotas_that_take_turns_are_told_once_in_a_pause_and_another_reason_at_once() {
+        let told = |reason: Reason, object: &str, ago: TimeDelta| {
+            let blocker = Blocker::new("quota", Cause::Quota, reason, "over").of(object);
+            waiting(&Refusal::of(vec![blocker]).expect("a refusal"), now() - ago)
+        };
+        let minute = TimeDelta::seconds(61);
+        let written = |ago: TimeDelta, reason: Reason, object: &str| {
+            let mut item = tried(HandlerName::ScheduleSessions, SessionPhase::Pending, 1, ago);
+            let mut session = (*item.session).clone();
+            let status = session.status.as_mut().expect("a status");
+            status.history[0].error_code = Some(Reason::QuotaExceeded.as_str().into());
+            status.history[0].cause = Some(Cause::Quota);
+            status.next_attempt_at = Some(now() + minute);
+            status.waiting = Some(told(Reason::QuotaExceeded, "project a", ago));
+            item.session = std::sync::Arc::new(session);
+            let change = Change { waiting: Some(told(reason, object, TimeDelta::zero())), ..Change::default() };
+            let over = Outcome::Failure(Failure::new(Cause::Quota, reason, "over"));
+            judge(row(HandlerName::ScheduleSessions).expect("a row"), &snapshot(vec![]), &item, &over, &change, false).is_some()
+        };
+        let lately = TimeDelta::seconds(5);
+        assert!(!written(lately, Reason::QuotaExceeded, "project a"));
+        assert!(!written(lately, Reason::QuotaExceeded, "domain b"), "the quotas take turns");
+        assert!(written(lately, Reason::ConcurrencyExceeded, "project a"));
+        assert!(!written(minute, Reason::QuotaExceeded, "project a"));
+        assert!(written(minute, Reason::QuotaExceeded, "domain b"));
     }
 }

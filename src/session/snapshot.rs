@@ -13,7 +13,7 @@ use super::tenancy::Tenancy;
 use super::views::{AgentView, Liveness, PodView};
 use crate::api::{
     GroupName, HandlerRetry, NodeName, RetryPolicy, ScalingGroup, Session, SessionPhase, SessionResult, SessionStatus,
-    SessionUid, TryingHandler,
+    SessionUid, TryingHandler, Waiting,
 };
 use crate::lifecycle::Timing;
 use crate::provisioner::{Ahead, Holding, Kind};
@@ -68,6 +68,11 @@ impl SessionItem {
 
     pub fn status(&self) -> SessionStatus {
         self.session.status.clone().unwrap_or_default()
+    }
+
+    /// What its status says stands against it, if it waits.
+    pub fn told(&self) -> Option<&Waiting> {
+        self.session.status.as_ref()?.waiting.as_ref()
     }
 
     pub fn is_batch(&self) -> bool {
