@@ -13,12 +13,13 @@ pub fn whole(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-/// An amount of one resource in thousandths of its unit (cores, bytes, devices): exact, up to 9 PB.
+/// An amount of one resource in thousandths of its unit (cores, bytes, devices): exact up to 9 PB, which is the most.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Amount(i64);
 
 impl Amount {
     pub const ZERO: Self = Self(0);
+    pub const MAX: Self = Self(i64::MAX);
 
     pub const fn from_milli(milli: i64) -> Self {
         Self(milli)
@@ -44,47 +45,58 @@ impl Amount {
         Self(self.0.saturating_sub(other.0))
     }
 
-    /// Reads the Kubernetes notation (`500m`, `1.5`, `2Gi`, `1e3`), rounding up to a thousandth.
-    /// None if it is no quantity or beyond what we count.
+    /// Reads the Kubernetes notation (`500m`, `1.5`, `2Gi`, `1e3`), rounding up to a thousandth; what is beyond what we
+    /// count is the most that we count. None if it is no quantity.
     pub fn parse(text: &str) -> Option<Self> {
-        let text = text.trim();
         let split = text.find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '+' | '-'))).unwrap_or(text.len());
         let (number, suffix) = text.split_at(split);
-        // `e`/`E` followed by digits is an exponent; a bare `E` is exa.
-        let (numerator, denominator): (i128, i128) = match suffix {
-            "n" => (1, 1_000_000_000),
-            "u" => (1, 1_000_000),
-            "m" => (1, 1000),
-            "" => (1, 1),
-            "k" => (1000, 1),
-            "M" => (1_000_000, 1),
-            "G" => (1_000_000_000, 1),
-            "T" => (1_000_000_000_000, 1),
-            "P" => (1_000_000_000_000_000, 1),
-            "E" => (1_000_000_000_000_000_000, 1),
-            "Ki" => (1 << 10, 1),
-            "Mi" => (1 << 20, 1),
-            "Gi" => (1 << 30, 1),
-            "Ti" => (1 << 40, 1),
-            "Pi" => (1 << 50, 1),
-            "Ei" => (1 << 60, 1),
-            _ => {
-                let exponent: i32 = suffix.strip_prefix(['e', 'E'])?.parse().ok()?;
-                let power = 10i128.checked_pow(exponent.unsigned_abs())?;
-                if exponent >= 0 { (power, 1) } else { (1, power) }
-            }
-        };
+        let (numerator, denominator) = factor(suffix)?;
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-        if fraction.len() > 18 || (whole.is_empty() && fraction.is_empty()) {
+        if !fraction.bytes().all(|digit| digit.is_ascii_digit()) || !number.bytes().any(|c| c.is_ascii_digit()) {
             return None;
         }
-        let digits: i128 = format!("{whole}{fraction}").parse().ok()?;
-        let scale = 10i128.checked_pow(u32::try_from(fraction.len()).ok()?)?;
-        let top = digits.checked_mul(1000)?.checked_mul(numerator)?;
-        let bottom = denominator.checked_mul(scale)?;
+        // More decimals than these cannot change a thousandth, but for there being any.
+        let (decimals, rest) = fraction.split_at(fraction.len().min(DECIMALS));
+        let more = i128::from(rest.bytes().any(|digit| digit != b'0'));
+        let digits = format!("{whole}{decimals}").parse::<i128>().ok()? + more;
+        let scale = 10i128.pow(u32::try_from(decimals.len()).ok()?);
+        let top = digits.saturating_mul(1000).saturating_mul(numerator);
+        let bottom = denominator.saturating_mul(scale);
         let milli = top.div_euclid(bottom) + i128::from(top.rem_euclid(bottom) != 0);
-        i64::try_from(milli).ok().map(Self)
+        let most = i128::from(i64::MAX);
+        i64::try_from(milli.clamp(-most, most)).ok().map(Self)
     }
+}
+
+/// Most decimals that are looked at.
+const DECIMALS: usize = 18;
+
+/// What a suffix multiplies and divides by; saturating.
+fn factor(suffix: &str) -> Option<(i128, i128)> {
+    Some(match suffix {
+        "n" => (1, 1_000_000_000),
+        "u" => (1, 1_000_000),
+        "m" => (1, 1000),
+        "" => (1, 1),
+        "k" => (1000, 1),
+        "M" => (1_000_000, 1),
+        "G" => (1_000_000_000, 1),
+        "T" => (1_000_000_000_000, 1),
+        "P" => (1_000_000_000_000_000, 1),
+        "E" => (1_000_000_000_000_000_000, 1),
+        "Ki" => (1 << 10, 1),
+        "Mi" => (1 << 20, 1),
+        "Gi" => (1 << 30, 1),
+        "Ti" => (1 << 40, 1),
+        "Pi" => (1 << 50, 1),
+        "Ei" => (1 << 60, 1),
+        // `e`/`E` followed by digits is an exponent; a bare `E` is exa.
+        _ => {
+            let exponent: i32 = suffix.strip_prefix(['e', 'E'])?.parse().ok()?;
+            let power = 10i128.saturating_pow(exponent.unsigned_abs());
+            if exponent >= 0 { (power, 1) } else { (1, power) }
+        }
+    })
 }
 
 impl fmt::Display for Amount {
@@ -108,9 +120,9 @@ impl fmt::Display for Amount {
 pub struct Quantity(pub String);
 
 impl Quantity {
-    /// What it amounts to; zero if it cannot be read (the API server refuses such a one).
+    /// What it amounts to. What cannot be read (the API server refuses such a one) is more than anybody has.
     pub fn amount(&self) -> Amount {
-        Amount::parse(&self.0).unwrap_or_default()
+        Amount::parse(&self.0).unwrap_or(Amount::MAX)
     }
 }
 
@@ -313,10 +325,22 @@ mod tests {
             ("1k", 1_000_000),
             ("100u", 1),
             ("-1", -1_000),
+            (".5", 500),
+            ("5.", 5_000),
+            ("64.0000000000000000000", 64_000),
+            ("1.0000000000000000000000000001", 1_001),
+            ("0.0000000000000000000000000001", 1),
+            ("10000000000000000000000n", 10_000_000_000_000_000),
+            ("1e-300", 1),
+            ("0e300", 0),
+            ("1e300", i64::MAX),
+            ("9E", i64::MAX),
+            ("99999999999999999999999999999Ei", i64::MAX),
+            ("-9E", -i64::MAX),
         ] {
             assert_eq!(Amount::parse(text), Some(Amount::from_milli(milli)), "{text}");
         }
-        for text in ["", "x", "1Zi", "1.2.3", "9E", "--1"] {
+        for text in ["", "x", ".", "-", "1Zi", "1.2.3", "1.-2", "--1", "e3", "1e"] {
             assert_eq!(Amount::parse(text), None, "{text}");
         }
     }

@@ -118,6 +118,9 @@ pub struct SessionStatus {
     /// The priority it is scheduled by: the spec's, less 10 for each time it was deprioritized.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effective_priority: Option<i32>,
+    /// How much of its priority failures have cost it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub priority_lost: i32,
     /// The scaling group it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scaling_group: Option<GroupName>,
@@ -140,9 +143,12 @@ pub struct SessionStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 128))]
     pub allocation: Vec<KernelAllocation>,
-    /// How many resets after Creating took too long are behind it.
+    /// How many resets are behind it, after Creating took too long or a node was lost before the start.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub resets: i32,
+    /// How often in a row its pods were refused, by kube-scheduler or a ResourceQuota, so that it went back to the queue.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub refusals: i32,
     /// Nodes that failed this session; tried last for an hour.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
@@ -216,7 +222,8 @@ impl Session {
 
     /// The priority it is scheduled by.
     pub fn priority(&self) -> i32 {
-        self.status.as_ref().and_then(|status| status.effective_priority).unwrap_or(self.spec.priority)
+        let lost = self.status.as_ref().map_or(0, |status| status.priority_lost);
+        (self.spec.priority - lost).max(0)
     }
 
     /// The scaling group it names, else the one it was given.

@@ -16,6 +16,8 @@ pub enum Committed {
     Done(Arc<Session>),
     /// The session changed meanwhile: nothing was written, and no attempt counts.
     Dropped(String),
+    /// The API server does not take it: the same would be refused again.
+    Refused(String),
 }
 
 /// Writes statuses.
@@ -48,26 +50,34 @@ impl Committer {
                     return Committed::Done(written);
                 }
                 // Without the lease it is not sent; either it is renewed in time, or this process ends.
-                Err(error @ (WriteError::Unknown(_) | WriteError::Busy(_) | WriteError::Fenced)) => {
-                    tracing::warn!(session = %name, %namespace, "commit is asked again: {error}");
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(self.timing.short_cycle);
+                Err(error @ (WriteError::Unknown(_) | WriteError::Unreadable(_) | WriteError::Busy(_) | WriteError::Fenced)) => {
+                    tracing::warn!(session = %name, %namespace, "commit is asked again: {error}")
                 }
-                Err(WriteError::Conflict(message)) => {
-                    // Perhaps it was our own write whose answer was lost: read what stands.
-                    if let Ok(read) = self.writer.read(api.get(&name)).await {
+                // Perhaps it was our own write whose answer was lost: read what stands.
+                Err(WriteError::Conflict(message)) => match self.writer.read(api.get(&name)).await {
+                    Ok(read) => {
                         let ours = read.status == next.status && read.metadata.uid == next.metadata.uid;
                         let read = self.world.upsert_session(read);
                         self.world.settle(&next);
                         return if ours { Committed::Done(read) } else { Committed::Dropped(message) };
                     }
-                    tokio::time::sleep(pause).await;
+                    Err(error @ (WriteError::NotFound(_) | WriteError::Unreadable(_))) => {
+                        self.world.settle(&next);
+                        return Committed::Dropped(error.to_string());
+                    }
+                    Err(error) => tracing::warn!(session = %name, %namespace, "what stands is asked for again: {error}"),
+                },
+                Err(WriteError::Refused(message)) => {
+                    self.world.settle(&next);
+                    return Committed::Refused(message);
                 }
-                Err(error) => {
+                Err(error @ (WriteError::NotFound(_) | WriteError::AlreadyExists)) => {
                     self.world.settle(&next);
                     return Committed::Dropped(error.to_string());
                 }
             }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(self.timing.lock_lifetime);
         }
     }
 }

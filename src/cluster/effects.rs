@@ -8,7 +8,7 @@ use kube::{Api, ResourceExt};
 use serde_json::json;
 
 use super::pods::{self, PodOptions, SshKeys};
-use super::world::{World, key_of};
+use super::world::{World, key_of, uid_of};
 use super::write::{WriteError, Writer};
 use crate::api::*;
 use crate::lifecycle::{Cause, Failure, Reason};
@@ -20,6 +20,8 @@ use crate::session::kernels::service_name;
 pub enum EffectError {
     /// Something of that name is in the way and will go by itself: no attempt is counted.
     Wait(String),
+    /// It was not done for a reason that passes by itself: it is asked for again, and nothing is told.
+    Again(String),
     Failed(Failure),
     /// We do not lead any more.
     Fenced,
@@ -30,7 +32,7 @@ impl From<WriteError> for EffectError {
         match error {
             WriteError::Fenced => Self::Fenced,
             // The object changed under us; the next cycle sees it as it is.
-            WriteError::Conflict(message) => Self::Wait(message),
+            WriteError::Conflict(message) | WriteError::Busy(message) => Self::Again(message),
             WriteError::Refused(message) if message.contains("exceeded quota") => {
                 Self::Failed(Failure::new(Cause::Quota, Reason::NamespaceQuota, message))
             }
@@ -73,6 +75,8 @@ impl Effects {
             Effect::ReleaseUnreadable(meta) => return self.release(meta).await,
             Effect::DeleteKernel { name, uid } => return self.delete_kernel(subject, name, uid).await,
             Effect::OpenGate { pod } => return self.open_gate(pod).await,
+            Effect::ConfirmNoPod { name } => return self.confirm_no_pod(subject, name).await,
+            Effect::ConfirmNoKernel { name } => return self.confirm_no_kernel(subject, name).await,
             _ => {}
         }
         let Some(session) = &subject.session else { return Ok(()) };
@@ -123,7 +127,10 @@ impl Effects {
     async fn delete_session(&self, session: &Session) -> Result<(), EffectError> {
         let (namespace, name) = key_of(&session.metadata);
         let params = exactly(session.metadata.uid.clone());
-        gone_is_fine(self.writer.write("session-delete", self.api::<Session>(&namespace).delete(&name, &params)).await)
+        if let Some(held) = self.delete::<Session>("session-delete", &namespace, &name, params).await? {
+            self.world.upsert_session(held);
+        }
+        Ok(())
     }
 
     async fn create_service(&self, subject: &Subject, session: &Session) -> Result<(), EffectError> {
@@ -139,7 +146,7 @@ impl Effects {
             read => read?,
         };
         ours(&there.metadata, session.metadata.uid.as_deref(), "service", &name)?;
-        gone_is_fine(self.writer.write("service-delete", api.delete(&name, &exactly(there.metadata.uid))).await)
+        self.delete::<Service>("service-delete", &subject.namespace, &name, exactly(there.metadata.uid)).await.map(|_| ())
     }
 
     /// Creates an object; one of that name that exists already is as good, if it is `owner`'s.
@@ -178,7 +185,7 @@ impl Effects {
     async fn launch(&self, subject: &Subject, session: &Session, launch: &Launch) -> Result<(), EffectError> {
         let kernel = self.create_kernel(subject, session, launch).await?;
         let pod = pods::pod(session, subject.group.as_deref(), &kernel, launch, &self.options)?;
-        if self.world.has_pod(&subject.namespace, &launch.name) {
+        if self.world.has_pod(&uid_of(session), &subject.namespace, &launch.name) {
             return Ok(());
         }
         let owner = kernel.metadata.uid.as_deref();
@@ -206,16 +213,29 @@ impl Effects {
         Ok(())
     }
 
+    async fn confirm_no_pod(&self, subject: &Subject, name: &str) -> Result<(), EffectError> {
+        match self.writer.read(self.api::<Pod>(&subject.namespace).get(name)).await {
+            Ok(pod) => self.world.upsert_pod(&pod),
+            Err(error) => return gone_is_fine::<()>(Err(error)),
+        }
+        Err(EffectError::Again(format!("pod {name} is there")))
+    }
+
+    async fn confirm_no_kernel(&self, subject: &Subject, name: &str) -> Result<(), EffectError> {
+        match self.writer.read(self.api::<Kernel>(&subject.namespace).get(name)).await {
+            Ok(kernel) => self.world.upsert_kernel(kernel),
+            Err(error) => return gone_is_fine::<()>(Err(error)),
+        };
+        Err(EffectError::Again(format!("kernel {name} is there")))
+    }
+
     async fn delete_pod(&self, pod: &PodRef, grace: Option<i64>) -> Result<(), EffectError> {
         let grace = grace.and_then(|seconds| u32::try_from(seconds).ok());
         let params = DeleteParams { grace_period_seconds: grace, ..exactly(Some(pod.uid.clone())) };
-        let deleted = self.writer.write("pod-delete", self.api::<Pod>(&pod.namespace).delete(&pod.name, &params)).await;
-        let left = deleted.as_ref().ok().and_then(|answer| answer.as_ref().left());
-        // Held by a finalizer, it is still there, and deleted from now on.
-        if let Some(held) = left.filter(|pod| !pod.finalizers().is_empty()) {
-            self.world.upsert_pod(held);
+        if let Some(held) = self.delete::<Pod>("pod-delete", &pod.namespace, &pod.name, params).await? {
+            self.world.upsert_pod(&held);
         }
-        gone_is_fine(deleted)
+        Ok(())
     }
 
     /// Only our finalizer goes, and only from that very pod.
@@ -239,7 +259,7 @@ impl Effects {
     ) -> Result<(), EffectError> {
         let Some(kernel) = self.world.kernel(&subject.namespace, name) else { return Ok(()) };
         if kernel.metadata.resource_version != *version {
-            return Err(EffectError::Wait(format!("kernel {name} changed meanwhile")));
+            return Err(EffectError::Again(format!("kernel {name} changed meanwhile")));
         }
         let mut next = (*kernel).clone();
         next.status = Some(status.clone());
@@ -254,8 +274,27 @@ impl Effects {
     }
 
     async fn delete_kernel(&self, subject: &Subject, name: &str, uid: &str) -> Result<(), EffectError> {
-        let params = exactly(Some(uid.to_owned()));
-        gone_is_fine(self.writer.write("kernel-delete", self.api::<Kernel>(&subject.namespace).delete(name, &params)).await)
+        self.delete::<Kernel>("kernel-delete", &subject.namespace, name, exactly(Some(uid.to_owned()))).await.map(|_| ())
+    }
+
+    /// Deletes an object. One that a finalizer holds is still there, and deleted from now on: that is what comes back.
+    async fn delete<K>(
+        &self,
+        what: &'static str,
+        namespace: &str,
+        name: &str,
+        params: DeleteParams,
+    ) -> Result<Option<K>, EffectError>
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + serde::de::DeserializeOwned
+            + std::fmt::Debug,
+    {
+        match self.writer.write(what, self.api::<K>(namespace).delete(name, &params)).await {
+            Ok(answer) => Ok(answer.left().filter(|object| !object.finalizers().is_empty())),
+            Err(error) => gone_is_fine::<()>(Err(error)).map(|()| None),
+        }
     }
 }
 

@@ -69,6 +69,7 @@ pub fn pod(pod: &Pod) -> Folded {
             .filter(|c| c.status == "False" && c.reason.as_deref() == Some("Unschedulable"))
             .and_then(|c| Some((time(c.last_transition_time.as_ref())?, c.message.clone().unwrap_or_default()))),
         image_error: [gate, main].into_iter().flatten().find_map(image_error),
+        image_error_since: None,
         ip: status.pod_ip.clone(),
         created_at: time(pod.metadata.creation_timestamp.as_ref()),
         reason: status.reason.clone(),

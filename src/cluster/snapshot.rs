@@ -83,7 +83,7 @@ impl World {
             if !ahead.is_empty() {
                 items.iter_mut().for_each(|item| item.ahead = ahead.remove(&item.uid()).unwrap_or_default());
             }
-            for (item, at) in items.iter().filter_map(|item| Some((item, item.lost_at()?))) {
+            for (item, at) in items.iter().filter_map(|item| Some((item, item.judged_anew_at()?))) {
                 self.marks.at(handler.name, &item.uid(), at);
             }
             inner.claimed.extend(uids);
@@ -260,6 +260,7 @@ impl Inner {
         Some(SessionItem {
             dependencies: dependencies.collect(),
             names_resolve: slots.len() <= 1 || self.names_resolve(uid, &kernels),
+            is_published: self.slices_of.contains_key(uid),
             pods_left: self.pods_of.get(uid).map_or(0, BTreeSet::len),
             kind: self.kind_of.get(uid)?.clone(),
             holding: self.ledger.holding(uid).cloned(),

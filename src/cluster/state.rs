@@ -206,6 +206,24 @@ impl Inner {
         agents
     }
 
+    /// What lingers of a session that somebody has changed could not be committed any more, and would hide the change.
+    /// Where a handler is at work on it, its commit finds that out.
+    pub fn forget_lingering(&mut self, uid: &SessionUid) {
+        if !self.claimed.contains(uid) && self.lingering.remove(uid).is_some() {
+            self.assumed.remove(uid);
+        }
+    }
+
+    /// A pod whose image is not to be had remembers since when.
+    pub fn remember(&self, key: &Key, mut pod: PodView) -> PodView {
+        let before = match self.pods.get(key) {
+            Some(PodRow::Ours(before)) => before.image_error_since,
+            Some(PodRow::Foreign(_)) | None => None,
+        };
+        pod.image_error_since = pod.image_error.is_some().then(|| before.unwrap_or_else(Utc::now));
+        pod
+    }
+
     /// The world at this moment, for one group.
     pub fn snapshot(&mut self, group_name: &GroupName, timing: &Arc<Timing>) -> Snapshot {
         Snapshot {

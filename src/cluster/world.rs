@@ -103,6 +103,7 @@ impl World {
             return inner.sessions.get(&key).cloned().unwrap_or(session);
         }
         inner.unreadable.remove(&uid);
+        inner.forget_lingering(&uid);
         inner.key_of.insert(uid.clone(), key.clone());
         let freed = inner.refresh(&uid);
         let dependents = inner.dependents(&key, &session);
@@ -207,8 +208,12 @@ impl World {
         self.lock().kernels.get(&(namespace.to_owned(), name.to_owned())).cloned()
     }
 
-    pub fn has_pod(&self, namespace: &str, name: &str) -> bool {
-        self.lock().pods.get(&(namespace.to_owned(), name.to_owned())).is_some()
+    /// Whether a session has this pod, and keeps it.
+    pub fn has_pod(&self, uid: &SessionUid, namespace: &str, name: &str) -> bool {
+        match self.lock().pods.get(&(namespace.to_owned(), name.to_owned())) {
+            Some(PodRow::Ours(pod)) => pod.session_uid == *uid && !pod.deleting,
+            Some(PodRow::Foreign(_)) | None => false,
+        }
     }
 
     pub fn upsert_pod(&self, pod: &Pod) {
@@ -221,7 +226,7 @@ impl World {
                 drop(inner);
                 return self.remove_pod(&key, 0);
             }
-            Folded::Ours(view) => PodRow::Ours(Arc::new(*view)),
+            Folded::Ours(view) => PodRow::Ours(Arc::new(inner.remember(&key, *view))),
             Folded::Foreign(foreign) => PodRow::Foreign(foreign),
         };
         match row {

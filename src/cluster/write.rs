@@ -28,6 +28,9 @@ pub enum WriteError {
     /// It was not done, and may be tried again.
     #[error("try again: {0}")]
     Busy(String),
+    /// The answer is no such object as we know.
+    #[error("unreadable: {0}")]
+    Unreadable(String),
     /// It may or may not have been done.
     #[error("outcome unknown: {0}")]
     Unknown(String),
@@ -47,6 +50,7 @@ impl From<kube::Error> for WriteError {
                     _ => Self::Refused(message),
                 }
             }
+            kube::Error::SerdeError(error) => Self::Unreadable(error.to_string()),
             other => Self::Unknown(other.to_string()),
         }
     }

@@ -4,7 +4,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use futures::StreamExt;
+use futures::future::{BoxFuture, join_all};
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use tokio::task::JoinSet;
 
 use super::hooks::Hooks;
@@ -68,10 +70,14 @@ impl Coordinator {
     async fn run(self: Arc<Self>, handler: &'static Handler) {
         let mut long =
             tokio::time::interval_at(tokio::time::Instant::now() + self.timing.long_cycle_initial, self.timing.long_cycle);
+        let mut late = FuturesUnordered::new();
         loop {
-            self.wait(handler.name, &mut long).await;
+            tokio::select! {
+                () = self.wait(handler.name, &mut long) => {}
+                Some(()) = late.next() => continue,
+            }
             let mark = self.marks.take(handler.name);
-            self.cycle(handler, mark).await;
+            late.extend(self.cycle(handler, mark).await);
         }
     }
 
@@ -83,17 +89,19 @@ impl Coordinator {
         }
     }
 
-    /// One cycle. A run that does not get its lock puts its mark back.
-    async fn cycle(&self, handler: &'static Handler, mark: Mark) {
+    /// One cycle. A run that does not get its lock puts its mark back. What is not done when the lock's lifetime is over,
+    /// such as a write whose outcome stays unknown, is given back to go on beside the cycles that follow, its sessions
+    /// still claimed: one session never stops a handler for the others.
+    async fn cycle(&self, handler: &'static Handler, mark: Mark) -> Option<BoxFuture<'_, ()>> {
         let Some(_held) = self.locks.take(handler.lock, self.timing.lock_lifetime).await else {
             tracing::warn!(handler = %handler.name, "its lock was not to be had; it is tried again");
             self.marks.add(handler.name, mark);
             tokio::time::sleep(self.timing.short_cycle).await;
-            return;
+            return None;
         };
         let batches = self.world.batches(handler, &mark);
         if batches.is_empty() {
-            return;
+            return None;
         }
         let mut room = matches!(handler.decide, Decide::All(_)).then(|| self.world.room());
         let mut decided = vec![];
@@ -105,7 +113,12 @@ impl Coordinator {
         if let Some(room) = room {
             self.world.keep_cursors(room);
         }
-        futures::future::join_all(decided.into_iter().map(|(batch, verdicts)| self.group(handler, batch, verdicts))).await;
+        let groups = decided.into_iter().map(|(batch, verdicts)| self.group(handler, batch, verdicts));
+        let mut work = join_all(groups).map(|_| ()).boxed();
+        match tokio::time::timeout(self.timing.lock_lifetime, &mut work).await {
+            Ok(()) => None,
+            Err(_) => Some(work),
+        }
     }
 
     /// Sessions whose last fault is too fresh wait for their time.

@@ -127,7 +127,7 @@ async fn clean_network(transition: Transition) -> Result<(), String> {
     }
     match transition.effects.run(&transition.subject, &Effect::DeleteService).await {
         Ok(()) | Err(EffectError::Fenced) => Ok(()),
-        Err(EffectError::Wait(why)) => Err(why),
+        Err(EffectError::Wait(why) | EffectError::Again(why)) => Err(why),
         Err(EffectError::Failed(failure)) => Err(failure.message),
     }
 }

@@ -2,6 +2,7 @@
 //! Steps that follow without an effect of their own in between go into one commit; the history lists each.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::Utc;
 
@@ -12,12 +13,12 @@ use super::linger::may_linger;
 use super::locks::Held;
 use super::post_processors::Processed;
 use super::recorder::Recorder;
-use crate::api::{HistoryResult, Session, SessionPhase, SessionResult, SessionStatus, SubStep};
+use crate::api::{Cause, HistoryResult, Session, SessionPhase, SessionResult, SessionStatus, SubStep};
 use crate::cluster::commit::Committed;
 use crate::cluster::effects::{EffectError, Subject};
 use crate::cluster::events::Told;
 use crate::cluster::world::uid_of;
-use crate::lifecycle::{Failure, Reason, to_millis};
+use crate::lifecycle::{Failure, Reason, last_attempt, to_millis};
 use crate::session::effect::Effect;
 use crate::session::handlers::{Change, Decide, Handler, HandlerName, Outcome, Verdict, row};
 use crate::session::snapshot::{SessionItem, Snapshot};
@@ -141,9 +142,11 @@ impl<'a> Work<'a> {
                 return None;
             }
             EffectError::Wait(why) if !idle => {
-                self.retry_soon();
+                self.retry_after(self.waited_for_a_name());
                 return Some(Outcome::Skipped(Reason::NameTaken, why));
             }
+            // Its pause is that of a wait, which the status has.
+            EffectError::Failed(failure) if failure.cause == Cause::Quota && !idle => return Some(Outcome::Failure(failure)),
             EffectError::Failed(failure) => {
                 tracing::warn!(
                     handler = %self.handler.name, session = %self.item.name(), namespace = %self.item.namespace(),
@@ -154,7 +157,7 @@ impl<'a> Work<'a> {
                     return Some(Outcome::Failure(failure));
                 }
             }
-            EffectError::Wait(_) => self.retry_soon(),
+            EffectError::Wait(_) | EffectError::Again(_) => self.retry_soon(),
         }
         Some(Outcome::Idle)
     }
@@ -233,7 +236,20 @@ impl<'a> Work<'a> {
     }
 
     fn retry_soon(&self) {
-        self.coordinator.marks.after(self.handler.name, &uid_of(&self.original), self.coordinator.timing.fault_backoff);
+        self.retry_after(self.coordinator.timing.fault_backoff);
+    }
+
+    fn retry_after(&self, pause: Duration) {
+        self.coordinator.marks.after(self.handler.name, &uid_of(&self.original), pause);
+    }
+
+    /// How long it has waited for a name to become free, so that it is tried ever more rarely; within the pauses of faults.
+    fn waited_for_a_name(&self) -> Duration {
+        let timing = &self.coordinator.timing;
+        let last = self.item.session.status.as_ref().and_then(|status| status.history.last());
+        let told = last.filter(|last| last.error_code.as_deref() == Some(Reason::NameTaken.as_str()));
+        let waited = told.and_then(|told| (self.snapshot.now - told.updated_at).to_std().ok()).unwrap_or_default();
+        waited.clamp(timing.fault_backoff, timing.fault_backoff_max)
     }
 
     /// One event for each transition, and one for each failure that is new.
@@ -242,7 +258,7 @@ impl<'a> Work<'a> {
         let (from, to) = (before.map(|status| status.phase).unwrap_or_default(), status.phase);
         let outcome = outcome_name(judged.result);
         self.coordinator.metrics.outcome(self.handler.name.as_str(), self.snapshot.group_name.as_str(), outcome);
-        let last = before.and_then(|status| status.history.last());
+        let last = before.and_then(|status| last_attempt(&status.history));
         let repeated = last.is_some_and(|last| last.phase == self.handler.name.as_str() && last.error_code == status.reason);
         if judged.to.is_none() && (repeated || judged.result == HistoryResult::Success) {
             return;
@@ -286,6 +302,11 @@ impl<'a> Work<'a> {
             Committed::Dropped(why) => {
                 tracing::debug!(%session, %namespace, handler = %self.handler.name, "dropped: {why}");
                 self.coordinator.marks.session(&uid_of(&self.original), self.original.phase());
+            }
+            Committed::Refused(why) => {
+                tracing::error!(%session, %namespace, handler = %self.handler.name, "the API server refuses its status: {why}");
+                let pause = self.coordinator.timing.fault_backoff_max;
+                self.coordinator.marks.after(self.handler.name, &uid_of(&self.original), pause);
             }
         }
         processed

@@ -1,8 +1,8 @@
 //! Judges a verdict: what it amounts to, where it leads, and whether there is anything new to write. Pure.
 
-use crate::api::{Cause, HistoryEntry, HistoryResult, Session, Waiting};
-use crate::lifecycle::{Class, Failure, Limits, Reason, Record, attempts_of, classify};
-use crate::session::handlers::{Change, Handler, Outcome, To};
+use crate::api::{Cause, HistoryEntry, HistoryResult, Session, SessionPhase, Waiting};
+use crate::lifecycle::{Class, Failure, Limits, Reason, Record, attempts_of, classify, last_attempt};
+use crate::session::handlers::{Change, Handler, HandlerName, Outcome, To};
 use crate::session::snapshot::{SessionItem, Snapshot, is_over};
 
 /// What a verdict amounts to.
@@ -38,7 +38,8 @@ pub fn judge(
             (to.is_some() || did).then_some(Judged { result: HistoryResult::Success, to })
         }
         Outcome::Skipped(reason, words) => {
-            let told = is_last_skip(history, handler, *reason, words) && !is_blocked_by_others(item, change);
+            let told =
+                is_last_skip(history, handler, *reason, words) && !is_blocked_by_others(item, change) && !is_outdated(item);
             (!told).then_some(Judged { result: HistoryResult::Skipped, to: None })
         }
         Outcome::Failure(failure) => {
@@ -55,8 +56,11 @@ fn judge_failure(handler: &Handler, snapshot: &Snapshot, item: &SessionItem, fai
     let class = classify(&record, &limits, failure.cause, snapshot.now, |class| leads(class).is_some());
     let to = match class {
         Class::Expired => change.expired_to.or(leads(class)),
+        Class::NeedRetry if failure.reason == Reason::NamespaceQuota => handler.transitions.refused,
         _ => leads(class),
     };
+    // What may run on a node that does not answer is not begun anew elsewhere: whether the node is lost comes first.
+    let to = to.filter(|to| !(to.reset && item.runs_unseen()));
     let result = match class {
         Class::GiveUp => HistoryResult::GiveUp,
         Class::Expired => HistoryResult::Expired,
@@ -70,10 +74,15 @@ fn record(handler: &Handler, snapshot: &Snapshot, item: &SessionItem) -> Record 
     if handler.waits {
         return Record { attempts: 0, started_at: item.status_since() };
     }
+    if handler.name == HandlerName::ResetUnschedulable {
+        // Other steps succeed between two resets, so that the history's last entry does not tell how many there were.
+        let resets = item.session.status.as_ref().map_or((0, 0), |status| (status.resets, status.refusals));
+        return Record { attempts: resets.0 + resets.1, started_at: None };
+    }
     let history = item.session.status.as_ref().map(|status| status.history.as_slice()).unwrap_or_default();
     let mut record = attempts_of(history, handler.name.as_str());
     // Waiting for capacity or quota is not failing: those attempts never count towards giving up, unless opted in.
-    let last = history.iter().rev().find(|entry| entry.result != HistoryResult::Skipped);
+    let last = last_attempt(history);
     if matches!(last.and_then(|last| last.cause), Some(Cause::Capacity | Cause::Quota)) && !counts_capacity(snapshot) {
         record.attempts = 0;
     }
@@ -96,7 +105,7 @@ fn counts_capacity(snapshot: &Snapshot) -> bool {
 /// does when its reason changed or its pause is over; a handler that waits, when its words changed.
 fn is_news(handler: &Handler, snapshot: &Snapshot, item: &SessionItem, failure: &Failure) -> bool {
     let status = item.session.status.as_ref();
-    let Some(last) = status.and_then(|status| status.history.last()) else { return true };
+    let Some(last) = status.and_then(|status| last_attempt(&status.history)) else { return true };
     let same = last.phase == handler.name.as_str()
         && last.error_code.as_deref() == Some(failure.reason.as_str())
         && last.cause == Some(failure.cause);
@@ -106,9 +115,15 @@ fn is_news(handler: &Handler, snapshot: &Snapshot, item: &SessionItem, failure: 
     match failure.cause {
         Cause::Fault => true,
         Cause::Capacity | Cause::Quota => {
-            !same || status.and_then(|status| status.next_attempt_at).is_none_or(|next| snapshot.now >= next)
+            !same || is_outdated(item) || status.and_then(|status| status.next_attempt_at).is_none_or(|next| snapshot.now >= next)
         }
     }
+}
+
+/// Whether its status speaks of an older spec.
+fn is_outdated(item: &SessionItem) -> bool {
+    let observed = item.session.status.as_ref().map(|status| status.observed_generation);
+    observed.zip(item.session.metadata.generation).is_some_and(|(observed, generation)| observed < generation)
 }
 
 /// Whether what stands against a waiting session is not what its status says.
@@ -141,16 +156,17 @@ fn is_last_skip(history: &[HistoryEntry], handler: &Handler, reason: Reason, wor
     })
 }
 
-/// Until when a handler that tries leaves a session alone: the pause after its last fault.
+/// Until when a handler that tries leaves a session alone: the pause after its last fault, or after a reset.
 pub fn paused_until(
     handler: &Handler,
     session: &Session,
     now: chrono::DateTime<chrono::Utc>,
 ) -> Option<chrono::DateTime<chrono::Utc>> {
     let status = session.status.as_ref().filter(|_| !handler.waits)?;
-    let last = status.history.iter().rev().find(|entry| entry.result != HistoryResult::Skipped)?;
+    let last = last_attempt(&status.history)?;
     let failed = last.phase == handler.name.as_str() && last.cause == Some(Cause::Fault);
-    status.next_attempt_at.filter(|next| failed && *next > now)
+    let refused = status.phase == SessionPhase::Pending && status.refusals > 0 && last.from != last.to;
+    status.next_attempt_at.filter(|next| (failed || refused) && *next > now)
 }
 
 #[cfg(test)]
@@ -159,10 +175,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::api::{ScalingGroup, SessionPhase};
+    use crate::api::ScalingGroup;
     use crate::provisioner::{Blocker, Refusal};
+    use crate::session::handlers::row;
     use crate::session::handlers::testing::{item, now, put, session, session_in, snapshot};
-    use crate::session::handlers::{HandlerName, row};
     use crate::session::waiting::waiting;
 
     /// A session in a phase, with so many failed attempts of a handler behind it, the first of them so long ago.

@@ -27,6 +27,7 @@ impl Recorder {
         let (result, error_code, detail) = match done {
             Ok(()) => (SubStepResult::Success, None, effect.subject()),
             Err(EffectError::Wait(why)) => (SubStepResult::Failure, Some(Reason::NameTaken), why.clone()),
+            Err(EffectError::Again(why)) => (SubStepResult::Failure, None, why.clone()),
             Err(EffectError::Failed(failure)) => (SubStepResult::Failure, Some(failure.reason), failure.message.clone()),
             Err(EffectError::Fenced) => (SubStepResult::Failure, None, "the lease is not held".into()),
         };

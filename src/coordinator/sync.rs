@@ -48,11 +48,12 @@ impl Coordinator {
             group: remains.group.clone(),
             group_name: remains.group_name.clone(),
         };
-        // What comes after a failure waits for it, such as letting a pod go before its end is recorded; but only that
-        // pod's or kernel's: one that cannot be settled never holds up another.
+        // A pod is let go only once its end is recorded, and an absence recorded only once it is confirmed. Nothing else
+        // waits for anything: what cannot be settled never holds up the rest.
         let mut failed: HashSet<String> = HashSet::new();
         for effect in &effects {
-            if failed.contains(&effect.subject()) {
+            let waits = matches!(effect, Effect::ReleasePod { .. } | Effect::RecordKernel { .. });
+            if waits && failed.contains(&effect.subject()) {
                 continue;
             }
             match self.effects.run(&subject, effect).await {

@@ -14,10 +14,15 @@ pub const MAX_STEPS: usize = 16;
 /// Most bytes of all entries together, so that a status stays below 64 KiB with its allocation.
 pub const MAX_BYTES: usize = 36 * 1024;
 
+/// The last entry that is no skip.
+pub fn last_attempt(history: &[HistoryEntry]) -> Option<&HistoryEntry> {
+    history.iter().rev().find(|entry| entry.result != HistoryResult::Skipped)
+}
+
 /// The attempts that handler `phase` has behind it: those of the last entry that is no skip, if it is this handler's
 /// and was no success.
 pub fn attempts_of(history: &[HistoryEntry], phase: &str) -> Record {
-    match history.iter().rev().find(|entry| entry.result != HistoryResult::Skipped) {
+    match last_attempt(history) {
         Some(last) if last.phase == phase && last.result != HistoryResult::Success => {
             Record { attempts: last.attempts, started_at: Some(last.created_at) }
         }
@@ -33,12 +38,17 @@ fn merges(last: &HistoryEntry, entry: &HistoryEntry) -> bool {
         && (last.result == HistoryResult::Skipped) == (entry.result == HistoryResult::Skipped)
 }
 
-/// Adds an entry: merged into the last one where it repeats it, else as a new one with attempts 1. Keeps the history
-/// within its bounds and returns how many entries were dropped for that.
+/// Adds an entry: merged into the last one where it repeats it (for an attempt: the last that is no skip), else as a new
+/// one with attempts 1. Keeps the history within its bounds and returns how many entries were dropped for that.
 pub fn push(history: &mut Vec<HistoryEntry>, mut entry: HistoryEntry) -> i32 {
     truncate(&mut entry.message, MAX_MESSAGE);
-    entry.steps.truncate(MAX_STEPS);
-    match history.last_mut() {
+    // The first says how it began, the last what failed.
+    let excess = entry.steps.len().saturating_sub(MAX_STEPS);
+    if excess > 0 {
+        entry.steps.drain(1..=excess);
+    }
+    let skip = entry.result == HistoryResult::Skipped;
+    match history.iter_mut().rev().find(|last| skip || last.result != HistoryResult::Skipped) {
         Some(last) if merges(last, &entry) => {
             last.attempts = last.attempts.saturating_add(1);
             last.result = entry.result;
@@ -146,7 +156,9 @@ mod tests {
         let mut history = vec![entry("a", HistoryResult::NeedRetry, Some("x"), 1)];
         push(&mut history, entry("a", HistoryResult::Skipped, Some("wait"), 2));
         assert_eq!(attempts_of(&history, "a").attempts, 1);
-        push(&mut history, entry("a", HistoryResult::Success, None, 3));
+        push(&mut history, entry("a", HistoryResult::NeedRetry, Some("x"), 3));
+        assert_eq!((history.len(), attempts_of(&history, "a").attempts), (2, 2), "it goes on counting");
+        push(&mut history, entry("a", HistoryResult::Success, None, 4));
         assert_eq!(attempts_of(&history, "a").attempts, 0);
     }
 

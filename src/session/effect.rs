@@ -24,15 +24,36 @@ pub enum Effect {
     /// Makes a kernel and its pod.
     Launch(Box<Launch>),
     /// Lets a gated pod start.
-    OpenGate { pod: PodRef },
+    OpenGate {
+        pod: PodRef,
+    },
     /// Deletes a pod; `grace` in seconds, by its own if none.
-    DeletePod { pod: PodRef, grace: Option<i64> },
+    DeletePod {
+        pod: PodRef,
+        grace: Option<i64>,
+    },
     /// Takes our finalizer off a pod, once its end is recorded.
-    ReleasePod { pod: PodRef },
+    ReleasePod {
+        pod: PodRef,
+    },
     /// Writes the facts of a kernel, unless its record changed from the version they were decided on.
-    RecordKernel { name: String, version: Option<String>, status: Box<KernelStatus> },
+    RecordKernel {
+        name: String,
+        version: Option<String>,
+        status: Box<KernelStatus>,
+    },
     /// Deletes a kernel of an allocation that was given up.
-    DeleteKernel { name: String, uid: String },
+    DeleteKernel {
+        name: String,
+        uid: String,
+    },
+    /// Makes sure that a pod, or a kernel, that is not to be seen is gone indeed: what is seen may be old.
+    ConfirmNoPod {
+        name: String,
+    },
+    ConfirmNoKernel {
+        name: String,
+    },
 }
 
 impl Effect {
@@ -51,6 +72,8 @@ impl Effect {
             Self::ReleasePod { .. } => "release-pod",
             Self::RecordKernel { .. } => "record-kernel",
             Self::DeleteKernel { .. } => "delete-kernel",
+            Self::ConfirmNoPod { .. } => "confirm-no-pod",
+            Self::ConfirmNoKernel { .. } => "confirm-no-kernel",
         }
     }
 
@@ -60,6 +83,7 @@ impl Effect {
             Self::Launch(launch) => format!("{} on {}", launch.name, launch.node),
             Self::OpenGate { pod } | Self::DeletePod { pod, .. } | Self::ReleasePod { pod } => pod.name.clone(),
             Self::RecordKernel { name, .. } | Self::DeleteKernel { name, .. } => name.clone(),
+            Self::ConfirmNoPod { name } | Self::ConfirmNoKernel { name } => name.clone(),
             _ => String::new(),
         }
     }

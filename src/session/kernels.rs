@@ -132,8 +132,8 @@ pub struct KernelState {
     pub reason: Option<String>,
     pub message: Option<String>,
     pub exit_code: Option<i32>,
-    /// Its image is being tried again after an error.
-    pub pull_retrying: bool,
+    /// Its image is being tried again after an error, until then.
+    pub pull_retried_until: Option<DateTime<Utc>>,
 }
 
 impl KernelState {
@@ -165,7 +165,7 @@ pub fn judge(evidence: &Evidence<'_>) -> KernelState {
             reason: status.reason.clone(),
             message: status.message.clone(),
             exit_code: status.exit_code,
-            pull_retrying: false,
+            pull_retried_until: None,
         };
     }
     // A node that stopped answering: its kernel is ending, whatever its pod said last.
@@ -222,12 +222,15 @@ pub fn judge_alone(pod: &PodView, image_timeout: Duration, now: DateTime<Utc>) -
 
 fn judge_image_error(pod: &PodView, reason: &str, message: &str, timeout: Duration, now: DateTime<Utc>) -> KernelState {
     let for_good = matches!(reason, "InvalidImageName" | "ErrImageNeverPull");
-    let waited = pod.created_at.and_then(|created| (now - created).to_std().ok()).unwrap_or_default();
+    let until = pod.image_error_since.unwrap_or(now) + chrono::TimeDelta::from_std(timeout).unwrap_or_default();
     let words = format!("{reason}: {message}");
-    if for_good || waited >= timeout {
+    if for_good || now >= until {
         return KernelState::because(KernelPhase::Cancelled, Reason::ImagePullFailed.as_str(), words);
     }
-    KernelState { pull_retrying: true, ..KernelState::because(KernelPhase::Pulling, Reason::ImagePullFailed.as_str(), words) }
+    KernelState {
+        pull_retried_until: Some(until),
+        ..KernelState::because(KernelPhase::Pulling, Reason::ImagePullFailed.as_str(), words)
+    }
 }
 
 /// The nodes of an allocation, in the order of kernels.
@@ -293,7 +296,12 @@ mod tests {
 
     #[test]
     fn image_errors_are_retried_for_a_while_or_for_good_at_once() {
-        let failing = PodView { image_error: Some(("ErrImagePull".into(), "no".into())), ..pod() };
+        let failing = PodView {
+            image_error: Some(("ErrImagePull".into(), "no".into())),
+            image_error_since: Some(DateTime::UNIX_EPOCH),
+            created_at: Some(DateTime::UNIX_EPOCH - chrono::TimeDelta::hours(1)),
+            ..pod()
+        };
         assert_eq!(phase(&failing, 119), KernelPhase::Pulling);
         assert_eq!(phase(&failing, 120), KernelPhase::Cancelled);
         let invalid = PodView { image_error: Some(("InvalidImageName".into(), "no".into())), ..pod() };

@@ -1,7 +1,7 @@
 //! The launcher: what it takes to bring a session's kernels up, as effects. Pure.
 
 use super::effect::{Effect, Launch, PodRef};
-use super::kernels::{allocated_nodes, expand, kernel_name};
+use super::kernels::{allocated_nodes, expand};
 use super::snapshot::SessionItem;
 
 /// Makes the kernels and pods of a session that has its places, and what they share.
@@ -14,11 +14,10 @@ pub fn prepare(item: &SessionItem) -> Vec<Effect> {
 fn launches(item: &SessionItem) -> impl Iterator<Item = Effect> {
     let nodes = allocated_nodes(&item.session);
     let generation = item.session.status.as_ref().map_or(0, |status| status.allocation_generation);
-    let uid = item.uid();
     expand(&item.session.spec.kernels).into_iter().filter_map(move |slot| {
         let node = (*nodes.get(slot.hostname.as_str())?).clone();
         Some(Effect::Launch(Box::new(Launch {
-            name: kernel_name(item.name(), &uid.0, &slot.hostname, generation),
+            name: item.kernel_name(&slot.hostname),
             template: slot.template.clone(),
             index: slot.index,
             local_rank: slot.local_rank,

@@ -11,7 +11,11 @@ use super::effect::{Effect, PodRef};
 use super::kernels::{KernelState, judge_alone};
 use super::views::{Liveness, MainState, PodView};
 use crate::api::{FINALIZER_SESSION, Kernel, KernelPhase, KernelStatus, LABEL_GENERATION, NodeName, Session};
-use crate::lifecycle::{Reason, advance};
+use crate::lifecycle::{Reason, advance, truncate};
+
+/// Most bytes of a kernel's reason and message, as its schema has it.
+const MAX_REASON: usize = 128;
+const MAX_MESSAGE: usize = 1024;
 
 /// All that remains of one session at the API server.
 pub struct Remains<'a> {
@@ -79,10 +83,15 @@ fn for_pod(remains: &Remains<'_>, pod: &PodView) -> Vec<Effect> {
     let record = remains.record_of(&pod.name);
     // A pod that was deleted before any kubelet had it, or whose node is gone, will never report its end.
     let never_reports = pod.deleting && (!pod.bound || remains.is_gone(pod));
-    if let Some(record) = record {
-        effects.extend(facts(remains, pod, record, never_reports));
+    let released = pod.held && (pod.ended || never_reports);
+    match record {
+        Some(record) => effects.extend(facts(remains, pod, record, never_reports)),
+        None if released && !matches!(standing, Standing::Leftover) => {
+            effects.push(Effect::ConfirmNoKernel { name: pod.name.clone() });
+        }
+        None => {}
     }
-    if pod.held && (pod.ended || never_reports) {
+    if released {
         effects.push(Effect::ReleasePod { pod: PodRef::from(pod) });
     }
     let unwanted = match standing {
@@ -162,7 +171,10 @@ fn runs(remains: &Remains<'_>, pod: &PodView, record: &Kernel) -> Option<Effect>
 }
 
 /// A record, if it says something new and the kernel may get there from where it stands.
-fn recorded(record: &Kernel, old: KernelStatus, new: KernelStatus) -> Option<Effect> {
+fn recorded(record: &Kernel, old: KernelStatus, mut new: KernelStatus) -> Option<Effect> {
+    // What a program or a kubelet says has no bound of ours; a record that is refused for its length would never be made.
+    new.reason.iter_mut().for_each(|reason| truncate(reason, MAX_REASON));
+    new.message.iter_mut().for_each(|message| truncate(message, MAX_MESSAGE));
     let may = advance(old.phase, new.phase) == new.phase;
     if !may || new == old {
         return None;
@@ -189,13 +201,13 @@ fn ended(old: &KernelStatus, pod: &PodView, state: &KernelState, now: DateTime<U
 
 /// What each kernel record needs: an end, when its pod is gone without one; removal, when it belongs to nothing.
 pub fn for_kernels(remains: &Remains<'_>) -> Vec<Effect> {
-    remains.kernels.iter().filter_map(|kernel| for_kernel(remains, kernel)).collect()
+    remains.kernels.iter().flat_map(|kernel| for_kernel(remains, kernel)).collect()
 }
 
-fn for_kernel(remains: &Remains<'_>, kernel: &Kernel) -> Option<Effect> {
-    let name = kernel.metadata.name.clone()?;
+fn for_kernel(remains: &Remains<'_>, kernel: &Kernel) -> Vec<Effect> {
+    let name = kernel.metadata.name.clone().unwrap_or_default();
     if remains.pods.iter().any(|pod| pod.name == name) {
-        return None;
+        return vec![];
     }
     let status = kernel.status.clone().unwrap_or_default();
     let generation = kernel.metadata.labels.as_ref().and_then(|labels| labels.get(LABEL_GENERATION)?.parse().ok());
@@ -203,14 +215,13 @@ fn for_kernel(remains: &Remains<'_>, kernel: &Kernel) -> Option<Effect> {
     match standing {
         // The garbage collector takes the kernels of a session that is gone.
         Standing::Leftover if remains.session.is_some_and(|session| !session.is_deleted()) => {
-            (kernel.metadata.deletion_timestamp.is_none())
-                .then(|| kernel.metadata.uid.clone().map(|uid| Effect::DeleteKernel { name, uid }))
-                .flatten()
+            let uid = kernel.metadata.uid.clone().filter(|_| kernel.metadata.deletion_timestamp.is_none());
+            uid.map(|uid| Effect::DeleteKernel { name, uid }).into_iter().collect()
         }
-        Standing::Leftover => None,
-        _ if status.phase.is_terminal() => None,
+        Standing::Leftover => vec![],
+        _ if status.phase.is_terminal() => vec![],
         // Before its pods are made, a kernel without one is only early.
-        Standing::Current if is_before_pods(remains.session) => None,
+        Standing::Current if is_before_pods(remains.session) => vec![],
         _ => {
             let new = KernelStatus {
                 phase: KernelPhase::Terminated,
@@ -220,7 +231,8 @@ fn for_kernel(remains: &Remains<'_>, kernel: &Kernel) -> Option<Effect> {
                 ..status
             };
             let version = kernel.metadata.resource_version.clone();
-            Some(Effect::RecordKernel { name, version, status: Box::new(new) })
+            let gone = Effect::ConfirmNoPod { name: name.clone() };
+            vec![gone, Effect::RecordKernel { name, version, status: Box::new(new) }]
         }
     }
 }
@@ -252,6 +264,23 @@ mod tests {
     }
 
     #[test]
+    fn what_a_program_says_at_its_end_is_cut_to_what_a_record_holds() {
+        let session = session_in(SessionPhase::Running);
+        let said = |text: &str| MainState::Ended {
+            exit_code: 1,
+            reason: text.into(),
+            message: text.into(),
+            started_at: None,
+            finished_at: None,
+        };
+        let pod = PodView { ended: true, main: said(&"ä".repeat(4096)), ..pod_of(&session) };
+        let effects = for_pods(&remains(Some(&session), Some(kernel_of(&session)), Some(pod)));
+        let Effect::RecordKernel { status, .. } = &effects[0] else { panic!("a record") };
+        assert!(status.message.as_ref().is_some_and(|message| message.len() <= 1024 && message.len() > 1000));
+        assert!(status.reason.as_ref().is_some_and(|reason| reason.len() <= 128));
+    }
+
+    #[test]
     fn an_exit_code_is_recorded_before_the_pod_is_let_go() {
         let session = session_in(SessionPhase::Running);
         let main = MainState::Ended {
@@ -266,6 +295,13 @@ mod tests {
         assert_eq!(names(&effects), ["record-kernel", "release-pod"]);
         let Effect::RecordKernel { status, .. } = &effects[0] else { panic!("no record") };
         assert_eq!((status.phase, status.exit_code), (KernelPhase::Terminated, Some(3)));
+    }
+
+    #[test]
+    fn a_pod_whose_kernel_is_not_to_be_seen_is_let_go_only_once_that_is_confirmed() {
+        let session = session_in(SessionPhase::Running);
+        let pod = PodView { ended: true, held: true, ..pod_of(&session) };
+        assert_eq!(names(&for_pods(&remains(Some(&session), None, Some(pod)))), ["confirm-no-kernel", "release-pod"]);
     }
 
     #[test]
@@ -299,7 +335,7 @@ mod tests {
         assert!(for_kernels(&remains(Some(&scheduled), Some(kernel_of(&scheduled)), None)).is_empty());
         let running = session_in(SessionPhase::Running);
         let effects = for_kernels(&remains(Some(&running), Some(kernel_of(&running)), None));
-        assert_eq!(names(&effects), ["record-kernel"]);
+        assert_eq!(names(&effects), ["confirm-no-pod", "record-kernel"]);
     }
 
     #[test]

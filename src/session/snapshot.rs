@@ -8,7 +8,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use super::handlers::HandlerName;
-use super::kernels::KernelItem;
+use super::kernels::{KernelItem, kernel_name};
 use super::tenancy::Tenancy;
 use super::views::{AgentView, Liveness, PodView};
 use crate::api::{
@@ -39,6 +39,8 @@ pub struct SessionItem {
     pub dependencies: Vec<(String, Option<(SessionPhase, SessionResult)>)>,
     /// All its kernels are listed under their names, so that they find each other.
     pub names_resolve: bool,
+    /// Whether a Service publishes any names of its kernels.
+    pub is_published: bool,
     /// How many pods of it there are, of whatever allocation.
     pub pods_left: usize,
     /// By which it is judged alike with its equals.
@@ -84,6 +86,17 @@ impl SessionItem {
         self.session.spec.kernels.iter().map(|kernel| i64::from(kernel.replicas)).sum::<i64>() > 1
     }
 
+    /// The name that a kernel of its present allocation has, and its pod.
+    pub fn kernel_name(&self, hostname: &str) -> String {
+        let generation = self.session.status.as_ref().map_or(0, |status| status.allocation_generation);
+        kernel_name(self.name(), &self.uid().0, hostname, generation)
+    }
+
+    /// Whether a kernel may run where nobody can tell, and nobody can stop it.
+    pub fn runs_unseen(&self) -> bool {
+        self.kernels.iter().any(|kernel| self.may_run(kernel) && kernel.liveness != Liveness::Alive)
+    }
+
     /// Whether a kernel's container may run: its pod was bound, and no gate holds it.
     pub fn may_run(&self, kernel: &KernelItem) -> bool {
         let free = |pod: &PodView| pod.is_live() && pod.bound && (!self.is_gang() || pod.gate_opened);
@@ -95,13 +108,13 @@ impl SessionItem {
         self.session.priority()
     }
 
-    /// When the first of its kernels will count as lost, unless its agent answers again.
-    pub fn lost_at(&self) -> Option<DateTime<Utc>> {
-        let when = |kernel: &KernelItem| match kernel.liveness {
+    /// When time alone makes something else of one of its kernels: its agent counts as lost, or its image as not to be had.
+    pub fn judged_anew_at(&self) -> Option<DateTime<Utc>> {
+        let lost_at = |kernel: &KernelItem| match kernel.liveness {
             Liveness::Doubtful { lost_at } => lost_at,
             _ => None,
         };
-        self.kernels.iter().filter_map(when).min()
+        self.kernels.iter().flat_map(|kernel| [lost_at(kernel), kernel.state.pull_retried_until]).flatten().min()
     }
 
     /// Since when it is in its phase; for one never touched, since it was made.

@@ -1,5 +1,7 @@
 //! How a judged verdict becomes the next status: phase, reason, history, conditions, all in one write.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 
 use super::handlers::{Change, HandlerName, To};
@@ -9,8 +11,8 @@ use crate::api::{
     Cause, Condition, FailedAgent, HistoryEntry, HistoryResult, KernelPhase, ResourceList, Session, SessionPhase, SessionResult,
     SessionStatus, SubStep, set_condition,
 };
-use crate::lifecycle::{Failure, Reason, backoff, bound, push, truncate};
-use crate::session::kernels::requested;
+use crate::lifecycle::{Failure, Reason, backoff, bound, last_attempt, push, to_millis, truncate};
+use crate::session::kernels::{requested, short_hash};
 
 /// Most agents remembered as having failed a session.
 const MAX_FAILED_AGENTS: usize = 32;
@@ -40,8 +42,8 @@ pub fn advance(snapshot: &Snapshot, session: &Session, kernels: &[KernelItem], s
     record(&mut status, &step, from, to, snapshot.now);
     status.observed_generation = session.metadata.generation.unwrap_or_default();
     status.scaling_group.get_or_insert_with(|| snapshot.group_name.clone());
-    status.effective_priority =
-        Some(step.change.effective_priority.or(status.effective_priority).unwrap_or(session.spec.priority));
+    status.priority_lost += step.change.priority_lost;
+    status.effective_priority = Some((session.spec.priority - status.priority_lost).max(0));
     if let Some(allocation) = &step.change.allocation {
         status.allocation = allocation.clone();
         status.allocation_generation += 1;
@@ -55,9 +57,13 @@ pub fn advance(snapshot: &Snapshot, session: &Session, kernels: &[KernelItem], s
         status.status_since = super::snapshot::created_at(session).or(Some(snapshot.now));
     }
     if step.to.is_some_and(|to| to.reset) {
-        reset(&mut status, snapshot, kernels, step.change);
+        reset(&mut status, snapshot, kernels, &step);
     }
-    schedule_next(&mut status, snapshot, step.failure);
+    if step.result != HistoryResult::Skipped {
+        let reset = step.to.is_some_and(|to| to.reset);
+        let pause = step.failure.and_then(|failure| pause(&status, session, snapshot, failure.cause, reset));
+        schedule_next(&mut status, pause, snapshot.now);
+    }
     summarize(&mut status, kernels);
     conditions(&mut status, session, snapshot.now);
     let left = MAX_STATUS_BYTES.saturating_sub(fixed_bytes(&status));
@@ -98,7 +104,7 @@ fn record(status: &mut SessionStatus, step: &Step<'_>, from: SessionPhase, to: S
     status.attempts = match step.result {
         HistoryResult::Success => 0,
         HistoryResult::Skipped => status.attempts,
-        _ => status.history.last().map_or(0, |last| last.attempts),
+        _ => last_attempt(&status.history).map_or(0, |last| last.attempts),
     };
 }
 
@@ -137,6 +143,9 @@ fn enter(status: &mut SessionStatus, session: &Session, step: &Step<'_>, to: Ses
         status.result = result;
     }
     status.exit_code = status.exit_code.or(step.change.exit_code);
+    if to == SessionPhase::Creating {
+        status.refusals = 0;
+    }
     if to == SessionPhase::Running {
         status.started_at = status.started_at.or(Some(now));
         status.occupied = ResourceList::from(&requested(session));
@@ -148,14 +157,17 @@ fn enter(status: &mut SessionStatus, session: &Session, step: &Step<'_>, to: Ses
 }
 
 /// Kernels begin anew: their places are given up, and the agents that failed are remembered.
-fn reset(status: &mut SessionStatus, snapshot: &Snapshot, kernels: &[KernelItem], change: &Change) {
-    status.resets += 1;
+fn reset(status: &mut SessionStatus, snapshot: &Snapshot, kernels: &[KernelItem], step: &Step<'_>) {
+    match step.failure.map(|failure| failure.cause) {
+        Some(Cause::Capacity | Cause::Quota) => status.refusals += 1,
+        Some(Cause::Fault) | None => status.resets += 1,
+    }
     status.allocation.clear();
     status.occupied.clear();
-    let failed = if change.failed_agents.is_empty() {
+    let failed = if step.change.failed_agents.is_empty() {
         kernels.iter().filter(|k| k.phase() != KernelPhase::Running).filter_map(|k| k.node.clone()).collect()
     } else {
-        change.failed_agents.clone()
+        step.change.failed_agents.clone()
     };
     let until = snapshot.now + chrono::TimeDelta::from_std(snapshot.timing.avoid_failed_agent).unwrap_or_default();
     status.failed_agents.retain(|agent| agent.until > snapshot.now && !failed.contains(&agent.node));
@@ -164,17 +176,33 @@ fn reset(status: &mut SessionStatus, snapshot: &Snapshot, kernels: &[KernelItem]
     status.failed_agents.drain(..excess);
 }
 
-/// When a failure is tried again: faults after seconds, want of capacity or quota after minutes at the latest.
-fn schedule_next(status: &mut SessionStatus, snapshot: &Snapshot, failure: Option<&Failure>) {
+/// How long a failure is left alone: a fault for seconds, want of capacity or quota for minutes. After a reset it is tried
+/// elsewhere at once; but what was refused several times in a row waits, some longer than others, so that those who were
+/// in each other's way do not meet again.
+fn pause(status: &SessionStatus, session: &Session, snapshot: &Snapshot, cause: Cause, reset: bool) -> Option<Duration> {
     let timing = &snapshot.timing;
-    let pause = failure.map(|failure| match failure.cause {
-        Cause::Fault => backoff(timing.fault_backoff, timing.fault_backoff_max, status.attempts),
-        Cause::Capacity | Cause::Quota => backoff(timing.wait_backoff, timing.wait_backoff_max, status.attempts),
-    });
-    status.next_attempt_at = pause
-        .filter(|_| !status.phase.is_terminal())
-        .and_then(|pause| chrono::TimeDelta::from_std(pause).ok())
-        .map(|pause| snapshot.now + pause);
+    let waiting = |attempts| backoff(timing.wait_backoff, timing.wait_backoff_max, attempts);
+    match cause {
+        Cause::Fault if reset => None,
+        Cause::Capacity | Cause::Quota if reset => {
+            let pause = waiting(status.refusals - 1);
+            (status.refusals > 1).then(|| pause + pause.mul_f64(share(session)))
+        }
+        Cause::Fault => Some(backoff(timing.fault_backoff, timing.fault_backoff_max, status.attempts)),
+        Cause::Capacity | Cause::Quota => Some(waiting(status.attempts)),
+    }
+}
+
+/// A number from 0 to 1 that is the session's own.
+fn share(session: &Session) -> f64 {
+    let uid = session.metadata.uid.as_deref().unwrap_or_default();
+    let hash = u32::from_str_radix(&short_hash(uid), 16).unwrap_or_default();
+    f64::from(hash) / f64::from(u32::MAX)
+}
+
+fn schedule_next(status: &mut SessionStatus, pause: Option<Duration>, now: DateTime<Utc>) {
+    let pause = pause.filter(|_| !status.phase.is_terminal());
+    status.next_attempt_at = pause.and_then(|pause| chrono::TimeDelta::from_std(pause).ok()).map(|pause| to_millis(now + pause));
 }
 
 fn summarize(status: &mut SessionStatus, kernels: &[KernelItem]) {

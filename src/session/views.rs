@@ -34,6 +34,8 @@ pub struct PodView {
     pub unschedulable: Option<(DateTime<Utc>, String)>,
     /// Why its image is not to be had: the kubelet's reason and words. From whichever container shows it first.
     pub image_error: Option<(String, String)>,
+    /// Since when pulling has failed, as far as this operator has seen it.
+    pub image_error_since: Option<DateTime<Utc>>,
     pub ip: Option<String>,
     pub created_at: Option<DateTime<Utc>>,
     /// The pod's own reason and words, for example `Evicted`.

@@ -193,29 +193,61 @@ async fn st_003_a_session_whose_image_is_not_there_yet_is_pulling() {
     scene.end(operator).await;
 }
 
-#[tokio::test]
-async fn st_006_one_kernel_that_cannot_be_made_fails_the_whole_session_until_it_can() {
-    let scene = Scene::new("partial").await;
-    let quota = |pods: i32| json!({"metadata": {"name": "pods"}, "spec": {"hard": {"pods": pods.to_string()}}});
+fn pods(count: i32) -> serde_json::Value {
+    json!({"metadata": {"name": "pods"}, "spec": {"hard": {"pods": count.to_string()}}})
+}
+
+/// A quota of so many pods, in force.
+async fn quota_of(scene: &Scene, count: i32) -> Api<ResourceQuota> {
     let quotas: Api<ResourceQuota> = scene.api();
-    quotas.create(&PostParams::default(), &serde_json::from_value(quota(2)).unwrap()).await.expect("a quota");
+    quotas.create(&PostParams::default(), &serde_json::from_value(pods(count)).unwrap()).await.expect("a quota");
     eventually("the quota to be in force", || async {
         let quota = quotas.get("pods").await.map_err(|error| error.to_string())?;
         let hard = quota.status.and_then(|status| status.hard).unwrap_or_default();
         if hard.contains_key("pods") { Ok(()) } else { Err("not yet".into()) }
     })
     .await;
+    quotas
+}
+
+#[tokio::test]
+async fn st_006_one_kernel_that_cannot_be_made_fails_the_whole_session_until_it_can() {
+    let scene = Scene::new("partial").await;
+    let quotas = quota_of(&scene, 2).await;
     let operator = scene.operator().await;
     scene.submit("three", gang()).await;
     let refused = |session: &Session| {
-        session.phase() == SessionPhase::Scheduled
+        session.phase() == SessionPhase::Pending
             && session.status.as_ref().is_some_and(|status| status.reason.as_deref() == Some("namespace-quota"))
     };
     let status = scene.until("three", "refused by the namespace's quota", refused).await.status.unwrap();
     assert_eq!(status.history.last().and_then(|entry| entry.cause), Some(Cause::Quota));
-    quotas.patch("pods", &PatchParams::default(), &Patch::Merge(quota(10))).await.expect("a larger quota");
+    assert!(status.allocation.is_empty(), "it holds nothing while it waits");
+    quotas.patch("pods", &PatchParams::default(), &Patch::Merge(pods(10))).await.expect("a larger quota");
     let status = scene.until_phase("three", SessionPhase::Running).await.status.unwrap();
-    assert_eq!((status.resets, scene.pods("three").await.len()), (0, 3));
+    assert_eq!((status.resets, status.refusals), (0, 0));
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn two_gangs_of_which_a_namespaces_quota_takes_one_do_not_stop_each_other() {
+    let scene = Scene::new("oneofus").await;
+    quota_of(&scene, 4).await;
+    let operator = scene.operator().await;
+    for name in ["one", "other"] {
+        scene.submit(name, gang()).await;
+    }
+    let first = eventually("one of them to run", || async {
+        for name in ["one", "other"] {
+            if scene.status(name).await.phase == SessionPhase::Running {
+                return Ok(name);
+            }
+        }
+        Err("neither".to_owned())
+    })
+    .await;
+    scene.delete(first).await;
+    scene.until_phase(if first == "one" { "other" } else { "one" }, SessionPhase::Running).await;
     scene.end(operator).await;
 }
 

@@ -237,3 +237,19 @@ async fn a_lost_node_is_noticed_when_it_is_due_without_any_long_cycle() {
     assert_eq!(status.result, SessionResult::Error);
     scene.end(operator).await;
 }
+
+#[tokio::test]
+async fn who_is_deleted_while_a_commit_lingers_ends_at_once() {
+    let scene =
+        Scene::with("lingers", 1, json!({"retry": {"preparingTimeoutSeconds": 86_400, "pullingTimeoutSeconds": 86_400}})).await;
+    let timing = Timing { linger: std::time::Duration::from_secs(3600), ..fast() };
+    let operator = scene.operator_with(Options { timing, ..scene.options("patient") }).await;
+    scene.submit("one", json!({"kernels": [kernel("main", 1, &["sim", "never"])]})).await;
+    eventually("its pod to be made", || async {
+        if scene.pods("one").await.is_empty() { Err("none".to_owned()) } else { Ok(()) }
+    })
+    .await;
+    scene.delete("one").await;
+    scene.until_gone::<Session>("one").await;
+    scene.end(operator).await;
+}

@@ -4,9 +4,11 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::PostParams;
 use serde_json::json;
 use sokovan::api::*;
+use sokovan::lifecycle::Timing;
+use sokovan::operator::Options;
 
 use crate::common::reason_is;
-use crate::scene::{Scene, kernel};
+use crate::scene::{Scene, fast, kernel};
 
 #[tokio::test]
 async fn ss_003_a_request_no_node_can_hold_is_told_so_with_numbers_and_ends() {
@@ -50,6 +52,42 @@ async fn a_session_waits_for_capacity_and_gets_it_when_another_ends() {
     assert_eq!(waiting.history.last().unwrap().cause, Some(Cause::Capacity));
     scene.patch_spec("first", json!({"desiredState": "Terminated"})).await.unwrap();
     scene.until_phase("second", SessionPhase::Running).await;
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn a_group_without_agents_is_told_once_and_then_nothing_is_written() {
+    let scene = Scene::with("nobody", 0, json!({})).await;
+    let timing = Timing { wait_backoff: std::time::Duration::from_secs(3600), ..fast() };
+    let operator = scene.operator_with(Options { timing, ..scene.options("patient") }).await;
+    scene.submit("one", json!({})).await;
+    let told = scene.until("one", "told", reason_is("no-available-agent")).await;
+    for other in ["two", "three"] {
+        scene.submit(other, json!({})).await;
+        scene.until(other, "told", reason_is("no-available-agent")).await;
+    }
+    let later = scene.get("one").await;
+    assert_eq!(later.metadata.resource_version, told.metadata.resource_version, "{:#?}", later.status);
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn a_priority_that_is_raised_later_counts() {
+    let scene = Scene::with("raised", 1, json!({})).await;
+    let operator = scene.operator().await;
+    let four = json!({"kernels": [{"role": "main", "image": "busybox:1", "resources": {"cpu": 4, "memory": "1Gi"}}]});
+    scene.submit("first", four.clone()).await;
+    scene.until_phase("first", SessionPhase::Running).await;
+    for name in ["second", "third"] {
+        scene.submit(name, four.clone()).await;
+        scene.until(name, "waiting", reason_is("no-available-agent")).await;
+    }
+    scene.patch_spec("third", json!({"priority": 60})).await.unwrap();
+    let raised = |session: &Session| session.status.as_ref().is_some_and(|status| status.effective_priority == Some(60));
+    scene.until("third", "raised", raised).await;
+    scene.patch_spec("first", json!({"desiredState": "Terminated"})).await.unwrap();
+    scene.until_phase("third", SessionPhase::Running).await;
+    assert_eq!(scene.status("second").await.phase, SessionPhase::Pending);
     scene.end(operator).await;
 }
 

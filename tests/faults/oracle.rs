@@ -164,7 +164,8 @@ fn session_step(before: &Session, after: &Session) -> Vec<String> {
     found
 }
 
-/// Entries are only added, or merged into the last one with an attempt more; together they tell how the phase changed.
+/// Entries are only added, or merged into the last one, or the last that is no skip, with an attempt more; together they
+/// tell how the phase changed.
 fn history_step(old: &SessionStatus, new: &SessionStatus) -> Vec<String> {
     let mut found = vec![];
     let dropped = usize::try_from(new.history_dropped - old.history_dropped).unwrap_or(0);
@@ -172,17 +173,20 @@ fn history_step(old: &SessionStatus, new: &SessionStatus) -> Vec<String> {
     if new.history.len() < kept {
         return vec!["entries of the history were lost".into()];
     }
-    for (number, (was, is)) in old.history.iter().skip(dropped).zip(&new.history).enumerate() {
-        let merged = number + 1 == kept
+    let old_kept = &old.history[old.history.len() - kept..];
+    let last_attempt = old_kept.iter().rposition(|entry| entry.result != HistoryResult::Skipped);
+    let mut phase = old.phase.as_str().to_owned();
+    for (number, (was, is)) in old_kept.iter().zip(&new.history).enumerate().filter(|(_, (was, is))| was != is) {
+        let merged = (number + 1 == kept || Some(number) == last_attempt)
             && (&is.phase, &is.error_code, &is.to, is.created_at) == (&was.phase, &was.error_code, &was.to, was.created_at)
             && is.attempts == was.attempts + 1;
-        if is != was && !merged && !(is.steps.is_empty() && is.attempts == was.attempts) {
+        if merged {
+            // What was merged may have led on.
+            phase.clone_from(&is.to);
+        } else if !(is.steps.is_empty() && is.attempts == was.attempts) {
             found.push(format!("entry {number} of the history changed: {was:?} became {is:?}"));
         }
     }
-    // What was merged into the last entry may have led on from it.
-    let merged = old.history.last().zip(new.history.get(kept.wrapping_sub(1))).filter(|(was, is)| was != is);
-    let mut phase = merged.map_or(old.phase.as_str(), |(_, is)| is.to.as_str()).to_owned();
     for entry in &new.history[kept..] {
         if entry.attempts != 1 {
             found.push(format!("a new entry has {} attempts: {entry:?}", entry.attempts));

@@ -14,6 +14,7 @@ pub static ROW: Handler = Handler {
         success: To::phase(SessionPhase::Preparing),
         expired: To::PENDING_RESET,
         give_up: To::phase(SessionPhase::Terminating),
+        refused: To::PENDING_RESET,
         ..Transitions::NONE
     },
     lock: Some(LockId::Preparing),

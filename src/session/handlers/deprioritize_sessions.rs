@@ -28,7 +28,7 @@ fn deprioritize(_: &Snapshot, item: &SessionItem) -> Verdict {
     let lower = (priority - COST).max(0);
     let mut verdict = Verdict::success()
         .because(Reason::Deprioritized, format!("priority lowered from {priority} to {lower} after too many failures: {last}"));
-    verdict.change.effective_priority = Some(lower);
+    verdict.change.priority_lost = priority - lower;
     verdict
 }
 
@@ -40,8 +40,9 @@ mod tests {
 
     fn with_priority(priority: i32) -> Verdict {
         let mut session = session_in(SessionPhase::Deprioritizing);
+        session.spec.priority = 60;
         if let Some(status) = &mut session.status {
-            status.effective_priority = Some(priority);
+            status.priority_lost = 60 - priority;
         }
         deprioritize(&snapshot(vec![]), &item(session, &[]))
     }
@@ -51,7 +52,7 @@ mod tests {
         for (before, after) in [(50, 40), (10, 0), (5, 0)] {
             let verdict = with_priority(before);
             assert!(matches!(verdict.outcome, Outcome::Success { to: None }));
-            assert_eq!(verdict.change.effective_priority, Some(after));
+            assert_eq!(verdict.change.priority_lost, before - after);
         }
     }
 

@@ -3,6 +3,7 @@
 use super::{Decide, Handler, HandlerName, To, Transitions, Verdict};
 use crate::api::{KernelPhase, SessionPhase, SessionResult};
 use crate::lifecycle::{Match, Reason};
+use crate::session::effect::Effect;
 use crate::session::kernels::KernelItem;
 use crate::session::snapshot::{SessionItem, Snapshot, is_over, over_at};
 
@@ -46,7 +47,16 @@ fn detect(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
         None => Verdict::success().because(Reason::AbnormalTermination, message).result(SessionResult::Error),
     };
     verdict.change.exit_code = exit_code;
-    verdict
+    verdict.effects(absences(item))
+}
+
+/// What is not to be seen may only be not seen yet, by one that has just begun to lead.
+fn absences(item: &SessionItem) -> Vec<Effect> {
+    let recorded = |kernel: &KernelItem| {
+        kernel.record.as_ref().and_then(|record| record.status.as_ref()).is_some_and(|status| status.phase.is_terminal())
+    };
+    let unseen = item.kernels.iter().filter(|kernel| kernel.pod.is_none() && kernel.is_ending() && !recorded(kernel));
+    unseen.map(|kernel| Effect::ConfirmNoPod { name: item.kernel_name(&kernel.hostname) }).collect()
 }
 
 /// Image failures are named as such.

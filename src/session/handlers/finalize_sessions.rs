@@ -22,11 +22,14 @@ fn finalize(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
         let effects = if held && item.pods_left == 0 { vec![Effect::ReleaseSession] } else { vec![] };
         return Verdict::idle().effects(effects);
     }
-    let Some(ttl) = item.session.spec.ttl_seconds_after_finished else { return Verdict::idle() };
+    // What the hook of the transition did not do, since it failed or the operator ended meanwhile.
+    let leftover = if item.is_published { vec![Effect::DeleteService] } else { vec![] };
     let finished = item.session.status.as_ref().and_then(|status| status.finished_at).or(item.status_since());
-    let ttl = chrono::TimeDelta::from_std(snapshot.timing.configured(i64::from(ttl))).unwrap_or_default();
-    match finished.map(|finished| finished + ttl) {
+    let due = item.session.spec.ttl_seconds_after_finished.zip(finished).map(|(ttl, finished)| {
+        finished + chrono::TimeDelta::from_std(snapshot.timing.configured(i64::from(ttl))).unwrap_or_default()
+    });
+    match due {
         Some(due) if snapshot.now >= due => Verdict::idle().effects(vec![Effect::DeleteSession]),
-        due => Verdict::idle().wake_at(due),
+        due => Verdict::idle().effects(leftover).wake_at(due),
     }
 }

@@ -18,6 +18,9 @@ pub static ROW: Handler = Handler {
 };
 
 fn promote(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
+    if item.kernels.iter().any(KernelItem::is_ending) {
+        return Verdict::idle(); // detect-termination's to act on
+    }
     if let Some(failure) = kernel_failure(item) {
         return Verdict::failure(failure);
     }
@@ -60,10 +63,10 @@ fn told_again_at(item: &SessionItem) -> Option<DateTime<Utc>> {
     told.then(|| last.updated_at + (last.updated_at - since))
 }
 
-/// What keeps a session from being promoted: a kernel that ends, or an image that is tried again after an error.
-/// Ended kernels are detect-termination's to act on; here they only keep the session where it is.
+/// What keeps a session from being promoted: an image that is tried again after an error.
 pub(super) fn kernel_failure(item: &SessionItem) -> Option<Failure> {
-    let retrying: Vec<_> = item.kernels.iter().filter(|kernel| kernel.state.pull_retrying).map(KernelItem::describe).collect();
+    let retried = |kernel: &&KernelItem| kernel.state.pull_retried_until.is_some();
+    let retrying: Vec<_> = item.kernels.iter().filter(retried).map(KernelItem::describe).collect();
     if !retrying.is_empty() {
         return Some(Failure::fault(Reason::ImagePullFailed, retrying.join("; ")));
     }
@@ -87,6 +90,12 @@ mod tests {
     fn pp_001_all_images_there_is_prepared() {
         let verdict = promote(&snapshot(vec![]), &item(session_in(SessionPhase::Pulling), &[Prepared]));
         assert!(matches!(verdict.outcome, Outcome::Success { to: None }));
+    }
+
+    #[test]
+    fn a_gang_of_which_a_kernel_has_ended_goes_no_further() {
+        assert!(matches!(promoted(&[Prepared, Prepared, KernelPhase::Cancelled]).outcome, Outcome::Idle));
+        assert!(matches!(promoted(&[Prepared, KernelPhase::Terminating, Prepared]).outcome, Outcome::Idle));
     }
 
     #[test]
@@ -139,7 +148,7 @@ mod tests {
     #[test]
     fn pp_003_an_image_that_is_tried_again_after_an_error_is_a_failure_that_names_its_kernel() {
         let mut item = item(session_in(SessionPhase::Pulling), &[Pulling]);
-        item.kernels[0].state.pull_retrying = true;
+        item.kernels[0].state.pull_retried_until = Some(snapshot(vec![]).now);
         let Outcome::Failure(failure) = promote(&snapshot(vec![]), &item).outcome else { panic!("a failure") };
         assert!(failure.message.contains("main1 on node-1"), "{}", failure.message);
     }

@@ -120,10 +120,12 @@ pub struct Transitions {
     pub need_retry: Option<To>,
     pub expired: Option<To>,
     pub give_up: Option<To>,
+    /// Where it leads that the namespace's ResourceQuota refuses a pod: what was made is taken back, all or nothing.
+    pub refused: Option<To>,
 }
 
 impl Transitions {
-    pub const NONE: Self = Self { success: None, also: &[], need_retry: None, expired: None, give_up: None };
+    pub const NONE: Self = Self { success: None, also: &[], need_retry: None, expired: None, give_up: None, refused: None };
 
     pub fn of(&self, class: Class) -> Option<To> {
         match class {
@@ -184,7 +186,8 @@ pub enum Outcome {
 #[derive(Clone, Debug, Default)]
 pub struct Change {
     pub allocation: Option<Vec<KernelAllocation>>,
-    pub effective_priority: Option<i32>,
+    /// How much priority it costs.
+    pub priority_lost: i32,
     /// Only the first one that is ever recorded counts.
     pub result: Option<SessionResult>,
     pub exit_code: Option<i32>,

@@ -105,6 +105,16 @@ mod tests {
     }
 
     #[test]
+    fn a_group_without_a_ready_agent_is_told_to_those_who_wait() {
+        let mut down = agent("a", 4);
+        down.ready = false;
+        for agents in [vec![down], vec![]] {
+            let verdicts = run(&snapshot(agents), &[pending("s", json!({}))]);
+            assert_eq!(failure(&verdicts[0]), Some((Cause::Capacity, Reason::NoAvailableAgent)));
+        }
+    }
+
+    #[test]
     fn ss_002_many_sessions_share_what_there_is_and_no_more() {
         let items: Vec<_> = (0..9).map(|n| pending(&format!("s{n}"), json!({}))).collect();
         let verdicts = run(&snapshot(vec![agent("a", 4), agent("b", 4)]), &items);

@@ -2,6 +2,7 @@
 
 use super::{Decide, Handler, HandlerName, LockId, To, Transitions, Verdict};
 use crate::api::SessionPhase;
+use crate::session::kernels::KernelItem;
 use crate::session::launcher;
 use crate::session::snapshot::{SessionItem, Snapshot};
 
@@ -21,6 +22,9 @@ pub static ROW: Handler = Handler {
 
 /// A kernel that cannot be started fails the whole session.
 fn start(_: &Snapshot, item: &SessionItem) -> Verdict {
+    if item.kernels.iter().any(KernelItem::is_ending) {
+        return Verdict::idle(); // detect-termination's to act on
+    }
     if item.is_gang() && !item.names_resolve {
         return Verdict::idle(); // the EndpointSlice will mark it again
     }

@@ -3,7 +3,6 @@
 use super::{Decide, Handler, HandlerName, To, Transitions, Verdict};
 use crate::api::{SessionPhase, SessionResult};
 use crate::lifecycle::{Failure, Reason};
-use crate::provisioner::in_group;
 use crate::session::kernels::KernelItem;
 use crate::session::snapshot::{SessionItem, Snapshot, is_over, over_at};
 
@@ -58,17 +57,8 @@ fn sweep_pending(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
             .because(Reason::PendingTimeoutExceeded, message)
             .result(SessionResult::Error);
     }
-    let wake = over_at(item.status_since(), limit);
-    let Some(group) = &snapshot.group else {
-        let message = format!("scaling group {name} does not exist");
-        return Verdict::skipped(Reason::ScalingGroupNotFound, message).wake_at(wake);
-    };
-    let agents: Vec<_> = snapshot.agents.values().filter(|agent| in_group(agent, group)).collect();
-    if !agents.iter().any(|agent| agent.ready) {
-        let message = format!("none of the {} agents of scaling group {name} is ready", agents.len());
-        return Verdict::skipped(Reason::NoAvailableAgent, message).wake_at(wake);
-    }
-    Verdict::idle().wake_at(wake)
+    // Why it waits is schedule-sessions' to tell.
+    Verdict::idle().wake_at(over_at(item.status_since(), limit))
 }
 
 fn without_kernels(item: &SessionItem) -> Verdict {
@@ -141,13 +131,5 @@ mod tests {
         }
         let waiting = sweep(&snapshot(vec![agent("node-1", 4)]), &item(session_in(SessionPhase::Pending), &[]));
         assert!(matches!(waiting.outcome, Outcome::Idle), "before they were first made there is nothing to do");
-    }
-
-    #[test]
-    fn a_group_without_a_ready_agent_is_told_to_those_who_wait() {
-        let mut down = agent("node-1", 4);
-        down.ready = false;
-        let verdict = sweep(&snapshot(vec![down]), &item(session_in(SessionPhase::Pending), &[]));
-        assert!(matches!(verdict.outcome, Outcome::Skipped(Reason::NoAvailableAgent, _)));
     }
 }

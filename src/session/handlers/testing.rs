@@ -104,6 +104,7 @@ pub fn item(session: Session, phases: &[KernelPhase]) -> SessionItem {
         kernels,
         dependencies: vec![],
         names_resolve: true,
+        is_published: false,
         pods_left: 0,
         kind,
         holding: None,
