@@ -25,7 +25,7 @@ start_apiserver() { # [NAME PORT]
     --client-ca-file "$STATE/pki/ca.crt" --service-cluster-ip-range 10.96.0.0/16
     --service-account-issuer https://kubernetes.default.svc.cluster.local
     --service-account-key-file "$STATE/pki/service-account.pub" --service-account-signing-key-file "$STATE/pki/service-account.key"
-    --authorization-mode Node,RBAC --enable-admission-plugins NodeRestriction
+    --authorization-mode Node,RBAC --enable-admission-plugins NodeRestriction --allow-privileged
     --kubelet-client-certificate "$STATE/pki/apiserver-kubelet-client.crt"
     --kubelet-client-key "$STATE/pki/apiserver-kubelet-client.key" --kubelet-preferred-address-types InternalIP
   )

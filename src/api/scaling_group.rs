@@ -186,7 +186,7 @@ impl Default for RetryPolicy {
 }
 
 /// What a group's admins give every kernel there.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct GroupPodOptions {
     /// Taints of its nodes that kernels tolerate.
@@ -204,8 +204,9 @@ pub struct GroupPodOptions {
     /// The pod's security context.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub security_context: Option<PodSecurityContext>,
-    /// The security context of each of its containers.
+    /// The security context of each of its containers. None is privileged: the operator may not make such pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("!has(self.privileged) || !self.privileged").message("the operator makes no privileged containers"))]
     pub container_security_context: Option<SecurityContext>,
     /// Labels for each pod.
     #[serde(default)]

@@ -222,8 +222,8 @@ pub struct KernelTemplate {
     #[schemars(extend("maxProperties" = 16))]
     #[x_kube(
         validation = Rule::new("'cpu' in self && 'memory' in self").message("cpu and memory must be given"),
-        validation = Rule::new("self.all(k, isQuantity(string(self[k])) && quantity(string(self[k])).isGreaterThan(quantity('0')))")
-            .message("every resource must be a quantity greater than zero"),
+        validation = Rule::new("self.all(k, isQuantity(string(self[k])) && quantity(string(self[k])).isGreaterThan(quantity('0')) && quantity(string(self[k])).isLessThan(quantity('9P')))")
+            .message("every resource must be a quantity greater than zero and less than 9P"),
     )]
     pub resources: ResourceList,
 
@@ -364,9 +364,9 @@ pub struct VolumeMount {
     /// Where to mount it.
     #[schemars(length(min = 2, max = 512))]
     #[x_kube(
-        validation = Rule::new("self.startsWith('/') && !self.contains('..') && !self.contains(':') && !self.contains('//')")
-            .message("mountPath must be absolute and plain: no '..', '//' or ':'"),
-        validation = Rule::new("!['/', '/bin', '/dev', '/etc', '/lib', '/lib64', '/proc', '/sbin', '/sys', '/usr', '/opt/sokovan'].exists(p, self == p || self == p + '/') && !['/dev/', '/proc/', '/sys/', '/opt/sokovan/'].exists(p, self.startsWith(p))")
+        validation = Rule::new("self.startsWith('/') && !self.endsWith('/') && !self.contains(':') && !self.contains('//') && !self.matches('/[.]{1,2}(/|$)')")
+            .message("mountPath must be absolute and plain: no '/' at its end, no '.', '..', '//' or ':'"),
+        validation = Rule::new("!['/', '/bin', '/dev', '/etc', '/lib', '/lib64', '/proc', '/sbin', '/sys', '/usr', '/opt/sokovan'].exists(p, self == p) && !['/dev/', '/proc/', '/sys/', '/opt/sokovan/'].exists(p, self.startsWith(p))")
             .message("mountPath lies over a path that the system or the operator needs")
     )]
     pub mount_path: String,

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Condition, GroupName, HistoryEntry, NodeName, ResourceList, Session, Waiting};
+use super::{Condition, DomainName, GroupName, HistoryEntry, NodeName, ProjectName, ResourceList, Session, UserName, Waiting};
 
 /// Where a session stands (rules §1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
@@ -97,6 +97,20 @@ pub enum SessionResult {
     UserCancelled,
 }
 
+/// Whom a session belongs to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub struct SessionOwner {
+    /// The user of its keypair.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<UserName>,
+    /// The project of its namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<ProjectName>,
+    /// The domain of that project.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain: Option<DomainName>,
+}
+
 /// What the operator knows of a session. Written by the operator alone.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -139,6 +153,10 @@ pub struct SessionStatus {
     /// Counts the allocations; it only grows. Pods of an older one are swept.
     #[serde(default)]
     pub allocation_generation: i64,
+    /// Whom what it holds counts for, besides its keypair: those it belonged to when it was given its nodes. It counts for
+    /// them until it is gone, whatever becomes of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<SessionOwner>,
     /// Which kernel has which node.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 128))]

@@ -10,7 +10,7 @@ use super::events::Told;
 use super::table::{Key, Table};
 use crate::api::*;
 use crate::lifecycle::Timing;
-use crate::provisioner::{ForeignPod, Kind, Kinds, Ledger};
+use crate::provisioner::{ForeignPod, Holding, Kind, Kinds, Ledger};
 use crate::session::holding::holding;
 use crate::session::pending;
 use crate::session::snapshot::Snapshot;
@@ -147,6 +147,12 @@ impl Inner {
             (Some(held), Some(kept)) => Some(held.with(&kept)),
             (held, kept) => held.or(kept),
         };
+        // Of one that is gone, what still runs counts for those it counted for.
+        let before = self.ledger.holding(uid).filter(|_| session.is_none());
+        let held = held.map(|held| match before {
+            Some(before) => Holding { account: before.account.clone(), private: before.private, ..held },
+            None => held,
+        });
         self.ledger.set_holding(uid, held) || left_the_queue
     }
 

@@ -4,14 +4,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::room::Room;
-use crate::api::{AccessKey, Amount, GroupName, NodeName, ResourceName, Resources, SessionUid};
-use crate::session::tenancy::{Tenancy, Tenant};
+use crate::api::{Amount, GroupName, NodeName, ResourceName, Resources, SessionUid};
+use crate::session::tenancy::{Account, Tenancy, Tenant};
 
 /// What one session holds.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Holding {
-    pub namespace: String,
-    pub access_key: AccessKey,
+    pub account: Account,
     pub private: bool,
     /// Whether it counts as one of its owner's running sessions.
     pub active: bool,
@@ -76,6 +75,11 @@ impl Occupied {
         self.volumes += other.volumes;
     }
 
+    fn is_nothing(&self) -> bool {
+        let counts = [self.sessions, self.private_sessions, self.volumes];
+        counts == [0; 3] && self.resources.iter().all(|(_, amount)| amount.is_zero())
+    }
+
     pub(super) fn sub(&mut self, other: &Self) {
         self.resources.sub(&other.resources);
         self.sessions -= other.sessions;
@@ -135,8 +139,7 @@ pub struct ForeignPod {
 pub struct Ledger {
     loads: HashMap<NodeName, Load>,
     holdings: HashMap<SessionUid, Arc<Holding>>,
-    by_key: HashMap<AccessKey, Occupied>,
-    by_namespace: HashMap<String, Occupied>,
+    by_account: HashMap<Account, Occupied>,
     cursors: HashMap<GroupName, NodeName>,
 }
 
@@ -149,11 +152,11 @@ impl Ledger {
         let freed = self.holdings.get(uid).is_some_and(|old| old.exceeds(holding.as_ref()));
         if let Some(old) = self.holdings.remove(uid) {
             let occupied = old.occupied();
-            if let Some(sum) = self.by_key.get_mut(&old.access_key) {
+            if let Some(sum) = self.by_account.get_mut(&old.account) {
                 sum.sub(&occupied);
-            }
-            if let Some(sum) = self.by_namespace.get_mut(&old.namespace) {
-                sum.sub(&occupied);
+                if sum.is_nothing() {
+                    self.by_account.remove(&old.account);
+                }
             }
             for (node, share) in &old.agents {
                 if let Some(load) = self.loads.get_mut(node) {
@@ -163,8 +166,7 @@ impl Ledger {
         }
         if let Some(new) = holding {
             let occupied = new.occupied();
-            self.by_key.entry(new.access_key.clone()).or_default().add(&occupied);
-            self.by_namespace.entry(new.namespace.clone()).or_default().add(&occupied);
+            self.by_account.entry(new.account.clone()).or_default().add(&occupied);
             for (node, share) in &new.agents {
                 self.loads.entry(node.clone()).or_default().add(share, &new);
             }
@@ -184,20 +186,12 @@ impl Ledger {
         load.foreign_pods += if pod.of_node { 0 } else { sign.signum() };
     }
 
-    /// What is taken, for one cycle, with tenants' usage summed by who belongs to whom now.
+    /// What is taken, for one cycle, with tenants' usage summed by whom it counts for.
     pub fn room(&self, tenancy: &Tenancy) -> Room {
         let mut tenants: HashMap<Tenant, Occupied> = HashMap::new();
-        for (key, occupied) in &self.by_key {
-            tenants.entry(Tenant::Keypair(key.clone())).or_default().add(occupied);
-            if let Some(keypair) = tenancy.keypairs.get(key) {
-                tenants.entry(Tenant::User(keypair.spec.user.clone())).or_default().add(occupied);
-            }
-        }
-        for (namespace, occupied) in &self.by_namespace {
-            let Some(project) = tenancy.namespaces.get(namespace) else { continue };
-            tenants.entry(Tenant::Project(project.clone())).or_default().add(occupied);
-            if let Some(object) = tenancy.projects.get(project) {
-                tenants.entry(Tenant::Domain(object.spec.domain.clone())).or_default().add(occupied);
+        for (account, occupied) in &self.by_account {
+            for tenant in tenancy.tenants_of(account) {
+                tenants.entry(tenant).or_default().add(occupied);
             }
         }
         Room { loads: self.loads.clone(), tenants, cursors: self.cursors.clone() }
@@ -217,6 +211,8 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::SessionOwner;
+    use crate::provisioner::Own;
 
     fn cpu(units: i64) -> Resources {
         let mut resources = Resources::default();
@@ -226,8 +222,7 @@ mod tests {
 
     fn holding(node: &str, units: i64) -> Holding {
         Holding {
-            namespace: "ns".into(),
-            access_key: "key".into(),
+            account: Account { namespace: "ns".into(), access_key: "key".into(), owner: None },
             active: true,
             agents: BTreeMap::from([(node.into(), (cpu(units), 1))]),
             ..Holding::default()
@@ -257,6 +252,20 @@ mod tests {
     }
 
     #[test]
+    fn usage_counts_for_those_it_was_admitted_under_whatever_becomes_of_them() {
+        let owner = SessionOwner { user: Some("alice".into()), project: Some("p".into()), domain: Some("d".into()) };
+        let account = Account { owner: Some(owner), ..holding("n", 8).account };
+        let mut ledger = Ledger::default();
+        ledger.set_holding(&SessionUid("a".into()), Some(Holding { account, ..holding("n", 8) }));
+        let room = ledger.room(&Tenancy::default());
+        for tenant in [Tenant::User("alice".into()), Tenant::Project("p".into()), Tenant::Domain("d".into())] {
+            assert_eq!(room.occupied(&tenant, None).resources.get("cpu"), Amount::from_units(8), "{tenant}");
+        }
+        ledger.set_holding(&SessionUid("a".into()), None);
+        assert!(ledger.by_account.is_empty(), "what nobody uses is forgotten");
+    }
+
+    #[test]
     fn a_sessions_own_holding_is_left_out_of_what_is_occupied() {
         let mut ledger = Ledger::default();
         let (a, b) = (SessionUid("a".into()), SessionUid("b".into()));
@@ -264,8 +273,8 @@ mod tests {
         ledger.set_holding(&b, Some(holding("n", 1)));
         let room = ledger.room(&Tenancy::default());
         let tenant = Tenant::Keypair("key".into());
-        let own = ledger.holding(&a).map(|own| &**own);
-        assert_eq!(room.occupied(&tenant, own).resources.get("cpu"), Amount::from_units(1));
+        let own = ledger.holding(&a).map(|own| Own { holding: own, tenants: vec![tenant.clone()] });
+        assert_eq!(room.occupied(&tenant, own.as_ref()).resources.get("cpu"), Amount::from_units(1));
         assert_eq!(room.occupied(&tenant, None).sessions, 2);
     }
 }

@@ -19,4 +19,4 @@ pub use kind::*;
 pub use ledger::*;
 pub use pipeline::*;
 pub use refusal::*;
-pub use room::Room;
+pub use room::{Own, Room};

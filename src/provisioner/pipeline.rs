@@ -21,7 +21,7 @@ use crate::api::{
     SessionPhase, SessionResult, whole,
 };
 use crate::lifecycle::Reason;
-use crate::session::tenancy::{Tenancy, Tenant};
+use crate::session::tenancy::{Account, Tenancy, Tenant};
 use crate::session::views::AgentView;
 
 /// What is provisioned: one group, its agents, and who may have what.
@@ -232,8 +232,7 @@ impl<'s, 'r> Cycle<'s, 'r> {
         }
         let kind = candidate.kind;
         let mut holding = Holding {
-            namespace: kind.namespace.clone(),
-            access_key: kind.access_key.clone(),
+            account: Account { namespace: kind.namespace.clone(), access_key: kind.access_key.clone(), owner: None },
             private: request.private,
             active: true,
             volumes: whole(kind.mounts.len()),

@@ -6,6 +6,12 @@ use super::ledger::{Holding, Load, Occupied};
 use crate::api::{GroupName, NodeName};
 use crate::session::tenancy::Tenant;
 
+/// What a session holds itself, and for whom that counts.
+pub struct Own<'h> {
+    pub holding: &'h Holding,
+    pub tenants: Vec<Tenant>,
+}
+
 /// What is taken, for one cycle.
 #[derive(Clone, Debug, Default)]
 pub struct Room {
@@ -27,10 +33,10 @@ impl Room {
     }
 
     /// What a tenant occupies, without what one of its sessions holds itself.
-    pub fn occupied(&self, tenant: &Tenant, own: Option<&Holding>) -> Occupied {
+    pub fn occupied(&self, tenant: &Tenant, own: Option<&Own<'_>>) -> Occupied {
         let mut occupied = self.tenant(tenant);
-        if let Some(own) = own {
-            occupied.sub(&own.occupied());
+        if let Some(own) = own.filter(|own| own.tenants.contains(tenant)) {
+            occupied.sub(&own.holding.occupied());
         }
         occupied
     }

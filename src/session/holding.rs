@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::kernels::{allocated_nodes, expand, kernel_name};
+use super::tenancy::Account;
 use super::views::PodView;
 use super::volumes::claims;
 use crate::api::{Amount, NodeName, ResourceName, Resources, Session, whole};
@@ -13,6 +14,14 @@ pub fn deployment_of(session: &Session) -> Option<String> {
     let owners = session.metadata.owner_references.iter().flatten();
     let mut deployments = owners.filter(|owner| owner.kind == "Deployment" && owner.api_version.starts_with("sokovan.dev/"));
     deployments.next().map(|owner| owner.uid.clone())
+}
+
+fn account_of(session: &Session) -> Account {
+    Account {
+        access_key: session.spec.access_key.clone(),
+        namespace: session.metadata.namespace.clone().unwrap_or_default(),
+        owner: session.status.as_ref().and_then(|status| status.owner.clone()),
+    }
 }
 
 /// What a session holds: for each kernel the larger of its allocation and its live pods, until those are gone.
@@ -51,10 +60,8 @@ pub fn holding(session: Option<&Session>, pods: &[&PodView]) -> Option<Holding> 
     if agents.is_empty() && !active {
         return None;
     }
-    let namespace = session.and_then(|session| session.metadata.namespace.clone());
     Some(Holding {
-        namespace: namespace.or_else(|| pods.first().map(|pod| pod.namespace.clone())).unwrap_or_default(),
-        access_key: session.map(|session| session.spec.access_key.clone()).unwrap_or_default(),
+        account: session.map(account_of).unwrap_or_default(),
         private: session.is_some_and(|session| session.spec.private),
         active,
         volumes: session.filter(|_| active).map_or(0, |session| whole(claims(session).len())),

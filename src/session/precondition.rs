@@ -3,7 +3,7 @@
 
 use super::snapshot::{SessionItem, Snapshot};
 use crate::provisioner::validators::{Context, Subject, check_kind, tenants};
-use crate::provisioner::{Refusal, Room};
+use crate::provisioner::{Own, Refusal, Room};
 
 /// Everything that stands against a session that has its agents.
 pub fn check(snapshot: &Snapshot, room: &Room, item: &SessionItem) -> Option<Refusal> {
@@ -15,6 +15,7 @@ pub fn check(snapshot: &Snapshot, room: &Room, item: &SessionItem) -> Option<Ref
         room,
     };
     let tenants = tenants(&snapshot.tenancy, &item.kind);
-    let subject = Subject { kind: &item.kind, tenants: &tenants, own: item.holding.as_deref() };
+    let own = item.holding.as_deref().map(|holding| Own { holding, tenants: snapshot.tenancy.tenants_of(&holding.account) });
+    let subject = Subject { kind: &item.kind, tenants: &tenants, own: own.as_ref() };
     Refusal::of(check_kind(&context, &subject))
 }

@@ -47,6 +47,8 @@ pub fn advance(snapshot: &Snapshot, session: &Session, kernels: &[KernelItem], s
     if let Some(allocation) = &step.change.allocation {
         status.allocation = allocation.clone();
         status.allocation_generation += 1;
+        let namespace = session.metadata.namespace.as_deref().unwrap_or_default();
+        status.owner = Some(snapshot.tenancy.owner(&session.spec.access_key, namespace));
     }
     explain(&mut status, &step, from, to);
     // It stands as long as the session waits, with the numbers as of when it was recorded.

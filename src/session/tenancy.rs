@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::volumes::{ClaimKey, ClaimView, VolumeView};
-use crate::api::{AccessKey, Domain, DomainName, Keypair, PolicyName, Project, ProjectName, ResourcePolicy, User, UserName};
+use crate::api::{
+    AccessKey, Domain, DomainName, Keypair, PolicyName, Project, ProjectName, ResourcePolicy, SessionOwner, User, UserName,
+};
 use crate::lifecycle::{Failure, Reason};
 
 /// All tenant objects at one moment, and the volumes in their namespaces.
@@ -42,17 +44,49 @@ impl std::fmt::Display for Tenant {
     }
 }
 
+/// Under which name usage is counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Account {
+    pub access_key: AccessKey,
+    pub namespace: String,
+    /// Whom it belonged to when it was admitted, if that is recorded.
+    pub owner: Option<SessionOwner>,
+}
+
+fn tenants(key: &AccessKey, owner: SessionOwner) -> Vec<Tenant> {
+    let mut tenants = vec![Tenant::Keypair(key.clone())];
+    tenants.extend(owner.user.map(Tenant::User));
+    tenants.extend(owner.project.map(Tenant::Project));
+    tenants.extend(owner.domain.map(Tenant::Domain));
+    tenants
+}
+
 impl Tenancy {
-    /// Those that the usage of a key's sessions in a namespace counts for, as far as they are known.
-    pub fn tenants(&self, key: &AccessKey, namespace: &str) -> Vec<Tenant> {
-        let user = self.keypairs.get(key).map(|keypair| keypair.spec.user.clone());
+    /// Whom the sessions of a key in a namespace belong to, as far as they are known.
+    pub fn owner(&self, key: &AccessKey, namespace: &str) -> SessionOwner {
         let project = self.namespaces.get(namespace).cloned();
-        let domain = project.as_ref().and_then(|name| self.projects.get(name)).map(|p| p.spec.domain.clone());
-        let mut tenants = vec![Tenant::Keypair(key.clone())];
-        tenants.extend(user.map(Tenant::User));
-        tenants.extend(project.map(Tenant::Project));
-        tenants.extend(domain.map(Tenant::Domain));
-        tenants
+        SessionOwner {
+            user: self.keypairs.get(key).map(|keypair| keypair.spec.user.clone()),
+            domain: project.as_ref().and_then(|name| self.projects.get(name)).map(|p| p.spec.domain.clone()),
+            project,
+        }
+    }
+
+    /// Those that a waiting session of a key and namespace would count for.
+    pub fn tenants(&self, key: &AccessKey, namespace: &str) -> Vec<Tenant> {
+        tenants(key, self.owner(key, namespace))
+    }
+
+    /// Those that an account's usage counts for: as recorded, else as it is now.
+    pub fn tenants_of(&self, account: &Account) -> Vec<Tenant> {
+        let now = self.owner(&account.access_key, &account.namespace);
+        let before = account.owner.clone().unwrap_or_default();
+        let owner = SessionOwner {
+            user: before.user.or(now.user),
+            project: before.project.or(now.project),
+            domain: before.domain.or(now.domain),
+        };
+        tenants(&account.access_key, owner)
     }
 
     /// All that sessions of a key and namespace belong to exists and is active; else the first that is not.
@@ -70,7 +104,7 @@ impl Tenancy {
             Some(object) if !object.spec.active => {
                 return fault(Reason::UserInactive, format!("user {user} is not active"));
             }
-            Some(_) => {}
+            Some(object) => self.check_domain(&object.spec.domain, &format!("user {user}"))?,
         }
         let Some(project) = self.namespaces.get(namespace) else {
             return fault(
@@ -84,10 +118,15 @@ impl Tenancy {
         if !object.spec.active {
             return fault(Reason::ProjectInactive, format!("project {project} is not active"));
         }
-        let domain = &object.spec.domain;
+        self.check_domain(&object.spec.domain, &format!("project {project}"))
+    }
+
+    fn check_domain(&self, domain: &DomainName, of: &str) -> Result<(), Failure> {
         match self.domains.get(domain) {
-            None => fault(Reason::DomainNotFound, format!("domain {domain} of project {project} does not exist")),
-            Some(object) if !object.spec.active => fault(Reason::DomainInactive, format!("domain {domain} is not active")),
+            None => Err(Failure::fault(Reason::DomainNotFound, format!("domain {domain} of {of} does not exist"))),
+            Some(object) if !object.spec.active => {
+                Err(Failure::fault(Reason::DomainInactive, format!("domain {domain} of {of} is not active")))
+            }
             Some(_) => Ok(()),
         }
     }

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicyBinding;
-use k8s_openapi::api::core::v1::{Namespace, Pod, Secret};
+use k8s_openapi::api::core::v1::{Namespace, Pod, Secret, Service};
 use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule, Role};
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -20,8 +20,8 @@ use crate::scene::{Scene, forged_kernel};
 /// The operator's account, as the chart names it.
 const OPERATOR: &str = "system:serviceaccount:sokovan-system:sokovan-operator";
 
-fn right(group: &str, resource: &str, verb: &str, names: &[&str]) -> Value {
-    json!([{"apiGroups": [group], "resources": [resource], "verbs": [verb], "resourceNames": names}])
+fn right(group: &str, resource: &str, verb: &str, names: &[&str]) -> Vec<Value> {
+    vec![json!({"apiGroups": [group], "resources": [resource], "verbs": [verb], "resourceNames": names})]
 }
 
 /// A user who may make sessions and deployments, and use nothing.
@@ -66,12 +66,16 @@ async fn what_a_session_uses_needs_the_right_to_use_it() {
     };
     let secret = kernel(json!({"env": [{"name": "T", "secretKeyRef": {"name": "token", "key": "key"}}]}));
     let agents = kernel(json!({"designatedAgents": ["node-x"]}));
-    let both = || {
-        let mut rules = right("sokovan.dev", "keypairs", "use", &[name]);
-        rules.as_array_mut().unwrap().extend(right("sokovan.dev", "scalinggroups", "use", &[name]).as_array().unwrap().clone());
-        rules
-    };
-    let all_groups = json!([{"apiGroups": ["sokovan.dev"], "resources": ["scalinggroups"], "verbs": ["use"]}]);
+    let token = |n: usize| json!({"name": format!("T{n}"), "secretKeyRef": {"name": format!("token-{n}"), "key": "key"}});
+    let secrets = |count: usize| kernel(json!({"env": (0..count).map(token).collect::<Vec<_>>()}));
+    let names: Vec<String> = (0..11).map(|n| format!("token-{n}")).collect();
+    let eleven: Vec<&str> = names.iter().map(String::as_str).collect();
+    let both =
+        || [right("sokovan.dev", "keypairs", "use", &[name]), right("sokovan.dev", "scalinggroups", "use", &[name])].concat();
+    let all =
+        |group: &str, resource: &str, verb: &str| vec![json!({"apiGroups": [group], "resources": [resource], "verbs": [verb]})];
+    let all_groups = all("sokovan.dev", "scalinggroups", "use");
+    let (all_secrets, all_nodes) = (all("", "secrets", "get"), all("", "nodes", "use"));
     // What is tried, what is granted before, what refuses it, and the one right that lets it through.
     let cases = [
         (
@@ -123,10 +127,31 @@ async fn what_a_session_uses_needs_the_right_to_use_it() {
             "may not read a secret",
             right("", "secrets", "get", &["token"]),
         ),
+        (
+            "the last of twelve secrets",
+            json!({"kernels": secrets(12)}),
+            [both(), right("", "secrets", "get", &eleven)].concat(),
+            "may not read a secret",
+            right("", "secrets", "get", &["token-11"]),
+        ),
+        (
+            "more secrets than are looked at one by one",
+            json!({"kernels": secrets(13)}),
+            [both(), right("", "secrets", "get", &eleven)].concat(),
+            "may not name more than 12 secrets",
+            all_secrets,
+        ),
+        (
+            "more nodes than are looked at one by one",
+            json!({"kernels": kernel(json!({"designatedAgents": (0..9).map(|n| format!("node-{n}")).collect::<Vec<_>>()}))}),
+            both(),
+            "may not designate more than 8 agents",
+            all_nodes,
+        ),
     ];
     for (what, spec, before, words, needed) in cases {
         let (user, theirs) = stranger(&scene).await;
-        scene.grant(&user, before).await;
+        scene.grant(&user, json!(before)).await;
         let mut session = scene.session("x", spec);
         session["metadata"]["name"] = Value::Null;
         let deployment = json!({"metadata": {}, "spec": {"template": {
@@ -142,7 +167,7 @@ async fn what_a_session_uses_needs_the_right_to_use_it() {
         })
         .await;
         refused(&format!("a deployment with {what}"), try_to_make::<Deployment>(&theirs, &deployment).await, words);
-        scene.grant(&user, needed).await;
+        scene.grant(&user, json!(needed)).await;
         accepted(what, || try_to_make::<Session>(&theirs, &session)).await;
         accepted(&format!("a deployment with {what}"), || try_to_make::<Deployment>(&theirs, &deployment)).await;
     }
@@ -159,7 +184,7 @@ async fn a_priority_raised_later_needs_the_right_too_and_a_lowered_one_does_not(
     scene.submit("own", json!({})).await;
     accepted("a lower priority", || raise(&theirs, 5)).await;
     refused("a higher priority", raise(&theirs, 60).await, "may not use priority 60");
-    scene.grant(&user, right("sokovan.dev", "priorities", "use", &["60"])).await;
+    scene.grant(&user, json!(right("sokovan.dev", "priorities", "use", &["60"]))).await;
     accepted("a higher priority", || raise(&theirs, 60)).await;
     accepted("any up to that", || raise(&theirs, 40)).await;
 }
@@ -201,7 +226,7 @@ fn changed(base: &Value, pointer: &str, value: Value) -> Value {
 async fn nobody_makes_pods_that_pass_for_a_sessions() {
     let scene = Scene::with("pass", 0, json!({})).await;
     let user = unique("user");
-    scene.grant(&user, json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["*"]}])).await;
+    scene.grant(&user, json!([{"apiGroups": [""], "resources": ["pods", "pods/status"], "verbs": ["*"]}])).await;
     let theirs = scene.of(&user).await;
     let pod = json!({"metadata": {"labels": {}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
     accepted("a pod of one's own", || try_to_make::<Pod>(&theirs, &pod)).await;
@@ -211,8 +236,20 @@ async fn nobody_makes_pods_that_pass_for_a_sessions() {
         let done = theirs.api::<Pod>().patch("own", &PatchParams::default(), &patch).await;
         done.map(|_| ()).map_err(|error| error.to_string())
     };
+    let relabel_by_status = || async {
+        let patch = Patch::Merge(json!({"metadata": {"labels": {LABEL_KERNEL: "main1"}}}));
+        let done = theirs.api::<Pod>().patch_status("own", &PatchParams::default(), &patch).await;
+        done.map(|_| ()).map_err(|error| error.to_string())
+    };
     let words = "labels of sokovan.dev on pods are set by the Sokovan operator alone";
     refused("a pod relabelled", relabel().await, words);
+    eventually("the right to be known", || async {
+        match relabel_by_status().await {
+            Err(said) if said.contains(words) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
     let forged = |label: &str| changed(&pod, "/metadata/labels", json!({label: "x"}));
     let cases = [
         ("a pod of a session", forged(LABEL_SESSION_UID), words),
@@ -222,6 +259,7 @@ async fn nobody_makes_pods_that_pass_for_a_sessions() {
     ];
     only_the_policy_refuses::<Pod>(&scene, &theirs, "pod-labels", &cases).await;
     accepted("a pod relabelled", relabel).await;
+    accepted("a pod relabelled by its status", relabel_by_status).await;
 }
 
 #[tokio::test]
@@ -277,17 +315,30 @@ async fn the_operator_itself_is_bound_to_what_it_needs() {
     let operator = scene.of(OPERATOR).await;
     let owner = |kind: &str| json!([{"apiVersion": "sokovan.dev/v1alpha1", "kind": kind, "name": "o", "uid": "u"}]);
     let pod = json!({
-        "metadata": {"ownerReferences": owner("Kernel")},
+        "metadata": {"ownerReferences": owner("Kernel"), "labels": {LABEL_SESSION: "mine"}},
         "spec": {"automountServiceAccountToken": false, "containers": [{"name": "c", "image": "i"}]},
     });
     try_to_make::<Pod>(&operator, &pod).await.expect("a pod as the operator makes them");
     let volume = |volume: Value| changed(&pod, "/spec/volumes", json!([volume]));
+    let container = |more: Value| {
+        let mut container = json!({"name": "c", "image": "i"});
+        container.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        changed(&pod, "/spec/containers", json!([container]))
+    };
     let cases = [
         ("a token", changed(&pod, "/spec/automountServiceAccountToken", json!(true)), "no service account token"),
         ("the host's network", changed(&pod, "/spec/hostNetwork", json!(true)), "share nothing with their host"),
         ("the host's processes", changed(&pod, "/spec/hostPID", json!(true)), "share nothing with their host"),
         ("the host's files", volume(json!({"name": "v", "hostPath": {"path": "/"}})), "scratch space"),
-        ("another's secret", volume(json!({"name": "v", "secret": {"secretName": "token"}})), "their session's own secret"),
+        ("a secret", volume(json!({"name": "v", "secret": {"secretName": "token"}})), "their session's own secret"),
+        (
+            "another session's key",
+            volume(json!({"name": "v", "secret": {"secretName": "ses-other-ssh-01234567"}})),
+            "their session's own secret",
+        ),
+        ("a privileged container", container(json!({"securityContext": {"privileged": true}})), "no privileged container"),
+        ("a port of the host", container(json!({"ports": [{"containerPort": 80, "hostPort": 80}]})), "no port of the host"),
+        ("a whole secret", container(json!({"envFrom": [{"secretRef": {"name": "token"}}]})), "nothing whole"),
         ("a pod of no kernel", changed(&pod, "/metadata/ownerReferences", json!([])), "belong to a kernel"),
     ];
     only_the_policy_refuses::<Pod>(&scene, &operator, "operator-pods", &cases).await;
@@ -306,8 +357,80 @@ async fn the_operator_itself_is_bound_to_what_it_needs() {
     let read =
         || async { operator.api::<Secret>().get("ses-z-ssh-01234567").await.map(|_| ()).map_err(|error| error.to_string()) };
     refused("reading a secret", read().await, "cannot get resource");
-    scene.grant(OPERATOR, right("", "secrets", "get", &["ses-z-ssh-01234567"])).await;
+    scene.grant(OPERATOR, json!(right("", "secrets", "get", &["ses-z-ssh-01234567"]))).await;
     accepted("reading a secret", read).await;
+}
+
+#[tokio::test]
+async fn the_operator_touches_nothing_that_is_not_a_sessions() {
+    let scene = Scene::with("touch", 0, json!({})).await;
+    let operator = scene.of(OPERATOR).await;
+    let container = |image: &str| json!({"spec": {"containers": [{"name": "c", "image": image}]}});
+    let mut pod = container("i");
+    for (name, labels) in [("foreign", json!({})), ("ours", json!({LABEL_SESSION_UID: "u"}))] {
+        pod["metadata"] = json!({"name": name, "labels": labels});
+        scene.make_here::<Pod>(pod.clone()).await;
+    }
+    let patch = async |name: &str, patch: Value| {
+        let done = operator.api::<Pod>().patch(name, &PatchParams::default(), &Patch::Strategic(patch)).await;
+        done.map(|_| ()).map_err(|error| error.to_string())
+    };
+    let noted = || json!({"metadata": {"annotations": {ANNOTATION_GATE: GATE_OPEN}}});
+    patch("ours", noted()).await.expect("a gate is opened");
+    let foreign = "touches pods of sessions alone";
+    refused("a foreign pod", patch("foreign", noted()).await, foreign);
+    refused("what a pod runs", patch("ours", container("other")).await, "does not change what a pod runs");
+    let delete_pod = || async {
+        let done = operator.api::<Pod>().delete("foreign", &DeleteParams::default()).await;
+        done.map(|_| ()).map_err(|error| error.to_string())
+    };
+    refused("a foreign pod's end", delete_pod().await, foreign);
+    let service = |name: &str, more: Value| {
+        let mut service = json!({"metadata": {"name": name, "labels": {LABEL_SESSION_UID: "u"}},
+                                 "spec": {"clusterIP": "None", "selector": {LABEL_SESSION_UID: "u"}, "ports": [{"port": 80}]}});
+        service["spec"].as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        service
+    };
+    try_to_make::<Service>(&operator, &service("ses-mine", json!({}))).await.expect("a service as the operator makes them");
+    scene.make_here::<Service>(json!({"metadata": {"name": "theirs"}, "spec": {"ports": [{"port": 80}]}})).await;
+    let delete_service = || async {
+        let done = operator.api::<Service>().delete("theirs", &DeleteParams::default()).await;
+        done.map(|_| ()).map_err(|error| error.to_string())
+    };
+    refused("a foreign service's end", delete_service().await, "touches services of sessions alone");
+    let cases = [
+        ("a service of any name", service("kubernetes", json!({})), "services are those of sessions"),
+        ("a service for all pods", service("ses-all", json!({"selector": {"app": "x"}})), "and no more"),
+        ("a service with an address", service("ses-ip", json!({"externalIPs": ["192.0.2.1"]})), "and no more"),
+    ];
+    only_the_policy_refuses::<Service>(&scene, &operator, "operator-touches", &cases).await;
+    accepted("a foreign pod", || patch("foreign", noted())).await;
+    accepted("what a pod runs", || patch("ours", container("other"))).await;
+    accepted("a foreign pod's end", delete_pod).await;
+    accepted("a foreign service's end", delete_service).await;
+}
+
+#[tokio::test]
+async fn nobody_takes_a_session_off_the_operators_hands() {
+    let scene = Scene::with("slip", 0, json!({})).await;
+    let (user, theirs) = stranger(&scene).await;
+    scene.grant(&user, json!([{"apiGroups": ["sokovan.dev"], "resources": ["sessions"], "verbs": ["update"]}])).await;
+    let mut held = scene.session("x", json!({}));
+    held["metadata"]["finalizers"] = json!([FINALIZER_SESSION, "example.org/other"]);
+    scene.make_here::<Session>(held).await;
+    let put = async |finalizers: Value| {
+        let patch = Patch::Merge(json!({"metadata": {"finalizers": finalizers}}));
+        let done = theirs.api::<Session>().patch("x", &PatchParams::default(), &patch).await;
+        done.map(|_| ()).map_err(|error| error.to_string())
+    };
+    accepted("another's finalizer", || put(json!([FINALIZER_SESSION]))).await;
+    refused("the operator's finalizer", put(json!([])).await, "takes its finalizer off a session");
+    let mut wordy = scene.session("wordy", json!({}));
+    wordy["spec"]["kernels"][0]["args"] = json!(vec!["x".repeat(16_384); 17]);
+    refused("a session too large to keep a record", try_to_make::<Session>(&scene.space, &wordy).await, "at most 262144");
+    lift(&scene, "sound").await;
+    accepted("the operator's finalizer", || put(json!([]))).await;
+    accepted("a large session", || try_to_make::<Session>(&scene.space, &wordy)).await;
 }
 
 #[tokio::test]

@@ -44,7 +44,7 @@ fn with(fields: Value) -> Value {
 #[tokio::test]
 async fn resources_are_quantities_above_zero() {
     let scene = Scene::with("no-res", 0, json!({})).await;
-    for bad in [json!(0), json!("0"), json!(-1), json!("-500m"), json!("x")] {
+    for bad in [json!(0), json!("0"), json!(-1), json!("-500m"), json!("x"), json!("9P")] {
         let resources = json!({"resources": {"cpu": bad, "memory": "1Gi"}});
         refused(&scene, with(resources), "every resource must be a quantity greater than zero").await;
     }
@@ -105,12 +105,14 @@ async fn the_operators_names_ports_and_paths_are_reserved() {
     refused(&scene, port(2200), "are reserved").await;
     accepted(&scene, port(8080)).await;
     let mount = |path: &str| with(json!({"volumes": [{"claimName": "c", "mountPath": path}]}));
-    for path in ["/opt/sokovan/bin", "/dev/shm", "/etc", "/"] {
+    for path in ["/opt/sokovan/bin", "/dev/shm", "/etc", "/", "/./etc", "/etc/.", "/./opt/sokovan/ssh", "/data/"] {
         let said = refusal(&scene, "x", mount(path)).await;
         assert!(said.is_some(), "{path} was accepted");
     }
     refused(&scene, mount("/a/../etc"), "absolute and plain").await;
-    accepted(&scene, mount("/data")).await;
+    for path in ["/data", "/data/.cache", "/data/v1..2"] {
+        accepted(&scene, mount(path)).await;
+    }
 }
 
 #[tokio::test]

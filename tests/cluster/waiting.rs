@@ -18,7 +18,7 @@ async fn ss_003_a_request_no_node_can_hold_is_told_so_with_numbers_and_ends() {
         .submit(
             "huge",
             json!({"kernels": [{
-                "role": "main", "image": "busybox:1", "resources": {"cpu": 64, "memory": "1Gi"},
+                "role": "main", "image": "busybox:1", "resources": {"cpu": "64.0000000000000000000", "memory": "1Gi"},
             }]}),
         )
         .await;

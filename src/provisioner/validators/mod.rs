@@ -19,10 +19,9 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 
 use super::kind::Kind;
-use super::ledger::Holding;
 use super::pipeline::Candidate;
 use super::refusal::Blocker;
-use super::room::Room;
+use super::room::{Own, Room};
 use crate::api::{GroupName, ResourcePolicy, ScalingGroup};
 use crate::session::tenancy::{Tenancy, Tenant};
 
@@ -40,7 +39,7 @@ pub struct Subject<'c> {
     pub kind: &'c Kind,
     pub tenants: &'c [(Tenant, Option<Arc<ResourcePolicy>>)],
     /// What the session holds already, which counts for nothing against itself.
-    pub own: Option<&'c Holding>,
+    pub own: Option<&'c Own<'c>>,
 }
 
 impl Subject<'_> {
