@@ -55,10 +55,18 @@ pub(super) struct Inner {
     pub ledger: Ledger,
     pub kinds: Kinds,
     pub kind_of: HashMap<SessionUid, Arc<Kind>>,
+    /// Who depends on a session of this namespace and name, be it there or not.
+    pub dependents_of: HashMap<Key, BTreeSet<SessionUid>>,
     /// Sessions that a handler is at work on.
     pub claimed: HashSet<SessionUid>,
     pub tenancy: Option<Arc<Tenancy>>,
     pub agents: Option<Arc<BTreeMap<NodeName, Arc<AgentView>>>>,
+}
+
+/// The sessions it waits for, by namespace and name.
+fn dependencies(session: &Session) -> impl Iterator<Item = Key> {
+    let namespace = session.metadata.namespace.clone().unwrap_or_default();
+    session.spec.depends_on.iter().map(move |name| (namespace.clone(), name.clone()))
 }
 
 pub(super) fn remove_key(of: &mut HashMap<SessionUid, BTreeSet<Key>>, uid: &SessionUid, key: &Key) {
@@ -104,13 +112,26 @@ impl Inner {
         GroupName(names.min().unwrap_or_else(|| GROUP_NONE.into()))
     }
 
-    pub(super) fn forget_session(&mut self, uid: &SessionUid) {
+    pub(super) fn forget_session(&mut self, session: &Session) {
+        let uid = &uid_of(session);
+        self.forget_dependencies(session);
         self.key_of.remove(uid);
         self.assumed.remove(uid);
         self.lingering.remove(uid);
         self.kind_of.remove(uid);
         if let Some(place) = self.place.remove(uid) {
             self.leave(uid, &place);
+        }
+    }
+
+    pub(super) fn forget_dependencies(&mut self, session: &Session) {
+        for dependency in dependencies(session) {
+            if let Some(dependents) = self.dependents_of.get_mut(&dependency) {
+                dependents.remove(&uid_of(session));
+                if dependents.is_empty() {
+                    self.dependents_of.remove(&dependency);
+                }
+            }
         }
     }
 
@@ -128,6 +149,9 @@ impl Inner {
         if let Some(session) = &session {
             if !self.kind_of.contains_key(uid) {
                 self.kind_of.insert(uid.clone(), self.kinds.of(session));
+            }
+            for dependency in dependencies(session) {
+                self.dependents_of.entry(dependency).or_default().insert(uid.clone());
             }
             let place = (self.group_of(session), session.phase());
             if self.place.get(uid) != Some(&place) {
@@ -165,18 +189,9 @@ impl Inner {
 
     /// The waiting sessions that depend on one that just ended.
     pub(super) fn dependents(&self, key: &Key, session: &Session) -> Vec<SessionUid> {
-        if !session.phase().is_terminal() {
-            return vec![];
-        }
-        let waiting = self.index.values().filter_map(|phases| phases.get(&SessionPhase::Pending)).flatten();
-        waiting
-            .filter(|uid| {
-                self.session(uid).is_some_and(|other| {
-                    other.metadata.namespace.as_deref() == Some(&key.0) && other.spec.depends_on.contains(&key.1)
-                })
-            })
-            .cloned()
-            .collect()
+        let waits = |uid: &&SessionUid| self.place.get(*uid).is_some_and(|(_, phase)| *phase == SessionPhase::Pending);
+        let dependents = self.dependents_of.get(key).filter(|_| session.phase().is_terminal());
+        dependents.into_iter().flatten().filter(waits).cloned().collect()
     }
 
     pub fn tenancy(&mut self) -> Arc<Tenancy> {

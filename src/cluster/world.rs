@@ -96,8 +96,10 @@ impl World {
             inner.sessions.list_seen(&key);
             return session;
         }
-        if let Some(old) = inner.sessions.get(&key).filter(|old| uid_of(old) != uid).cloned() {
-            inner.forget_session(&uid_of(&old)); // another of the same name took its place
+        match inner.sessions.get(&key).cloned() {
+            Some(old) if uid_of(&old) != uid => inner.forget_session(&old), // another of the same name took its place
+            Some(old) if old.spec.depends_on != session.spec.depends_on => inner.forget_dependencies(&old),
+            _ => {}
         }
         if !inner.sessions.upsert(key.clone(), version, session.clone()) {
             return inner.sessions.get(&key).cloned().unwrap_or(session);
@@ -133,7 +135,7 @@ impl World {
         inner.unreadable.retain(|_, unreadable| key_of(unreadable) != key);
         if let Some(session) = removed {
             let uid = uid_of(&session);
-            inner.forget_session(&uid);
+            inner.forget_session(&session);
             let freed = inner.refresh(&uid);
             drop(inner);
             self.marks.one(HandlerName::SyncKernels, &uid);

@@ -8,8 +8,10 @@ use serde::de::DeserializeOwned;
 
 use crate::api::*;
 
+/// How many objects are read at a time.
+const PAGE: u32 = 1000;
 /// Most objects of one kind that are read.
-const MOST: u32 = 20_000;
+const MOST: usize = 200_000;
 
 /// Reads as its user.
 pub struct Reader {
@@ -43,7 +45,28 @@ impl Reader {
     where
         K: Clone + DeserializeOwned + std::fmt::Debug,
     {
-        Ok(api.list(&params.limit(MOST)).await?.items)
+        let mut params = params.limit(PAGE);
+        let mut all = vec![];
+        loop {
+            let page = api.list(&params).await?;
+            all.extend(page.items);
+            match page.metadata.continue_.filter(|next| !next.is_empty()) {
+                Some(next) if all.len() < MOST => params = params.continue_token(&next),
+                Some(_) => {
+                    eprintln!("there are more than {MOST}: the rest is left out");
+                    return Ok(all);
+                }
+                None => return Ok(all),
+            }
+        }
+    }
+
+    /// The same, or None where its user may not look.
+    async fn visible<K>(api: Api<K>, params: ListParams) -> kube::Result<Option<Vec<K>>>
+    where
+        K: Clone + DeserializeOwned + std::fmt::Debug,
+    {
+        seen(Self::list(api, params).await)
     }
 
     pub async fn session(&self, name: &str) -> kube::Result<Session> {
@@ -56,16 +79,17 @@ impl Reader {
 
     /// Those of all namespaces; of this one, where its user may not see more.
     pub async fn all_sessions(&self) -> kube::Result<Vec<Session>> {
-        match Self::list(self.everywhere(), ListParams::default()).await {
-            Err(kube::Error::Api(status)) if status.code == 403 => self.sessions().await,
-            other => other,
+        match Self::visible(self.everywhere(), ListParams::default()).await? {
+            Some(all) => Ok(all),
+            None => self.sessions().await,
         }
     }
 
-    pub async fn groups(&self, name: Option<&str>) -> kube::Result<Vec<ScalingGroup>> {
+    /// All groups, or the one of that name; None where its user may not look.
+    pub async fn groups(&self, name: Option<&str>) -> kube::Result<Option<Vec<ScalingGroup>>> {
         match name {
-            Some(name) => Ok(vec![self.everywhere::<ScalingGroup>().get(name).await?]),
-            None => Self::list(self.everywhere(), ListParams::default()).await,
+            Some(name) => Ok(seen(self.everywhere::<ScalingGroup>().get(name).await)?.map(|group| vec![group])),
+            None => Self::visible(self.everywhere(), ListParams::default()).await,
         }
     }
 
@@ -81,19 +105,27 @@ impl Reader {
         Self::list(self.here(), Self::of(session)).await
     }
 
-    pub async fn pods(&self, session: &Session) -> kube::Result<Vec<Pod>> {
-        Self::list(self.here(), Self::of(session)).await
+    pub async fn pods(&self, session: &Session) -> kube::Result<Option<Vec<Pod>>> {
+        Self::visible(self.here(), Self::of(session)).await
     }
 
-    pub async fn top(&self) -> TopOf {
+    pub async fn top(&self) -> kube::Result<TopOf> {
         let all = ListParams::default;
-        TopOf {
-            nodes: Self::list(self.everywhere(), all()).await.ok(),
-            pods: Self::list(self.everywhere(), all()).await.ok(),
-            keypairs: Self::list(self.everywhere(), all()).await.ok(),
-            users: Self::list(self.everywhere(), all()).await.ok(),
-            projects: Self::list(self.everywhere(), all()).await.ok(),
-            domains: Self::list(self.everywhere(), all()).await.ok(),
-        }
+        Ok(TopOf {
+            nodes: Self::visible(self.everywhere(), all()).await?,
+            pods: Self::visible(self.everywhere(), all()).await?,
+            keypairs: Self::visible(self.everywhere(), all()).await?,
+            users: Self::visible(self.everywhere(), all()).await?,
+            projects: Self::visible(self.everywhere(), all()).await?,
+            domains: Self::visible(self.everywhere(), all()).await?,
+        })
+    }
+}
+
+/// What was read, or None where its user may not look.
+fn seen<T>(read: kube::Result<T>) -> kube::Result<Option<T>> {
+    match read {
+        Err(kube::Error::Api(status)) if status.code == 403 => Ok(None),
+        other => other.map(Some),
     }
 }

@@ -64,7 +64,7 @@ pub async fn answer(question: Question, manner: Manner) -> anyhow::Result<()> {
     match question {
         Question::Queue { group } => {
             let (groups, sessions) = (reader.groups(group.as_deref()).await?, reader.all_sessions().await?);
-            print(format, &queue::view(&groups, &sessions, now))
+            print(format, &queue::view(group.as_deref(), groups.as_deref(), &sessions, now))
         }
         Question::Explain { session } => {
             let session = reader.session(&session).await?;
@@ -74,13 +74,13 @@ pub async fn answer(question: Question, manner: Manner) -> anyhow::Result<()> {
             print(format, &explain::view(&session, group.as_ref(), &others, now))
         }
         Question::History { session } => print(format, &history::view(&reader.session(&session).await?)),
-        Question::Top => print(format, &top::view(&reader.top().await)),
+        Question::Top => print(format, &top::view(&reader.top().await?)),
         Question::Tree { session } => {
             let session = reader.session(&session).await?;
             let (kernels, pods) = (reader.kernels(&session).await?, reader.pods(&session).await?);
-            print(format, &tree::view(&session, &kernels, &pods))
+            print(format, &tree::view(&session, &kernels, pods.as_deref()))
         }
-        Question::Watch => watch::follow(&reader).await,
+        Question::Watch => watch::follow(&reader, format).await,
     }
 }
 

@@ -1,6 +1,7 @@
 //! `queue`: who waits in a scaling group, in order.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::fmt;
 
 use chrono::{DateTime, Utc};
@@ -20,8 +21,8 @@ pub struct Queues(Vec<Queue>);
 #[serde(rename_all = "camelCase")]
 struct Queue {
     group: String,
-    sequencer: SequencerName,
-    status: ScalingGroupStatus,
+    /// What the group tells; None where its user may not read it, and so places cannot be told.
+    told: Option<Told>,
     /// Those its user may see, highest priority first, then as they were made.
     visible: Vec<Waiting>,
     #[serde(skip)]
@@ -29,8 +30,14 @@ struct Queue {
 }
 
 #[derive(Serialize)]
+struct Told {
+    sequencer: SequencerName,
+    status: ScalingGroupStatus,
+}
+
+#[derive(Serialize)]
 struct Waiting {
-    place: Place,
+    place: Option<Place>,
     namespace: String,
     name: String,
     priority: i32,
@@ -63,8 +70,7 @@ struct Line<'s> {
 }
 
 impl<'s> Line<'s> {
-    fn new(group: &ScalingGroup, sessions: &'s [Session]) -> Self {
-        let name = group.name_any();
+    fn new(name: &str, group: Option<&ScalingGroup>, sessions: &'s [Session]) -> Self {
         let waits = |session: &&Session| {
             session.phase() == SessionPhase::Pending && session.group().is_some_and(|group| group.as_str() == name)
         };
@@ -72,7 +78,8 @@ impl<'s> Line<'s> {
         visible.sort_by_cached_key(|session| {
             (Reverse(session.priority()), created_at(session), session.namespace(), session.name_any())
         });
-        Self { visible, told: group.status.clone().unwrap_or_default().waiting_by_priority }
+        let status = group.and_then(|group| group.status.clone()).unwrap_or_default();
+        Self { visible, told: status.waiting_by_priority }
     }
 
     /// Which place one of the visible has.
@@ -93,58 +100,71 @@ impl<'s> Line<'s> {
 
 /// The place of a session that waits, from what its group tells and what can be seen.
 pub fn place(session: &Session, group: &ScalingGroup, sessions: &[Session]) -> Option<Place> {
-    let line = Line::new(group, sessions);
+    let line = Line::new(&group.name_any(), Some(group), sessions);
     let at = line.visible.iter().position(|other| other.uid() == session.uid())?;
     Some(line.place(at))
 }
 
-pub fn view(groups: &[ScalingGroup], sessions: &[Session], now: DateTime<Utc>) -> Queues {
-    let queue = |group: &ScalingGroup| {
-        let line = Line::new(group, sessions);
-        let waiting = |(at, session): (usize, &&Session)| {
-            let status = session.status.clone().unwrap_or_default();
-            Waiting {
-                place: line.place(at),
-                namespace: session.namespace().unwrap_or_default(),
-                name: session.name_any(),
-                priority: session.priority(),
-                since: created_at(session),
-                reason: status.reason.unwrap_or_else(|| "new".into()),
-                message: status.message.unwrap_or_default(),
-            }
-        };
-        Queue {
-            group: group.name_any(),
-            sequencer: group.spec.sequencer,
-            status: group.status.clone().unwrap_or_default(),
-            visible: line.visible.iter().enumerate().map(waiting).collect(),
-            now,
+/// The queue of the group that was asked for, or of all; without groups, of those that sessions name.
+pub fn view(asked: Option<&str>, groups: Option<&[ScalingGroup]>, sessions: &[Session], now: DateTime<Utc>) -> Queues {
+    if let Some(groups) = groups {
+        return Queues(groups.iter().map(|group| queue(&group.name_any(), Some(group), sessions, now)).collect());
+    }
+    let named: BTreeSet<&str> = match asked {
+        Some(name) => BTreeSet::from([name]),
+        None => sessions.iter().filter_map(|session| Some(session.group()?.as_str())).collect(),
+    };
+    Queues(named.into_iter().map(|name| queue(name, None, sessions, now)).collect())
+}
+
+fn queue(name: &str, group: Option<&ScalingGroup>, sessions: &[Session], now: DateTime<Utc>) -> Queue {
+    let line = Line::new(name, group, sessions);
+    let waiting = |(at, session): (usize, &&Session)| {
+        let status = session.status.clone().unwrap_or_default();
+        Waiting {
+            place: group.map(|_| line.place(at)),
+            namespace: session.namespace().unwrap_or_default(),
+            name: session.name_any(),
+            priority: session.priority(),
+            since: created_at(session),
+            reason: status.reason.unwrap_or_else(|| "new".into()),
+            message: status.message.unwrap_or_default(),
         }
     };
-    Queues(groups.iter().map(queue).collect())
+    Queue {
+        group: name.to_owned(),
+        told: group.map(|group| Told { sequencer: group.spec.sequencer, status: group.status.clone().unwrap_or_default() }),
+        visible: line.visible.iter().enumerate().map(waiting).collect(),
+        now,
+    }
+}
+
+impl Queue {
+    fn heading(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(Told { sequencer, status }) = &self.told else {
+            return writeln!(f, "{}: you may not read this scaling group, so places cannot be told", self.group);
+        };
+        writeln!(
+            f,
+            "{} ({sequencer:?}): {} waiting, {} running, {} of {} agents ready, the oldest waits for {}",
+            self.group,
+            status.sessions_pending,
+            status.sessions_running,
+            status.agents_ready,
+            status.agents,
+            age(status.oldest_waiting_since, self.now)
+        )?;
+        let reasons: Vec<String> = status.waiting_by_reason.iter().map(|w| format!("{} {}", w.sessions, w.reason)).collect();
+        if reasons.is_empty() { Ok(()) } else { writeln!(f, "  {}", reasons.join(", ")) }
+    }
 }
 
 impl fmt::Display for Queues {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for queue in &self.0 {
-            let status = &queue.status;
-            writeln!(
-                f,
-                "{} ({:?}): {} waiting, {} running, {} of {} agents ready, the oldest waits for {}",
-                queue.group,
-                queue.sequencer,
-                status.sessions_pending,
-                status.sessions_running,
-                status.agents_ready,
-                status.agents,
-                age(status.oldest_waiting_since, queue.now)
-            )?;
-            let reasons: Vec<String> = status.waiting_by_reason.iter().map(|w| format!("{} {}", w.sessions, w.reason)).collect();
-            if !reasons.is_empty() {
-                writeln!(f, "  {}", reasons.join(", "))?;
-            }
+            queue.heading(f)?;
             let row = |w: &Waiting| {
-                let (place, priority) = (w.place.to_string(), w.priority.to_string());
+                let (place, priority) = (w.place.map_or("?".to_owned(), |place| place.to_string()), w.priority.to_string());
                 vec![
                     place,
                     w.namespace.clone(),
@@ -188,5 +208,14 @@ mod tests {
         assert_eq!(place(&sessions[1], &group, &sessions), Some(Place { first: 5, last: 7, of: 7 }));
         group.status = None;
         assert_eq!(place(&sessions[1], &group, &sessions).map(|place| place.to_string()).as_deref(), Some("3 of 3"));
+    }
+
+    #[test]
+    fn without_the_right_to_read_groups_the_queue_shows_whom_it_can_and_no_place() {
+        let sessions = [waiting("a", 10)];
+        let Queues(queues) = view(Some("default"), None, &sessions, DateTime::UNIX_EPOCH);
+        assert_eq!((queues.len(), queues[0].visible.len(), queues[0].visible[0].place), (1, 1, None));
+        let text = Queues(queues).to_string();
+        assert!(text.contains("you may not read this scaling group") && text.contains('?'), "{text}");
     }
 }

@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::api::{Kernel, LABEL_KERNEL, Session, SessionPhase};
 
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Tree {
     name: String,
     phase: SessionPhase,
@@ -16,6 +17,8 @@ pub struct Tree {
     kernels: Vec<Branch>,
     /// Pods without a kernel's record yet.
     pods: Vec<Leaf>,
+    /// Whether its user may see pods at all.
+    pods_visible: bool,
 }
 
 #[derive(Serialize)]
@@ -36,7 +39,8 @@ struct Leaf {
     ready: bool,
 }
 
-pub fn view(session: &Session, kernels: &[Kernel], pods: &[Pod]) -> Tree {
+pub fn view(session: &Session, kernels: &[Kernel], visible: Option<&[Pod]>) -> Tree {
+    let pods = visible.unwrap_or_default();
     let mut kernels: Vec<&Kernel> = kernels.iter().collect();
     kernels.sort_by_key(|kernel| (kernel.spec.allocation_generation, kernel.spec.local_rank));
     let branch = |kernel: &&Kernel| {
@@ -58,6 +62,7 @@ pub fn view(session: &Session, kernels: &[Kernel], pods: &[Pod]) -> Tree {
         reason: session.status.as_ref().and_then(|status| status.reason.clone()),
         kernels: kernels.iter().map(branch).collect(),
         pods: pods.iter().filter(|pod| !recorded(pod)).map(leaf).collect(),
+        pods_visible: visible.is_some(),
     }
 }
 
@@ -94,7 +99,7 @@ impl fmt::Display for Tree {
         for pod in &self.pods {
             writeln!(f, "└─ {pod}")?;
         }
-        Ok(())
+        if self.pods_visible { Ok(()) } else { writeln!(f, "pods: you may not list them") }
     }
 }
 

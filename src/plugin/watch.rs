@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chrono::Utc;
-use futures::TryStreamExt;
+use futures::StreamExt;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
 
+use super::Format;
 use super::fetch::Reader;
 use super::table::{age, table};
 use crate::api::Session;
@@ -16,8 +17,8 @@ use crate::session::snapshot::created_at;
 /// How long changes are gathered before they are drawn.
 const FRAME: Duration = Duration::from_millis(200);
 
-/// Draws until it is interrupted.
-pub async fn follow(reader: &Reader) -> anyhow::Result<()> {
+/// Draws until it is interrupted, or prints each session that changed as a line of JSON. A watch that breaks is begun anew.
+pub async fn follow(reader: &Reader, format: Format) -> anyhow::Result<()> {
     let api: Api<Session> = reader.here();
     let mut events = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff());
     let mut sessions: BTreeMap<String, Session> = BTreeMap::new();
@@ -25,25 +26,43 @@ pub async fn follow(reader: &Reader) -> anyhow::Result<()> {
     let mut changed = true;
     loop {
         tokio::select! {
-            event = events.try_next() => {
-                match event? {
+            event = events.next() => {
+                match event {
                     None => return Ok(()),
-                    Some(watcher::Event::Init) => sessions.clear(),
-                    Some(watcher::Event::InitApply(session) | watcher::Event::Apply(session)) => {
-                        sessions.insert(session.name_any(), session);
-                    }
-                    Some(watcher::Event::Delete(session)) => _ = sessions.remove(&session.name_any()),
-                    Some(watcher::Event::InitDone) => {}
+                    Some(Err(error)) if is_refused(&error) => return Err(error.into()),
+                    Some(Err(error)) => eprintln!("the watch broke, and is begun anew: {error}"),
+                    Some(Ok(event)) => take(&mut sessions, event, format)?,
                 }
                 changed = true;
             }
-            _ = frame.tick(), if changed => {
+            _ = frame.tick(), if changed && format == Format::Text => {
                 // Home, and clear what is below.
                 super::show(&format!("\x1b[H\x1b[J{}", draw(sessions.values())))?;
                 changed = false;
             }
         }
     }
+}
+
+fn take(sessions: &mut BTreeMap<String, Session>, event: watcher::Event<Session>, format: Format) -> anyhow::Result<()> {
+    match event {
+        watcher::Event::Init => sessions.clear(),
+        watcher::Event::InitApply(session) | watcher::Event::Apply(session) => {
+            if format == Format::Json {
+                super::show(&format!("{}\n", serde_json::to_string(&session)?))?;
+            }
+            sessions.insert(session.name_any(), session);
+        }
+        watcher::Event::Delete(session) => _ = sessions.remove(&session.name_any()),
+        watcher::Event::InitDone => {}
+    }
+    Ok(())
+}
+
+/// What will not get better by trying again.
+fn is_refused(error: &watcher::Error) -> bool {
+    use watcher::Error::{InitialListFailed, WatchStartFailed};
+    matches!(error, InitialListFailed(kube::Error::Api(status)) | WatchStartFailed(kube::Error::Api(status)) if status.code == 403)
 }
 
 fn draw<'s>(sessions: impl Iterator<Item = &'s Session>) -> String {

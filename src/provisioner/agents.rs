@@ -16,7 +16,7 @@ pub enum Rejection {
     Architecture,
     /// What this claim is bound to cannot be reached from it.
     VolumeElsewhere(String),
-    /// It lacks this resource; what is left of it, and what the kernel wants.
+    /// It lacks this resource; what is left of it, at most where several are told together, and what the kernel wants.
     Lacks(ResourceName, Amount, Amount),
     Occupied,
     KeptPrivate,
@@ -73,9 +73,24 @@ pub fn closed(agent: &AgentView, group: &ScalingGroup) -> Option<Rejection> {
 /// At most six reasons, the most frequent first.
 pub fn count(rejections: Vec<Rejection>) -> AgentCounts {
     let total = rejections.len();
+    // Of those that lack one thing, the most that any of them has left speaks for all.
+    let mut most: BTreeMap<(ResourceName, Amount), Amount> = BTreeMap::new();
+    for rejection in &rejections {
+        if let Rejection::Lacks(name, left, wanted) = rejection {
+            let most = most.entry((name.clone(), *wanted)).or_insert(*left);
+            *most = (*most).max(*left);
+        }
+    }
     let mut counts: BTreeMap<Rejection, usize> = BTreeMap::new();
     for rejection in rejections {
-        *counts.entry(rejection).or_default() += 1;
+        let alike = match rejection {
+            Rejection::Lacks(name, left, wanted) => {
+                let most = most.get(&(name.clone(), wanted)).copied().unwrap_or(left);
+                Rejection::Lacks(name, most, wanted)
+            }
+            other => other,
+        };
+        *counts.entry(alike).or_default() += 1;
     }
     let mut ranked: Vec<_> = counts.into_iter().collect();
     ranked.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
@@ -94,5 +109,17 @@ impl std::fmt::Display for AgentCounts {
         let parts: Vec<String> =
             self.reasons.iter().map(|(reason, count)| format!("{count} of {}: {reason}", self.total)).collect();
         f.write_str(&parts.join("; "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn agents_that_lack_the_same_are_told_together_whatever_each_has_left() {
+        let lacks = |left: i64| Rejection::Lacks(ResourceName::Memory, Amount::from_units(left), Amount::from_units(4096));
+        let rejections = (1..=40).map(lacks).chain([Rejection::NotReady, Rejection::NotReady]).collect();
+        assert_eq!(count(rejections).to_string(), "40 of 42: memory 40 of 4Ki needed; 2 of 42: not ready");
     }
 }

@@ -77,8 +77,14 @@ fn together(request: &Request) -> Result<KernelRequest, Blocker> {
             return Err(Blocker::fault("agents", Reason::NoAvailableAgent, message));
         }
         whole.architecture = whole.architecture.or_else(|| kernel.architecture.clone());
-        if !kernel.designated.is_empty() {
+        if whole.designated.is_empty() {
             whole.designated.clone_from(&kernel.designated);
+        } else if !kernel.designated.is_empty() {
+            whole.designated.retain(|agent| kernel.designated.contains(agent));
+            if whole.designated.is_empty() {
+                let message = "the kernels of a SingleNode session designate different agents";
+                return Err(Blocker::fault("agents", Reason::NoAvailableAgent, message));
+            }
         }
     }
     Ok(whole)
@@ -97,9 +103,15 @@ fn missing_agents(scope: &Scope<'_>, kernel: &KernelRequest) -> Option<Blocker> 
 
 /// What not even the group's agents, all empty and well, could hold. Without any agent nothing can be told.
 fn impossible(pool: &Pool<'_>, part: &Part) -> Option<Refusal> {
-    let holds: i64 = (0..pool.len()).map(|index| pool.holds_empty(index, &part.wish)).fold(0, i64::saturating_add);
     let wanted = whole(part.hostnames.len());
-    if pool.is_empty() || holds >= wanted {
+    let mut holds: i64 = 0;
+    for index in 0..pool.len() {
+        holds = holds.saturating_add(pool.holds_empty(index, &part.wish));
+        if holds >= wanted {
+            return None; // mostly after a few
+        }
+    }
+    if pool.is_empty() {
         return None;
     }
     let message = if holds == 0 {

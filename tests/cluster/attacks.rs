@@ -487,3 +487,30 @@ async fn the_operators_permissions_are_these_and_no_others() {
         assert!(what != "/secrets" || verbs == "create", "{line}");
     }
 }
+
+#[tokio::test]
+async fn roles_are_made_up_of_those_for_each_kind() {
+    let roles: Api<ClusterRole> = Api::all(crate::common::client().await);
+    let holds = async |role: &str, line: &str| {
+        let found = roles.get(role).await.map_err(|error| error.to_string())?.rules.unwrap_or_default();
+        let found = permissions(found);
+        if found.iter().any(|other| other == line) { Ok(()) } else { Err(format!("{found:#?}")) }
+    };
+    let read = "get list watch";
+    let write = "create delete deletecollection get list patch update watch";
+    for (role, what, verbs) in [
+        ("sokovan-view", "sessions", read),
+        ("sokovan-view", "scalinggroups", read),
+        ("sokovan-edit", "sessions", write),
+        ("sokovan-edit", "kernels", read),
+        ("sokovan-admin", "keypairs", "create delete deletecollection get list patch update use watch"),
+        ("sokovan-admin", "priorities", "use"),
+        ("sokovan-admin", "kernels", read),
+        ("sokovan-keypairs-view", "keypairs", read),
+    ] {
+        let line = format!("sokovan.dev/{what}: {verbs}");
+        eventually(&format!("{role} to be made up"), || holds(role, &line)).await;
+    }
+    let view = permissions(roles.get("sokovan-view").await.unwrap().rules.unwrap_or_default());
+    assert!(!view.iter().any(|line| line.contains("keypairs") || line.contains("create")), "{view:#?}");
+}

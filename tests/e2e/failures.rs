@@ -46,9 +46,18 @@ async fn an_image_that_does_not_exist() {
 async fn a_command_that_fails_at_once() {
     let space = sessions().await;
     let name = common::unique("fails");
-    space.create(session(&name, "exit 3", json!({}))).await.unwrap();
+    // It says more at its end than a record holds.
+    let words = "head -c 4000 /dev/zero | tr '\\0' x > /dev/termination-log; exit 3";
+    space.create(session(&name, words, json!({}))).await.unwrap();
     let status = space.until_phase(&name, SessionPhase::Terminated).await.status.unwrap();
     assert_eq!((status.reason.as_deref(), status.exit_code), (Some("ABNORMAL_TERMINATION"), Some(3)));
+    eventually("its end to be recorded", || async {
+        let record = space.kernels(&name).await.remove(0).status.unwrap_or_default();
+        let said = record.message.clone().is_some_and(|message| message.starts_with("xxx") && message.len() > 1000);
+        let right = (record.phase, record.exit_code, said) == (KernelPhase::Terminated, Some(3), true);
+        if right { Ok(()) } else { Err(format!("{record:?}")) }
+    })
+    .await;
     nothing_left(&space, &name).await;
 }
 
