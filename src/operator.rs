@@ -54,7 +54,7 @@ pub async fn run(config: Config, options: Options, stop: watch::Receiver<bool>) 
     let work = client(config.clone(), timing.request)?;
     let fence = Fence::default();
     let world = Arc::new(World::new(Arc::new(Marks::default()), timing.clone(), options.scope.clone()));
-    let _watches = watches::start(&work, &world);
+    let mut watches = watches::start(&work, &world);
     let _server = crate::http::serve(options.listen, world.clone(), metrics.clone()).await?;
 
     let (leadership, mut leads) = watch::channel(Leadership::Standby);
@@ -70,17 +70,22 @@ pub async fn run(config: Config, options: Options, stop: watch::Receiver<bool>) 
     let mut election = JoinSet::new();
     election.spawn(elect(world.clone(), candidate, leadership, stop));
 
-    if leads.wait_for(|now| *now != Leadership::Standby).await.is_err() {
+    let elected = tokio::select! {
+        elected = leads.wait_for(|now| *now != Leadership::Standby) => elected.is_ok(),
+        error = first_end(&mut watches) => return Err(error),
+    };
+    if !elected {
         return Ok(Ended::Stopped);
     }
     tracing::info!(identity = %options.identity, lease = %options.lease_name, "leading");
     metrics.leads(true);
     let writer = Writer::new(work.clone(), fence, timing.request, metrics.clone());
-    let running = start(&work, &options, &world, &writer, &metrics);
+    let mut running = start(&work, &options, &world, &writer, &metrics);
     // The candidate tells when it loses the lease; when it ends without a word, it was asked to.
-    let ended = match leads.wait_for(|now| *now == Leadership::Lost).await {
-        Ok(_) => Ended::LostLease,
-        Err(_) => Ended::Stopped,
+    let ended = tokio::select! {
+        lost = leads.wait_for(|now| *now == Leadership::Lost) => if lost.is_ok() { Ended::LostLease } else { Ended::Stopped },
+        error = first_end(&mut watches) => return Err(error),
+        error = first_end(&mut running) => return Err(error),
     };
     metrics.leads(false);
     drop(running);
@@ -105,15 +110,25 @@ async fn elect(world: Arc<World>, candidate: Candidate, leadership: watch::Sende
     candidate.run(leadership, stop).await;
 }
 
+/// Nothing of what runs ends by itself: where something does, by a panic, the whole process begins anew.
+async fn first_end(tasks: &mut JoinSet<()>) -> anyhow::Error {
+    match tasks.join_next().await {
+        Some(Err(error)) => anyhow::Error::new(error).context("a part of the operator failed"),
+        Some(Ok(())) | None => anyhow::anyhow!("a part of the operator ended"),
+    }
+}
+
 /// Everything that runs only while we lead; it ends when dropped.
-fn start(work: &Client, options: &Options, world: &Arc<World>, writer: &Writer, metrics: &Metrics) -> Vec<JoinSet<()>> {
+fn start(work: &Client, options: &Options, world: &Arc<World>, writer: &Writer, metrics: &Metrics) -> JoinSet<()> {
     let (events, sending) = Events::new(writer.clone(), options.identity.clone(), world.timing.clone());
-    let mut background = JoinSet::new();
-    background.spawn(sending);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(sending);
     let effects = Effects { writer: writer.clone(), world: world.clone(), options: Arc::new(options.pods.clone()) };
     let committer = Committer { writer: writer.clone(), world: world.clone(), timing: world.timing.clone() };
     let coordinator = Arc::new(Coordinator::new(effects, committer, events, metrics.clone(), options.hooks.clone()));
     world.mark_everything();
-    background.spawn(crate::cluster::usage::publish(world.clone(), writer.clone()));
-    vec![background, coordinator.start(), unreconciled::start(work, &Arc::new(writer.clone()))]
+    tasks.spawn(crate::cluster::usage::publish(world.clone(), writer.clone()));
+    unreconciled::start(&mut tasks, work, &Arc::new(writer.clone()));
+    coordinator.start(&mut tasks);
+    tasks
 }

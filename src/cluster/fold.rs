@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::pods::{CONTAINER_GATE, CONTAINER_MAIN};
+use super::pods::{CONTAINER_GATE, CONTAINER_GATE_COPY, CONTAINER_MAIN};
 use crate::api::{
     ANNOTATION_GATE, Amount, FINALIZER_POD, GATE_OPEN, GroupName, LABEL_GENERATION, LABEL_GROUP, LABEL_KERNEL, LABEL_PROJECT,
     LABEL_SESSION_UID, NodeName, ProjectName, ResourceName, Resources, SessionUid,
@@ -42,6 +42,7 @@ pub fn pod(pod: &Pod) -> Folded {
     let empty = Default::default();
     let status = pod.status.as_ref().unwrap_or(&empty);
     let main = status.container_statuses.iter().flatten().find(|status| status.name == CONTAINER_MAIN);
+    let copy = status.init_container_statuses.iter().flatten().find(|status| status.name == CONTAINER_GATE_COPY);
     let gate = status.init_container_statuses.iter().flatten().find(|status| status.name == CONTAINER_GATE);
     let spec = pod.spec.as_ref();
     let has_gate = spec.iter().flat_map(|spec| spec.init_containers.iter().flatten()).any(|c| c.name == CONTAINER_GATE);
@@ -68,7 +69,7 @@ pub fn pod(pod: &Pod) -> Folded {
         unschedulable: condition(pod, "PodScheduled")
             .filter(|c| c.status == "False" && c.reason.as_deref() == Some("Unschedulable"))
             .and_then(|c| Some((time(c.last_transition_time.as_ref())?, c.message.clone().unwrap_or_default()))),
-        image_error: [gate, main].into_iter().flatten().find_map(image_error),
+        image_error: [copy, gate, main].into_iter().flatten().find_map(image_error),
         image_error_since: None,
         ip: status.pod_ip.clone(),
         created_at: time(pod.metadata.creation_timestamp.as_ref()),

@@ -14,6 +14,7 @@ use crate::session::kernels::{expand, service_name, ssh_secret_name};
 pub const CONTAINER_MAIN: &str = "main";
 /// The init container that waits for the whole session.
 pub const CONTAINER_GATE: &str = "gate";
+pub const CONTAINER_GATE_COPY: &str = "gate-copy";
 /// Where in a kernel the operator's own files are.
 pub const OWN_PATH: &str = "/opt/sokovan";
 /// What the gate takes of its node at most.
@@ -213,7 +214,7 @@ fn gate_containers(launch: &Launch, given: &GroupPodOptions, options: &PodOption
     let binary = format!("{OWN_PATH}/bin/gate");
     let bin = json!({"name": "sokovan-gate", "mountPath": format!("{OWN_PATH}/bin")});
     let mut copy = json!({
-        "name": "gate-copy", "image": options.gate_image, "imagePullPolicy": "IfNotPresent",
+        "name": CONTAINER_GATE_COPY, "image": options.gate_image, "imagePullPolicy": "IfNotPresent",
         "command": ["/gate", "copy", binary], "resources": resources, "volumeMounts": [bin],
     });
     let mut gate = json!({

@@ -32,11 +32,9 @@ impl Conditions for Route {
 }
 
 /// Starts telling them.
-pub fn start(client: &Client, writer: &Arc<Writer>) -> JoinSet<()> {
-    let mut tasks = JoinSet::new();
+pub fn start(tasks: &mut JoinSet<()>, client: &Client, writer: &Arc<Writer>) {
     tasks.spawn(tell_all::<Deployment>(client.clone(), writer.clone()));
     tasks.spawn(tell_all::<Route>(client.clone(), writer.clone()));
-    tasks
 }
 
 async fn tell_all<K>(client: Client, writer: Arc<Writer>)

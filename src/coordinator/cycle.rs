@@ -51,8 +51,7 @@ impl Coordinator {
     }
 
     /// Starts every handler's loop; they run as long as the set lives.
-    pub fn start(self: Arc<Self>) -> JoinSet<()> {
-        let mut tasks = JoinSet::new();
+    pub fn start(self: Arc<Self>, tasks: &mut JoinSet<()>) {
         for handler in HANDLERS {
             let coordinator = self.clone();
             tasks.spawn(async move { coordinator.run(handler).await });
@@ -64,7 +63,6 @@ impl Coordinator {
         let coordinator = self.clone();
         tasks.spawn(async move { coordinator.run_lingering().await });
         tasks.spawn(async move { self.marks.run_timer().await });
-        tasks
     }
 
     async fn run(self: Arc<Self>, handler: &'static Handler) {

@@ -39,7 +39,7 @@ pub fn judge(
         }
         Outcome::Skipped(reason, words) => {
             let told =
-                is_last_skip(history, handler, *reason, words) && !is_blocked_by_others(item, change) && !is_outdated(item);
+                is_last_skip(history, handler, *reason, words) && !is_blocked_by_others(item, change) && !item.is_outdated();
             (!told).then_some(Judged { result: HistoryResult::Skipped, to: None })
         }
         Outcome::Failure(failure) => {
@@ -115,15 +115,11 @@ fn is_news(handler: &Handler, snapshot: &Snapshot, item: &SessionItem, failure: 
     match failure.cause {
         Cause::Fault => true,
         Cause::Capacity | Cause::Quota => {
-            !same || is_outdated(item) || status.and_then(|status| status.next_attempt_at).is_none_or(|next| snapshot.now >= next)
+            !same
+                || item.is_outdated()
+                || status.and_then(|status| status.next_attempt_at).is_none_or(|next| snapshot.now >= next)
         }
     }
-}
-
-/// Whether its status speaks of an older spec.
-fn is_outdated(item: &SessionItem) -> bool {
-    let observed = item.session.status.as_ref().map(|status| status.observed_generation);
-    observed.zip(item.session.metadata.generation).is_some_and(|(observed, generation)| observed < generation)
 }
 
 /// Whether what stands against a waiting session is not what its status says.

@@ -20,3 +20,4 @@ pub use ledger::*;
 pub use pipeline::*;
 pub use refusal::*;
 pub use room::{Own, Room};
+pub use validators::Ahead;

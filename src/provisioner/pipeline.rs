@@ -15,10 +15,9 @@ use super::refusal::{Blocker, Refusal};
 use super::room::Room;
 use super::selectors::{Choice, Select, selector};
 use super::sequencers::sequence;
-use super::validators::{Context, Subject, check_kind, check_waiting, tenants};
+use super::validators::{Ahead, Context, Subject, check_kind, check_waiting, tenants};
 use crate::api::{
-    Amount, GroupName, KernelAllocation, NodeName, ResourceList, ResourceName, ResourcePolicy, Resources, ScalingGroup,
-    SessionPhase, SessionResult, whole,
+    GroupName, KernelAllocation, NodeName, ResourcePolicy, Resources, ScalingGroup, SessionPhase, SessionResult, whole,
 };
 use crate::lifecycle::Reason;
 use crate::session::tenancy::{Account, Tenancy, Tenant};
@@ -53,38 +52,8 @@ pub struct Candidate<'c> {
     pub avoided: Vec<&'c NodeName>,
     /// What waits before it, for each of its tenants that limits it.
     pub ahead: &'c [Ahead],
-}
-
-/// What waits for a tenant before a session, and how much may.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Ahead {
-    pub tenant: Tenant,
-    pub sessions: i64,
-    pub resources: Resources,
-    /// 0 and none are no limit.
-    pub max_sessions: Option<i64>,
-    pub max_resources: ResourceList,
-}
-
-impl Ahead {
-    /// The limit of sessions, if as many wait already.
-    pub fn too_many(&self) -> Option<i64> {
-        self.max_sessions.filter(|limit| *limit > 0 && self.sessions >= *limit)
-    }
-
-    /// The resources of which too much would be waited for: how much is asked for, and the limit.
-    pub fn beyond<'t>(&self, total: &'t Resources) -> impl Iterator<Item = (&'t ResourceName, Amount, Amount)> {
-        total.iter().filter_map(|(name, requested)| {
-            let limit = self.max_resources.get(name.as_str())?.amount();
-            let sum = self.resources.amount(name).saturating_add(requested);
-            (sum > limit).then_some((name, requested, limit))
-        })
-    }
-
-    /// Whether one that asks for so much may wait besides.
-    pub fn admits(&self, total: &Resources) -> bool {
-        self.too_many().is_none() && self.beyond(total).next().is_none()
-    }
+    /// Whether it has been told lately that no agent has room: then the agents are not counted again.
+    pub told: bool,
 }
 
 /// What became of a session.
@@ -177,6 +146,9 @@ impl<'s, 'r> Cycle<'s, 'r> {
             room: self.room,
         };
         let own = check_waiting(&context, candidate);
+        if known.refused.as_ref().is_some_and(|refused| !refused.suffices(candidate.told)) {
+            known.refused = None;
+        }
         if known.refused.is_none() {
             let subject = Subject { kind, tenants: &known.tenants, own: None };
             known.refused = Refusal::of(check_kind(&context, &subject)).map(Arc::new);
@@ -207,7 +179,7 @@ impl<'s, 'r> Cycle<'s, 'r> {
         let request = &candidate.kind.request;
         let key = Arc::as_ptr(request);
         let plan = self.plans.entry(key).or_insert_with(|| plan(self.scope, &self.pool, request));
-        if let Some(refused) = &plan.refused {
+        if let Some(refused) = plan.refused.as_ref().filter(|refused| refused.suffices(candidate.told)) {
             return Err(refused.clone());
         }
         let avoided: Vec<Index> = candidate.avoided.iter().filter_map(|name| self.pool.index_of(name)).collect();
@@ -222,7 +194,7 @@ impl<'s, 'r> Cycle<'s, 'r> {
                         picked.push((index, part, hostnames));
                     }
                     None => {
-                        let refusal = Arc::new(refuse(&self.pool, part, &mine));
+                        let refusal = Arc::new(refuse(&self.pool, part, &mine, candidate.told));
                         picked.into_iter().for_each(|(index, part, _)| self.pool.count(index, &part.wish, -1));
                         plan.refused = Some(refusal.clone());
                         return Err(refusal);
@@ -276,7 +248,7 @@ mod tests {
 
     use super::*;
     use crate::api::Cause;
-    use crate::provisioner::testing::{Extra, Setup, agent, kernel, nodes, waiting};
+    use crate::provisioner::testing::{Extra, Setup, agent, kernel, nodes, refusal, waiting};
     use crate::session::volumes::{ClaimKey, ClaimView, Operator, Requirement, Subject, VolumeView};
 
     fn gang(replicas: i32) -> serde_json::Value {
@@ -375,6 +347,17 @@ mod tests {
         words.sort_unstable();
         assert_eq!(words, ["architecture", "cordoned", "not ready"]);
         assert_eq!(refused.cause, Some(Cause::Capacity), "two of them would have room if they were well");
+    }
+
+    #[test]
+    fn agents_are_counted_for_those_who_have_not_been_told_lately() {
+        let mut setup = Setup::new(json!({}), vec![agent("a", &[("cpu", 1)])]);
+        let sessions = ["first", "told", "new"].map(|name| waiting(name, json!({})));
+        let decisions = setup.run_with(&sessions, &Extra { told: &["told"], ..Extra::default() });
+        assert!(matches!(decisions[0], Decision::Placed(_)));
+        let counted = |at: usize| refusal(&decisions[at]).map(|refused| (refused.reason, refused.agents.is_some()));
+        assert_eq!(counted(1), Some((Reason::NoAvailableAgent, false)));
+        assert_eq!(counted(2), Some((Reason::NoAvailableAgent, true)));
     }
 
     #[test]

@@ -135,14 +135,15 @@ fn too_much(scope: &Scope<'_>, pool: &Pool<'_>, steps: &[Part]) -> Option<Refusa
     Refusal::of(vec![Blocker::fault("agents", Reason::NoAvailableAgent, message)])
 }
 
-/// Why none of the agents takes a kernel now.
-pub fn refuse(pool: &Pool<'_>, part: &Part, mine: &[Index]) -> Refusal {
-    let counts = count((0..pool.len()).filter_map(|index| pool.rejection(index, &part.wish, mine)).collect());
-    let message = if pool.is_empty() {
-        "the scaling group has no agents".to_owned()
-    } else {
-        format!("no agent has room for {} ({}): {counts}", part.who, part.resources)
+/// Why none of the agents takes a kernel now; for one who has been told lately, only that none does.
+pub fn refuse(pool: &Pool<'_>, part: &Part, mine: &[Index], told: bool) -> Refusal {
+    let rejections = || (0..pool.len()).filter_map(|index| pool.rejection(index, &part.wish, mine)).collect();
+    let counts = (!told).then(|| count(rejections()));
+    let message = match &counts {
+        _ if pool.is_empty() => "the scaling group has no agents".to_owned(),
+        None => format!("no agent has room for {} ({})", part.who, part.resources),
+        Some(counts) => format!("no agent has room for {} ({}): {counts}", part.who, part.resources),
     };
     let blockers = vec![Blocker::new("agents", Cause::Capacity, Reason::NoAvailableAgent, message.clone())];
-    Refusal { cause: Some(Cause::Capacity), reason: Reason::NoAvailableAgent, message, blockers, agents: Some(counts) }
+    Refusal { cause: Some(Cause::Capacity), reason: Reason::NoAvailableAgent, message, blockers, agents: counts }
 }

@@ -86,6 +86,11 @@ pub struct Refusal {
 }
 
 impl Refusal {
+    /// Whether it says enough to one who has been told lately, or who has not: then the agents must be counted.
+    pub fn suffices(&self, told: bool) -> bool {
+        told || self.cause != Some(Cause::Capacity) || self.agents.is_some()
+    }
+
     /// None if nothing stands against it.
     pub fn of(mut blockers: Vec<Blocker>) -> Option<Self> {
         blockers.sort_by_key(Blocker::weight);

@@ -27,6 +27,8 @@ pub struct Extra<'e> {
     pub dependencies: &'e [(String, Option<(SessionPhase, SessionResult)>)],
     pub avoided: &'e [NodeName],
     pub ahead: &'e [Ahead],
+    /// The names of those who have been told lately that no agent has room.
+    pub told: &'e [&'e str],
 }
 
 /// An agent with these resources, and room for 110 pods.
@@ -93,6 +95,7 @@ impl Setup {
                 dependencies: extra.dependencies,
                 avoided: extra.avoided.iter().collect(),
                 ahead: extra.ahead,
+                told: session.metadata.name.as_deref().is_some_and(|name| extra.told.contains(&name)),
             };
             queue.push(candidate);
         }

@@ -212,13 +212,23 @@ pub fn judge_alone(pod: &PodView, image_timeout: Duration, now: DateTime<Utc>) -
     if let Some((reason, message)) = &pod.image_error {
         return judge_image_error(pod, reason, message, image_timeout, now);
     }
-    KernelState::of(match pod.gate {
+    let phase = match pod.gate {
         Some(GateState::Running) if !pod.gate_opened => KernelPhase::Prepared,
         Some(GateState::Running | GateState::Passed) => KernelPhase::Creating,
         _ if pod.ready_to_start => KernelPhase::Pulling,
         _ => KernelPhase::Preparing,
-    })
+    };
+    match &pod.main {
+        // Such as CreateContainerConfigError: a secret that is not there.
+        MainState::Waiting { reason, message } if !ON_THE_WAY.contains(&reason.as_str()) => {
+            KernelState::because(phase, reason, message)
+        }
+        _ => KernelState::of(phase),
+    }
 }
+
+/// Why a container waits that is on its way.
+const ON_THE_WAY: [&str; 3] = ["", "ContainerCreating", "PodInitializing"];
 
 fn judge_image_error(pod: &PodView, reason: &str, message: &str, timeout: Duration, now: DateTime<Utc>) -> KernelState {
     let for_good = matches!(reason, "InvalidImageName" | "ErrImageNeverPull");
@@ -288,6 +298,9 @@ mod tests {
         let gated = PodView { gate: Some(GateState::Running), ready_to_start: true, ..pod() };
         assert_eq!(phase(&gated, 0), KernelPhase::Prepared);
         assert_eq!(phase(&PodView { gate_opened: true, ..gated }, 0), KernelPhase::Creating);
+        let main = MainState::Waiting { reason: "CreateContainerConfigError".into(), message: "no secret".into() };
+        let troubled = judge_alone(&PodView { main, ready_to_start: true, ..pod() }, Duration::ZERO, DateTime::UNIX_EPOCH);
+        assert_eq!((troubled.phase, troubled.message.as_deref()), (KernelPhase::Pulling, Some("no secret")));
         let running = PodView { main: MainState::Running { since: None }, ..pod() };
         assert_eq!(phase(&running, 0), KernelPhase::Running);
         assert_eq!(phase(&PodView { deleting: true, ..running.clone() }, 0), KernelPhase::Terminating);

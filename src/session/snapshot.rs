@@ -77,6 +77,12 @@ impl SessionItem {
         self.session.status.as_ref()?.waiting.as_ref()
     }
 
+    /// Whether its status speaks of an older spec.
+    pub fn is_outdated(&self) -> bool {
+        let observed = self.session.status.as_ref().map(|status| status.observed_generation);
+        observed.zip(self.session.metadata.generation).is_some_and(|(observed, generation)| observed < generation)
+    }
+
     pub fn is_batch(&self) -> bool {
         self.session.spec.type_ == crate::api::SessionType::Batch
     }

@@ -1,28 +1,14 @@
 //! Who tries to get more than is theirs, which mechanism refuses it, and that it is this mechanism alone: each attempt
 //! succeeds once the right is granted, or the policy is lifted from the namespace.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicyBinding;
-use k8s_openapi::api::core::v1::{Namespace, Pod, Secret, Service};
-use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule, Role};
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
-use kube::{Api, Resource};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use sokovan::api::*;
 
+use crate::attempts::{accepted, changed, lift, only_the_policy_refuses, refused, right, try_to_make};
 use crate::common::{Space, eventually, unique};
 use crate::scene::{Scene, forged_kernel};
-
-/// The operator's account, as the chart names it.
-const OPERATOR: &str = "system:serviceaccount:sokovan-system:sokovan-operator";
-
-fn right(group: &str, resource: &str, verb: &str, names: &[&str]) -> Vec<Value> {
-    vec![json!({"apiGroups": [group], "resources": [resource], "verbs": [verb], "resourceNames": names})]
-}
 
 /// A user who may make sessions and deployments, and use nothing.
 async fn stranger(scene: &Scene) -> (String, Space) {
@@ -32,26 +18,6 @@ async fn stranger(scene: &Scene) -> (String, Space) {
     scene.grant(&user, rules).await;
     let theirs = scene.of(&user).await;
     (user, theirs)
-}
-
-async fn try_to_make<K>(space: &Space, object: &Value) -> Result<(), String>
-where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Serialize + DeserializeOwned + Clone + std::fmt::Debug,
-{
-    let mut object = object.clone();
-    object["metadata"]["name"] = json!(object["metadata"]["name"].as_str().map_or_else(|| unique("x"), str::to_owned));
-    let object: K = serde_json::from_value(object).expect("an object in shape");
-    space.api::<K>().create(&PostParams::default(), &object).await.map(|_| ()).map_err(|error| error.to_string())
-}
-
-fn refused(what: &str, tried: Result<(), String>, words: &str) {
-    let said = tried.expect_err(&format!("{what} was let through"));
-    assert!(said.contains(words), "{what}: {said}\n  does not say: {words}");
-}
-
-/// Rights and policies take a moment to be known everywhere.
-async fn accepted<F: Future<Output = Result<(), String>>>(what: &str, attempt: impl Fn() -> F) {
-    eventually(&format!("{what} to be let through"), attempt).await;
 }
 
 #[tokio::test]
@@ -189,39 +155,6 @@ async fn a_priority_raised_later_needs_the_right_too_and_a_lowered_one_does_not(
     accepted("any up to that", || raise(&theirs, 40)).await;
 }
 
-/// Lifts a policy of the chart from the namespace, and from no other.
-async fn lift(scene: &Scene, policy: &str) {
-    let label = format!("lifted.test/{policy}");
-    let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(scene.client.clone());
-    let but = json!({"matchExpressions": [{"key": label, "operator": "DoesNotExist"}]});
-    let patch = json!({"spec": {"matchResources": {"namespaceSelector": but}}});
-    bindings.patch(&format!("sokovan-{policy}"), &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
-    let namespaces: Api<Namespace> = Api::all(scene.client.clone());
-    let patch = json!({"metadata": {"labels": {label: "yes"}}});
-    namespaces.patch(&scene.name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
-}
-
-/// Each of these is refused in its words, and let through once the policy is lifted.
-async fn only_the_policy_refuses<K>(scene: &Scene, who: &Space, policy: &str, cases: &[(&str, Value, &str)])
-where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Serialize + DeserializeOwned + Clone + std::fmt::Debug,
-{
-    for (what, object, words) in cases {
-        refused(what, try_to_make::<K>(who, object).await, words);
-    }
-    lift(scene, policy).await;
-    for (what, object, _) in cases {
-        accepted(what, || try_to_make::<K>(who, object)).await;
-    }
-}
-
-fn changed(base: &Value, pointer: &str, value: Value) -> Value {
-    let mut object = base.clone();
-    let (parent, field) = pointer.rsplit_once('/').expect("a path");
-    object.pointer_mut(parent).expect("its parent")[field] = value;
-    object
-}
-
 #[tokio::test]
 async fn nobody_makes_pods_that_pass_for_a_sessions() {
     let scene = Scene::with("pass", 0, json!({})).await;
@@ -283,9 +216,19 @@ async fn nobody_but_the_operator_writes_kernels_and_statuses() {
         done.map(|_| ()).map_err(|error| error.to_string())
     };
     refused("a forged status", forge().await, "the status of sessions is written by the Sokovan operator alone");
+    let session = scene.session("d", json!({"type": "Inference"}));
+    scene.make_here::<Deployment>(json!({"metadata": {"name": "d"}, "spec": {"template": session["spec"]}})).await;
+    let forge_deployment = || async {
+        let patch = Patch::Merge(json!({"status": {"readyReplicas": 3}}));
+        let done = theirs.api::<Deployment>().patch_status("d", &PatchParams::default(), &patch).await;
+        done.map(|_| ()).map_err(|error| error.to_string())
+    };
+    let words = "the status of deployments is written by the Sokovan operator alone";
+    refused("a deployment's forged status", forge_deployment().await, words);
     lift(&scene, "operator-only").await;
     accepted("a forged kernel", || try_to_make::<Kernel>(&theirs, &kernel)).await;
     accepted("a forged status", forge).await;
+    accepted("a deployment's forged status", forge_deployment).await;
 }
 
 #[tokio::test]
@@ -310,107 +253,6 @@ async fn a_session_stays_what_it_was_made_as() {
 }
 
 #[tokio::test]
-async fn the_operator_itself_is_bound_to_what_it_needs() {
-    let scene = Scene::with("bound", 0, json!({})).await;
-    let operator = scene.of(OPERATOR).await;
-    let owner = |kind: &str| json!([{"apiVersion": "sokovan.dev/v1alpha1", "kind": kind, "name": "o", "uid": "u"}]);
-    let pod = json!({
-        "metadata": {"ownerReferences": owner("Kernel"), "labels": {LABEL_SESSION: "mine"}},
-        "spec": {"automountServiceAccountToken": false, "containers": [{"name": "c", "image": "i"}]},
-    });
-    try_to_make::<Pod>(&operator, &pod).await.expect("a pod as the operator makes them");
-    let volume = |volume: Value| changed(&pod, "/spec/volumes", json!([volume]));
-    let container = |more: Value| {
-        let mut container = json!({"name": "c", "image": "i"});
-        container.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        changed(&pod, "/spec/containers", json!([container]))
-    };
-    let cases = [
-        ("a token", changed(&pod, "/spec/automountServiceAccountToken", json!(true)), "no service account token"),
-        ("the host's network", changed(&pod, "/spec/hostNetwork", json!(true)), "share nothing with their host"),
-        ("the host's processes", changed(&pod, "/spec/hostPID", json!(true)), "share nothing with their host"),
-        ("the host's files", volume(json!({"name": "v", "hostPath": {"path": "/"}})), "scratch space"),
-        ("a secret", volume(json!({"name": "v", "secret": {"secretName": "token"}})), "their session's own secret"),
-        (
-            "another session's key",
-            volume(json!({"name": "v", "secret": {"secretName": "ses-other-ssh-01234567"}})),
-            "their session's own secret",
-        ),
-        ("a privileged container", container(json!({"securityContext": {"privileged": true}})), "no privileged container"),
-        ("a port of the host", container(json!({"ports": [{"containerPort": 80, "hostPort": 80}]})), "no port of the host"),
-        ("a whole secret", container(json!({"envFrom": [{"secretRef": {"name": "token"}}]})), "nothing whole"),
-        ("a pod of no kernel", changed(&pod, "/metadata/ownerReferences", json!([])), "belong to a kernel"),
-    ];
-    only_the_policy_refuses::<Pod>(&scene, &operator, "operator-pods", &cases).await;
-    let secret = json!({
-        "metadata": {"name": "ses-x-ssh-01234567", "ownerReferences": owner("Session")}, "stringData": {"id_cluster": "k"},
-    });
-    try_to_make::<Secret>(&operator, &secret).await.expect("a secret as the operator makes them");
-    let named = |name: &str| changed(&secret, "/metadata/name", json!(name));
-    let words = "SSH key pairs of sessions";
-    let secrets = [
-        ("a secret of another name", named("token"), words),
-        ("a secret of another type", changed(&named("ses-y-ssh-01234567"), "/type", json!("other")), words),
-        ("a secret of no session", changed(&named("ses-z-ssh-01234567"), "/metadata/ownerReferences", json!([])), words),
-    ];
-    only_the_policy_refuses::<Secret>(&scene, &operator, "operator-secrets", &secrets).await;
-    let read =
-        || async { operator.api::<Secret>().get("ses-z-ssh-01234567").await.map(|_| ()).map_err(|error| error.to_string()) };
-    refused("reading a secret", read().await, "cannot get resource");
-    scene.grant(OPERATOR, json!(right("", "secrets", "get", &["ses-z-ssh-01234567"]))).await;
-    accepted("reading a secret", read).await;
-}
-
-#[tokio::test]
-async fn the_operator_touches_nothing_that_is_not_a_sessions() {
-    let scene = Scene::with("touch", 0, json!({})).await;
-    let operator = scene.of(OPERATOR).await;
-    let container = |image: &str| json!({"spec": {"containers": [{"name": "c", "image": image}]}});
-    let mut pod = container("i");
-    for (name, labels) in [("foreign", json!({})), ("ours", json!({LABEL_SESSION_UID: "u"}))] {
-        pod["metadata"] = json!({"name": name, "labels": labels});
-        scene.make_here::<Pod>(pod.clone()).await;
-    }
-    let patch = async |name: &str, patch: Value| {
-        let done = operator.api::<Pod>().patch(name, &PatchParams::default(), &Patch::Strategic(patch)).await;
-        done.map(|_| ()).map_err(|error| error.to_string())
-    };
-    let noted = || json!({"metadata": {"annotations": {ANNOTATION_GATE: GATE_OPEN}}});
-    patch("ours", noted()).await.expect("a gate is opened");
-    let foreign = "touches pods of sessions alone";
-    refused("a foreign pod", patch("foreign", noted()).await, foreign);
-    refused("what a pod runs", patch("ours", container("other")).await, "does not change what a pod runs");
-    let delete_pod = || async {
-        let done = operator.api::<Pod>().delete("foreign", &DeleteParams::default()).await;
-        done.map(|_| ()).map_err(|error| error.to_string())
-    };
-    refused("a foreign pod's end", delete_pod().await, foreign);
-    let service = |name: &str, more: Value| {
-        let mut service = json!({"metadata": {"name": name, "labels": {LABEL_SESSION_UID: "u"}},
-                                 "spec": {"clusterIP": "None", "selector": {LABEL_SESSION_UID: "u"}, "ports": [{"port": 80}]}});
-        service["spec"].as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        service
-    };
-    try_to_make::<Service>(&operator, &service("ses-mine", json!({}))).await.expect("a service as the operator makes them");
-    scene.make_here::<Service>(json!({"metadata": {"name": "theirs"}, "spec": {"ports": [{"port": 80}]}})).await;
-    let delete_service = || async {
-        let done = operator.api::<Service>().delete("theirs", &DeleteParams::default()).await;
-        done.map(|_| ()).map_err(|error| error.to_string())
-    };
-    refused("a foreign service's end", delete_service().await, "touches services of sessions alone");
-    let cases = [
-        ("a service of any name", service("kubernetes", json!({})), "services are those of sessions"),
-        ("a service for all pods", service("ses-all", json!({"selector": {"app": "x"}})), "and no more"),
-        ("a service with an address", service("ses-ip", json!({"externalIPs": ["192.0.2.1"]})), "and no more"),
-    ];
-    only_the_policy_refuses::<Service>(&scene, &operator, "operator-touches", &cases).await;
-    accepted("a foreign pod", || patch("foreign", noted())).await;
-    accepted("what a pod runs", || patch("ours", container("other"))).await;
-    accepted("a foreign pod's end", delete_pod).await;
-    accepted("a foreign service's end", delete_service).await;
-}
-
-#[tokio::test]
 async fn nobody_takes_a_session_off_the_operators_hands() {
     let scene = Scene::with("slip", 0, json!({})).await;
     let (user, theirs) = stranger(&scene).await;
@@ -431,86 +273,4 @@ async fn nobody_takes_a_session_off_the_operators_hands() {
     lift(&scene, "sound").await;
     accepted("the operator's finalizer", || put(json!([]))).await;
     accepted("a large session", || try_to_make::<Session>(&scene.space, &wordy)).await;
-}
-
-#[tokio::test]
-async fn the_operator_makes_nothing_outside_the_namespaces_of_projects() {
-    let scene = Scene::with("nopro", 0, json!({})).await;
-    let operator = scene.of(OPERATOR).await;
-    let namespaces: Api<Namespace> = Api::all(scene.client.clone());
-    let bare = Patch::Merge(json!({"metadata": {"labels": {LABEL_PROJECT: null}}}));
-    namespaces.patch(&scene.name, &PatchParams::default(), &bare).await.unwrap();
-    let pod = json!({
-        "metadata": {"ownerReferences": [{"apiVersion": "sokovan.dev/v1alpha1", "kind": "Kernel", "name": "o", "uid": "u"}]},
-        "spec": {"automountServiceAccountToken": false, "containers": [{"name": "c", "image": "i"}]},
-    });
-    let attempt = || async { try_to_make::<Pod>(&operator, &pod).await };
-    eventually("the label to be gone everywhere", || async {
-        match attempt().await {
-            Err(said) if said.contains("in the namespaces of projects alone") => Ok(()),
-            other => Err(format!("{other:?}")),
-        }
-    })
-    .await;
-    lift(&scene, "operator-pods").await;
-    accepted("a pod elsewhere", attempt).await;
-}
-
-/// `sokovan.dev/sessions: delete get list patch watch`, a line for each resource.
-fn permissions(rules: Vec<PolicyRule>) -> Vec<String> {
-    let mut verbs: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for rule in rules {
-        for group in rule.api_groups.iter().flatten() {
-            for resource in rule.resources.iter().flatten() {
-                let names = rule.resource_names.as_ref().map_or(String::new(), |names| format!(" {}", names.join(",")));
-                verbs.entry(format!("{group}/{resource}{names}")).or_default().extend(rule.verbs.clone());
-            }
-        }
-    }
-    verbs.into_iter().map(|(what, verbs)| format!("{what}: {}", verbs.into_iter().collect::<Vec<_>>().join(" "))).collect()
-}
-
-#[tokio::test]
-async fn the_operators_permissions_are_these_and_no_others() {
-    let client = crate::common::client().await;
-    let all: Api<ClusterRole> = Api::all(client.clone());
-    let own: Api<Role> = Api::namespaced(client, "sokovan-system");
-    let role = all.get("sokovan-operator").await.unwrap().rules.unwrap_or_default();
-    let lease = own.get("sokovan-lease").await.unwrap().rules.unwrap_or_default();
-    let found = [permissions(role), permissions(lease)].concat();
-    let golden: Vec<&str> = include_str!("operator-permissions.txt").lines().collect();
-    assert_eq!(found, golden, "a change here wants a reason, and a change of operator-permissions.txt");
-    for line in &found {
-        let (what, verbs) = line.split_once(": ").expect("a line");
-        assert!(!line.contains('*'), "{line}");
-        assert!(!["escalate", "bind", "impersonate"].iter().any(|verb| verbs.split(' ').any(|own| own == *verb)), "{line}");
-        assert!(what != "/secrets" || verbs == "create", "{line}");
-    }
-}
-
-#[tokio::test]
-async fn roles_are_made_up_of_those_for_each_kind() {
-    let roles: Api<ClusterRole> = Api::all(crate::common::client().await);
-    let holds = async |role: &str, line: &str| {
-        let found = roles.get(role).await.map_err(|error| error.to_string())?.rules.unwrap_or_default();
-        let found = permissions(found);
-        if found.iter().any(|other| other == line) { Ok(()) } else { Err(format!("{found:#?}")) }
-    };
-    let read = "get list watch";
-    let write = "create delete deletecollection get list patch update watch";
-    for (role, what, verbs) in [
-        ("sokovan-view", "sessions", read),
-        ("sokovan-view", "scalinggroups", read),
-        ("sokovan-edit", "sessions", write),
-        ("sokovan-edit", "kernels", read),
-        ("sokovan-admin", "keypairs", "create delete deletecollection get list patch update use watch"),
-        ("sokovan-admin", "priorities", "use"),
-        ("sokovan-admin", "kernels", read),
-        ("sokovan-keypairs-view", "keypairs", read),
-    ] {
-        let line = format!("sokovan.dev/{what}: {verbs}");
-        eventually(&format!("{role} to be made up"), || holds(role, &line)).await;
-    }
-    let view = permissions(roles.get("sokovan-view").await.unwrap().rules.unwrap_or_default());
-    assert!(!view.iter().any(|line| line.contains("keypairs") || line.contains("create")), "{view:#?}");
 }

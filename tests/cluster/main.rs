@@ -7,12 +7,14 @@
 mod common;
 
 mod attacks;
+mod attempts;
 mod coordinator;
 mod ending;
 mod explained;
 mod gangs;
 mod leadership;
 mod lifecycle;
+mod permissions;
 mod refusals;
 mod removals;
 mod restarts;

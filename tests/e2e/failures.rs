@@ -62,6 +62,19 @@ async fn a_command_that_fails_at_once() {
 }
 
 #[tokio::test]
+async fn a_secret_that_does_not_exist_is_told_with_the_kubelets_words() {
+    let space = sessions().await;
+    let name = common::unique("nosecret");
+    let mut needy = kernel("main", 1, FOREVER);
+    needy["env"] = json!([{"name": "TOKEN", "secretKeyRef": {"name": "no-such-secret", "key": "token"}}]);
+    space.create(session(&name, "", json!({"kernels": [needy]}))).await.unwrap();
+    let told = space.until(&name, "told", common::reason_is("container-not-started")).await.status.unwrap();
+    let message = told.message.unwrap();
+    assert!(message.contains("main1") && message.contains("no-such-secret"), "{message}");
+    nothing_left(&space, &name).await;
+}
+
+#[tokio::test]
 async fn a_program_that_is_not_in_the_image() {
     let space = sessions().await;
     let name = common::unique("noprog");

@@ -19,6 +19,8 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 
 use super::kind::Kind;
+pub use pending::Ahead;
+
 use super::pipeline::Candidate;
 use super::refusal::Blocker;
 use super::room::{Own, Room};

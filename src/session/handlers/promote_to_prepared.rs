@@ -56,21 +56,22 @@ pub(super) fn held_up(snapshot: &Snapshot, item: &SessionItem, what: &str, waiti
 }
 
 /// When those late are named anew, where they were named already: the wait until then was half of it.
-fn told_again_at(item: &SessionItem) -> Option<DateTime<Utc>> {
+pub(super) fn told_again_at(item: &SessionItem) -> Option<DateTime<Utc>> {
     let last = item.session.status.as_ref()?.history.last()?;
     let told = last.error_code.as_deref() == Some(Reason::WaitingForKernels.as_str());
     let since = item.status_since()?;
     told.then(|| last.updated_at + (last.updated_at - since))
 }
 
-/// What keeps a session from being promoted: an image that is tried again after an error.
+/// What keeps a session from being promoted: an image that is tried again after an error, or a container that cannot be
+/// made or started.
 pub(super) fn kernel_failure(item: &SessionItem) -> Option<Failure> {
-    let retried = |kernel: &&KernelItem| kernel.state.pull_retried_until.is_some();
-    let retrying: Vec<_> = item.kernels.iter().filter(retried).map(KernelItem::describe).collect();
-    if !retrying.is_empty() {
-        return Some(Failure::fault(Reason::ImagePullFailed, retrying.join("; ")));
-    }
-    None
+    let troubled: Vec<&KernelItem> =
+        item.kernels.iter().filter(|kernel| kernel.state.reason.is_some() && !kernel.is_ending()).collect();
+    let by_image = troubled.iter().any(|kernel| kernel.state.pull_retried_until.is_some());
+    let reason = if by_image { Reason::ImagePullFailed } else { Reason::ContainerNotStarted };
+    let message = troubled.iter().map(|kernel| kernel.describe()).collect::<Vec<_>>().join("; ");
+    (!troubled.is_empty()).then(|| Failure::fault(reason, message))
 }
 
 #[cfg(test)]
@@ -149,6 +150,7 @@ mod tests {
     fn pp_003_an_image_that_is_tried_again_after_an_error_is_a_failure_that_names_its_kernel() {
         let mut item = item(session_in(SessionPhase::Pulling), &[Pulling]);
         item.kernels[0].state.pull_retried_until = Some(snapshot(vec![]).now);
+        item.kernels[0].state.reason = Some("ErrImagePull".into());
         let Outcome::Failure(failure) = promote(&snapshot(vec![]), &item).outcome else { panic!("a failure") };
         assert!(failure.message.contains("main1 on node-1"), "{}", failure.message);
     }

@@ -81,6 +81,7 @@ mod tests {
         put(&mut session, SessionPhase::Creating, chrono::TimeDelta::minutes(1));
         let mut item = item(session, &[Running, Running, Creating]);
         item.kernels[2].state.pull_retried_until = Some(snapshot(vec![]).now);
+        item.kernels[2].state.reason = Some("ErrImagePull".into());
         let Outcome::Failure(failure) = promote(&snapshot(vec![]), &item).outcome else { panic!("a failure") };
         assert!(failure.message.contains("sub2 on node-1"), "{}", failure.message);
     }

@@ -1,7 +1,8 @@
 //! schedule-sessions: gives waiting sessions their agents, highest priority first, all kernels or none.
 
 use super::{Change, Decide, Handler, HandlerName, LockId, Outcome, To, Transitions, Verdict};
-use crate::api::{FINALIZER_SESSION, SessionPhase};
+use crate::api::{FINALIZER_SESSION, SessionPhase, SessionStatus};
+use crate::lifecycle::Reason;
 use crate::provisioner::{Candidate, Decision, Room, Scope, provision};
 use crate::session::effect::Effect;
 use crate::session::precondition;
@@ -44,7 +45,16 @@ fn candidate<'i>(snapshot: &Snapshot, item: &'i SessionItem) -> Candidate<'i> {
         dependencies: &item.dependencies,
         avoided: failed.filter(|agent| agent.until > snapshot.now).map(|agent| &agent.node).collect(),
         ahead: &item.ahead,
+        told: is_told(snapshot, item),
     }
+}
+
+/// Whether its status says that no agent has room, and is not due to be written again.
+fn is_told(snapshot: &Snapshot, item: &SessionItem) -> bool {
+    let status = item.session.status.as_ref();
+    let told = |status: &&SessionStatus| status.reason.as_deref() == Some(Reason::NoAvailableAgent.as_str());
+    let due = status.filter(told).and_then(|status| status.next_attempt_at);
+    due.is_some_and(|due| snapshot.now < due) && !item.is_outdated()
 }
 
 fn verdict(snapshot: &Snapshot, item: &SessionItem, decision: Decision) -> Verdict {
@@ -78,7 +88,6 @@ mod tests {
 
     use super::*;
     use crate::api::{Cause, Session};
-    use crate::lifecycle::Reason;
     use crate::session::handlers::testing::{agent, failure, gang, item, kernel, limited, session, snapshot};
     use crate::session::tenancy::Tenancy;
 

@@ -2,6 +2,7 @@
 
 use super::{Decide, Handler, HandlerName, LockId, To, Transitions, Verdict};
 use crate::api::SessionPhase;
+use crate::session::effect::Effect;
 use crate::session::kernels::KernelItem;
 use crate::session::launcher;
 use crate::session::snapshot::{SessionItem, Snapshot};
@@ -26,7 +27,8 @@ fn start(_: &Snapshot, item: &SessionItem) -> Verdict {
         return Verdict::idle(); // detect-termination's to act on
     }
     if item.is_gang() && !item.names_resolve {
-        return Verdict::idle(); // the EndpointSlice will mark it again
+        // Somebody took the Service away, or the slices are not there yet: they mark it again.
+        return Verdict::idle().effects(vec![Effect::CreateService]);
     }
     Verdict::success().effects(launcher::start(item))
 }

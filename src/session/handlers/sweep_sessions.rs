@@ -62,11 +62,11 @@ fn sweep_pending(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
 }
 
 fn without_kernels(item: &SessionItem) -> Verdict {
-    let to = match item.phase() {
-        SessionPhase::Terminating => SessionPhase::Terminated,
-        _ => SessionPhase::Cancelled,
-    };
-    Verdict::success_to(to).because(Reason::NoKernels, "it has no kernels").result(SessionResult::Error)
+    if item.phase() == SessionPhase::Terminating {
+        return Verdict::success_to(SessionPhase::Terminated).result(SessionResult::Error);
+    }
+    let cancelled = Verdict::success_to(SessionPhase::Cancelled);
+    cancelled.because(Reason::NoKernels, "it has no kernels").result(SessionResult::Error)
 }
 
 #[cfg(test)]

@@ -1,8 +1,11 @@
 //! terminate-sessions: deletes the pods of a session that is ending.
 
+use super::promote_to_prepared::told_again_at;
 use super::{Decide, Handler, HandlerName, LockId, To, Transitions, Verdict};
 use crate::api::SessionPhase;
-use crate::session::snapshot::{SessionItem, Snapshot};
+use crate::lifecycle::Reason;
+use crate::session::kernels::KernelItem;
+use crate::session::snapshot::{SessionItem, Snapshot, is_over, over_at};
 use crate::session::terminator;
 
 pub static ROW: Handler = Handler {
@@ -18,9 +21,28 @@ pub static ROW: Handler = Handler {
     decide: Decide::Each(terminate),
 };
 
-fn terminate(_: &Snapshot, item: &SessionItem) -> Verdict {
+fn terminate(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
     let effects = terminator::terminate(item);
-    if effects.is_empty() { Verdict::idle() } else { Verdict::success().effects(effects) }
+    if effects.is_empty() { still_ending(snapshot, item) } else { Verdict::success().effects(effects) }
+}
+
+/// All deletes are issued. Pods that do not go are named when their grace is over, and again when the wait has doubled.
+fn still_ending(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
+    let grace = snapshot.timing.configured(item.session.spec.termination.grace_period_seconds);
+    let patience = Some(grace + snapshot.timing.held_up);
+    let left = item.kernels.iter().filter(|kernel| kernel.pod.as_ref().is_some_and(|pod| pod.deleting && !pod.ended));
+    let left: Vec<String> = left.map(KernelItem::describe).collect();
+    if left.is_empty() {
+        return Verdict::idle();
+    }
+    if !is_over(item.status_since(), patience, snapshot.now) {
+        return Verdict::idle().wake_at(over_at(item.status_since(), patience));
+    }
+    if let Some(again) = told_again_at(item).filter(|again| snapshot.now < *again) {
+        return Verdict::idle().wake_at(Some(again));
+    }
+    let message = format!("{} of {} kernels have not ended: {}", left.len(), item.kernels.len(), left.join("; "));
+    Verdict::skipped(Reason::WaitingForKernels, message)
 }
 
 #[cfg(test)]
@@ -44,6 +66,22 @@ mod tests {
         let mut session = if kernels == 1 { session_in(SessionPhase::Terminating) } else { session(gang()) };
         put(&mut session, SessionPhase::Terminating, chrono::TimeDelta::minutes(1));
         item(session, &vec![Running; kernels])
+    }
+
+    #[test]
+    fn a_pod_that_does_not_go_is_named_when_its_grace_is_over() {
+        let told = |ago: i64| {
+            let mut item = ending(3);
+            let mut session = (*item.session).clone();
+            put(&mut session, SessionPhase::Terminating, chrono::TimeDelta::seconds(ago));
+            item.session = Arc::new(session);
+            (0..3).for_each(|at| change(&mut item, at, |pod| (pod.deleting, pod.ended) = (true, at != 2)));
+            terminate(&snapshot(vec![]), &item)
+        };
+        let waiting = told(34);
+        assert!(matches!(waiting.outcome, Outcome::Idle) && waiting.wake_at.is_some());
+        let Outcome::Skipped(Reason::WaitingForKernels, words) = told(36).outcome else { panic!("a skip") };
+        assert!(words.starts_with("1 of 3 kernels have not ended: sub2 on node-1"), "{words}");
     }
 
     #[test]

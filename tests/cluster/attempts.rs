@@ -1,0 +1,70 @@
+//! Attempts to get more than is one's own: how they are made, what refuses them, and how it is taken away.
+
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicyBinding;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Resource};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::common::{Space, eventually, unique};
+use crate::scene::Scene;
+
+pub fn right(group: &str, resource: &str, verb: &str, names: &[&str]) -> Vec<Value> {
+    vec![json!({"apiGroups": [group], "resources": [resource], "verbs": [verb], "resourceNames": names})]
+}
+
+pub async fn try_to_make<K>(space: &Space, object: &Value) -> Result<(), String>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Serialize + DeserializeOwned + Clone + std::fmt::Debug,
+{
+    let mut object = object.clone();
+    object["metadata"]["name"] = json!(object["metadata"]["name"].as_str().map_or_else(|| unique("x"), str::to_owned));
+    let object: K = serde_json::from_value(object).expect("an object in shape");
+    space.api::<K>().create(&PostParams::default(), &object).await.map(|_| ()).map_err(|error| error.to_string())
+}
+
+pub fn refused(what: &str, tried: Result<(), String>, words: &str) {
+    let said = tried.expect_err(&format!("{what} was let through"));
+    assert!(said.contains(words), "{what}: {said}\n  does not say: {words}");
+}
+
+/// Rights and policies take a moment to be known everywhere.
+pub async fn accepted<F: Future<Output = Result<(), String>>>(what: &str, attempt: impl Fn() -> F) {
+    eventually(&format!("{what} to be let through"), attempt).await;
+}
+
+/// Lifts a policy of the chart from the namespace, and from no other.
+pub async fn lift(scene: &Scene, policy: &str) {
+    let label = format!("lifted.test/{policy}");
+    let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(scene.client.clone());
+    let but = json!({"matchExpressions": [{"key": label, "operator": "DoesNotExist"}]});
+    let patch = json!({"spec": {"matchResources": {"namespaceSelector": but}}});
+    bindings.patch(&format!("sokovan-{policy}"), &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+    let namespaces: Api<Namespace> = Api::all(scene.client.clone());
+    let patch = json!({"metadata": {"labels": {label: "yes"}}});
+    namespaces.patch(&scene.name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+}
+
+/// Each of these is refused in its words, and let through once the policy is lifted.
+pub async fn only_the_policy_refuses<K>(scene: &Scene, who: &Space, policy: &str, cases: &[(&str, Value, &str)])
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Serialize + DeserializeOwned + Clone + std::fmt::Debug,
+{
+    for (what, object, words) in cases {
+        refused(what, try_to_make::<K>(who, object).await, words);
+    }
+    lift(scene, policy).await;
+    for (what, object, _) in cases {
+        accepted(what, || try_to_make::<K>(who, object)).await;
+    }
+}
+
+pub fn changed(base: &Value, pointer: &str, value: Value) -> Value {
+    let mut object = base.clone();
+    let (parent, field) = pointer.rsplit_once('/').expect("a path");
+    object.pointer_mut(parent).expect("its parent")[field] = value;
+    object
+}
