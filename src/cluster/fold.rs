@@ -157,6 +157,18 @@ fn container_requests(container: &Container) -> Resources {
 /// What a pod takes of its node, as kube-scheduler counts: the larger of what runs together and of each init
 /// container with the sidecars before it, plus overhead; and one of the node's pods.
 pub fn requests(spec: &PodSpec) -> Resources {
+    let total = requests_of(spec);
+    let mut bounded = Resources::default();
+    for (name, amount) in total.iter() {
+        bounded.set(name.clone(), amount.min(MOST));
+    }
+    bounded
+}
+
+/// More than any node has, and so little that the sum of very many is exact.
+const MOST: Amount = Amount::from_units(1 << 46);
+
+fn requests_of(spec: &PodSpec) -> Resources {
     let mut together = Resources::default();
     for container in &spec.containers {
         together.add(&container_requests(container));

@@ -1,5 +1,6 @@
 //! All I/O with the API server, in one place: watches into the world, effects and commits out of it, the lease.
 
+mod claims;
 pub mod client;
 pub mod commit;
 pub mod effects;

@@ -60,19 +60,25 @@ impl RemainsOf {
 
 impl World {
     /// The marked sessions in a handler's phases, by group; each is claimed for the caller, who gives it back.
-    /// Those at which another handler is at work are marked again.
+    /// Those at which another handler is at work are marked again when that one is done.
     pub fn batches(&self, handler: &Handler, mark: &Mark) -> Vec<Batch> {
         let mut inner = self.lock();
         let mut wanted: BTreeMap<GroupName, Vec<SessionUid>> = BTreeMap::new();
-        let mut busy = Mark::default();
-        let marked = inner.marked(handler, mark);
+        let (mut marked, now) = (inner.marked(handler, mark), Utc::now());
+        marked.retain(|(_, uid)| match inner.shunned.get(uid).filter(|until| now < **until) {
+            None => !inner.unreadable.contains_key(uid),
+            Some(until) => {
+                self.marks.at(handler.name, uid, *until);
+                false
+            }
+        });
         let held_up = inner.held_up(handler, &marked);
         for (group, uid) in marked {
-            if inner.claimed.contains(&uid) || held_up.contains(&group) {
-                busy.sessions.insert(uid);
-                continue;
+            if inner.claimed.contains(&uid) {
+                inner.waits_for.entry(uid).or_default().insert(handler.name);
+            } else if !held_up.contains(&group) {
+                wanted.entry(group).or_default().push(uid);
             }
-            wanted.entry(group).or_default().push(uid);
         }
         let timing = self.timing.clone();
         let mut ahead = if handler.name == HandlerName::ScheduleSessions { inner.ahead() } else { HashMap::new() };
@@ -86,11 +92,9 @@ impl World {
             for (item, at) in items.iter().filter_map(|item| Some((item, item.judged_anew_at()?))) {
                 self.marks.at(handler.name, &item.uid(), at);
             }
-            inner.claimed.extend(uids);
+            inner.claimed.extend(items.iter().map(SessionItem::uid));
             batches.push(Batch { snapshot, items });
         }
-        drop(inner);
-        self.marks.add(handler.name, busy);
         batches
     }
 
@@ -224,7 +228,7 @@ impl Inner {
         claimed.map(|(group, _)| group).filter(|group| self.looks_at_the_top_only(group)).cloned().collect()
     }
 
-    fn looks_at_the_top_only(&self, group: &GroupName) -> bool {
+    pub(super) fn looks_at_the_top_only(&self, group: &GroupName) -> bool {
         self.groups.get(&(String::new(), group.0.clone())).is_some_and(|group| group.spec.top_priority_only)
     }
 

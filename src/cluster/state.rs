@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::events::Told;
@@ -11,6 +11,7 @@ use super::table::{Key, Table};
 use crate::api::*;
 use crate::lifecycle::Timing;
 use crate::provisioner::{ForeignPod, Holding, Kind, Kinds, Ledger};
+use crate::session::handlers::HandlerName;
 use crate::session::holding::holding;
 use crate::session::pending;
 use crate::session::snapshot::Snapshot;
@@ -59,6 +60,10 @@ pub(super) struct Inner {
     pub dependents_of: HashMap<Key, BTreeSet<SessionUid>>,
     /// Sessions that a handler is at work on.
     pub claimed: HashSet<SessionUid>,
+    /// The handlers that wait for one who is at work on a session.
+    pub waits_for: HashMap<SessionUid, BTreeSet<HandlerName>>,
+    /// Sessions whose statuses the API server does not take, and until when they are left alone.
+    pub shunned: HashMap<SessionUid, DateTime<Utc>>,
     pub tenancy: Option<Arc<Tenancy>>,
     pub agents: Option<Arc<BTreeMap<NodeName, Arc<AgentView>>>>,
 }
@@ -115,6 +120,7 @@ impl Inner {
     pub(super) fn forget_session(&mut self, session: &Session) {
         let uid = &uid_of(session);
         self.forget_dependencies(session);
+        self.shunned.remove(uid);
         self.key_of.remove(uid);
         self.assumed.remove(uid);
         self.lingering.remove(uid);

@@ -96,15 +96,17 @@ impl World {
             inner.sessions.list_seen(&key);
             return session;
         }
-        match inner.sessions.get(&key).cloned() {
+        let old = inner.sessions.get(&key).cloned();
+        if !inner.sessions.upsert(key.clone(), version, session.clone()) {
+            return inner.sessions.get(&key).cloned().unwrap_or(session);
+        }
+        match old {
             Some(old) if uid_of(&old) != uid => inner.forget_session(&old), // another of the same name took its place
             Some(old) if old.spec.depends_on != session.spec.depends_on => inner.forget_dependencies(&old),
             _ => {}
         }
-        if !inner.sessions.upsert(key.clone(), version, session.clone()) {
-            return inner.sessions.get(&key).cloned().unwrap_or(session);
-        }
         inner.unreadable.remove(&uid);
+        inner.shunned.remove(&uid);
         inner.forget_lingering(&uid);
         inner.key_of.insert(uid.clone(), key.clone());
         let freed = inner.refresh(&uid);
@@ -379,16 +381,6 @@ impl World {
         let on_the_way = [Scheduled, Preparing, Pulling, Prepared, Creating];
         let moving = inner.index.values().flat_map(|phases| on_the_way.iter().filter_map(|phase| phases.get(phase)));
         moving.map(BTreeSet::len).sum::<usize>() > RUSH
-    }
-
-    /// Claims a session for one who works on it alone; false if it is claimed already.
-    pub fn claim(&self, uid: &SessionUid) -> bool {
-        self.lock().claimed.insert(uid.clone())
-    }
-
-    /// Gives back what a handler is done with.
-    pub fn unclaim(&self, uid: &SessionUid) {
-        self.lock().claimed.remove(uid);
     }
 }
 

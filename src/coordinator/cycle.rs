@@ -75,7 +75,14 @@ impl Coordinator {
                 Some(()) = late.next() => continue,
             }
             let mark = self.marks.take(handler.name);
-            late.extend(self.cycle(handler, mark).await);
+            let mut cycle = std::pin::pin!(self.cycle(handler, mark));
+            let rest = loop {
+                tokio::select! {
+                    rest = &mut cycle => break rest,
+                    Some(()) = late.next() => {}
+                }
+            };
+            late.extend(rest);
         }
     }
 
@@ -87,9 +94,9 @@ impl Coordinator {
         }
     }
 
-    /// One cycle. A run that does not get its lock puts its mark back. What is not done when the lock's lifetime is over,
-    /// such as a write whose outcome stays unknown, is given back to go on beside the cycles that follow, its sessions
-    /// still claimed: one session never stops a handler for the others.
+    /// One cycle. A run that does not get its lock puts its mark back. When the lock's lifetime is over, what was not begun
+    /// is marked again, and what is not done, such as a write whose outcome stays unknown, is given back to go on beside
+    /// the cycles that follow, its sessions still claimed: one session never stops a handler for the others.
     async fn cycle(&self, handler: &'static Handler, mark: Mark) -> Option<BoxFuture<'_, ()>> {
         let Some(_held) = self.locks.take(handler.lock, self.timing.lock_lifetime).await else {
             tracing::warn!(handler = %handler.name, "its lock was not to be had; it is tried again");
@@ -97,6 +104,7 @@ impl Coordinator {
             tokio::time::sleep(self.timing.short_cycle).await;
             return None;
         };
+        let deadline = Instant::now() + self.timing.lock_lifetime;
         let batches = self.world.batches(handler, &mark);
         if batches.is_empty() {
             return None;
@@ -111,9 +119,9 @@ impl Coordinator {
         if let Some(room) = room {
             self.world.keep_cursors(room);
         }
-        let groups = decided.into_iter().map(|(batch, verdicts)| self.group(handler, batch, verdicts));
+        let groups = decided.into_iter().map(|(batch, verdicts)| self.group(handler, batch, verdicts, deadline));
         let mut work = join_all(groups).map(|_| ()).boxed();
-        match tokio::time::timeout(self.timing.lock_lifetime, &mut work).await {
+        match tokio::time::timeout_at(deadline.into(), &mut work).await {
             Ok(()) => None,
             Err(_) => Some(work),
         }
@@ -155,7 +163,7 @@ impl Coordinator {
         (Batch { snapshot, items: busy.0 }, busy.1)
     }
 
-    async fn group(&self, handler: &'static Handler, batch: Batch, verdicts: Vec<Verdict>) {
+    async fn group(&self, handler: &'static Handler, batch: Batch, verdicts: Vec<Verdict>, deadline: Instant) {
         let started = Instant::now();
         let group = batch.snapshot.group_name.clone();
         let snapshot = &batch.snapshot;
@@ -164,7 +172,12 @@ impl Coordinator {
             let shared = &shared;
             async move {
                 let uid = uid_of(&item.session);
-                let processed = Work::new(self, handler, snapshot.clone(), item, shared).finish(verdict).await;
+                let processed = if Instant::now() < deadline {
+                    Work::new(self, handler, snapshot.clone(), item, shared).until(deadline).finish(verdict).await
+                } else {
+                    self.marks.one(handler.name, &uid);
+                    Processed::default()
+                };
                 self.world.unclaim(&uid);
                 processed
             }

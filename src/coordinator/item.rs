@@ -2,7 +2,7 @@
 //! Steps that follow without an effect of their own in between go into one commit; the history lists each.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::Utc;
 
@@ -45,6 +45,8 @@ pub(super) struct Work<'a> {
     told: Vec<Told>,
     reached: Vec<SessionPhase>,
     results: Vec<HistoryResult>,
+    /// Until then, what the cycle gives away is its own; after it, what is not reserved yet is not given.
+    deadline: Option<Instant>,
 }
 
 impl<'a> Work<'a> {
@@ -57,7 +59,22 @@ impl<'a> Work<'a> {
         shared: &[SubStep],
     ) -> Self {
         let (original, recorder) = (item.session.clone(), Recorder::with_shared(shared));
-        Self { coordinator, handler, snapshot, item, original, recorder, told: vec![], reached: vec![], results: vec![] }
+        Self {
+            coordinator,
+            handler,
+            snapshot,
+            item,
+            original,
+            recorder,
+            told: vec![],
+            reached: vec![],
+            results: vec![],
+            deadline: None,
+        }
+    }
+
+    pub fn until(self, deadline: Instant) -> Self {
+        Self { deadline: Some(deadline), ..self }
     }
 
     /// What lingers of a session, to be committed as it is.
@@ -277,10 +294,21 @@ impl<'a> Work<'a> {
         });
     }
 
+    /// Whether it gives places away of which the cycles that followed its own do not know. The commit reserves them in the
+    /// very moment in which this is asked.
+    fn is_too_late(&self, status: &SessionStatus) -> bool {
+        let before = self.original.status.as_ref().map_or(0, |status| status.allocation_generation);
+        status.allocation_generation > before && self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+
     /// One write for all the steps; a conflict drops them, and the session is looked at anew.
     pub async fn commit(mut self) -> Processed {
         let mut processed = Processed::default();
         let Some(status) = self.item.session.status.clone().filter(|_| !self.results.is_empty()) else { return processed };
+        if self.is_too_late(&status) {
+            self.coordinator.marks.one(self.handler.name, &uid_of(&self.original));
+            return processed;
+        }
         let lingered = self.coordinator.world.take_lingering(&self.item.uid());
         self.told.splice(0..0, lingered);
         let (session, namespace) = (self.item.name(), self.item.namespace());
@@ -305,8 +333,9 @@ impl<'a> Work<'a> {
             }
             Committed::Refused(why) => {
                 tracing::error!(%session, %namespace, handler = %self.handler.name, "the API server refuses its status: {why}");
-                let pause = self.coordinator.timing.fault_backoff_max;
-                self.coordinator.marks.after(self.handler.name, &uid_of(&self.original), pause);
+                let uid = uid_of(&self.original);
+                self.coordinator.world.shun(&uid, self.coordinator.timing.fault_backoff_max);
+                self.coordinator.marks.session(&uid, self.original.phase());
             }
         }
         processed

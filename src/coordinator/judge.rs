@@ -38,8 +38,10 @@ pub fn judge(
             (to.is_some() || did).then_some(Judged { result: HistoryResult::Success, to })
         }
         Outcome::Skipped(reason, words) => {
-            let told =
-                is_last_skip(history, handler, *reason, words) && !is_blocked_by_others(item, change) && !item.is_outdated();
+            let status = item.session.status.as_ref();
+            let stands = status.is_some_and(|status| status.reason.as_deref() == Some(reason.as_str()));
+            let told = stands && is_last_skip(history, handler, *reason, words) && !is_blocked_by_others(item, change);
+            let told = told && !item.is_outdated();
             (!told).then_some(Judged { result: HistoryResult::Skipped, to: None })
         }
         Outcome::Failure(failure) => {
@@ -76,8 +78,9 @@ fn record(handler: &Handler, snapshot: &Snapshot, item: &SessionItem) -> Record 
     }
     if handler.name == HandlerName::ResetUnschedulable {
         // Other steps succeed between two resets, so that the history's last entry does not tell how many there were.
-        let resets = item.session.status.as_ref().map_or((0, 0), |status| (status.resets, status.refusals));
-        return Record { attempts: resets.0 + resets.1, started_at: None };
+        let status = item.status();
+        let refusals = if counts_capacity(snapshot) { status.refusals } else { 0 };
+        return Record { attempts: status.resets + refusals, started_at: None };
     }
     let history = item.session.status.as_ref().map(|status| status.history.as_slice()).unwrap_or_default();
     let mut record = attempts_of(history, handler.name.as_str());

@@ -24,6 +24,11 @@ fn account_of(session: &Session) -> Account {
     }
 }
 
+/// Of pods whose session is gone or cannot be read, only the namespace tells whom they count for.
+fn account_of_pods(pods: &[&PodView]) -> Account {
+    Account { namespace: pods.first().map(|pod| pod.namespace.clone()).unwrap_or_default(), ..Account::default() }
+}
+
 /// What a session holds: for each kernel the larger of its allocation and its live pods, until those are gone.
 pub fn holding(session: Option<&Session>, pods: &[&PodView]) -> Option<Holding> {
     let mut agents: BTreeMap<NodeName, (Resources, i64)> = BTreeMap::new();
@@ -61,7 +66,7 @@ pub fn holding(session: Option<&Session>, pods: &[&PodView]) -> Option<Holding> 
         return None;
     }
     Some(Holding {
-        account: session.map(account_of).unwrap_or_default(),
+        account: session.map_or_else(|| account_of_pods(pods), account_of),
         private: session.is_some_and(|session| session.spec.private),
         active,
         volumes: session.filter(|_| active).map_or(0, |session| whole(claims(session).len())),

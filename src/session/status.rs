@@ -166,7 +166,10 @@ fn reset(status: &mut SessionStatus, snapshot: &Snapshot, kernels: &[KernelItem]
     }
     status.allocation.clear();
     status.occupied.clear();
-    let failed = if step.change.failed_agents.is_empty() {
+    let by_quota = step.failure.is_some_and(|failure| failure.reason == Reason::NamespaceQuota);
+    let failed = if by_quota {
+        vec![] // the nodes are not to blame
+    } else if step.change.failed_agents.is_empty() {
         kernels.iter().filter(|k| k.phase() != KernelPhase::Running).filter_map(|k| k.node.clone()).collect()
     } else {
         step.change.failed_agents.clone()

@@ -53,9 +53,16 @@ async fn supervise(scene: Arc<Scene>, proxy: Arc<Proxy>, config: Config, mut sto
         let options = Options { lease_name: format!("operator-{number}"), ..scene.options(&format!("first-{number}")) };
         let mut operator = scene.operator_at(config.clone(), options);
         tokio::select! {
-            _ = killed.changed() => operator.kill().await,
+            _ = killed.changed() => match proxy.fault {
+                // Its rival goes on.
+                Fault::Handover(_) => {
+                    operator.stop().await;
+                    return;
+                }
+                _ => operator.kill().await,
+            },
             // The paused one's successor is its rival.
-            _ = operator.ended(), if proxy.fault != Fault::Pause => {}
+            _ = operator.ended(), if !proxy.fault.has_rival() => {}
             () = asked(&mut stop) => {
                 operator.stop().await;
                 return;
@@ -64,9 +71,14 @@ async fn supervise(scene: Arc<Scene>, proxy: Arc<Proxy>, config: Config, mut sto
     }
 }
 
-/// A second operator on the first one's lease; once it leads, what was held is let go.
+/// A second operator on the first one's lease. Of a pause: once it leads, what was held is let go. Of a handover: before
+/// what was held is let go, its own watch is held.
 async fn rival(scene: Arc<Scene>, proxy: Arc<Proxy>, client: Client, mut stop: watch::Receiver<bool>) {
-    let (_, config) = Proxy::start(client, &scene.name, Fault::None, 0).await;
+    let own = match &proxy.fault {
+        Fault::Handover(kind) => Fault::HoldWatch(kind.clone()),
+        _ => Fault::None,
+    };
+    let (own, config) = Proxy::start(client, &scene.name, own, 0).await;
     let leases: Api<Lease> = scene.api();
     let held_by = async |name: &str| {
         let holder = async || leases.get("operator-0").await.ok()?.spec?.holder_identity;
@@ -78,7 +90,10 @@ async fn rival(scene: Arc<Scene>, proxy: Arc<Proxy>, client: Client, mut stop: w
     let operator = scene.operator_at(config, Options { lease_name: "operator-0".into(), ..scene.options("second") });
     let release = async {
         proxy.paused.notified().await;
-        held_by("second").await;
+        match proxy.fault {
+            Fault::Handover(_) => own.hold(),
+            _ => held_by("second").await,
+        }
         proxy.resume();
     };
     tokio::select! {
@@ -99,7 +114,7 @@ async fn rest(recording: &Recording, proxy: &Proxy) -> Result<(), String> {
             return Ok(());
         }
         // While no operator leads, nothing is at rest; a rival's lease goes past the proxy.
-        if recording.count() != count || !(proxy.leads() || proxy.fault == Fault::Pause) {
+        if recording.count() != count || !(proxy.leads() || proxy.fault.has_rival()) {
             (count, since) = (recording.count(), Instant::now());
         }
         if begun.elapsed() > PATIENCE {
@@ -115,7 +130,7 @@ async fn run(path: &'static Path, plan: Plan, client: &Client) -> Outcome {
     let (stop, stopping) = watch::channel(false);
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(supervise(scene.clone(), proxy.clone(), through, stopping.clone()));
-    if plan.fault == Fault::Pause {
+    if plan.fault.has_rival() {
         tasks.spawn(rival(scene.clone(), proxy.clone(), client.clone(), stopping));
     }
     let walked = {

@@ -47,6 +47,9 @@ pub enum Fault {
     Restart,
     /// It and its operator are held until another leads; then it is let go.
     Pause,
+    /// Its operator stops once it is carried out, and another goes on at once, whose watch of this kind has been held back
+    /// since before.
+    Handover(String),
 }
 
 impl Fault {
@@ -56,7 +59,13 @@ impl Fault {
         all.extend([409, 429, 500, 504].map(Self::Refuse));
         all.extend(["sessions", "kernels", "pods", "nodes"].map(|kind| Self::HoldWatch(kind.into())));
         all.extend([Self::Compact, Self::Outage, Self::Pause]);
+        all.extend(["sessions", "kernels", "pods"].map(|kind| Self::Handover(kind.into())));
         all
+    }
+
+    /// Whether a second operator waits for the lease.
+    pub fn has_rival(&self) -> bool {
+        matches!(self, Self::Pause | Self::Handover(_))
     }
 }
 
@@ -75,6 +84,7 @@ impl fmt::Display for Fault {
             Self::Outage => f.write_str("outage"),
             Self::Restart => f.write_str("restart"),
             Self::Pause => f.write_str("pause"),
+            Self::Handover(kind) => write!(f, "handover-{kind}"),
         }
     }
 }

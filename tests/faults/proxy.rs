@@ -98,6 +98,11 @@ impl Proxy {
         inner.renewed.is_some_and(|renewed| renewed.elapsed() < self.lease / 2)
     }
 
+    /// The watch that this one may hold says nothing for a while.
+    pub fn hold(&self) {
+        self.lock().held_until = Some(tokio::time::Instant::now() + HELD);
+    }
+
     /// What was held goes on, to land late.
     pub fn resume(&self) {
         self.lock().paused = false;
@@ -204,7 +209,7 @@ impl Proxy {
                 refusal(504)
             }
             Fault::HoldWatch(_) => {
-                self.lock().held_until = Some(tokio::time::Instant::now() + HELD);
+                self.hold();
                 self.forward(request).await
             }
             Fault::Compact => {
@@ -229,6 +234,13 @@ impl Proxy {
                 self.paused.notify_one();
                 self.wait_until_resumed().await;
                 self.forward(request).await
+            }
+            Fault::Handover(_) => {
+                self.paused.notify_one();
+                self.wait_until_resumed().await;
+                let answer = self.forward(request).await;
+                self.killed.send_modify(|count| *count += 1);
+                answer
             }
         }
     }
