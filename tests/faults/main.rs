@@ -71,8 +71,8 @@ async fn supervise(scene: Arc<Scene>, proxy: Arc<Proxy>, config: Config, mut sto
     }
 }
 
-/// A second operator on the first one's lease. Of a pause: once it leads, what was held is let go. Of a handover: before
-/// what was held is let go, its own watch is held.
+/// A second operator on the first one's lease. Of a pause: once it leads, what was held is let go. Of a handover: its own
+/// watch is held from a few writes before.
 async fn rival(scene: Arc<Scene>, proxy: Arc<Proxy>, client: Client, mut stop: watch::Receiver<bool>) {
     let own = match &proxy.fault {
         Fault::Handover(kind) => Fault::HoldWatch(kind.clone()),
@@ -89,11 +89,13 @@ async fn rival(scene: Arc<Scene>, proxy: Arc<Proxy>, client: Client, mut stop: w
     held_by("first").await;
     let operator = scene.operator_at(config, Options { lease_name: "operator-0".into(), ..scene.options("second") });
     let release = async {
-        proxy.paused.notified().await;
-        match proxy.fault {
-            Fault::Handover(_) => own.hold(),
-            _ => held_by("second").await,
+        if matches!(proxy.fault, Fault::Handover(_)) {
+            proxy.soon.notified().await;
+            own.hold();
+            return;
         }
+        proxy.paused.notified().await;
+        held_by("second").await;
         proxy.resume();
     };
     tokio::select! {

@@ -18,6 +18,8 @@ use crate::plan::{Fault, Site};
 
 /// For how long a held watch says nothing.
 const HELD: Duration = Duration::from_millis(1500);
+/// So many writes before the fault strikes, it is told that it will.
+const AHEAD: usize = 4;
 /// For how long nobody answers: so long that writes must end for want of a renewed lease, which is not yet lost.
 const OUTAGE: Duration = Duration::from_millis(3200);
 
@@ -54,6 +56,8 @@ pub struct Proxy {
     /// Counted up when all watches are to end.
     cut: watch::Sender<usize>,
     pub paused: Notify,
+    /// The fault strikes in a few writes.
+    pub soon: Notify,
     resumed: watch::Sender<bool>,
 }
 
@@ -70,6 +74,7 @@ impl Proxy {
             killed: watch::Sender::new(0),
             cut: watch::Sender::new(0),
             paused: Notify::new(),
+            soon: Notify::new(),
             resumed: watch::Sender::new(false),
         });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -129,6 +134,9 @@ impl Proxy {
             inner.violations.push(format!("{verb} {path} {} ms after the lease was last renewed", late.as_millis()));
         }
         inner.writes.push(Site { verb, kind: format!("{kind}{sub}"), phase, occurrence });
+        if inner.writes.len() == self.at.saturating_sub(AHEAD).max(1) {
+            self.soon.notify_one();
+        }
         inner.writes.len() == self.at
     }
 
@@ -236,8 +244,6 @@ impl Proxy {
                 self.forward(request).await
             }
             Fault::Handover(_) => {
-                self.paused.notify_one();
-                self.wait_until_resumed().await;
                 let answer = self.forward(request).await;
                 self.killed.send_modify(|count| *count += 1);
                 answer
