@@ -66,6 +66,13 @@ pub struct KernelSpec {
     pub resources: ResourceList,
 }
 
+impl Kernel {
+    /// Its end, once that is recorded.
+    pub fn recorded_end(&self) -> Option<&KernelStatus> {
+        self.status.as_ref().filter(|status| status.phase.is_terminal())
+    }
+}
+
 /// Where a kernel stands (rules §1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum KernelPhase {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kube::Api;
 use kube::api::PostParams;
 
-use super::world::World;
+use super::world::{World, key_of};
 use super::write::{WriteError, Writer};
 use crate::api::{Session, SessionStatus};
 use crate::lifecycle::Timing;
@@ -30,25 +30,27 @@ pub struct Committer {
 
 impl Committer {
     /// Writes one status. From before the write until its outcome is known, the world counts it as written, so that
-    /// nothing is given away twice. An unknown outcome is asked again with the same precondition until it is known.
+    /// nothing is given away twice.
     pub async fn commit(&self, session: &Arc<Session>, status: SessionStatus) -> Committed {
         let mut next = (**session).clone();
         next.status = Some(status);
         next.metadata.managed_fields = None;
         let next = Arc::new(next);
         self.world.assume(&next);
-        let namespace = next.metadata.namespace.clone().unwrap_or_default();
-        let name = next.metadata.name.clone().unwrap_or_default();
+        let committed = self.write(&next).await;
+        // What was written is in the world by now: in between nothing must look free that is not.
+        self.world.settle(&next);
+        committed
+    }
+
+    /// An unknown outcome is asked again with the same precondition until it is known.
+    async fn write(&self, next: &Arc<Session>) -> Committed {
+        let (namespace, name) = key_of(&next.metadata);
         let api: Api<Session> = Api::namespaced(self.writer.client.clone(), &namespace);
         let mut pause = self.timing.coalesce;
         loop {
-            match self.writer.write("session-status", api.replace_status(&name, &PostParams::default(), &next)).await {
-                Ok(written) => {
-                    // First in, then no more assumed: in between nothing must look free that is not.
-                    let written = self.world.upsert_session(written);
-                    self.world.settle(&next);
-                    return Committed::Done(written);
-                }
+            match self.writer.write("session-status", api.replace_status(&name, &PostParams::default(), next)).await {
+                Ok(written) => return Committed::Done(self.world.upsert_session(written)),
                 // Without the lease it is not sent; either it is renewed in time, or this process ends.
                 Err(error @ (WriteError::Unknown(_) | WriteError::Unreadable(_) | WriteError::Busy(_) | WriteError::Fenced)) => {
                     tracing::warn!(session = %name, %namespace, "commit is asked again: {error}")
@@ -58,21 +60,15 @@ impl Committer {
                     Ok(read) => {
                         let ours = read.status == next.status && read.metadata.uid == next.metadata.uid;
                         let read = self.world.upsert_session(read);
-                        self.world.settle(&next);
                         return if ours { Committed::Done(read) } else { Committed::Dropped(message) };
                     }
                     Err(error @ (WriteError::NotFound(_) | WriteError::Unreadable(_))) => {
-                        self.world.settle(&next);
                         return Committed::Dropped(error.to_string());
                     }
                     Err(error) => tracing::warn!(session = %name, %namespace, "what stands is asked for again: {error}"),
                 },
-                Err(WriteError::Refused(message)) => {
-                    self.world.settle(&next);
-                    return Committed::Refused(message);
-                }
+                Err(WriteError::Refused(message)) => return Committed::Refused(message),
                 Err(error @ (WriteError::NotFound(_) | WriteError::AlreadyExists)) => {
-                    self.world.settle(&next);
                     return Committed::Dropped(error.to_string());
                 }
             }

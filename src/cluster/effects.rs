@@ -70,13 +70,13 @@ impl Effects {
     pub async fn run(&self, subject: &Subject, effect: &Effect) -> Result<(), EffectError> {
         match effect {
             Effect::DeletePod { pod, grace } => return self.delete_pod(pod, *grace).await,
-            Effect::ReleasePod { pod } => return self.release_pod(pod).await,
+            Effect::ReleasePod(pod) => return self.release_pod(pod).await,
             Effect::RecordKernel { name, version, status } => return self.record_kernel(subject, name, version, status).await,
             Effect::ReleaseUnreadable(meta) => return self.release(meta).await,
             Effect::DeleteKernel { name, uid } => return self.delete_kernel(subject, name, uid).await,
-            Effect::OpenGate { pod } => return self.open_gate(pod).await,
-            Effect::ConfirmNoPod { name } => return self.confirm_no_pod(subject, name).await,
-            Effect::ConfirmNoKernel { name } => return self.confirm_no_kernel(subject, name).await,
+            Effect::OpenGate(pod) => return self.open_gate(pod).await,
+            Effect::ConfirmNoPod(name) => return self.confirm_no_pod(subject, name).await,
+            Effect::ConfirmNoKernel(name) => return self.confirm_no_kernel(subject, name).await,
             _ => {}
         }
         let Some(session) = &subject.session else { return Ok(()) };
@@ -140,11 +140,7 @@ impl Effects {
 
     async fn delete_service(&self, subject: &Subject, session: &Session) -> Result<(), EffectError> {
         let name = service_name(&subject.name);
-        let api = self.api::<Service>(&subject.namespace);
-        let there = match self.writer.read(api.get(&name)).await {
-            Err(WriteError::NotFound(_)) => return Ok(()),
-            read => read?,
-        };
+        let Some(there) = self.find::<Service>(&subject.namespace, &name).await? else { return Ok(()) };
         ours(&there.metadata, session.metadata.uid.as_deref(), "service", &name)?;
         self.delete::<Service>("service-delete", &subject.namespace, &name, exactly(there.metadata.uid)).await.map(|_| ())
     }
@@ -214,18 +210,14 @@ impl Effects {
     }
 
     async fn confirm_no_pod(&self, subject: &Subject, name: &str) -> Result<(), EffectError> {
-        match self.writer.read(self.api::<Pod>(&subject.namespace).get(name)).await {
-            Ok(pod) => self.world.upsert_pod(&pod),
-            Err(error) => return gone_is_fine::<()>(Err(error)),
-        }
+        let Some(pod) = self.find::<Pod>(&subject.namespace, name).await? else { return Ok(()) };
+        self.world.upsert_pod(&pod);
         Err(EffectError::Again(format!("pod {name} is there")))
     }
 
     async fn confirm_no_kernel(&self, subject: &Subject, name: &str) -> Result<(), EffectError> {
-        match self.writer.read(self.api::<Kernel>(&subject.namespace).get(name)).await {
-            Ok(kernel) => self.world.upsert_kernel(kernel),
-            Err(error) => return gone_is_fine::<()>(Err(error)),
-        };
+        let Some(kernel) = self.find::<Kernel>(&subject.namespace, name).await? else { return Ok(()) };
+        self.world.upsert_kernel(kernel);
         Err(EffectError::Again(format!("kernel {name} is there")))
     }
 
@@ -275,6 +267,20 @@ impl Effects {
 
     async fn delete_kernel(&self, subject: &Subject, name: &str, uid: &str) -> Result<(), EffectError> {
         self.delete::<Kernel>("kernel-delete", &subject.namespace, name, exactly(Some(uid.to_owned()))).await.map(|_| ())
+    }
+
+    /// The object of this name, if it is there.
+    async fn find<K>(&self, namespace: &str, name: &str) -> Result<Option<K>, EffectError>
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + serde::de::DeserializeOwned
+            + std::fmt::Debug,
+    {
+        match self.writer.read(self.api::<K>(namespace).get(name)).await {
+            Err(WriteError::NotFound(_)) => Ok(None),
+            read => Ok(Some(read?)),
+        }
     }
 
     /// Deletes an object. One that a finalizer holds is still there, and deleted from now on: that is what comes back.

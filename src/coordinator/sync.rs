@@ -52,7 +52,7 @@ impl Coordinator {
         // waits for anything: what cannot be settled never holds up the rest.
         let mut failed: HashSet<String> = HashSet::new();
         for effect in &effects {
-            let waits = matches!(effect, Effect::ReleasePod { .. } | Effect::RecordKernel { .. });
+            let waits = matches!(effect, Effect::ReleasePod(_) | Effect::RecordKernel { .. });
             if waits && failed.contains(&effect.subject()) {
                 continue;
             }

@@ -24,36 +24,19 @@ pub enum Effect {
     /// Makes a kernel and its pod.
     Launch(Box<Launch>),
     /// Lets a gated pod start.
-    OpenGate {
-        pod: PodRef,
-    },
+    OpenGate(PodRef),
     /// Deletes a pod; `grace` in seconds, by its own if none.
-    DeletePod {
-        pod: PodRef,
-        grace: Option<i64>,
-    },
+    DeletePod { pod: PodRef, grace: Option<i64> },
     /// Takes our finalizer off a pod, once its end is recorded.
-    ReleasePod {
-        pod: PodRef,
-    },
+    ReleasePod(PodRef),
     /// Writes the facts of a kernel, unless its record changed from the version they were decided on.
-    RecordKernel {
-        name: String,
-        version: Option<String>,
-        status: Box<KernelStatus>,
-    },
+    RecordKernel { name: String, version: Option<String>, status: Box<KernelStatus> },
     /// Deletes a kernel of an allocation that was given up.
-    DeleteKernel {
-        name: String,
-        uid: String,
-    },
-    /// Makes sure that a pod, or a kernel, that is not to be seen is gone indeed: what is seen may be old.
-    ConfirmNoPod {
-        name: String,
-    },
-    ConfirmNoKernel {
-        name: String,
-    },
+    DeleteKernel { name: String, uid: String },
+    /// Makes sure that the pod of this name, which is not to be seen, is gone indeed: what is seen may be old.
+    ConfirmNoPod(String),
+    /// The same for a kernel.
+    ConfirmNoKernel(String),
 }
 
 impl Effect {
@@ -67,13 +50,13 @@ impl Effect {
             Self::DeleteService => "delete-service",
             Self::CreateSshSecret => "create-ssh-secret",
             Self::Launch(_) => "launch-kernel",
-            Self::OpenGate { .. } => "open-gate",
+            Self::OpenGate(_) => "open-gate",
             Self::DeletePod { .. } => "delete-pod",
-            Self::ReleasePod { .. } => "release-pod",
+            Self::ReleasePod(_) => "release-pod",
             Self::RecordKernel { .. } => "record-kernel",
             Self::DeleteKernel { .. } => "delete-kernel",
-            Self::ConfirmNoPod { .. } => "confirm-no-pod",
-            Self::ConfirmNoKernel { .. } => "confirm-no-kernel",
+            Self::ConfirmNoPod(_) => "confirm-no-pod",
+            Self::ConfirmNoKernel(_) => "confirm-no-kernel",
         }
     }
 
@@ -81,9 +64,9 @@ impl Effect {
     pub fn subject(&self) -> String {
         match self {
             Self::Launch(launch) => format!("{} on {}", launch.name, launch.node),
-            Self::OpenGate { pod } | Self::DeletePod { pod, .. } | Self::ReleasePod { pod } => pod.name.clone(),
+            Self::OpenGate(pod) | Self::DeletePod { pod, .. } | Self::ReleasePod(pod) => pod.name.clone(),
             Self::RecordKernel { name, .. } | Self::DeleteKernel { name, .. } => name.clone(),
-            Self::ConfirmNoPod { name } | Self::ConfirmNoKernel { name } => name.clone(),
+            Self::ConfirmNoPod(name) | Self::ConfirmNoKernel(name) => name.clone(),
             _ => String::new(),
         }
     }

@@ -159,7 +159,7 @@ pub struct Evidence<'a> {
 
 /// Where a kernel stands: by its recorded end, else by its pod, else by what its session's phase implies.
 pub fn judge(evidence: &Evidence<'_>) -> KernelState {
-    if let Some(status) = evidence.record.and_then(|kernel| kernel.status.as_ref()).filter(|s| s.phase.is_terminal()) {
+    if let Some(status) = evidence.record.and_then(Kernel::recorded_end) {
         return KernelState {
             phase: status.phase,
             reason: status.reason.clone(),

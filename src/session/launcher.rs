@@ -33,5 +33,5 @@ fn launches(item: &SessionItem) -> impl Iterator<Item = Effect> {
 pub fn start(item: &SessionItem) -> Vec<Effect> {
     let pods = item.kernels.iter().filter_map(|kernel| kernel.pod.as_ref());
     let closed = pods.filter(|pod| pod.gate.is_some() && !pod.gate_opened);
-    closed.map(|pod| Effect::OpenGate { pod: PodRef::from(&**pod) }).collect()
+    closed.map(|pod| Effect::OpenGate(PodRef::from(&**pod))).collect()
 }

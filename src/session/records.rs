@@ -87,12 +87,12 @@ fn for_pod(remains: &Remains<'_>, pod: &PodView) -> Vec<Effect> {
     match record {
         Some(record) => effects.extend(facts(remains, pod, record, never_reports)),
         None if released && !matches!(standing, Standing::Leftover) => {
-            effects.push(Effect::ConfirmNoKernel { name: pod.name.clone() });
+            effects.push(Effect::ConfirmNoKernel(pod.name.clone()));
         }
         None => {}
     }
     if released {
-        effects.push(Effect::ReleasePod { pod: PodRef::from(pod) });
+        effects.push(Effect::ReleasePod(PodRef::from(pod)));
     }
     let unwanted = match standing {
         Standing::Current => false,
@@ -231,7 +231,7 @@ fn for_kernel(remains: &Remains<'_>, kernel: &Kernel) -> Vec<Effect> {
                 ..status
             };
             let version = kernel.metadata.resource_version.clone();
-            let gone = Effect::ConfirmNoPod { name: name.clone() };
+            let gone = Effect::ConfirmNoPod(name.clone());
             vec![gone, Effect::RecordKernel { name, version, status: Box::new(new) }]
         }
     }

@@ -6,7 +6,7 @@ use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use sokovan::api::*;
 
-use crate::attempts::{accepted, changed, lift, only_the_policy_refuses, refused, right, try_to_make};
+use crate::attempts::{accepted, changed, lift, only_the_policy_refuses, outcome, refused, right, try_to_make};
 use crate::common::{Space, eventually, unique};
 use crate::scene::{Scene, forged_kernel};
 
@@ -140,7 +140,7 @@ async fn what_a_session_uses_needs_the_right_to_use_it() {
 }
 
 async fn raise(theirs: &Space, priority: i32) -> Result<(), String> {
-    theirs.patch_spec("own", json!({"priority": priority})).await.map(|_| ()).map_err(|error| error.to_string())
+    outcome(theirs.patch_spec("own", json!({"priority": priority})).await)
 }
 
 #[tokio::test]
@@ -167,12 +167,12 @@ async fn nobody_makes_pods_that_pass_for_a_sessions() {
     let relabel = || async {
         let patch = Patch::Merge(json!({"metadata": {"labels": {LABEL_SESSION_UID: "u"}}}));
         let done = theirs.api::<Pod>().patch("own", &PatchParams::default(), &patch).await;
-        done.map(|_| ()).map_err(|error| error.to_string())
+        outcome(done)
     };
     let relabel_by_status = || async {
         let patch = Patch::Merge(json!({"metadata": {"labels": {LABEL_KERNEL: "main1"}}}));
         let done = theirs.api::<Pod>().patch_status("own", &PatchParams::default(), &patch).await;
-        done.map(|_| ()).map_err(|error| error.to_string())
+        outcome(done)
     };
     let words = "labels of sokovan.dev on pods are set by the Sokovan operator alone";
     refused("a pod relabelled", relabel().await, words);
@@ -213,7 +213,7 @@ async fn nobody_but_the_operator_writes_kernels_and_statuses() {
     let forge = || async {
         let patch = Patch::Merge(json!({"status": {"phase": "Running", "history": []}}));
         let done = theirs.api::<Session>().patch_status("x", &PatchParams::default(), &patch).await;
-        done.map(|_| ()).map_err(|error| error.to_string())
+        outcome(done)
     };
     refused("a forged status", forge().await, "the status of sessions is written by the Sokovan operator alone");
     let session = scene.session("d", json!({"type": "Inference"}));
@@ -221,7 +221,7 @@ async fn nobody_but_the_operator_writes_kernels_and_statuses() {
     let forge_deployment = || async {
         let patch = Patch::Merge(json!({"status": {"readyReplicas": 3}}));
         let done = theirs.api::<Deployment>().patch_status("d", &PatchParams::default(), &patch).await;
-        done.map(|_| ()).map_err(|error| error.to_string())
+        outcome(done)
     };
     let words = "the status of deployments is written by the Sokovan operator alone";
     refused("a deployment's forged status", forge_deployment().await, words);
@@ -235,7 +235,7 @@ async fn nobody_but_the_operator_writes_kernels_and_statuses() {
 async fn a_session_stays_what_it_was_made_as() {
     let scene = Scene::with("stay", 0, json!({})).await;
     scene.submit("x", json!({})).await;
-    let change = async |spec: &Value| scene.patch_spec("x", spec.clone()).await.map(|_| ()).map_err(|error| error.to_string());
+    let change = async |spec: &Value| outcome(scene.patch_spec("x", spec.clone()).await);
     let kernels = json!([{"role": "main", "image": "other:1", "resources": {"cpu": 1, "memory": "1Gi"}}]);
     let cases = [
         (json!({"accessKey": "another"}), "the owner (accessKey) cannot be changed"),
@@ -263,7 +263,7 @@ async fn nobody_takes_a_session_off_the_operators_hands() {
     let put = async |finalizers: Value| {
         let patch = Patch::Merge(json!({"metadata": {"finalizers": finalizers}}));
         let done = theirs.api::<Session>().patch("x", &PatchParams::default(), &patch).await;
-        done.map(|_| ()).map_err(|error| error.to_string())
+        outcome(done)
     };
     accepted("another's finalizer", || put(json!([FINALIZER_SESSION]))).await;
     refused("the operator's finalizer", put(json!([])).await, "takes its finalizer off a session");

@@ -23,7 +23,12 @@ where
     let mut object = object.clone();
     object["metadata"]["name"] = json!(object["metadata"]["name"].as_str().map_or_else(|| unique("x"), str::to_owned));
     let object: K = serde_json::from_value(object).expect("an object in shape");
-    space.api::<K>().create(&PostParams::default(), &object).await.map(|_| ()).map_err(|error| error.to_string())
+    outcome(space.api::<K>().create(&PostParams::default(), &object).await)
+}
+
+/// Whether it was let through, or what was said.
+pub fn outcome<T>(done: Result<T, kube::Error>) -> Result<(), String> {
+    done.map(|_| ()).map_err(|error| error.to_string())
 }
 
 pub fn refused(what: &str, tried: Result<(), String>, words: &str) {

@@ -9,7 +9,7 @@ use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use sokovan::api::*;
 
-use crate::attempts::{accepted, changed, lift, only_the_policy_refuses, refused, right, try_to_make};
+use crate::attempts::{accepted, changed, lift, only_the_policy_refuses, outcome, refused, right, try_to_make};
 use crate::common::eventually;
 use crate::scene::Scene;
 
@@ -61,8 +61,7 @@ async fn the_operator_itself_is_bound_to_what_it_needs() {
         ("a secret of no session", changed(&named("ses-z-ssh-01234567"), "/metadata/ownerReferences", json!([])), words),
     ];
     only_the_policy_refuses::<Secret>(&scene, &operator, "operator-secrets", &secrets).await;
-    let read =
-        || async { operator.api::<Secret>().get("ses-z-ssh-01234567").await.map(|_| ()).map_err(|error| error.to_string()) };
+    let read = || async { outcome(operator.api::<Secret>().get("ses-z-ssh-01234567").await) };
     refused("reading a secret", read().await, "cannot get resource");
     scene.grant(OPERATOR, json!(right("", "secrets", "get", &["ses-z-ssh-01234567"]))).await;
     accepted("reading a secret", read).await;
@@ -80,7 +79,7 @@ async fn the_operator_touches_nothing_that_is_not_a_sessions() {
     }
     let patch = async |name: &str, patch: Value| {
         let done = operator.api::<Pod>().patch(name, &PatchParams::default(), &Patch::Strategic(patch)).await;
-        done.map(|_| ()).map_err(|error| error.to_string())
+        outcome(done)
     };
     let noted = || json!({"metadata": {"annotations": {ANNOTATION_GATE: GATE_OPEN}}});
     patch("ours", noted()).await.expect("a gate is opened");
@@ -89,7 +88,7 @@ async fn the_operator_touches_nothing_that_is_not_a_sessions() {
     refused("what a pod runs", patch("ours", container("other")).await, "does not change what a pod runs");
     let delete_pod = || async {
         let done = operator.api::<Pod>().delete("foreign", &DeleteParams::default()).await;
-        done.map(|_| ()).map_err(|error| error.to_string())
+        outcome(done)
     };
     refused("a foreign pod's end", delete_pod().await, foreign);
     let service = |name: &str, more: Value| {
@@ -102,7 +101,7 @@ async fn the_operator_touches_nothing_that_is_not_a_sessions() {
     scene.make_here::<Service>(json!({"metadata": {"name": "theirs"}, "spec": {"ports": [{"port": 80}]}})).await;
     let delete_service = || async {
         let done = operator.api::<Service>().delete("theirs", &DeleteParams::default()).await;
-        done.map(|_| ()).map_err(|error| error.to_string())
+        outcome(done)
     };
     refused("a foreign service's end", delete_service().await, "touches services of sessions alone");
     let cases = [

@@ -52,11 +52,9 @@ fn detect(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
 
 /// What is not to be seen may only be not seen yet, by one that has just begun to lead.
 fn absences(item: &SessionItem) -> Vec<Effect> {
-    let recorded = |kernel: &KernelItem| {
-        kernel.record.as_ref().and_then(|record| record.status.as_ref()).is_some_and(|status| status.phase.is_terminal())
-    };
+    let recorded = |kernel: &KernelItem| kernel.record.as_ref().is_some_and(|record| record.recorded_end().is_some());
     let unseen = item.kernels.iter().filter(|kernel| kernel.pod.is_none() && kernel.is_ending() && !recorded(kernel));
-    unseen.map(|kernel| Effect::ConfirmNoPod { name: item.kernel_name(&kernel.hostname) }).collect()
+    unseen.map(|kernel| Effect::ConfirmNoPod(item.kernel_name(&kernel.hostname))).collect()
 }
 
 /// Image failures are named as such.

@@ -5,6 +5,7 @@ mod deprioritize_sessions;
 mod detect_termination;
 mod end_sessions;
 mod finalize_sessions;
+mod late;
 mod promote_to_prepared;
 mod promote_to_pulling;
 mod promote_to_running;

@@ -1,12 +1,11 @@
 //! promote-to-prepared: a session all of whose images are there, and whose kernels can find each other, is prepared.
 
-use chrono::{DateTime, Utc};
-
+use super::late::held_up;
 use super::{Decide, Handler, HandlerName, To, Transitions, Verdict};
 use crate::api::SessionPhase;
 use crate::lifecycle::{Failure, Match, Reason};
 use crate::session::kernels::KernelItem;
-use crate::session::snapshot::{SessionItem, Snapshot, is_over, over_at};
+use crate::session::snapshot::{SessionItem, Snapshot, is_over};
 
 pub static ROW: Handler = Handler {
     name: HandlerName::PromoteToPrepared,
@@ -35,32 +34,6 @@ fn promote(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
         return Verdict::failure(Failure::fault(Reason::PhaseTimeout, message));
     }
     held_up(snapshot, item, "prepared", pulling)
-}
-
-/// A gang that waits for some of its kernels while others are ready: after a while, those are named, and again each time
-/// that the wait has doubled.
-pub(super) fn held_up(snapshot: &Snapshot, item: &SessionItem, what: &str, waiting: impl Fn(&KernelItem) -> bool) -> Verdict {
-    let late: Vec<_> = item.kernels.iter().filter(|kernel| waiting(kernel)).map(KernelItem::describe).collect();
-    if late.is_empty() || late.len() == item.kernels.len() {
-        return Verdict::idle();
-    }
-    let patience = Some(snapshot.timing.held_up);
-    if !is_over(item.status_since(), patience, snapshot.now) {
-        return Verdict::idle().wake_at(over_at(item.status_since(), patience));
-    }
-    if let Some(again) = told_again_at(item).filter(|again| snapshot.now < *again) {
-        return Verdict::idle().wake_at(Some(again));
-    }
-    let message = format!("{} of {} kernels are not {what}: {}", late.len(), item.kernels.len(), late.join("; "));
-    Verdict::skipped(Reason::WaitingForKernels, message)
-}
-
-/// When those late are named anew, where they were named already: the wait until then was half of it.
-pub(super) fn told_again_at(item: &SessionItem) -> Option<DateTime<Utc>> {
-    let last = item.session.status.as_ref()?.history.last()?;
-    let told = last.error_code.as_deref() == Some(Reason::WaitingForKernels.as_str());
-    let since = item.status_since()?;
-    told.then(|| last.updated_at + (last.updated_at - since))
 }
 
 /// What keeps a session from being promoted: an image that is tried again after an error, or a container that cannot be

@@ -1,6 +1,7 @@
 //! promote-to-running: a session all of whose kernels run is running; one that takes too long begins anew.
 
-use super::promote_to_prepared::{held_up, kernel_failure};
+use super::late::held_up;
+use super::promote_to_prepared::kernel_failure;
 use super::{Decide, Handler, HandlerName, To, Transitions, Verdict};
 use crate::api::SessionPhase;
 use crate::lifecycle::{Failure, Match, Reason};

@@ -1,11 +1,8 @@
 //! terminate-sessions: deletes the pods of a session that is ending.
 
-use super::promote_to_prepared::told_again_at;
-use super::{Decide, Handler, HandlerName, LockId, To, Transitions, Verdict};
+use super::{Decide, Handler, HandlerName, LockId, To, Transitions, Verdict, late};
 use crate::api::SessionPhase;
-use crate::lifecycle::Reason;
-use crate::session::kernels::KernelItem;
-use crate::session::snapshot::{SessionItem, Snapshot, is_over, over_at};
+use crate::session::snapshot::{SessionItem, Snapshot};
 use crate::session::terminator;
 
 pub static ROW: Handler = Handler {
@@ -26,23 +23,11 @@ fn terminate(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
     if effects.is_empty() { still_ending(snapshot, item) } else { Verdict::success().effects(effects) }
 }
 
-/// All deletes are issued. Pods that do not go are named when their grace is over, and again when the wait has doubled.
+/// All deletes are issued. Pods that do not go are named when their grace is over.
 fn still_ending(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
     let grace = snapshot.timing.configured(item.session.spec.termination.grace_period_seconds);
-    let patience = Some(grace + snapshot.timing.held_up);
     let left = item.kernels.iter().filter(|kernel| kernel.pod.as_ref().is_some_and(|pod| pod.deleting && !pod.ended));
-    let left: Vec<String> = left.map(KernelItem::describe).collect();
-    if left.is_empty() {
-        return Verdict::idle();
-    }
-    if !is_over(item.status_since(), patience, snapshot.now) {
-        return Verdict::idle().wake_at(over_at(item.status_since(), patience));
-    }
-    if let Some(again) = told_again_at(item).filter(|again| snapshot.now < *again) {
-        return Verdict::idle().wake_at(Some(again));
-    }
-    let message = format!("{} of {} kernels have not ended: {}", left.len(), item.kernels.len(), left.join("; "));
-    Verdict::skipped(Reason::WaitingForKernels, message)
+    late::name(snapshot, item, &left.collect::<Vec<_>>(), grace + snapshot.timing.held_up, "have not ended")
 }
 
 #[cfg(test)]
@@ -51,6 +36,7 @@ mod tests {
 
     use super::*;
     use crate::api::KernelPhase::{Running, Terminated};
+    use crate::lifecycle::Reason;
     use crate::session::effect::Effect;
     use crate::session::handlers::Outcome;
     use crate::session::handlers::testing::{gang, item, put, session, session_in, snapshot};
