@@ -66,7 +66,7 @@ pub async fn run(config: Config, options: Options, stop: watch::Receiver<bool>) 
         timing.lease,
         fence.clone(),
     );
-    // A standby may only be elected once it knows the world.
+    // A standby may only be elected once it has shown that it can list the world.
     let mut election = JoinSet::new();
     election.spawn(elect(world.clone(), candidate, leadership, stop));
 
@@ -80,15 +80,21 @@ pub async fn run(config: Config, options: Options, stop: watch::Receiver<bool>) 
     tracing::info!(identity = %options.identity, lease = %options.lease_name, "leading");
     metrics.leads(true);
     let writer = Writer::new(work.clone(), fence, timing.request, metrics.clone());
-    let mut running = start(&work, &options, &world, &writer, &metrics);
+    // What a standby has seen may be late. Lists made from now on know of all that the last leader wrote.
+    watches.shutdown().await;
+    world.list_anew();
+    watches = watches::start(&work, &world);
+    let lead = async {
+        synced(&world).await;
+        first_end(&mut start(&work, &options, &world, &writer, &metrics)).await
+    };
     // The candidate tells when it loses the lease; when it ends without a word, it was asked to.
     let ended = tokio::select! {
         lost = leads.wait_for(|now| *now == Leadership::Lost) => if lost.is_ok() { Ended::LostLease } else { Ended::Stopped },
         error = first_end(&mut watches) => return Err(error),
-        error = first_end(&mut running) => return Err(error),
+        error = lead => return Err(error),
     };
     metrics.leads(false);
-    drop(running);
     while let Some(ended) = election.join_next().await {
         ended?;
     }
@@ -98,16 +104,17 @@ pub async fn run(config: Config, options: Options, stop: watch::Receiver<bool>) 
 
 async fn elect(world: Arc<World>, candidate: Candidate, leadership: watch::Sender<Leadership>, stop: watch::Receiver<bool>) {
     let mut stopped = stop.clone();
-    let synced = async {
-        while !world.is_synced() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
     tokio::select! {
-        () = synced => {}
+        () = synced(&world) => {}
         () = asked(&mut stopped) => return,
     }
     candidate.run(leadership, stop).await;
+}
+
+async fn synced(world: &World) {
+    while !world.is_synced() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// Nothing of what runs ends by itself: where something does, by a panic, the whole process begins anew.

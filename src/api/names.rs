@@ -39,6 +39,17 @@ name_type!(
     /// The name of a ScalingGroup.
     GroupName
 );
+impl GroupName {
+    /// Of sessions that name no scaling group and that none takes yet; no object has such a name.
+    pub fn none() -> Self {
+        Self("(none)".into())
+    }
+
+    pub fn is_none(&self) -> bool {
+        *self == Self::none()
+    }
+}
+
 name_type!(
     /// The name of a Keypair object: who a session belongs to.
     AccessKey

@@ -17,6 +17,9 @@ pub const CONTAINER_GATE: &str = "gate";
 pub const CONTAINER_GATE_COPY: &str = "gate-copy";
 /// Where in a kernel the operator's own files are.
 pub const OWN_PATH: &str = "/opt/sokovan";
+/// Service meshes leave a kernel's pod alone, unless its scaling group says otherwise: what they add is not accounted for.
+const NO_ISTIO: [&str; 2] = ["sidecar.istio.io/inject", "false"];
+const NO_LINKERD: [&str; 2] = ["linkerd.io/inject", "disabled"];
 /// What the gate takes of its node at most.
 const GATE_CPU: Amount = Amount::from_milli(10);
 const GATE_MEMORY: Amount = Amount::from_units(16 << 20);
@@ -81,8 +84,11 @@ pub fn pod(
     let given = group.map(|group| group.spec.pod.clone()).unwrap_or_default();
     let name = session.metadata.name.clone().unwrap_or_default();
     let namespace = session.metadata.namespace.clone().unwrap_or_default();
-    let mut labels = given.labels.clone();
+    let mut labels = BTreeMap::from([NO_ISTIO.map(str::to_owned).into()]);
+    labels.extend(given.labels.clone());
     labels.extend(kernel_labels(session, group_name, launch));
+    let mut annotations = BTreeMap::from([NO_LINKERD.map(str::to_owned).into()]);
+    annotations.extend(given.annotations.clone());
     let mut spec = json!({
         "restartPolicy": "Never",
         "automountServiceAccountToken": false,
@@ -114,7 +120,7 @@ pub fn pod(
     serde_json::from_value(json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {
-            "name": launch.name, "namespace": namespace, "labels": labels, "annotations": given.annotations,
+            "name": launch.name, "namespace": namespace, "labels": labels, "annotations": annotations,
             "ownerReferences": owner(kernel), "finalizers": [FINALIZER_POD],
         },
         "spec": spec,
@@ -146,7 +152,7 @@ fn volumes(session: &Session, launch: &Launch) -> Value {
         all.push(json!({"name": "sokovan-pod", "downwardAPI": {"items": [
             {"path": "gate", "fieldRef": {"fieldPath": format!("metadata.annotations['{ANNOTATION_GATE}']")}}
         ]}}));
-        all.push(json!({"name": "sokovan-ssh", "secret": {"secretName": secret, "defaultMode": 0o440}}));
+        all.push(json!({"name": "sokovan-ssh", "secret": {"secretName": secret, "defaultMode": 0o400}}));
     }
     let mut claims: Vec<&str> = launch.template.volumes.iter().map(|volume| volume.claim_name.as_str()).collect();
     claims.sort_unstable();

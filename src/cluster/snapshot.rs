@@ -339,4 +339,23 @@ mod tests {
         let together: Vec<usize> = world.batches(schedule, &all).iter().map(|batch| batch.items.len()).collect();
         assert_eq!(together, [2]);
     }
+
+    #[test]
+    fn who_names_no_group_is_taken_by_one_that_comes_later() {
+        let world = World::new(Arc::default(), Arc::default(), Scope::default());
+        let mut session = waiting("early", json!({}));
+        session.metadata.uid = Some("early".into());
+        world.upsert_session(session);
+        let schedule = row(HandlerName::ScheduleSessions).expect("a row");
+        let all = Mark { all: true, ..Mark::default() };
+        let groups = || world.batches(schedule, &all).into_iter().map(|batch| batch.snapshot.group_name).collect::<Vec<_>>();
+        assert_eq!(groups(), [GroupName::none()]);
+        world.unclaim(&SessionUid("early".into()));
+        let mut group = ScalingGroup::new("late", serde_json::from_value(json!({})).expect("a group"));
+        group.metadata.name = Some("late".into());
+        let mut inner = world.lock();
+        inner.groups.upsert((String::new(), "late".into()), 1, Arc::new(group));
+        world.tenancy_changed(inner);
+        assert_eq!(groups(), ["late".into()]);
+    }
 }

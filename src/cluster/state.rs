@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::events::Told;
-use super::table::{Key, Table};
+use super::table::{Key, Listed, Table};
 use crate::api::*;
 use crate::lifecycle::Timing;
 use crate::provisioner::{ForeignPod, Holding, Kind, Kinds, Ledger};
@@ -83,9 +83,6 @@ pub(super) fn remove_key(of: &mut HashMap<SessionUid, BTreeSet<Key>>, uid: &Sess
     }
 }
 
-/// The group of sessions whose scaling group cannot be told.
-pub const GROUP_NONE: &str = "none";
-
 pub fn uid_of(session: &Session) -> SessionUid {
     SessionUid(session.metadata.uid.clone().unwrap_or_default())
 }
@@ -95,6 +92,26 @@ pub fn key_of(meta: &kube::core::ObjectMeta) -> Key {
 }
 
 impl Inner {
+    /// The tables of all kinds.
+    pub(super) fn tables(&mut self) -> [&mut dyn Listed; 14] {
+        [
+            &mut self.sessions,
+            &mut self.kernels,
+            &mut self.pods,
+            &mut self.slices,
+            &mut self.nodes,
+            &mut self.groups,
+            &mut self.domains,
+            &mut self.projects,
+            &mut self.users,
+            &mut self.keypairs,
+            &mut self.policies,
+            &mut self.namespaces,
+            &mut self.claims,
+            &mut self.volumes,
+        ]
+    }
+
     /// A session as it stands: as being written, else as seen.
     pub fn session(&self, uid: &SessionUid) -> Option<&Arc<Session>> {
         self.assumed.get(uid).or_else(|| self.sessions.get(self.key_of.get(uid)?))
@@ -114,7 +131,15 @@ impl Inner {
             spec.active && allowed && spec.session_types.contains(&session.spec.type_)
         };
         let names = self.groups.values().filter(takes).filter_map(|group| group.metadata.name.clone());
-        GroupName(names.min().unwrap_or_else(|| GROUP_NONE.into()))
+        names.min().map_or_else(GroupName::none, GroupName)
+    }
+
+    /// Sessions that no group took may be taken by one now.
+    pub(super) fn place_the_unplaced(&mut self) {
+        let unplaced = self.index.get(&GroupName::none()).into_iter().flat_map(HashMap::values).flatten();
+        for uid in unplaced.cloned().collect::<Vec<_>>() {
+            self.refresh(&uid);
+        }
     }
 
     pub(super) fn forget_session(&mut self, session: &Session) {

@@ -65,7 +65,11 @@ where
         match stream.try_next().await {
             Ok(Some(event)) => take(event),
             Ok(None) => return,
-            Err(error) => tracing::debug!("a watch is taken up again: {error}"),
+            // One that ran out, or whose version is too old by now, is nothing to tell of.
+            Err(error @ (watcher::Error::WatchError(_) | watcher::Error::WatchFailed(_))) => {
+                tracing::debug!("a watch is taken up again: {error}");
+            }
+            Err(error) => tracing::warn!("a watch cannot begin: {error}"),
         }
     }
 }

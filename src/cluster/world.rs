@@ -9,9 +9,9 @@ use tokio::sync::Notify;
 
 use super::events::Told;
 use super::fold::{self, Folded};
-pub use super::state::{GROUP_NONE, key_of, uid_of};
 pub(super) use super::state::{Inner, PodRow, remove_key};
-use super::table::Key;
+pub use super::state::{key_of, uid_of};
+use super::table::{Key, Listed};
 use crate::api::*;
 use crate::coordinator::marks::Marks;
 use crate::lifecycle::Timing;
@@ -64,23 +64,14 @@ impl World {
         self.scope.includes(group)
     }
 
-    /// Whether every kind's first list is complete.
+    /// Whether every kind's list is complete.
     pub fn is_synced(&self) -> bool {
-        let inner = self.lock();
-        inner.sessions.is_synced()
-            && inner.kernels.is_synced()
-            && inner.pods.is_synced()
-            && inner.slices.is_synced()
-            && inner.nodes.is_synced()
-            && inner.groups.is_synced()
-            && inner.domains.is_synced()
-            && inner.projects.is_synced()
-            && inner.users.is_synced()
-            && inner.keypairs.is_synced()
-            && inner.policies.is_synced()
-            && inner.namespaces.is_synced()
-            && inner.claims.is_synced()
-            && inner.volumes.is_synced()
+        self.lock().tables().iter().all(|table| table.is_synced())
+    }
+
+    /// From here on, only new lists count as complete.
+    pub fn list_anew(&self) {
+        self.lock().tables().into_iter().for_each(Listed::list_anew);
     }
 
     /// Takes a session in; returns what stands now, which may be newer.
@@ -342,7 +333,8 @@ impl World {
     }
 
     /// A change of groups or tenants: whoever waits may have been waiting for it.
-    pub(super) fn tenancy_changed(&self, inner: MutexGuard<'_, Inner>) {
+    pub(super) fn tenancy_changed(&self, mut inner: MutexGuard<'_, Inner>) {
+        inner.place_the_unplaced();
         drop(inner);
         self.mark_usage();
         for handler in [HandlerName::ScheduleSessions, HandlerName::CheckPrecondition, HandlerName::SweepSessions] {

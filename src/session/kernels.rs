@@ -194,9 +194,8 @@ pub fn judge(evidence: &Evidence<'_>) -> KernelState {
 
 /// Where a kernel stands by its pod alone.
 pub fn judge_alone(pod: &PodView, image_timeout: Duration, now: DateTime<Utc>) -> KernelState {
-    if let MainState::Ended { exit_code, reason, message, .. } = &pod.main
-        && pod.ended
-    {
+    // Its main container decides: others that something added to the pod may run on.
+    if let MainState::Ended { exit_code, reason, message, .. } = &pod.main {
         return KernelState { exit_code: Some(*exit_code), ..KernelState::because(KernelPhase::Terminated, reason, message) };
     }
     if pod.ended {
@@ -206,7 +205,7 @@ pub fn judge_alone(pod: &PodView, image_timeout: Duration, now: DateTime<Utc>) -
     if pod.deleting {
         return KernelState::because(KernelPhase::Terminating, Reason::PodDeleted.as_str(), "its pod is being deleted");
     }
-    if matches!(pod.main, MainState::Running { .. } | MainState::Ended { .. }) {
+    if matches!(pod.main, MainState::Running { .. }) {
         return KernelState::of(KernelPhase::Running);
     }
     if let Some((reason, message)) = &pod.image_error {
@@ -304,6 +303,10 @@ mod tests {
         let running = PodView { main: MainState::Running { since: None }, ..pod() };
         assert_eq!(phase(&running, 0), KernelPhase::Running);
         assert_eq!(phase(&PodView { deleting: true, ..running.clone() }, 0), KernelPhase::Terminating);
+        let (reason, message) = (String::new(), String::new());
+        let main = MainState::Ended { exit_code: 0, reason, message, started_at: None, finished_at: None };
+        let beside_a_sidecar = PodView { main, ..running.clone() };
+        assert_eq!(phase(&beside_a_sidecar, 0), KernelPhase::Terminated, "whatever else runs in its pod");
         assert_eq!(phase(&PodView { ended: true, ..running }, 0), KernelPhase::Terminated);
     }
 

@@ -41,7 +41,9 @@ pub fn advance(snapshot: &Snapshot, session: &Session, kernels: &[KernelItem], s
     let to = step.to.map_or(from, |to| to.phase);
     record(&mut status, &step, from, to, snapshot.now);
     status.observed_generation = session.metadata.generation.unwrap_or_default();
-    status.scaling_group.get_or_insert_with(|| snapshot.group_name.clone());
+    if !snapshot.group_name.is_none() {
+        status.scaling_group.get_or_insert_with(|| snapshot.group_name.clone());
+    }
     status.priority_lost += step.change.priority_lost;
     status.effective_priority = Some((session.spec.priority - status.priority_lost).max(0));
     if let Some(allocation) = &step.change.allocation {

@@ -111,6 +111,31 @@ async fn a_command_that_fails_at_once_ends_an_interactive_session() {
 }
 
 #[tokio::test]
+async fn a_batch_session_ends_with_its_main_container_whatever_else_runs_in_its_pod() {
+    let scene = Scene::new("sidecar").await;
+    let operator = scene.operator().await;
+    scene.submit("one", json!({"type": "Batch"})).await;
+    scene.until_phase("one", SessionPhase::Running).await;
+    let pod = scene.pods("one").await.remove(0);
+    let mut status = serde_json::to_value(pod.status.clone().unwrap()).unwrap();
+    let mut beside = status["containerStatuses"][0].clone();
+    beside["name"] = json!("log-shipper");
+    status["containerStatuses"][0]["state"] = json!({"terminated": {"exitCode": 3, "reason": "Error"}});
+    status["containerStatuses"].as_array_mut().unwrap().push(beside);
+    let pods = scene.api::<Pod>();
+    let patch = Patch::Merge(json!({ "status": status }));
+    pods.patch_status(&pod.name_any(), &PatchParams::default(), &patch).await.unwrap();
+    let status = scene.until_phase("one", SessionPhase::Terminated).await.status.unwrap();
+    assert_eq!((status.result, status.exit_code), (SessionResult::Failure, Some(3)));
+    eventually("its pod to go", || async {
+        let left = scene.pods("one").await.len();
+        if left == 0 { Ok(()) } else { Err(format!("{left} left")) }
+    })
+    .await;
+    scene.end(operator).await;
+}
+
+#[tokio::test]
 async fn ts_002_a_deleted_node_ends_its_sessions_and_leaves_nothing() {
     let scene = Scene::with("gone", 1, json!({})).await;
     let operator = scene.operator().await;

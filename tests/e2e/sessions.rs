@@ -31,7 +31,7 @@ async fn a_gang_starts_together_and_its_kernels_find_each_other() {
     let space = sessions().await;
     let name = common::unique("gang");
     let look = "for h in main1 sub1 sub2; do nslookup $h | grep -q \"^Name:.*$h\" && echo found-$h; done; \
-                test -s /opt/sokovan/ssh/id_cluster && echo has-key; df -m /dev/shm | tail -1";
+                stat -Lc 'key-%a' /opt/sokovan/ssh/id_cluster; df -m /dev/shm | tail -1";
     let kernels = [kernel("main", 1, &format!("{look}; {FOREVER}")), kernel("sub", 2, FOREVER)];
     space.create(session(&name, "", json!({"clusterMode": "MultiNode", "kernels": kernels}))).await.unwrap();
     let status = space.until_phase(&name, SessionPhase::Running).await.status.unwrap();
@@ -40,7 +40,7 @@ async fn a_gang_starts_together_and_its_kernels_find_each_other() {
     let main = pods.iter().find(|pod| pod.metadata.labels.as_ref().unwrap()[LABEL_KERNEL] == "main1").unwrap();
     common::eventually("main1 to find all by name", || async {
         let log = logs(&space, main).await;
-        let all = ["found-main1", "found-sub1", "found-sub2", "has-key"].iter().all(|word| log.contains(word));
+        let all = ["found-main1", "found-sub1", "found-sub2", "key-400"].iter().all(|word| log.contains(word));
         if all { Ok(()) } else { Err(log) }
     })
     .await;

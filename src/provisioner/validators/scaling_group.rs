@@ -10,6 +10,11 @@ fn check(context: &Context<'_>, subject: &Subject<'_>) -> Vec<Blocker> {
     let name = context.group_name;
     let fault =
         |reason, message: String| vec![Blocker::fault(VALIDATOR.name, reason, message).of(format!("scaling group {name}"))];
+    if name.is_none() {
+        let words =
+            format!("no scaling group takes sessions of type {:?} from namespace {}", subject.kind.type_, subject.kind.namespace);
+        return vec![Blocker::fault(VALIDATOR.name, Reason::ScalingGroupNotFound, words)];
+    }
     let Some(group) = context.group else {
         return fault(Reason::ScalingGroupNotFound, format!("scaling group {name} does not exist"));
     };
