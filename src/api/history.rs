@@ -19,7 +19,7 @@ pub enum HistoryResult {
     Skipped,
 }
 
-/// What a failure is due to, which decides what it costs (rules §2).
+/// What a failure is due to, which decides what it costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum Cause {
     /// It would fit if the scaling group were emptier. Waits, with growing pauses between recorded attempts.

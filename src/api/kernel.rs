@@ -132,7 +132,7 @@ impl fmt::Display for KernelPhase {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct KernelStatus {
-    /// Where the kernel stands.
+    /// The last fact recorded: empty until it runs or ends. What happens before, its session's status tells.
     #[serde(default)]
     pub phase: KernelPhase,
     /// Why, as one stable word.

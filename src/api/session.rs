@@ -52,7 +52,8 @@ pub struct SessionSpec {
     /// The Keypair that the session is run under; its owner's quotas apply.
     pub access_key: AccessKey,
 
-    /// The ScalingGroup to run in; without one, the first that the project and the keypair may use.
+    /// The ScalingGroup to run in. Without one, the first by name that is active and takes the project and the type; that needs
+    /// the right to use all scaling groups.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scaling_group: Option<GroupName>,
 
@@ -89,7 +90,8 @@ pub struct SessionSpec {
     #[schemars(length(max = 16), inner(length(min = 1, max = 40)))]
     pub depends_on: Vec<String>,
 
-    /// Only on nodes that run nothing of anybody else, and keep it so.
+    /// Only on nodes without any other session, and without pods of others but those of DaemonSets and of the node itself; kept
+    /// so while it runs.
     #[serde(default)]
     pub private: bool,
 

@@ -34,7 +34,7 @@ pub enum SessionPhase {
     Deprioritizing,
     /// It ended before it ran.
     Cancelled,
-    /// It ended by an error of the system.
+    /// Not entered by this version; `result` tells what went wrong.
     Error,
 }
 
