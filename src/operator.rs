@@ -85,7 +85,9 @@ pub async fn run(config: Config, options: Options, stop: watch::Receiver<bool>) 
     world.list_anew();
     watches = watches::start(&work, &world);
     let lead = async {
-        synced(&world).await;
+        if tokio::time::timeout(timing.listing, synced(&world)).await.is_err() {
+            return anyhow::anyhow!("not every kind could be listed within {:?}: another may lead", timing.listing);
+        }
         first_end(&mut start(&work, &options, &world, &writer, &metrics)).await
     };
     // The candidate tells when it loses the lease; when it ends without a word, it was asked to.
@@ -133,7 +135,7 @@ fn start(work: &Client, options: &Options, world: &Arc<World>, writer: &Writer, 
     let effects = Effects { writer: writer.clone(), world: world.clone(), options: Arc::new(options.pods.clone()) };
     let committer = Committer { writer: writer.clone(), world: world.clone(), timing: world.timing.clone() };
     let coordinator = Arc::new(Coordinator::new(effects, committer, events, metrics.clone(), options.hooks.clone()));
-    world.mark_everything();
+    world.begin();
     tasks.spawn(crate::cluster::usage::publish(world.clone(), writer.clone()));
     unreconciled::start(&mut tasks, work, &Arc::new(writer.clone()));
     coordinator.start(&mut tasks);

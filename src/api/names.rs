@@ -41,12 +41,14 @@ name_type!(
 );
 impl GroupName {
     /// Of sessions that name no scaling group and that none takes yet; no object has such a name.
+    pub const NONE: &str = "(none)";
+
     pub fn none() -> Self {
-        Self("(none)".into())
+        Self(Self::NONE.into())
     }
 
     pub fn is_none(&self) -> bool {
-        *self == Self::none()
+        self.0 == Self::NONE
     }
 }
 

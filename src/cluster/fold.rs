@@ -66,6 +66,7 @@ pub fn pod(pod: &Pod) -> Folded {
         main: main.map(main_state).unwrap_or_default(),
         ready_to_start: condition(pod, "PodReadyToStartContainers").is_some_and(|c| c.status == "True"),
         ended: has_ended(pod),
+        beside: status.container_statuses.iter().flatten().any(|status| status.name != CONTAINER_MAIN && is_running(status)),
         unschedulable: condition(pod, "PodScheduled")
             .filter(|c| c.status == "False" && c.reason.as_deref() == Some("Unschedulable"))
             .and_then(|c| Some((time(c.last_transition_time.as_ref())?, c.message.clone().unwrap_or_default()))),
@@ -109,6 +110,10 @@ fn gate_state(status: &ContainerStatus) -> GateState {
         Some(state) if state.terminated.as_ref().is_some_and(|end| end.exit_code == 0) => GateState::Passed,
         _ => GateState::Waiting,
     }
+}
+
+fn is_running(status: &ContainerStatus) -> bool {
+    status.state.as_ref().is_some_and(|state| state.running.is_some())
 }
 
 fn main_state(status: &ContainerStatus) -> MainState {
@@ -297,6 +302,24 @@ mod tests {
         assert!(daemon.of_node);
         let Folded::Foreign(job) = pod(&of("Job")) else { panic!("foreign") };
         assert!(!job.of_node);
+    }
+
+    #[test]
+    fn a_main_container_that_exited_is_the_end_once_the_pod_has_ended_or_something_else_runs_on() {
+        let exited = json!({"name": "main", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+                            "state": {"terminated": {"exitCode": 3}}});
+        let beside = json!({"name": "log-shipper", "image": "", "imageID": "", "ready": true, "restartCount": 0,
+                            "state": {"running": {}}});
+        let ended = |phase: &str, containers: &[&serde_json::Value]| {
+            let labels = json!({LABEL_SESSION_UID: "u"});
+            let status = json!({"phase": phase, "containerStatuses": containers});
+            let made = serde_json::from_value(json!({"metadata": {"name": "p", "labels": labels}, "status": status}));
+            let Folded::Ours(view) = pod(&made.expect("a pod")) else { panic!("ours") };
+            view.main_end().is_some()
+        };
+        assert!(!ended("Running", &[&exited]), "the kubelet tells of the pod's end a little later");
+        assert!(ended("Failed", &[&exited]));
+        assert!(ended("Running", &[&exited, &beside]));
     }
 
     #[test]

@@ -353,9 +353,8 @@ mod tests {
         world.unclaim(&SessionUid("early".into()));
         let mut group = ScalingGroup::new("late", serde_json::from_value(json!({})).expect("a group"));
         group.metadata.name = Some("late".into());
-        let mut inner = world.lock();
-        inner.groups.upsert((String::new(), "late".into()), 1, Arc::new(group));
-        world.tenancy_changed(inner);
+        world.lock().groups.upsert((String::new(), "late".into()), 1, Arc::new(group));
+        world.begin();
         assert_eq!(groups(), ["late".into()]);
     }
 }

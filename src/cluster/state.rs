@@ -36,6 +36,8 @@ pub(super) struct Inner {
     pub unreadable: HashMap<SessionUid, ObjectMeta>,
     pub index: BTreeMap<GroupName, HashMap<SessionPhase, BTreeSet<SessionUid>>>,
     pub place: HashMap<SessionUid, (GroupName, SessionPhase)>,
+    /// Those that wait without a group of their own: where they stand follows from the groups and projects there are.
+    pub unplaced: HashSet<SessionUid>,
     pub kernels: Table<Arc<Kernel>>,
     pub kernels_of: HashMap<SessionUid, BTreeSet<Key>>,
     pub pods: Table<PodRow>,
@@ -134,12 +136,15 @@ impl Inner {
         names.min().map_or_else(GroupName::none, GroupName)
     }
 
-    /// Sessions that no group took may be taken by one now.
+    /// Those without a group of their own may be another's now.
     pub(super) fn place_the_unplaced(&mut self) {
-        let unplaced = self.index.get(&GroupName::none()).into_iter().flat_map(HashMap::values).flatten();
-        for uid in unplaced.cloned().collect::<Vec<_>>() {
+        for uid in self.unplaced.clone() {
             self.refresh(&uid);
         }
+    }
+
+    pub(super) fn is_synced(&mut self) -> bool {
+        self.tables().iter().all(|table| table.is_synced())
     }
 
     pub(super) fn forget_session(&mut self, session: &Session) {
@@ -150,6 +155,7 @@ impl Inner {
         self.assumed.remove(uid);
         self.lingering.remove(uid);
         self.kind_of.remove(uid);
+        self.unplaced.remove(uid);
         if let Some(place) = self.place.remove(uid) {
             self.leave(uid, &place);
         }
@@ -185,6 +191,10 @@ impl Inner {
                 self.dependents_of.entry(dependency).or_default().insert(uid.clone());
             }
             let place = (self.group_of(session), session.phase());
+            match session.group() {
+                None if place.1 == SessionPhase::Pending => self.unplaced.insert(uid.clone()),
+                _ => self.unplaced.remove(uid),
+            };
             if self.place.get(uid) != Some(&place) {
                 if let Some(old) = self.place.insert(uid.clone(), place.clone()) {
                     left_the_queue = old.1 == SessionPhase::Pending && pending::is_limited(self.policies.values());

@@ -66,7 +66,7 @@ impl World {
 
     /// Whether every kind's list is complete.
     pub fn is_synced(&self) -> bool {
-        self.lock().tables().iter().all(|table| table.is_synced())
+        self.lock().is_synced()
     }
 
     /// From here on, only new lists count as complete.
@@ -334,12 +334,20 @@ impl World {
 
     /// A change of groups or tenants: whoever waits may have been waiting for it.
     pub(super) fn tenancy_changed(&self, mut inner: MutexGuard<'_, Inner>) {
-        inner.place_the_unplaced();
+        if inner.is_synced() {
+            inner.place_the_unplaced(); // before that, nobody acts on where they stand
+        }
         drop(inner);
         self.mark_usage();
         for handler in [HandlerName::ScheduleSessions, HandlerName::CheckPrecondition, HandlerName::SweepSessions] {
             self.marks.all(handler);
         }
+    }
+
+    /// All is known: whatever stands may be looked at.
+    pub fn begin(&self) {
+        self.lock().place_the_unplaced();
+        self.mark_everything();
     }
 
     /// Everything is to be looked at.

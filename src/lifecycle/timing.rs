@@ -41,6 +41,8 @@ pub struct Timing {
     pub rush_over: Duration,
     /// How long a gang may wait for some of its kernels before those are named.
     pub held_up: Duration,
+    /// How long one that begins to lead may take to list everything; then another may try.
+    pub listing: Duration,
     /// How long changes of usage are gathered before they are published.
     pub usage: Duration,
     /// Every configured timeout (scaling group, session) is divided by this; 1 outside tests.
@@ -86,6 +88,7 @@ impl Default for Timing {
             event_pace: Duration::from_millis(10),
             rush_over: seconds(2),
             held_up: seconds(5),
+            listing: seconds(300),
             usage: seconds(5),
             scale: 1,
             lease: LeaseTiming {

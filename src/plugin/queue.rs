@@ -9,7 +9,7 @@ use kube::ResourceExt;
 use serde::Serialize;
 
 use super::table::{age, table};
-use crate::api::{ScalingGroup, ScalingGroupStatus, SequencerName, Session, SessionPhase, WaitingByPriority, whole};
+use crate::api::{GroupName, ScalingGroup, ScalingGroupStatus, SequencerName, Session, SessionPhase, WaitingByPriority, whole};
 use crate::session::snapshot::created_at;
 
 /// The queues of some groups.
@@ -71,10 +71,7 @@ struct Line<'s> {
 
 impl<'s> Line<'s> {
     fn new(name: &str, group: Option<&ScalingGroup>, sessions: &'s [Session]) -> Self {
-        let waits = |session: &&Session| {
-            session.phase() == SessionPhase::Pending && session.group().is_some_and(|group| group.as_str() == name)
-        };
-        let mut visible: Vec<&Session> = sessions.iter().filter(waits).collect();
+        let mut visible: Vec<&Session> = sessions.iter().filter(|session| waits_in(session) == Some(name)).collect();
         visible.sort_by_cached_key(|session| {
             (Reverse(session.priority()), created_at(session), session.namespace(), session.name_any())
         });
@@ -98,6 +95,12 @@ impl<'s> Line<'s> {
     }
 }
 
+/// The group in which a session waits, if it does.
+fn waits_in(session: &Session) -> Option<&str> {
+    let name = session.group().map_or(GroupName::NONE, |group| group.as_str());
+    Some(name).filter(|_| session.phase() == SessionPhase::Pending)
+}
+
 /// The place of a session that waits, from what its group tells and what can be seen.
 pub fn place(session: &Session, group: &ScalingGroup, sessions: &[Session]) -> Option<Place> {
     let line = Line::new(&group.name_any(), Some(group), sessions);
@@ -108,11 +111,14 @@ pub fn place(session: &Session, group: &ScalingGroup, sessions: &[Session]) -> O
 /// The queue of the group that was asked for, or of all; without groups, of those that sessions name.
 pub fn view(asked: Option<&str>, groups: Option<&[ScalingGroup]>, sessions: &[Session], now: DateTime<Utc>) -> Queues {
     if let Some(groups) = groups {
-        return Queues(groups.iter().map(|group| queue(&group.name_any(), Some(group), sessions, now)).collect());
+        let stray = asked.is_none() && sessions.iter().any(|session| waits_in(session) == Some(GroupName::NONE));
+        let strays = stray.then(|| queue(GroupName::NONE, None, sessions, now));
+        let queues = groups.iter().map(|group| queue(&group.name_any(), Some(group), sessions, now));
+        return Queues(queues.chain(strays).collect());
     }
     let named: BTreeSet<&str> = match asked {
         Some(name) => BTreeSet::from([name]),
-        None => sessions.iter().filter_map(|session| Some(session.group()?.as_str())).collect(),
+        None => sessions.iter().filter_map(|session| session.group().map(GroupName::as_str).or(waits_in(session))).collect(),
     };
     Queues(named.into_iter().map(|name| queue(name, None, sessions, now)).collect())
 }

@@ -194,8 +194,7 @@ pub fn judge(evidence: &Evidence<'_>) -> KernelState {
 
 /// Where a kernel stands by its pod alone.
 pub fn judge_alone(pod: &PodView, image_timeout: Duration, now: DateTime<Utc>) -> KernelState {
-    // Its main container decides: others that something added to the pod may run on.
-    if let MainState::Ended { exit_code, reason, message, .. } = &pod.main {
+    if let Some(MainState::Ended { exit_code, reason, message, .. }) = pod.main_end() {
         return KernelState { exit_code: Some(*exit_code), ..KernelState::because(KernelPhase::Terminated, reason, message) };
     }
     if pod.ended {
@@ -205,7 +204,7 @@ pub fn judge_alone(pod: &PodView, image_timeout: Duration, now: DateTime<Utc>) -
     if pod.deleting {
         return KernelState::because(KernelPhase::Terminating, Reason::PodDeleted.as_str(), "its pod is being deleted");
     }
-    if matches!(pod.main, MainState::Running { .. }) {
+    if matches!(pod.main, MainState::Running { .. } | MainState::Ended { .. }) {
         return KernelState::of(KernelPhase::Running);
     }
     if let Some((reason, message)) = &pod.image_error {
@@ -305,8 +304,9 @@ mod tests {
         assert_eq!(phase(&PodView { deleting: true, ..running.clone() }, 0), KernelPhase::Terminating);
         let (reason, message) = (String::new(), String::new());
         let main = MainState::Ended { exit_code: 0, reason, message, started_at: None, finished_at: None };
-        let beside_a_sidecar = PodView { main, ..running.clone() };
-        assert_eq!(phase(&beside_a_sidecar, 0), KernelPhase::Terminated, "whatever else runs in its pod");
+        let exited = PodView { main, ..running.clone() };
+        assert_eq!(phase(&exited, 0), KernelPhase::Running, "until the kubelet tells that the pod has ended, too");
+        assert_eq!(phase(&PodView { beside: true, ..exited }, 0), KernelPhase::Terminated, "whatever else runs in its pod");
         assert_eq!(phase(&PodView { ended: true, ..running }, 0), KernelPhase::Terminated);
     }
 

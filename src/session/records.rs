@@ -121,7 +121,7 @@ fn facts(remains: &Remains<'_>, pod: &PodView, record: &Kernel, never_reports: b
         return None;
     }
     let state = judge_alone(pod, remains.image_timeout, remains.now);
-    let new = if pod.ended || matches!(pod.main, MainState::Ended { .. }) {
+    let new = if pod.ended || pod.main_end().is_some() {
         ended(&old, pod, &state, remains.now)
     } else if never_reports {
         let ran = old.started_at.is_some() || matches!(pod.main, MainState::Running { .. } | MainState::Ended { .. });

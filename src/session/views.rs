@@ -30,6 +30,8 @@ pub struct PodView {
     /// Its sandbox stands: containers may start and images be pulled.
     pub ready_to_start: bool,
     pub ended: bool,
+    /// A container beside the main one runs, which something added to it.
+    pub beside: bool,
     /// Since when kube-scheduler refuses it, and its words.
     pub unschedulable: Option<(DateTime<Utc>, String)>,
     /// Why its image is not to be had: the kubelet's reason and words. From whichever container shows it first.
@@ -80,6 +82,13 @@ impl PodView {
     /// Whether it still takes what it requested: until its containers have ended.
     pub fn is_live(&self) -> bool {
         !self.ended
+    }
+
+    /// How its main container ended, once that is the end of its kernel. The kubelet tells of the container before it tells
+    /// that the pod has ended: that is waited for, unless something runs on beside it.
+    pub fn main_end(&self) -> Option<&MainState> {
+        let over = self.ended || self.beside;
+        Some(&self.main).filter(|main| over && matches!(main, MainState::Ended { .. }))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Sessions that do what they should.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::json;
 use sokovan::api::*;
 
@@ -63,5 +64,12 @@ async fn a_batch_sessions_exit_code_is_its_result() {
         space.create(session(&name, &format!("exit {code}"), json!({"type": "Batch"}))).await.unwrap();
         let status = space.until_phase(&name, SessionPhase::Terminated).await.status.unwrap();
         assert_eq!((status.result, status.exit_code), (result, Some(code)));
+        common::eventually("its pod to be let go and stay for its logs", || async {
+            let pods = space.pods(&name).await;
+            let metas: Vec<_> = pods.iter().map(|pod| &pod.metadata).collect();
+            let stays = |meta: &&ObjectMeta| meta.finalizers.is_none() && meta.deletion_timestamp.is_none();
+            if metas.len() == 1 && metas.iter().all(stays) { Ok(()) } else { Err(format!("{metas:?}")) }
+        })
+        .await;
     }
 }
