@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Namespace, Node};
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
-use kube::api::{DeleteParams, ListParams, PostParams};
-use kube::{Api, Client};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 use sokovan::api::*;
 use sokovan::cluster::pods::PodOptions;
@@ -261,6 +261,19 @@ impl Scene {
         self.remove::<Project>().await;
         self.remove::<User>().await;
         self.remove::<Keypair>().await;
+        self.forget_sessions().await;
+    }
+
+    /// What is over costs everybody who lists: sessions go without ceremony, and all they own with them.
+    async fn forget_sessions(&self) {
+        let sessions = self.api::<Session>();
+        for session in sessions.list(&ListParams::default()).await.expect("sessions can be listed") {
+            let name = session.name_any();
+            let released = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+            // It may go by itself at the same time.
+            let _ = sessions.patch_metadata(&name, &PatchParams::default(), &released).await;
+            let _ = sessions.delete(&name, &DeleteParams::background()).await;
+        }
     }
 
     async fn remove<K>(&self)
