@@ -2,22 +2,22 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::get;
 use tokio::task::JoinSet;
 
-use crate::cluster::world::World;
 use crate::metrics::Metrics;
 
-/// Serves /healthz, /readyz and /metrics for as long as the set lives. Ready is who knows the world, leading or not.
-pub async fn serve(listen: Option<SocketAddr>, world: Arc<World>, metrics: Metrics) -> std::io::Result<JoinSet<()>> {
+/// Serves /healthz, /readyz and /metrics for as long as the set lives. Ready is who could lead, leading or not.
+pub async fn serve(listen: Option<SocketAddr>, ready: Arc<AtomicBool>, metrics: Metrics) -> std::io::Result<JoinSet<()>> {
     let mut tasks = JoinSet::new();
     let Some(address) = listen else { return Ok(tasks) };
     let ready = move || {
-        let synced = world.is_synced();
-        async move { if synced { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, "caches not synced") } }
+        let ready = ready.load(Ordering::Relaxed);
+        async move { if ready { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, "not every kind can be listed") } }
     };
     let router = Router::new()
         .route("/healthz", get(|| async { "ok" }))

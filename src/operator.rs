@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use kube::{Client, Config};
@@ -53,9 +54,8 @@ pub async fn run(config: Config, options: Options, stop: watch::Receiver<bool>) 
     let metrics = Metrics::default();
     let work = client(config.clone(), timing.request)?;
     let fence = Fence::default();
-    let world = Arc::new(World::new(Arc::new(Marks::default()), timing.clone(), options.scope.clone()));
-    let mut watches = watches::start(&work, &world);
-    let _server = crate::http::serve(options.listen, world.clone(), metrics.clone()).await?;
+    let ready = Arc::new(AtomicBool::new(false));
+    let _server = crate::http::serve(options.listen, ready.clone(), metrics.clone()).await?;
 
     let (leadership, mut leads) = watch::channel(Leadership::Standby);
     let candidate = Candidate::new(
@@ -66,24 +66,18 @@ pub async fn run(config: Config, options: Options, stop: watch::Receiver<bool>) 
         timing.lease,
         fence.clone(),
     );
-    // A standby may only be elected once it has shown that it can list the world.
     let mut election = JoinSet::new();
-    election.spawn(elect(world.clone(), candidate, leadership, stop));
-
-    let elected = tokio::select! {
-        elected = leads.wait_for(|now| *now != Leadership::Standby) => elected.is_ok(),
-        error = first_end(&mut watches) => return Err(error),
-    };
-    if !elected {
+    election.spawn(elect(work.clone(), timing.clone(), ready, candidate, leadership, stop));
+    if leads.wait_for(|now| *now != Leadership::Standby).await.is_err() {
+        election.join_all().await; // it was asked to stop, or panicked
         return Ok(Ended::Stopped);
     }
     tracing::info!(identity = %options.identity, lease = %options.lease_name, "leading");
     metrics.leads(true);
     let writer = Writer::new(work.clone(), fence, timing.request, metrics.clone());
-    // What a standby has seen may be late. Lists made from now on know of all that the last leader wrote.
-    watches.shutdown().await;
-    world.list_anew();
-    watches = watches::start(&work, &world);
+    // A standby watches nothing: lists made from now on know of all that the last leader wrote.
+    let world = Arc::new(World::new(Arc::new(Marks::default()), timing.clone(), options.scope.clone()));
+    let mut watches = watches::start(&work, &world);
     let lead = async {
         if tokio::time::timeout(timing.listing, synced(&world)).await.is_err() {
             return anyhow::anyhow!("not every kind could be listed within {:?}: another may lead", timing.listing);
@@ -104,10 +98,28 @@ pub async fn run(config: Config, options: Options, stop: watch::Receiver<bool>) 
     Ok(ended)
 }
 
-async fn elect(world: Arc<World>, candidate: Candidate, leadership: watch::Sender<Leadership>, stop: watch::Receiver<bool>) {
+/// Who cannot do a leader's work does not stand for election: it is not ready, which holds an update of the operator up.
+async fn elect(
+    client: Client,
+    timing: Arc<Timing>,
+    ready: Arc<AtomicBool>,
+    candidate: Candidate,
+    leadership: watch::Sender<Leadership>,
+    stop: watch::Receiver<bool>,
+) {
     let mut stopped = stop.clone();
+    let able = async {
+        loop {
+            match tokio::time::timeout(timing.request, watches::check(&client)).await {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => tracing::warn!("not every kind can be listed: {error}"),
+                Err(_) => tracing::warn!("no answer in time as to whether every kind can be listed"),
+            }
+            tokio::time::sleep(timing.lease.retry).await;
+        }
+    };
     tokio::select! {
-        () = synced(&world) => {}
+        () = able => ready.store(true, Ordering::Relaxed),
         () = asked(&mut stopped) => return,
     }
     candidate.run(leadership, stop).await;

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::events::Told;
-use super::table::{Key, Listed, Table};
+use super::table::{Key, Table};
 use crate::api::*;
 use crate::lifecycle::Timing;
 use crate::provisioner::{ForeignPod, Holding, Kind, Kinds, Ledger};
@@ -94,26 +94,6 @@ pub fn key_of(meta: &kube::core::ObjectMeta) -> Key {
 }
 
 impl Inner {
-    /// The tables of all kinds.
-    pub(super) fn tables(&mut self) -> [&mut dyn Listed; 14] {
-        [
-            &mut self.sessions,
-            &mut self.kernels,
-            &mut self.pods,
-            &mut self.slices,
-            &mut self.nodes,
-            &mut self.groups,
-            &mut self.domains,
-            &mut self.projects,
-            &mut self.users,
-            &mut self.keypairs,
-            &mut self.policies,
-            &mut self.namespaces,
-            &mut self.claims,
-            &mut self.volumes,
-        ]
-    }
-
     /// A session as it stands: as being written, else as seen.
     pub fn session(&self, uid: &SessionUid) -> Option<&Arc<Session>> {
         self.assumed.get(uid).or_else(|| self.sessions.get(self.key_of.get(uid)?))
@@ -143,8 +123,22 @@ impl Inner {
         }
     }
 
-    pub(super) fn is_synced(&mut self) -> bool {
-        self.tables().iter().all(|table| table.is_synced())
+    /// Whether every kind's first list is complete.
+    pub(super) fn is_synced(&self) -> bool {
+        self.sessions.is_synced()
+            && self.kernels.is_synced()
+            && self.pods.is_synced()
+            && self.slices.is_synced()
+            && self.nodes.is_synced()
+            && self.groups.is_synced()
+            && self.domains.is_synced()
+            && self.projects.is_synced()
+            && self.users.is_synced()
+            && self.keypairs.is_synced()
+            && self.policies.is_synced()
+            && self.namespaces.is_synced()
+            && self.claims.is_synced()
+            && self.volumes.is_synced()
     }
 
     pub(super) fn forget_session(&mut self, session: &Session) {

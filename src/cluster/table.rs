@@ -32,24 +32,6 @@ impl<V> Default for Table<V> {
     }
 }
 
-/// A table of any kind, as to whether it knows all there is.
-pub trait Listed {
-    /// Whether a list is complete.
-    fn is_synced(&self) -> bool;
-    /// From here on, only a new list counts.
-    fn list_anew(&mut self);
-}
-
-impl<V> Listed for Table<V> {
-    fn is_synced(&self) -> bool {
-        self.synced
-    }
-
-    fn list_anew(&mut self) {
-        self.synced = false;
-    }
-}
-
 impl<V> Table<V> {
     pub fn get(&self, key: &Key) -> Option<&V> {
         self.rows.get(key).map(|row| &row.value)
@@ -61,6 +43,11 @@ impl<V> Table<V> {
 
     pub fn iter(&self) -> impl Iterator<Item = (&Key, &V)> {
         self.rows.iter().map(|(key, row)| (key, &row.value))
+    }
+
+    /// Whether the first list is complete.
+    pub fn is_synced(&self) -> bool {
+        self.synced
     }
 
     /// Takes an object in, unless a newer version of it is here; true if it was taken.
@@ -152,7 +139,5 @@ mod tests {
         table.listing.as_mut().expect("listing").1.remove(&key("made-here"));
         assert_eq!(table.list_ends(), [key("gone")]);
         assert!(table.is_synced());
-        table.list_anew();
-        assert!(!table.is_synced(), "only a new list counts");
     }
 }

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::ListParams;
 use kube::core::DeserializeGuard;
 use kube::core::object::HasSpec;
 use kube::runtime::watcher::{self, Event};
@@ -36,6 +37,31 @@ pub fn start(client: &Client, world: &Arc<World>) -> JoinSet<()> {
     tasks.spawn(by_view(client.clone(), world.clone(), |inner| &mut inner.claims, fold::claim));
     tasks.spawn(by_view(client.clone(), world.clone(), |inner| &mut inner.volumes, fold::volume));
     tasks
+}
+
+/// Whether every kind can be listed: that the CRDs and our rights are there.
+pub async fn check(client: &Client) -> kube::Result<()> {
+    can_list::<Session>(client).await?;
+    can_list::<Kernel>(client).await?;
+    can_list::<Pod>(client).await?;
+    can_list::<EndpointSlice>(client).await?;
+    can_list::<Node>(client).await?;
+    can_list::<ScalingGroup>(client).await?;
+    can_list::<Domain>(client).await?;
+    can_list::<Project>(client).await?;
+    can_list::<User>(client).await?;
+    can_list::<Keypair>(client).await?;
+    can_list::<ResourcePolicy>(client).await?;
+    can_list::<Namespace>(client).await?;
+    can_list::<PersistentVolumeClaim>(client).await?;
+    can_list::<PersistentVolume>(client).await
+}
+
+async fn can_list<K>(client: &Client) -> kube::Result<()>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
+{
+    Api::<K>::all(client.clone()).list_metadata(&ListParams::default().limit(1)).await.map(|_| ())
 }
 
 /// Those of our own kinds that mean the same as long as their spec does.

@@ -11,7 +11,7 @@ use super::events::Told;
 use super::fold::{self, Folded};
 pub(super) use super::state::{Inner, PodRow, remove_key};
 pub use super::state::{key_of, uid_of};
-use super::table::{Key, Listed};
+use super::table::Key;
 use crate::api::*;
 use crate::coordinator::marks::Marks;
 use crate::lifecycle::Timing;
@@ -64,14 +64,9 @@ impl World {
         self.scope.includes(group)
     }
 
-    /// Whether every kind's list is complete.
+    /// Whether every kind's first list is complete.
     pub fn is_synced(&self) -> bool {
         self.lock().is_synced()
-    }
-
-    /// From here on, only new lists count as complete.
-    pub fn list_anew(&self) {
-        self.lock().tables().into_iter().for_each(Listed::list_anew);
     }
 
     /// Takes a session in; returns what stands now, which may be newer.
