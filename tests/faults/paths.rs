@@ -146,5 +146,8 @@ async fn stranger(scene: &Scene) {
     assert!(scene.pods("three").await.is_empty());
     scene.api::<Service>().delete("ses-three", &Default::default()).await.expect("it can be deleted");
     scene.until_phase("three", SessionPhase::Running).await;
-    assert_eq!(end(scene, "three").await.resets, 0);
+    // A pod that takes too long while the API server is away may cost it a reset; the name may not.
+    let history = end(scene, "three").await.history;
+    let given_up = history.iter().find(|entry| entry.phase == "check-precondition" && entry.to == "Pending");
+    assert_eq!(given_up, None);
 }
