@@ -39,6 +39,7 @@ name_type!(
     /// The name of a ScalingGroup.
     GroupName
 );
+
 impl GroupName {
     /// Of sessions that name no scaling group and that none takes yet; no object has such a name.
     pub const NONE: &str = "(none)";

@@ -47,8 +47,8 @@ pub enum Fault {
     Restart,
     /// It and its operator are held until another leads; then it is let go.
     Pause,
-    /// Its operator stops once it is carried out, and another goes on at once, whose watch of this kind has been held back
-    /// since before.
+    /// Its operator stops once it is carried out, and another goes on at once, through a proxy that has held watches of this
+    /// kind back since a few writes before.
     Handover(String),
 }
 
