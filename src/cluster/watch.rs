@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
+use backon::ExponentialBuilder;
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::ListParams;
 use kube::core::DeserializeGuard;
 use kube::core::object::HasSpec;
-use kube::runtime::watcher::{self, Event};
+use kube::runtime::utils::ResetTimerBackoff;
+use kube::runtime::watcher::{self, Event, ExponentialBackoff};
 use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
@@ -18,6 +20,7 @@ use super::fold;
 use super::table::Table;
 use super::world::{Inner, World, key_of};
 use crate::api::*;
+use crate::lifecycle::Timing;
 
 /// Starts all watches; they run as long as the set lives.
 pub fn start(client: &Client, world: &Arc<World>) -> JoinSet<()> {
@@ -81,12 +84,22 @@ where
     tenants(client, world, table, view, V::eq).await;
 }
 
+/// The pauses before a watch that broke is taken up again.
+fn pauses(timing: &Timing) -> ResetTimerBackoff<ExponentialBackoff> {
+    let growing = ExponentialBuilder::default()
+        .with_min_delay(timing.watch_backoff)
+        .with_max_delay(timing.watch_backoff_max)
+        .without_max_times()
+        .with_jitter();
+    ResetTimerBackoff::new(growing.into(), timing.watch_backoff_max * 4)
+}
+
 /// Runs one watch for ever; `take` is given each event.
-async fn run<K>(api: Api<K>, config: watcher::Config, mut take: impl FnMut(Event<K>))
+async fn run<K>(timing: &Timing, api: Api<K>, config: watcher::Config, mut take: impl FnMut(Event<K>))
 where
     K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
-    let mut stream = watch(api, config.page_size(500)).default_backoff().boxed();
+    let mut stream = watch(api, config.page_size(500)).backoff(pauses(timing)).boxed();
     loop {
         match stream.try_next().await {
             Ok(Some(event)) => take(event),
@@ -101,7 +114,7 @@ where
 }
 
 async fn sessions(client: Client, world: Arc<World>) {
-    run(Api::<DeserializeGuard<Session>>::all(client), watcher::Config::default(), |event| match event {
+    run(&world.timing, Api::<DeserializeGuard<Session>>::all(client), watcher::Config::default(), |event| match event {
         Event::Init => world.lock().sessions.list_begins(),
         Event::InitApply(DeserializeGuard(read)) | Event::Apply(DeserializeGuard(read)) => match read {
             Ok(session) => {
@@ -126,7 +139,7 @@ async fn sessions(client: Client, world: Arc<World>) {
 }
 
 async fn kernels(client: Client, world: Arc<World>) {
-    run(Api::<DeserializeGuard<Kernel>>::all(client), watcher::Config::default(), |event| match event {
+    run(&world.timing, Api::<DeserializeGuard<Kernel>>::all(client), watcher::Config::default(), |event| match event {
         Event::Init => world.lock().kernels.list_begins(),
         Event::InitApply(DeserializeGuard(read)) | Event::Apply(DeserializeGuard(read)) => match read {
             Ok(kernel) => {
@@ -147,7 +160,7 @@ async fn kernels(client: Client, world: Arc<World>) {
 }
 
 async fn pods(client: Client, world: Arc<World>) {
-    run(Api::<Pod>::all(client), watcher::Config::default(), |event| match event {
+    run(&world.timing, Api::<Pod>::all(client), watcher::Config::default(), |event| match event {
         Event::Init => world.lock().pods.list_begins(),
         Event::InitApply(pod) | Event::Apply(pod) => world.upsert_pod(&pod),
         Event::Delete(pod) => {
@@ -164,7 +177,7 @@ async fn pods(client: Client, world: Arc<World>) {
 
 async fn slices(client: Client, world: Arc<World>) {
     let config = watcher::Config::default().labels(LABEL_SESSION_UID);
-    run(Api::<EndpointSlice>::all(client), config, |event| match event {
+    run(&world.timing, Api::<EndpointSlice>::all(client), config, |event| match event {
         Event::Init => world.lock().slices.list_begins(),
         Event::InitApply(slice) | Event::Apply(slice) => world.upsert_slice(&slice),
         Event::Delete(slice) => world.remove_slice(&key_of(&slice.metadata)),
@@ -177,7 +190,7 @@ async fn slices(client: Client, world: Arc<World>) {
 }
 
 async fn nodes(client: Client, world: Arc<World>) {
-    run(Api::<Node>::all(client), watcher::Config::default(), |event| match event {
+    run(&world.timing, Api::<Node>::all(client), watcher::Config::default(), |event| match event {
         Event::Init => world.lock().nodes.list_begins(),
         Event::InitApply(node) | Event::Apply(node) => world.upsert_node(&node),
         Event::Delete(node) => {
@@ -203,7 +216,7 @@ async fn tenants<K, V>(
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
     V: Send + 'static,
 {
-    run(Api::<DeserializeGuard<K>>::all(client), watcher::Config::default(), |event| {
+    run(&world.timing, Api::<DeserializeGuard<K>>::all(client), watcher::Config::default(), |event| {
         let mut inner = world.lock();
         let table = table(&mut inner);
         let changed = match event {

@@ -22,6 +22,10 @@ pub struct Timing {
     /// First pause after a fault; doubles up to `fault_backoff_max`.
     pub fault_backoff: Duration,
     pub fault_backoff_max: Duration,
+    /// First pause before a watch that broke is taken up again; doubles up to `watch_backoff_max`, plus as much at random.
+    pub watch_backoff: Duration,
+    /// Low: until its watches are back, an operator sees nothing of what happens.
+    pub watch_backoff_max: Duration,
     /// First pause between recorded attempts for want of capacity or quota; doubles up to `wait_backoff_max`.
     pub wait_backoff: Duration,
     pub wait_backoff_max: Duration,
@@ -78,6 +82,8 @@ impl Default for Timing {
             hook: seconds(10),
             fault_backoff: seconds(1),
             fault_backoff_max: seconds(60),
+            watch_backoff: Duration::from_millis(500),
+            watch_backoff_max: seconds(4),
             wait_backoff: seconds(60),
             wait_backoff_max: seconds(3600),
             unschedulable: seconds(10),

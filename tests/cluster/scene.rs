@@ -28,6 +28,8 @@ pub fn fast() -> Timing {
         long_cycle_initial: Duration::from_secs(1),
         fault_backoff: millis(50),
         fault_backoff_max: millis(400),
+        watch_backoff: millis(50),
+        watch_backoff_max: millis(400),
         wait_backoff: millis(500),
         wait_backoff_max: Duration::from_secs(2),
         unschedulable: Duration::from_secs(2),
