@@ -5,12 +5,15 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// The name of an object, as the API server takes it.
+pub(super) const DNS_NAME: &str = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$";
+
 macro_rules! name_type {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
         #[serde(transparent)]
-        pub struct $name(#[schemars(length(min = 1, max = 63))] pub String);
+        pub struct $name(#[schemars(length(min = 1, max = 63), regex(pattern = DNS_NAME))] pub String);
 
         impl $name {
             pub fn as_str(&self) -> &str {
@@ -77,7 +80,7 @@ name_type!(
 /// The name of a Node, which is an agent here.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
-pub struct NodeName(#[schemars(length(min = 1, max = 253))] pub String);
+pub struct NodeName(#[schemars(length(min = 1, max = 253), regex(pattern = DNS_NAME))] pub String);
 
 impl NodeName {
     pub fn as_str(&self) -> &str {

@@ -13,24 +13,26 @@ pub fn whole(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-/// An amount of one resource in thousandths of its unit (cores, bytes, devices): exact up to 9 PB, which is the most.
+/// An amount of one resource in thousandths of its unit (cores, bytes, devices): exact up to 9 PB, which is the most of one
+/// request. Wide enough that no sum of them is ever cut, so that what is added can be taken away again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Amount(i64);
+pub struct Amount(i128);
 
 impl Amount {
     pub const ZERO: Self = Self(0);
-    pub const MAX: Self = Self(i64::MAX);
+    pub const MAX: Self = Self(i64::MAX as i128);
 
     pub const fn from_milli(milli: i64) -> Self {
-        Self(milli)
+        Self(milli as i128)
     }
 
     pub const fn from_units(units: i64) -> Self {
-        Self(units.saturating_mul(1000))
+        Self(units.saturating_mul(1000) as i128)
     }
 
-    pub const fn milli(self) -> i64 {
-        self.0
+    /// At most 9 PB, whatever the amount: for comparing with what an agent has.
+    pub fn milli(self) -> i64 {
+        i64::try_from(self.0.clamp(-Self::MAX.0, Self::MAX.0)).unwrap_or(i64::MAX)
     }
 
     pub fn is_zero(self) -> bool {
@@ -63,8 +65,7 @@ impl Amount {
         let top = digits.saturating_mul(1000).saturating_mul(numerator);
         let bottom = denominator.saturating_mul(scale);
         let milli = top.div_euclid(bottom) + i128::from(top.rem_euclid(bottom) != 0);
-        let most = i128::from(i64::MAX);
-        i64::try_from(milli.clamp(-most, most)).ok().map(Self)
+        Some(Self(milli.clamp(-Self::MAX.0, Self::MAX.0)))
     }
 }
 
@@ -107,7 +108,7 @@ impl fmt::Display for Amount {
         }
         let units = self.0 / 1000;
         for (shift, suffix) in [(40, "Ti"), (30, "Gi"), (20, "Mi"), (10, "Ki")] {
-            if units != 0 && units % (1i64 << shift) == 0 {
+            if units != 0 && units % (1i128 << shift) == 0 {
                 return write!(f, "{}{suffix}", units >> shift);
             }
         }
@@ -243,6 +244,10 @@ impl Resources {
         &mut self.0[at].1
     }
 
+    pub fn is_zero(&self) -> bool {
+        self.0.iter().all(|(_, amount)| amount.is_zero())
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = (&ResourceName, Amount)> {
         self.0.iter().map(|(name, amount)| (name, *amount))
     }
@@ -262,7 +267,7 @@ impl Resources {
     }
 
     pub fn times(&self, count: i64) -> Self {
-        let times = |amount: Amount| Amount::from_milli(amount.milli().saturating_mul(count));
+        let times = |amount: Amount| Amount(amount.0.saturating_mul(i128::from(count)));
         Self(self.iter().map(|(name, amount)| (name.clone(), times(amount))).collect())
     }
 

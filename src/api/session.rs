@@ -7,6 +7,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::names::DNS_NAME;
 use super::{AccessKey, GroupName, NodeName, Quantity, ResourceList, SessionStatus};
 
 /// Most kernels one session may have.
@@ -87,7 +88,7 @@ pub struct SessionSpec {
 
     /// Sessions of this namespace that must have ended with Success before this one is scheduled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16), inner(length(min = 1, max = 40)))]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 40), regex(pattern = DNS_NAME)))]
     pub depends_on: Vec<String>,
 
     /// Only on nodes without any other session, and without pods of others but those of DaemonSets and of the node itself; kept
@@ -226,6 +227,10 @@ pub struct KernelTemplate {
         validation = Rule::new("'cpu' in self && 'memory' in self").message("cpu and memory must be given"),
         validation = Rule::new("self.all(k, isQuantity(string(self[k])) && quantity(string(self[k])).isGreaterThan(quantity('0')) && quantity(string(self[k])).isLessThan(quantity('9P')))")
             .message("every resource must be a quantity greater than zero and less than 9P"),
+        validation = Rule::new("self.all(k, size(k) <= 253 && (k in ['cpu', 'memory', 'ephemeral-storage'] || k.startsWith('hugepages-') || k.contains('/')))")
+            .message("a resource is cpu, memory, ephemeral-storage, hugepages-… or an extended one such as nvidia.com/gpu, of at most 253 characters"),
+        validation = Rule::new("self.all(k, k in ['cpu', 'memory', 'ephemeral-storage'] || quantity(string(self[k])).isInteger())")
+            .message("of extended resources and huge pages only whole numbers can be given"),
     )]
     pub resources: ResourceList,
 
@@ -361,7 +366,7 @@ impl fmt::Display for Protocol {
 #[serde(rename_all = "camelCase")]
 pub struct VolumeMount {
     /// The PersistentVolumeClaim, of this namespace.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = DNS_NAME))]
     pub claim_name: String,
     /// Where to mount it.
     #[schemars(length(min = 2, max = 512))]

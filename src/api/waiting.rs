@@ -39,7 +39,7 @@ pub struct WaitingBlocker {
     pub object: Option<String>,
     /// Of which resource there is too little; sessions or volumes are counted if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 253))]
+    #[schemars(length(max = 320))]
     pub resource: Option<String>,
     /// How much is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]

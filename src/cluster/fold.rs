@@ -2,16 +2,16 @@
 
 use chrono::{DateTime, Utc};
 use k8s_openapi::api::core::v1::{
-    Container, ContainerStatus, Namespace, Node, NodeSelectorRequirement, NodeSelectorTerm, PersistentVolume,
-    PersistentVolumeClaim, Pod, PodSpec,
+    ContainerStatus, Namespace, Node, NodeSelectorRequirement, NodeSelectorTerm, PersistentVolume, PersistentVolumeClaim, Pod,
+    PodSpec,
 };
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::pods::{CONTAINER_GATE, CONTAINER_GATE_COPY, CONTAINER_MAIN};
+use super::requests::{amounts, requests};
 use crate::api::{
-    ANNOTATION_GATE, Amount, FINALIZER_POD, GATE_OPEN, GroupName, LABEL_GENERATION, LABEL_GROUP, LABEL_KERNEL, LABEL_PROJECT,
-    LABEL_SESSION_UID, NodeName, ProjectName, ResourceName, Resources, SessionUid,
+    ANNOTATION_GATE, FINALIZER_POD, GATE_OPEN, GroupName, LABEL_GENERATION, LABEL_GROUP, LABEL_KERNEL, LABEL_PROJECT,
+    LABEL_SESSION_UID, NodeName, ProjectName, SessionUid,
 };
 use crate::provisioner::ForeignPod;
 use crate::session::views::{AgentView, GateState, MainState, PodView, Taint};
@@ -58,8 +58,9 @@ pub fn pod(pod: &Pod) -> Folded {
         generation: label(LABEL_GENERATION).parse().unwrap_or(0),
         bound: bound.is_some(),
         node: bound.or_else(|| spec.and_then(pinned_to)).map(NodeName),
-        requests: spec.map(requests).unwrap_or_default(),
+        requests: requests(pod),
         deleting: pod.metadata.deletion_timestamp.is_some(),
+        grace: pod.metadata.deletion_grace_period_seconds,
         held: pod.metadata.finalizers.iter().flatten().any(|name| name == FINALIZER_POD),
         gate: has_gate.then(|| gate.map_or(GateState::Waiting, gate_state)),
         gate_opened: annotation.is_some_and(|value| value == GATE_OPEN),
@@ -82,11 +83,11 @@ pub fn pod(pod: &Pod) -> Folded {
 
 fn foreign(pod: &Pod) -> Folded {
     let spec = pod.spec.as_ref();
-    match spec.and_then(|spec| Some((spec, spec.node_name.clone()?))) {
-        Some((spec, node)) if !has_ended(pod) => {
+    match spec.and_then(|spec| spec.node_name.clone()) {
+        Some(node) if !has_ended(pod) => {
             let owners = pod.metadata.owner_references.iter().flatten();
             let of_node = owners.into_iter().any(|owner| matches!(owner.kind.as_str(), "DaemonSet" | "Node"));
-            Folded::Foreign(ForeignPod { node: NodeName(node), requests: requests(spec), of_node })
+            Folded::Foreign(ForeignPod { node: NodeName(node), requests: requests(pod), of_node })
         }
         _ => Folded::Nothing,
     }
@@ -145,62 +146,6 @@ fn image_error(status: &ContainerStatus) -> Option<(String, String)> {
 pub fn has_ended(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     matches!(phase, Some("Succeeded" | "Failed"))
-}
-
-fn amounts<'a>(list: impl IntoIterator<Item = (&'a String, &'a Quantity)>) -> Resources {
-    let mut resources = Resources::default();
-    for (name, quantity) in list {
-        resources.set(name.as_str(), Amount::parse(&quantity.0).unwrap_or_default());
-    }
-    resources
-}
-
-fn container_requests(container: &Container) -> Resources {
-    amounts(container.resources.iter().flat_map(|resources| resources.requests.iter().flatten()))
-}
-
-/// What a pod takes of its node, as kube-scheduler counts: the larger of what runs together and of each init
-/// container with the sidecars before it, plus overhead; and one of the node's pods.
-pub fn requests(spec: &PodSpec) -> Resources {
-    let total = requests_of(spec);
-    let mut bounded = Resources::default();
-    for (name, amount) in total.iter() {
-        bounded.set(name.clone(), amount.min(MOST));
-    }
-    bounded
-}
-
-/// More than any node has, and so little that the sum of very many is exact.
-const MOST: Amount = Amount::from_units(1 << 46);
-
-fn requests_of(spec: &PodSpec) -> Resources {
-    let mut together = Resources::default();
-    for container in &spec.containers {
-        together.add(&container_requests(container));
-    }
-    let mut sidecars = Resources::default();
-    let mut at_start = Resources::default();
-    for container in spec.init_containers.iter().flatten() {
-        let own = container_requests(container);
-        if container.restart_policy.as_deref() == Some("Always") {
-            together.add(&own);
-            sidecars.add(&own);
-            at_start = at_start.max(&sidecars);
-        } else {
-            let mut with_sidecars = own;
-            with_sidecars.add(&sidecars);
-            at_start = at_start.max(&with_sidecars);
-        }
-    }
-    let mut total = together.max(&at_start);
-    if let Some(whole) = spec.resources.as_ref().and_then(|resources| resources.requests.as_ref()) {
-        for (name, amount) in amounts(whole).iter() {
-            total.set(name.clone(), amount);
-        }
-    }
-    total.add(&amounts(spec.overhead.iter().flatten()));
-    total.set(ResourceName::Pods, Amount::from_units(1));
-    total
 }
 
 pub fn node(node: &Node) -> AgentView {
@@ -274,20 +219,6 @@ fn requirement(of: Subject, wanted: &NodeSelectorRequirement) -> Requirement {
 mod tests {
     use super::*;
     use serde_json::json;
-
-    #[test]
-    fn requests_are_counted_as_the_scheduler_does() {
-        let spec: PodSpec = serde_json::from_value(json!({
-            "containers": [{"name": "a", "resources": {"requests": {"cpu": "1"}}}, {"name": "b", "resources": {"requests": {"cpu": "1"}}}],
-            "initContainers": [
-                {"name": "side", "restartPolicy": "Always", "resources": {"requests": {"cpu": "500m"}}},
-                {"name": "init", "resources": {"requests": {"cpu": "3"}}}
-            ],
-            "overhead": {"cpu": "250m"}
-        })).expect("a pod spec");
-        assert_eq!(requests(&spec).get("cpu"), Amount::from_milli(3750), "init with sidecar is the larger");
-        assert_eq!(requests(&spec).get("pods"), Amount::from_units(1));
-    }
 
     #[test]
     fn a_pod_of_a_daemon_set_is_of_its_node() {

@@ -8,6 +8,7 @@ pub mod events;
 pub mod fold;
 pub mod lease;
 pub mod pods;
+pub mod requests;
 pub mod snapshot;
 mod state;
 pub mod table;

@@ -194,19 +194,23 @@ fn main_container(session: &Session, kernel: &Kernel, launch: &Launch, given: &G
     });
     for fields in container.as_object_mut().into_iter() {
         if !template.command.is_empty() {
-            fields.insert("command".into(), json!(escaped(&template.command)));
+            fields.insert("command".into(), json!(all_escaped(&template.command)));
         }
         if !template.args.is_empty() {
-            fields.insert("args".into(), json!(escaped(&template.args)));
+            fields.insert("args".into(), json!(all_escaped(&template.args)));
         }
         insert_some(fields, "securityContext", given.container_security_context.as_ref());
     }
     container
 }
 
-/// Kubernetes would expand `$(NAME)` in commands; a session's words are taken as they stand.
-fn escaped(words: &[String]) -> Vec<String> {
-    words.iter().map(|word| word.replace("$(", "$$(")).collect()
+/// Kubernetes would expand `$(NAME)` in commands and values, and take `$$` for `$`; a session's words are taken as they stand.
+fn escaped(word: &str) -> String {
+    word.replace('$', "$$")
+}
+
+fn all_escaped(words: &[String]) -> Vec<String> {
+    words.iter().map(|word| escaped(word)).collect()
 }
 
 /// The gate: copied out of the operator's image, then run in the kernel's, so that the image is there when it waits.
@@ -261,14 +265,12 @@ fn environment(session: &Session, kernel: &Kernel, launch: &Launch) -> Vec<Value
         ("CLUSTER_HOST", launch.hostname.clone()),
         ("SERVICE_PORTS", ports.collect::<Vec<_>>().join(",")),
     ];
-    let own = own
-        .into_iter()
-        .map(|(name, value)| json!({"name": format!("{RESERVED_ENV_PREFIX}{name}"), "value": value.replace("$(", "$$(")}));
+    let own =
+        own.into_iter().map(|(name, value)| json!({"name": format!("{RESERVED_ENV_PREFIX}{name}"), "value": escaped(&value)}));
     own.chain(launch.template.env.iter().map(|variable| match &variable.secret_key_ref {
         Some(key) => json!({"name": variable.name, "valueFrom": {"secretKeyRef": {"name": key.name, "key": key.key}}}),
         None => {
-            let value = variable.value.clone().unwrap_or_default().replace("$(", "$$(");
-            json!({"name": variable.name, "value": value})
+            json!({"name": variable.name, "value": escaped(variable.value.as_deref().unwrap_or_default())})
         }
     }))
     .collect()
@@ -318,5 +320,20 @@ impl SshKeys {
         key.set_comment("sokovan");
         let private = key.to_openssh(ssh_key::LineEnding::LF)?.to_string();
         Ok(Self { private, public: key.public_key().to_openssh()? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sessions_words_reach_its_program_as_they_stand() {
+        // As the kubelet reads them: `$$` is `$`, and nothing is left to be expanded.
+        for word in ["$(HOME)", "$$(HOME)", "pa$$word", "$$", "$", "100 $"] {
+            let sent = escaped(word);
+            assert_eq!(sent.replace("$$", "$"), word);
+            assert!(!sent.replace("$$", "").contains('$'), "{sent}");
+        }
     }
 }

@@ -66,6 +66,8 @@ pub(super) struct Inner {
     pub waits_for: HashMap<SessionUid, BTreeSet<HandlerName>>,
     /// Sessions whose statuses the API server does not take, and until when they are left alone.
     pub shunned: HashMap<SessionUid, DateTime<Utc>>,
+    /// Of groups, tenants and policies that cannot be read: kind and key.
+    pub unreadable_tenants: HashSet<(String, Key)>,
     pub tenancy: Option<Arc<Tenancy>>,
     pub agents: Option<Arc<BTreeMap<NodeName, Arc<AgentView>>>>,
 }
@@ -233,7 +235,7 @@ impl Inner {
         if let Some(tenancy) = &self.tenancy {
             return tenancy.clone();
         }
-        let mut tenancy = Tenancy::default();
+        let mut tenancy = Tenancy { unreadable: self.unreadable_tenants.len(), ..Tenancy::default() };
         for ((_, name), project) in self.namespaces.iter() {
             if let Some(project) = project {
                 tenancy.namespaces.insert(name.clone(), project.clone());

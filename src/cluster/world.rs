@@ -95,11 +95,16 @@ impl World {
         inner.shunned.remove(&uid);
         inner.forget_lingering(&uid);
         inner.key_of.insert(uid.clone(), key.clone());
+        let place = inner.place.get(&uid).cloned();
         let freed = inner.refresh(&uid);
+        let moved = inner.place.get(&uid) != place.as_ref();
         let dependents = inner.dependents(&key, &session);
         drop(inner);
         self.marks.session(&uid, session.phase());
         self.after_change(freed);
+        if moved {
+            self.mark_usage();
+        }
         for dependent in dependents {
             self.marks.one(HandlerName::ScheduleSessions, &dependent);
         }
@@ -126,8 +131,10 @@ impl World {
             inner.forget_session(&session);
             let freed = inner.refresh(&uid);
             drop(inner);
+            self.marks.forget(&uid);
             self.marks.one(HandlerName::SyncKernels, &uid);
             self.after_change(freed);
+            self.mark_usage();
         }
     }
 
@@ -312,6 +319,7 @@ impl World {
         inner.agents = None;
         let health_changed = old.as_ref().is_none_or(|old| old.ready != view.ready || old.taints != view.taints);
         drop(inner);
+        self.mark_usage();
         self.marks.all(HandlerName::ScheduleSessions);
         if health_changed {
             self.mark_everything();
@@ -323,6 +331,7 @@ impl World {
         if inner.nodes.remove(key, version).is_some() {
             inner.agents = None;
             drop(inner);
+            self.mark_usage();
             self.mark_everything();
         }
     }
@@ -356,6 +365,7 @@ impl World {
         if freed {
             self.mark_usage();
             self.marks.all(HandlerName::ScheduleSessions);
+            self.marks.all(HandlerName::CheckPrecondition); // a quota may have kept a session there
         }
     }
 

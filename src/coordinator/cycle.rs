@@ -1,7 +1,8 @@
 //! The cycle of one handler: marked sessions of all groups, decided, carried out and committed (rules §3).
 
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use futures::future::{BoxFuture, join_all};
@@ -16,7 +17,7 @@ use super::locks::Locks;
 use super::marks::{Mark, Marks};
 use super::post_processors::{self, Processed, Real};
 use super::recorder::step;
-use crate::api::{SubStep, SubStepResult};
+use crate::api::{SessionUid, SubStep, SubStepResult};
 use crate::cluster::commit::Committer;
 use crate::cluster::effects::Effects;
 use crate::cluster::events::Events;
@@ -41,13 +42,26 @@ pub struct Coordinator {
     pub metrics: Metrics,
     pub hooks: Hooks,
     pub(super) locks: Locks,
+    /// The sessions of which something that remains could not be settled, and how many times in a row.
+    pub(super) sync_failures: Mutex<HashMap<SessionUid, i32>>,
 }
 
 impl Coordinator {
     pub fn new(effects: Effects, committer: Committer, events: Events, metrics: Metrics, hooks: Hooks) -> Self {
         let world = effects.world.clone();
         let (marks, timing) = (world.marks.clone(), world.timing.clone());
-        Self { world, marks, effects, committer, events, timing, metrics, hooks, locks: Locks::default() }
+        Self {
+            world,
+            marks,
+            effects,
+            committer,
+            events,
+            timing,
+            metrics,
+            hooks,
+            locks: Locks::default(),
+            sync_failures: Mutex::default(),
+        }
     }
 
     /// Starts every handler's loop; they run as long as the set lives.

@@ -25,11 +25,14 @@ use crate::session::snapshot::{SessionItem, Snapshot};
 use crate::session::status::{Step, advance};
 
 /// Which handler may follow within the same commit: those whose effects, if any, need nothing committed before them.
-fn follower(phase: SessionPhase) -> Option<&'static Handler> {
-    match phase {
-        SessionPhase::Prepared => row(HandlerName::StartSessions),
-        SessionPhase::Creating => row(HandlerName::PromoteToRunning),
-        SessionPhase::Terminating => row(HandlerName::PromoteToTerminated),
+fn follower(after: HandlerName, reached: Option<SessionPhase>) -> Option<&'static Handler> {
+    use HandlerName::{DetectTermination, PromoteToPrepared, PromoteToRunning, PromoteToTerminated, StartSessions};
+    match (after, reached) {
+        (_, Some(SessionPhase::Prepared)) => row(StartSessions),
+        (_, Some(SessionPhase::Creating)) => row(PromoteToRunning),
+        (_, Some(SessionPhase::Terminating)) => row(PromoteToTerminated),
+        // A kernel may have ended, which ends the session.
+        (PromoteToPrepared | PromoteToRunning, None) => row(DetectTermination),
         _ => None,
     }
 }
@@ -89,9 +92,10 @@ impl<'a> Work<'a> {
         if self.did_it_and_lingers() {
             return Processed::default();
         }
-        while let Some(phase) = self.step(verdict).await {
+        loop {
+            let reached = self.step(verdict).await;
             drop(std::mem::replace(&mut held, Held::Nothing));
-            let Some(next) = follower(phase) else { break };
+            let Some(next) = follower(self.handler.name, reached) else { break };
             // A follower whose lock is taken has its own cycle soon.
             let Some(lock) = self.coordinator.locks.try_share(next.lock) else { break };
             held = lock;
@@ -224,14 +228,18 @@ impl<'a> Work<'a> {
         judged.to.map(|to| to.phase)
     }
 
-    /// In order, until one fails; each leaves a trace.
+    /// In order, until one fails; each leaves a trace. A pod that cannot be deleted does not keep the others.
     async fn carry_out(&mut self, effects: &[Effect]) -> Result<(), EffectError> {
+        let mut kept = Ok(());
         for effect in effects {
             let subject = self.subject();
             let started_at = to_millis(Utc::now());
             let done = self.coordinator.effects.run(&subject, effect).await;
             self.recorder.effect(effect, started_at, &done);
-            done?;
+            match effect {
+                Effect::DeletePod { .. } => kept = kept.and(done),
+                _ => done?,
+            }
             if *effect == Effect::HoldSession
                 && let Some((_, seen)) = self.coordinator.world.look_again(&uid_of(&self.original))
             {
@@ -239,7 +247,7 @@ impl<'a> Work<'a> {
                 self.item.session = seen.session;
             }
         }
-        Ok(())
+        kept
     }
 
     fn subject(&self) -> Subject {

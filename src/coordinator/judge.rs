@@ -83,19 +83,23 @@ fn record(handler: &Handler, snapshot: &Snapshot, item: &SessionItem) -> Record 
         return Record { attempts: status.resets + refusals, started_at: None };
     }
     let history = item.session.status.as_ref().map(|status| status.history.as_slice()).unwrap_or_default();
-    let mut record = attempts_of(history, handler.name.as_str());
-    // Waiting for capacity or quota is not failing: those attempts never count towards giving up, unless opted in.
-    let last = last_attempt(history);
-    if matches!(last.and_then(|last| last.cause), Some(Cause::Capacity | Cause::Quota)) && !counts_capacity(snapshot) {
-        record.attempts = 0;
-    }
-    record
+    let record = attempts_of(history, handler.name.as_str());
+    // Waiting is not failing: attempts for want of quota never count towards giving up, of capacity only if opted in.
+    let counts = match last_attempt(history).and_then(|last| last.cause) {
+        Some(Cause::Quota) => false,
+        Some(Cause::Capacity) => counts_capacity(snapshot),
+        Some(Cause::Fault) | None => true,
+    };
+    Record { attempts: if counts { record.attempts } else { 0 }, ..record }
 }
 
 fn limits(handler: &Handler, snapshot: &Snapshot, item: &SessionItem) -> Limits {
     Limits {
         max_attempts: (!handler.waits).then(|| snapshot.max_attempts(&item.session, Some(handler.name))),
-        timeout: snapshot.handler_timeout(handler.name).or(snapshot.phase_timeout(&item.session, item.phase())),
+        timeout: snapshot.handler_timeout(&item.session, handler.name).or(match (handler.name, item.phase()) {
+            (HandlerName::SweepSessions, SessionPhase::Pending) => snapshot.pending_timeout(),
+            (_, phase) => snapshot.phase_timeout(&item.session, phase),
+        }),
         count_capacity: counts_capacity(snapshot),
     }
 }
@@ -244,6 +248,41 @@ mod tests {
         ] {
             assert_eq!(failed(handler, phase, 5, minute), (HistoryResult::GiveUp, Some(to)), "{handler}");
         }
+    }
+
+    #[test]
+    fn who_waits_past_the_groups_pending_timeout_expires() {
+        let mut world = snapshot(vec![]);
+        let group = serde_json::from_value(json!({"pendingTimeoutSeconds": 60})).expect("a group");
+        world.group = Some(std::sync::Arc::new(ScalingGroup::new("default", group)));
+        let handler = row(HandlerName::SweepSessions).expect("a row");
+        let swept = |minutes| {
+            let item = tried(HandlerName::ScheduleSessions, SessionPhase::Pending, 0, TimeDelta::minutes(minutes));
+            let crate::session::handlers::Decide::Each(sweep) = handler.decide else { panic!("one by one") };
+            let verdict = sweep(&world, &item);
+            judge(handler, &world, &item, &verdict.outcome, &verdict.change, false)
+        };
+        assert_eq!(swept(1), None, "strictly later");
+        let cancelled = Judged { result: HistoryResult::Expired, to: To::phase(SessionPhase::Cancelled) };
+        assert_eq!(swept(2), Some(cancelled));
+    }
+
+    #[test]
+    fn waits_for_a_quota_never_count_whatever_a_group_counts() {
+        let handler = HandlerName::ScheduleSessions;
+        let mut world = snapshot(vec![]);
+        let group = serde_json::from_value(json!({"retry": {"countCapacity": true}})).expect("a group");
+        world.group = Some(std::sync::Arc::new(ScalingGroup::new("default", group)));
+        let result_after = |cause| {
+            let mut item = tried(handler, SessionPhase::Pending, 5, TimeDelta::minutes(15));
+            let mut session = (*item.session).clone();
+            session.status.iter_mut().flat_map(|status| &mut status.history).for_each(|entry| entry.cause = Some(cause));
+            item.session = std::sync::Arc::new(session);
+            let full = Outcome::Failure(Failure::new(Cause::Capacity, Reason::NoAvailableAgent, "full"));
+            judged(&world, handler, &item, full).map(|judged| judged.result)
+        };
+        assert_eq!(result_after(Cause::Quota), Some(HistoryResult::NeedRetry));
+        assert_eq!(result_after(Cause::Capacity), Some(HistoryResult::GiveUp));
     }
 
     #[test]

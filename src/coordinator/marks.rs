@@ -1,6 +1,6 @@
 //! Which handler should look at which sessions: set by watch events and post-processors, taken by cycles.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -45,9 +45,17 @@ impl Mark {
 #[derive(Default)]
 struct Inner {
     marks: HashMap<HandlerName, Mark>,
-    /// Marks for later, by when; and when each is due, so that none is kept twice.
-    timed: BTreeMap<DateTime<Utc>, Vec<(HandlerName, SessionUid)>>,
+    /// Marks for later, the earliest first; and when each is due, so that none is kept twice.
+    timed: BTreeSet<(DateTime<Utc>, HandlerName, SessionUid)>,
     due: HashMap<(HandlerName, SessionUid), DateTime<Utc>>,
+}
+
+impl Inner {
+    fn forget(&mut self, handler: HandlerName, uid: &SessionUid) {
+        if let Some(time) = self.due.remove(&(handler, uid.clone())) {
+            self.timed.remove(&(time, handler, uid.clone()));
+        }
+    }
 }
 
 /// The marks of all handlers.
@@ -98,14 +106,20 @@ impl Marks {
     /// Marks a session for later; an earlier time for the same replaces a later one.
     pub fn at(&self, handler: HandlerName, uid: &SessionUid, time: DateTime<Utc>) {
         let mut inner = self.lock();
-        let key = (handler, uid.clone());
-        if inner.due.get(&key).is_some_and(|due| *due <= time) {
+        if inner.due.get(&(handler, uid.clone())).is_some_and(|due| *due <= time) {
             return;
         }
-        inner.due.insert(key.clone(), time);
-        inner.timed.entry(time).or_default().push(key);
+        inner.forget(handler, uid);
+        inner.due.insert((handler, uid.clone()), time);
+        inner.timed.insert((time, handler, uid.clone()));
         drop(inner);
         self.timer.notify_one();
+    }
+
+    /// Drops what is set for later of a session that is gone.
+    pub fn forget(&self, uid: &SessionUid) {
+        let mut inner = self.lock();
+        HandlerName::ALL.into_iter().for_each(|handler| inner.forget(handler, uid));
     }
 
     /// Marks a session for after a pause.
@@ -148,19 +162,14 @@ impl Marks {
     /// Sets what is due; returns when the next is.
     fn fire(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let mut inner = self.lock();
-        let later = inner.timed.split_off(&(now + chrono::TimeDelta::milliseconds(1)));
-        let due = std::mem::replace(&mut inner.timed, later);
         let mut fired = vec![];
-        for (time, keys) in due {
-            for key in keys {
-                // One that was moved to an earlier time has fired then.
-                if inner.due.get(&key) == Some(&time) {
-                    inner.due.remove(&key);
-                    fired.push(key);
-                }
-            }
+        while inner.timed.first().is_some_and(|(time, ..)| *time <= now)
+            && let Some((_, handler, uid)) = inner.timed.pop_first()
+        {
+            inner.due.remove(&(handler, uid.clone()));
+            fired.push((handler, uid));
         }
-        let next = inner.timed.keys().next().copied();
+        let next = inner.timed.first().map(|(time, ..)| *time);
         drop(inner);
         for (handler, uid) in fired {
             self.one(handler, &uid);
@@ -202,5 +211,20 @@ mod tests {
         assert!(marks.take(HANDLER).covers(&uid));
         marks.fire(start + TimeDelta::seconds(60));
         assert!(marks.take(HANDLER).is_empty());
+    }
+
+    #[test]
+    fn nothing_is_kept_for_a_session_that_is_gone() {
+        let marks = Marks::default();
+        let (gone, other) = (SessionUid("gone".into()), SessionUid("other".into()));
+        let later = DateTime::UNIX_EPOCH + TimeDelta::days(7);
+        for uid in [&gone, &other] {
+            marks.at(HANDLER, uid, later);
+        }
+        marks.forget(&gone);
+        let kept = marks.lock().timed.clone();
+        assert_eq!(kept.into_iter().collect::<Vec<_>>(), [(later, HANDLER, other.clone())]);
+        marks.fire(later);
+        assert!(marks.take(HANDLER).covers(&other));
     }
 }

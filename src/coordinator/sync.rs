@@ -1,13 +1,14 @@
 //! The loop of sync-kernels: records of kernels and leftovers of sessions, pod by pod.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use futures::StreamExt;
 
 use super::cycle::{CONCURRENCY, Coordinator};
 use crate::cluster::effects::Subject;
 use crate::cluster::snapshot::RemainsOf;
+use crate::lifecycle::backoff;
 use crate::session::effect::Effect;
 use crate::session::handlers::{HandlerName, facts, sync};
 
@@ -64,8 +65,14 @@ impl Coordinator {
                 }
             }
         }
-        if !failed.is_empty() {
-            self.marks.after(handler, &remains.uid, self.timing.fault_backoff);
+        let mut failures = self.sync_failures.lock().unwrap_or_else(PoisonError::into_inner);
+        if failed.is_empty() {
+            failures.remove(&remains.uid);
+            return;
         }
+        let times = failures.entry(remains.uid.clone()).or_default();
+        *times = times.saturating_add(1);
+        let pause = backoff(self.timing.fault_backoff, self.timing.fault_backoff_max, *times);
+        self.marks.after(handler, &remains.uid, pause);
     }
 }

@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use kube::ResourceExt;
 use serde::Serialize;
 
+use super::printable;
 use super::queue::{Place, place};
 use super::table::age;
 use crate::api::{ScalingGroup, Session, SessionPhase, SessionResult, Waiting};
@@ -60,15 +61,15 @@ impl fmt::Display for Explanation {
             writeln!(f, "place in the queue: {place}")?;
         }
         if let Some(reason) = &self.reason {
-            writeln!(f, "reason: {reason}: {}", self.message.as_deref().unwrap_or_default())?;
+            writeln!(f, "reason: {reason}: {}", printable(self.message.as_deref().unwrap_or_default()))?;
         }
         for blocker in self.waiting.iter().flat_map(|waiting| &waiting.blockers) {
-            writeln!(f, "  {} ({}) needs: {}", blocker.check, blocker.reason, blocker.needs)?;
+            writeln!(f, "  {} ({}) needs: {}", blocker.check, blocker.reason, printable(&blocker.needs))?;
         }
         if let Some(agents) = self.waiting.as_ref().and_then(|waiting| waiting.agents.as_ref()) {
             writeln!(f, "  of {} agents:", agents.total)?;
             for reason in &agents.reasons {
-                writeln!(f, "    {:>4}  {}", reason.agents, reason.reason)?;
+                writeln!(f, "    {:>4}  {}", reason.agents, printable(&reason.reason))?;
             }
         }
         if let Some(waiting) = &self.waiting {

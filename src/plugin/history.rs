@@ -5,6 +5,7 @@ use std::fmt;
 use kube::ResourceExt;
 use serde::Serialize;
 
+use super::printable;
 use crate::api::{HistoryEntry, Session, SubStepResult};
 
 #[derive(Serialize)]
@@ -34,12 +35,12 @@ impl fmt::Display for History {
             let at = entry.created_at.format("%Y-%m-%d %H:%M:%S%.3f");
             writeln!(f, "{at}{last}  {}  {moved}  {:?}{times}", entry.phase, entry.result)?;
             if !entry.message.is_empty() {
-                writeln!(f, "    {}", entry.message)?;
+                writeln!(f, "    {}", printable(&entry.message))?;
             }
             for step in &entry.steps {
                 let took = (step.ended_at - step.started_at).num_milliseconds();
                 let failed = if step.result == SubStepResult::Failure { " failed" } else { "" };
-                writeln!(f, "    - {}{failed}, {took} ms: {}", step.name, step.detail)?;
+                writeln!(f, "    - {}{failed}, {took} ms: {}", step.name, printable(&step.detail))?;
             }
         }
         Ok(())

@@ -2,6 +2,8 @@
 
 use chrono::{DateTime, Utc};
 
+use super::printable;
+
 /// Rows under a heading; the last column is not padded.
 pub fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
     let heading: Vec<String> = heading.iter().map(|word| (*word).to_owned()).collect();
@@ -10,7 +12,8 @@ pub fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
     let widths: Vec<usize> = (0..heading.len()).map(width).collect();
     let mut text = String::new();
     for row in all {
-        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        let cell = |(cell, width): (&String, &usize)| format!("{:width$}", printable(cell));
+        let cells: Vec<String> = row.iter().zip(&widths).map(cell).collect();
         text.push_str(cells.join("   ").trim_end());
         text.push('\n');
     }
@@ -38,6 +41,8 @@ mod tests {
     fn columns_line_up_and_ages_are_short() {
         let rows = vec![vec!["a".into(), "long cell".into(), "x".into()], vec!["bcd".into(), String::new(), "y".into()]];
         assert_eq!(table(&["N", "CELL", "Z"], &rows), "N     CELL        Z\na     long cell   x\nbcd               y\n");
+        let forged = table(&["N"], &[vec!["\u{1b}[2J\nREADY".into()]]);
+        assert_eq!(forged, "N\n [2J READY\n", "what others wrote steers nothing and passes for no line of ours");
         let now = DateTime::UNIX_EPOCH + TimeDelta::days(10);
         let ages = [59, 119, 120, 7200, 172_800].map(|seconds| age(Some(now - TimeDelta::seconds(seconds)), now));
         assert_eq!(ages, ["59s", "119s", "2m", "2h", "2d"]);

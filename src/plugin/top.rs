@@ -10,6 +10,7 @@ use super::fetch::TopOf;
 use super::table::table;
 use crate::api::{LABEL_SESSION_UID, Resources, TenantStatus};
 use crate::cluster::fold;
+use crate::cluster::requests::requests;
 
 #[derive(Serialize)]
 pub struct Top {
@@ -53,7 +54,7 @@ fn agents(of: &TopOf) -> Option<Vec<Agent>> {
         let Some(spec) = pod.spec.as_ref().filter(|_| !fold::has_ended(pod)) else { continue };
         let Some(node) = &spec.node_name else { continue };
         let (sum, kernels) = used.entry(node.clone()).or_default();
-        sum.add(&fold::requests(spec));
+        sum.add(&requests(pod));
         *kernels += usize::from(pod.labels().contains_key(LABEL_SESSION_UID));
     }
     let agent = |node| {

@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use serde::Serialize;
 
+use super::printable;
 use crate::api::{Kernel, LABEL_KERNEL, Session, SessionPhase};
 
 #[derive(Serialize)]
@@ -79,7 +80,8 @@ fn leaf(pod: &Pod) -> Leaf {
 
 impl fmt::Display for Tree {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let because = |reason: &Option<String>| reason.as_ref().map_or(String::new(), |reason| format!(" ({reason})"));
+        let because =
+            |reason: &Option<String>| reason.as_ref().map_or(String::new(), |reason| format!(" ({})", printable(reason)));
         writeln!(f, "session {}  {}{}", self.name, self.phase, because(&self.reason))?;
         for (at, branch) in self.kernels.iter().enumerate() {
             let last = at + 1 == self.kernels.len() && self.pods.is_empty();

@@ -77,7 +77,7 @@ impl Occupied {
 
     fn is_nothing(&self) -> bool {
         let counts = [self.sessions, self.private_sessions, self.volumes];
-        counts == [0; 3] && self.resources.iter().all(|(_, amount)| amount.is_zero())
+        counts == [0; 3] && self.resources.is_zero()
     }
 
     pub(super) fn sub(&mut self, other: &Self) {
@@ -105,6 +105,10 @@ impl Load {
     pub(super) fn add(&mut self, (taken, kernels): &(Resources, i64), holding: &Holding) {
         self.used.add(taken);
         self.count(*kernels, holding, 1);
+    }
+
+    fn is_nothing(&self) -> bool {
+        [self.sessions, self.private, self.foreign_pods] == [0; 3] && self.used.is_zero() && self.deployments.is_empty()
     }
 
     fn sub(&mut self, (taken, kernels): &(Resources, i64), holding: &Holding) {
@@ -162,6 +166,7 @@ impl Ledger {
                 if let Some(load) = self.loads.get_mut(node) {
                     load.sub(share, &old);
                 }
+                self.forget_if_empty(node);
             }
         }
         if let Some(new) = holding {
@@ -184,6 +189,14 @@ impl Ledger {
             load.used.sub(&pod.requests);
         }
         load.foreign_pods += if pod.of_node { 0 } else { sign.signum() };
+        self.forget_if_empty(&pod.node);
+    }
+
+    /// Nodes come and go by names that never repeat.
+    fn forget_if_empty(&mut self, node: &NodeName) {
+        if self.loads.get(node).is_some_and(Load::is_nothing) {
+            self.loads.remove(node);
+        }
     }
 
     /// What is taken, for one cycle, with tenants' usage summed by whom it counts for.

@@ -14,7 +14,7 @@ use super::pool::{Index, Pool};
 use super::refusal::{Blocker, Refusal};
 use super::room::Room;
 use super::selectors::{Choice, Select, selector};
-use super::sequencers::sequence;
+use super::sequencers::{sequence, top_priority};
 use super::validators::{Ahead, Context, Subject, check_kind, check_waiting, tenants};
 use crate::api::{
     GroupName, KernelAllocation, NodeName, ResourcePolicy, Resources, ScalingGroup, SessionPhase, SessionResult, whole,
@@ -56,6 +56,14 @@ pub struct Candidate<'c> {
     pub told: bool,
 }
 
+impl Candidate<'_> {
+    /// Whether it waits for its start or for another session, and not for room.
+    pub fn awaits_its_time(&self, now: DateTime<Utc>) -> bool {
+        let goes_on = |state: &Option<(SessionPhase, SessionResult)>| state.is_none_or(|(phase, _)| !phase.is_terminal());
+        self.starts_at.is_some_and(|due| now < due) || self.dependencies.iter().any(|(_, state)| goes_on(state))
+    }
+}
+
 /// What became of a session.
 #[derive(Clone, Debug)]
 pub enum Decision {
@@ -82,7 +90,7 @@ impl<'s> Scope<'s> {
 pub fn provision(scope: &Scope<'_>, room: &mut Room, queue: &[Candidate<'_>]) -> Vec<Decision> {
     let order = sequence(scope, room, queue);
     // Only those outside the top band are not looked at.
-    let mut decisions = vec![Decision::Refused(Arc::new(behind(queue, &order))); queue.len()];
+    let mut decisions = vec![Decision::Refused(Arc::new(behind(scope, queue))); queue.len()];
     let mut cycle = Cycle::new(scope, room);
     for at in order {
         decisions[at] = cycle.decide(&queue[at]);
@@ -92,9 +100,11 @@ pub fn provision(scope: &Scope<'_>, room: &mut Room, queue: &[Candidate<'_>]) ->
 }
 
 /// What is told to those whom the group looks at only once nobody of higher priority waits.
-fn behind(queue: &[Candidate<'_>], order: &[usize]) -> Refusal {
-    let top = order.first().map_or(0, |at| queue[*at].priority);
-    let message = format!("priority {top} comes first ({} waiting), and the group looks at the highest only", order.len());
+fn behind(scope: &Scope<'_>, queue: &[Candidate<'_>]) -> Refusal {
+    let top = top_priority(scope, queue).unwrap_or_default();
+    let first = |candidate: &&Candidate<'_>| candidate.priority == top && !candidate.awaits_its_time(scope.now);
+    let waiting = queue.iter().filter(first).count();
+    let message = format!("priority {top} comes first ({waiting} waiting), and the group looks at the highest only");
     let blockers = vec![Blocker::not_yet("sequence", Reason::BehindPriority, message.clone())];
     Refusal { cause: None, reason: Reason::BehindPriority, message, blockers, agents: None }
 }
@@ -164,7 +174,11 @@ impl<'s, 'r> Cycle<'s, 'r> {
         if let Some(refusal) = Refusal::of(own) {
             return Err(Arc::new(refusal));
         }
-        let selected = self.select(candidate);
+        let avoided: Vec<Index> = candidate.avoided.iter().filter_map(|name| self.pool.index_of(name)).collect();
+        let mut selected = self.select(candidate, &avoided);
+        if selected.is_err() && !avoided.is_empty() {
+            selected = self.select(candidate, &[]); // to avoid an agent is a wish, which may stand in the way of a gang
+        }
         if let Some(known) = self.known.get_mut(&Arc::as_ptr(kind)) {
             match &selected {
                 Ok((_, holding)) => self.room.take(known.tenants.iter().map(|(tenant, _)| tenant), holding),
@@ -174,20 +188,19 @@ impl<'s, 'r> Cycle<'s, 'r> {
         selected.map(|(allocation, _)| allocation)
     }
 
-    /// An agent for every kernel, or none at all.
-    fn select(&mut self, candidate: &Candidate<'_>) -> Result<(Vec<KernelAllocation>, Holding), Arc<Refusal>> {
+    /// An agent for every kernel, or none at all. Only a refusal that avoids no agent holds for the others that are equal.
+    fn select(&mut self, candidate: &Candidate<'_>, avoided: &[Index]) -> Result<(Vec<KernelAllocation>, Holding), Arc<Refusal>> {
         let request = &candidate.kind.request;
         let key = Arc::as_ptr(request);
         let plan = self.plans.entry(key).or_insert_with(|| plan(self.scope, &self.pool, request));
         if let Some(refused) = plan.refused.as_ref().filter(|refused| refused.suffices(candidate.told)) {
             return Err(refused.clone());
         }
-        let avoided: Vec<Index> = candidate.avoided.iter().filter_map(|name| self.pool.index_of(name)).collect();
         let mut picked: Vec<(Index, &Part, &[String])> = vec![];
         let mut mine: Vec<Index> = vec![];
         for part in &plan.steps {
             for hostnames in &part.hostnames {
-                match pick(&mut self.pool, self.select, self.scope, part, &mine, &avoided) {
+                match pick(&mut self.pool, self.select, self.scope, part, &mine, avoided) {
                     Some(index) => {
                         self.pool.count(index, &part.wish, 1);
                         mine.push(index);
@@ -196,7 +209,9 @@ impl<'s, 'r> Cycle<'s, 'r> {
                     None => {
                         let refusal = Arc::new(refuse(&self.pool, part, &mine, candidate.told));
                         picked.into_iter().for_each(|(index, part, _)| self.pool.count(index, &part.wish, -1));
-                        plan.refused = Some(refusal.clone());
+                        if avoided.is_empty() {
+                            plan.refused = Some(refusal.clone());
+                        }
                         return Err(refusal);
                     }
                 }
@@ -367,6 +382,17 @@ mod tests {
         let two = [waiting("1", json!({})), waiting("2", json!({}))];
         let decisions = setup.run_with(&two, &Extra { avoided: &failed, ..Extra::default() });
         assert_eq!(decisions.iter().map(nodes).collect::<Vec<_>>(), [["b"], ["a"]]);
+    }
+
+    #[test]
+    fn to_avoid_an_agent_never_stands_in_the_way_of_a_gang_or_of_its_equals() {
+        let agents = vec![agent("a", &[("cpu", 2), ("gpu.dev/x", 1)]), agent("b", &[("cpu", 2)])];
+        let mut sub = kernel(&[("cpu", 2), ("gpu.dev/x", 1)]);
+        sub["role"] = json!("sub");
+        let gang = waiting("s", json!({"kernels": [kernel(&[("cpu", 2)]), sub]}));
+        let failed = [NodeName::from("b")];
+        let decisions = Setup::new(json!({}), agents).run_with(&[gang], &Extra { avoided: &failed, ..Extra::default() });
+        assert_eq!(nodes(&decisions[0]), ["b", "a"], "main first goes to a, where sub must be");
     }
 
     #[test]

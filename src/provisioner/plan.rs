@@ -37,7 +37,7 @@ pub fn plan(scope: &Scope<'_>, pool: &Pool<'_>, request: &Request) -> Plan {
     let hostnames = |kernel: &KernelRequest| (1..=kernel.replicas).map(|index| hostname(&kernel.role, index)).collect::<Vec<_>>();
     let steps: Vec<Part> = match request.mode {
         ClusterMode::SingleNode => match together(request) {
-            Err(blocker) => return refused(Refusal::of(vec![blocker])),
+            Err(blocker) => return refused(Refusal::of(vec![*blocker])),
             Ok(whole) => vec![Part {
                 who: "the session".into(),
                 wish: pool.wish(scope.tenancy, request, &whole),
@@ -60,7 +60,7 @@ pub fn plan(scope: &Scope<'_>, pool: &Pool<'_>, request: &Request) -> Plan {
 }
 
 /// The sum of all kernels, as one request to one agent.
-fn together(request: &Request) -> Result<KernelRequest, Blocker> {
+fn together(request: &Request) -> Result<KernelRequest, Box<Blocker>> {
     let mut whole = KernelRequest {
         role: String::new(),
         replicas: 1,
@@ -74,7 +74,7 @@ fn together(request: &Request) -> Result<KernelRequest, Blocker> {
         whole.resources.add(&kernel.resources.times(i64::from(kernel.replicas)));
         if kernel.architecture.is_some() && whole.architecture.is_some() && kernel.architecture != whole.architecture {
             let message = "the kernels of a SingleNode session name different architectures";
-            return Err(Blocker::fault("agents", Reason::NoAvailableAgent, message));
+            return Err(Box::new(Blocker::fault("agents", Reason::NoAvailableAgent, message)));
         }
         whole.architecture = whole.architecture.or_else(|| kernel.architecture.clone());
         if whole.designated.is_empty() {
@@ -83,7 +83,7 @@ fn together(request: &Request) -> Result<KernelRequest, Blocker> {
             whole.designated.retain(|agent| kernel.designated.contains(agent));
             if whole.designated.is_empty() {
                 let message = "the kernels of a SingleNode session designate different agents";
-                return Err(Blocker::fault("agents", Reason::NoAvailableAgent, message));
+                return Err(Box::new(Blocker::fault("agents", Reason::NoAvailableAgent, message)));
             }
         }
     }

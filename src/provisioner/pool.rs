@@ -222,10 +222,12 @@ impl<'a> Pool<'a> {
         Some(Rejection::Lacks(self.resources[at].clone(), left, wanted))
     }
 
-    /// What an agent is compared by for a kernel: how many of its resources would be unused, and what is left of each.
-    fn key(&self, index: Index, wish: &Wish) -> (usize, Rank) {
-        let class = &self.classes[self.slots[index].class];
-        (class.unused(wish), class.rank(&self.slots[index].left))
+    /// What an agent is compared by for a kernel: how many of its resources would be unused, and what is left of each
+    /// resource of the group, in their order; what it does not offer is nothing left.
+    fn key(&self, index: Index, wish: &Wish) -> (usize, &[i64]) {
+        let slot = &self.slots[index];
+        let compared = self.resources.iter().take_while(|name| **name != ResourceName::Pods).count(); // pods are last
+        (self.classes[slot.class].unused(wish), &slot.left[..compared])
     }
 
     /// The classes in which a kernel fits at all.
@@ -259,11 +261,11 @@ impl<'a> Pool<'a> {
     }
 
     /// The best by `order` of the designated agents, or of those that are the best of their class.
-    fn best<K: Ord>(
-        &self,
+    fn best<'p, K: Ord>(
+        &'p self,
         choice: &Choice<'_>,
         of_class: impl Fn(&Class) -> Option<Index>,
-        order: impl Fn((usize, Rank)) -> K,
+        order: impl Fn((usize, &'p [i64])) -> K,
     ) -> Option<Index> {
         let wish = choice.wish;
         let key = |index: &Index| (order(self.key(*index, wish)), *index);
@@ -286,7 +288,7 @@ impl<'a> Pool<'a> {
     }
 
     /// For comparing those that [`Self::all`] gives: fewest unused, then least left.
-    pub fn tightness(&self, index: Index, wish: &Wish) -> impl Ord + use<> {
+    pub fn tightness(&self, index: Index, wish: &Wish) -> impl Ord {
         self.key(index, wish)
     }
 

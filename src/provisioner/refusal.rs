@@ -55,13 +55,15 @@ impl Blocker {
         self.counting(None, units(requested), units(used), units(limit))
     }
 
-    /// Faults first, then what is only a matter of time, quotas, capacity.
+    /// What can never be any more; then what is only a matter of time, since the rest may change until then: faults,
+    /// quotas, capacity.
     fn weight(&self) -> u8 {
         match self.cause {
-            Some(Cause::Fault) => 0,
+            Some(Cause::Fault) if self.reason == Reason::DependencyFailed => 0,
             None => 1,
-            Some(Cause::Quota) => 2,
-            Some(Cause::Capacity) => 3,
+            Some(Cause::Fault) => 2,
+            Some(Cause::Quota) => 3,
+            Some(Cause::Capacity) => 4,
         }
     }
 }

@@ -41,6 +41,16 @@ impl Room {
         occupied
     }
 
+    /// Counts out what a session holds of what its tenants occupy; its agents keep it.
+    pub fn give_back(&mut self, own: &Own<'_>) {
+        let occupied = own.holding.occupied();
+        for tenant in &own.tenants {
+            if let Some(sum) = self.tenants.get_mut(tenant) {
+                sum.sub(&occupied);
+            }
+        }
+    }
+
     /// Counts in what a session of these tenants is given.
     pub fn take<'t>(&mut self, tenants: impl IntoIterator<Item = &'t Tenant>, holding: &Holding) {
         let occupied = holding.occupied();

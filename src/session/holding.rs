@@ -39,8 +39,10 @@ pub fn holding(session: Option<&Session>, pods: &[&PodView]) -> Option<Holding> 
     };
     let live: Vec<&&PodView> = pods.iter().filter(|pod| pod.is_live()).collect();
     let mut counted: BTreeSet<&str> = BTreeSet::new();
-    let active = session.is_some_and(|session| session.phase().holds_resources());
-    if let Some(session) = session.filter(|_| active) {
+    // What was ended by force still runs until its pods are gone.
+    let allocated = session.is_some_and(|session| session.phase().holds_resources());
+    let active = allocated || session.is_some() && !live.is_empty();
+    if let Some(session) = session.filter(|_| allocated) {
         let uid = session.metadata.uid.clone().unwrap_or_default();
         let name = session.metadata.name.clone().unwrap_or_default();
         let generation = session.status.as_ref().map_or(0, |status| status.allocation_generation);
@@ -102,6 +104,8 @@ mod tests {
         pod.requests.set("cpu", Amount::from_units(1));
         assert_eq!(cpu_on_node_1(Some(&ended), &[&pod]), Some(Amount::from_units(1)));
         assert_eq!(cpu_on_node_1(None, &[&pod]), Some(Amount::from_units(1)));
+        let still_runs = holding(Some(&ended), &[&pod]).map(|holding| holding.active);
+        assert_eq!(still_runs, Some(true), "it counts as one of its owner's sessions, too");
         let over = PodView { ended: true, ..pod };
         assert_eq!(holding(Some(&ended), &[&over]), None);
     }

@@ -104,6 +104,11 @@ impl KernelItem {
         self.phase().is_terminal() || self.phase() == KernelPhase::Terminating
     }
 
+    /// Whether its record says that it ended, or is ending for good.
+    pub fn has_recorded_end(&self) -> bool {
+        self.record.as_ref().is_some_and(|record| record.recorded_end().is_some())
+    }
+
     pub fn is_main(&self) -> bool {
         self.hostname == MAIN_HOSTNAME
     }

@@ -15,7 +15,19 @@ pub fn check(snapshot: &Snapshot, room: &Room, item: &SessionItem) -> Option<Ref
         room,
     };
     let tenants = tenants(&snapshot.tenancy, &item.kind);
-    let own = item.holding.as_deref().map(|holding| Own { holding, tenants: snapshot.tenancy.tenants_of(&holding.account) });
+    let own = own(snapshot, item);
     let subject = Subject { kind: &item.kind, tenants: &tenants, own: own.as_ref() };
     Refusal::of(check_kind(&context, &subject))
+}
+
+fn own<'i>(snapshot: &Snapshot, item: &'i SessionItem) -> Option<Own<'i>> {
+    let holding = item.holding.as_deref()?;
+    Some(Own { holding, tenants: snapshot.tenancy.tenants_of(&holding.account) })
+}
+
+/// Takes what a session holds out of what its tenants occupy, for the rest of the cycle.
+pub fn leave_out(snapshot: &Snapshot, room: &mut Room, item: &SessionItem) {
+    if let Some(own) = own(snapshot, item) {
+        room.give_back(&own);
+    }
 }

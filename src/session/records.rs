@@ -10,7 +10,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use super::effect::{Effect, PodRef};
 use super::kernels::{KernelState, judge_alone};
 use super::views::{Liveness, MainState, PodView};
-use crate::api::{FINALIZER_SESSION, Kernel, KernelPhase, KernelStatus, LABEL_GENERATION, NodeName, Session};
+use crate::api::{
+    DesiredState, FINALIZER_SESSION, Kernel, KernelPhase, KernelStatus, LABEL_GENERATION, NodeName, Session, TerminationMode,
+};
 use crate::lifecycle::{Reason, advance, truncate};
 
 /// Most bytes of a kernel's reason and message, as its schema has it.
@@ -60,6 +62,15 @@ impl Remains<'_> {
         self.kernels.iter().find(|kernel| kernel.metadata.name.as_deref() == Some(name)).map(|kernel| &**kernel)
     }
 
+    /// Whether its user wants it ended without grace.
+    fn is_forced(&self) -> bool {
+        let forced = |session: &Session| {
+            let ends = session.is_deleted() || session.spec.desired_state == DesiredState::Terminated;
+            ends && session.spec.termination.mode == TerminationMode::Forced
+        };
+        self.session.is_some_and(forced)
+    }
+
     fn is_gone(&self, pod: &PodView) -> bool {
         pod.node.as_ref().is_some_and(|node| pod.bound && self.liveness.get(node) == Some(&Liveness::Gone))
     }
@@ -99,7 +110,8 @@ fn for_pod(remains: &Remains<'_>, pod: &PodView) -> Vec<Effect> {
         Standing::Ended => pod.is_live(),
         Standing::Leftover => true,
     };
-    if unwanted && !pod.deleting {
+    let patient = pod.deleting && !(remains.is_forced() && pod.is_live() && pod.grace.is_some_and(|grace| grace > 0));
+    if unwanted && !patient {
         effects.push(Effect::DeletePod { pod: PodRef::from(pod), grace: grace(remains, pod) });
     } else if pod.deleting && pod.bound && remains.is_gone(pod) {
         effects.push(Effect::DeletePod { pod: PodRef::from(pod), grace: Some(0) });
@@ -108,8 +120,8 @@ fn for_pod(remains: &Remains<'_>, pod: &PodView) -> Vec<Effect> {
 }
 
 fn grace(remains: &Remains<'_>, pod: &PodView) -> Option<i64> {
-    if remains.is_gone(pod) {
-        return Some(0);
+    if remains.is_gone(pod) || remains.is_forced() {
+        return Some(0); // our finalizer keeps the pod until the kubelet tells that it ended
     }
     remains.session.map(|session| session.spec.termination.grace_period_seconds)
 }

@@ -171,9 +171,15 @@ impl Snapshot {
         own.map_or(group, |own| own.min(group))
     }
 
-    /// How long a handler may go on trying, where its group says so.
-    pub fn handler_timeout(&self, handler: HandlerName) -> Option<Duration> {
+    /// How long a handler may go on trying on this session, where its group says so.
+    pub fn handler_timeout(&self, session: &Session, handler: HandlerName) -> Option<Duration> {
         let seconds = of_handler(&self.retry(), handler).and_then(|own| own.timeout_seconds)?;
+        Some(self.timing.configured(tightened(session, seconds)))
+    }
+
+    /// How long a session may wait in this group; None where there is no limit.
+    pub fn pending_timeout(&self) -> Option<Duration> {
+        let seconds = self.group.as_ref()?.spec.pending_timeout_seconds?;
         Some(self.timing.configured(seconds))
     }
 
@@ -186,9 +192,14 @@ impl Snapshot {
             SessionPhase::Creating => retry.creating_timeout_seconds,
             _ => return None,
         };
-        let own = session.spec.retry.as_ref().and_then(|retry| retry.timeout_seconds);
-        Some(self.timing.configured(own.map_or(group, |own| own.min(group))))
+        Some(self.timing.configured(tightened(session, group)))
     }
+}
+
+/// A session may only tighten what its group sets.
+fn tightened(session: &Session, seconds: i64) -> i64 {
+    let own = session.spec.retry.as_ref().and_then(|retry| retry.timeout_seconds);
+    own.map_or(seconds, |own| own.min(seconds))
 }
 
 /// What a group sets for one handler.

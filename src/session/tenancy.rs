@@ -22,6 +22,8 @@ pub struct Tenancy {
     pub claims: HashMap<ClaimKey, ClaimView>,
     /// PersistentVolumes by name.
     pub volumes: HashMap<String, VolumeView>,
+    /// How many groups, tenants and policies there are that cannot be read.
+    pub unreadable: usize,
 }
 
 /// One whose usage is counted.
@@ -89,45 +91,57 @@ impl Tenancy {
         tenants(&account.access_key, owner)
     }
 
-    /// All that sessions of a key and namespace belong to exists and is active; else the first that is not.
-    pub fn check_active(&self, key: &AccessKey, namespace: &str) -> Result<(), Failure> {
-        let fault = |reason, message: String| Err(Failure::fault(reason, message));
-        let Some(keypair) = self.keypairs.get(key) else {
-            return fault(Reason::KeypairNotFound, format!("keypair {key} does not exist"));
+    /// What of a keypair, its user, the namespace's project and their domains does not exist or is not active: all of it.
+    pub fn inactive(&self, key: &AccessKey, namespace: &str) -> Vec<Failure> {
+        let mut found = self.inactive_owners(key);
+        let fault = |reason, message: String| Failure::fault(reason, message);
+        let Some(project) = self.namespaces.get(namespace) else {
+            let label = crate::api::LABEL_PROJECT;
+            let message = format!("namespace {namespace} belongs to no project: it has no label {label}");
+            found.push(fault(Reason::NamespaceWithoutProject, message));
+            return found;
         };
+        match self.projects.get(project) {
+            None => found.push(fault(Reason::ProjectNotFound, format!("project {project} does not exist"))),
+            Some(object) => {
+                if !object.spec.active {
+                    found.push(fault(Reason::ProjectInactive, format!("project {project} is not active")));
+                }
+                found.extend(self.inactive_domain(&object.spec.domain, &format!("project {project}")));
+            }
+        }
+        found
+    }
+
+    fn inactive_owners(&self, key: &AccessKey) -> Vec<Failure> {
+        let fault = |reason, message: String| Failure::fault(reason, message);
+        let Some(keypair) = self.keypairs.get(key) else {
+            return vec![fault(Reason::KeypairNotFound, format!("keypair {key} does not exist"))];
+        };
+        let mut found = vec![];
         if !keypair.spec.active {
-            return fault(Reason::KeypairInactive, format!("keypair {key} is not active"));
+            found.push(fault(Reason::KeypairInactive, format!("keypair {key} is not active")));
         }
         let user = &keypair.spec.user;
         match self.users.get(user) {
-            None => return fault(Reason::UserNotFound, format!("user {user} of keypair {key} does not exist")),
-            Some(object) if !object.spec.active => {
-                return fault(Reason::UserInactive, format!("user {user} is not active"));
+            None => found.push(fault(Reason::UserNotFound, format!("user {user} of keypair {key} does not exist"))),
+            Some(object) => {
+                if !object.spec.active {
+                    found.push(fault(Reason::UserInactive, format!("user {user} is not active")));
+                }
+                found.extend(self.inactive_domain(&object.spec.domain, &format!("user {user}")));
             }
-            Some(object) => self.check_domain(&object.spec.domain, &format!("user {user}"))?,
         }
-        let Some(project) = self.namespaces.get(namespace) else {
-            return fault(
-                Reason::NamespaceWithoutProject,
-                format!("namespace {namespace} belongs to no project: it has no label {}", crate::api::LABEL_PROJECT),
-            );
-        };
-        let Some(object) = self.projects.get(project) else {
-            return fault(Reason::ProjectNotFound, format!("project {project} does not exist"));
-        };
-        if !object.spec.active {
-            return fault(Reason::ProjectInactive, format!("project {project} is not active"));
-        }
-        self.check_domain(&object.spec.domain, &format!("project {project}"))
+        found
     }
 
-    fn check_domain(&self, domain: &DomainName, of: &str) -> Result<(), Failure> {
+    fn inactive_domain(&self, domain: &DomainName, of: &str) -> Option<Failure> {
         match self.domains.get(domain) {
-            None => Err(Failure::fault(Reason::DomainNotFound, format!("domain {domain} of {of} does not exist"))),
+            None => Some(Failure::fault(Reason::DomainNotFound, format!("domain {domain} of {of} does not exist"))),
             Some(object) if !object.spec.active => {
-                Err(Failure::fault(Reason::DomainInactive, format!("domain {domain} of {of} is not active")))
+                Some(Failure::fault(Reason::DomainInactive, format!("domain {domain} of {of} is not active")))
             }
-            Some(_) => Ok(()),
+            Some(_) => None,
         }
     }
 

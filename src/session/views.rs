@@ -22,6 +22,8 @@ pub struct PodView {
     pub bound: bool,
     pub requests: Resources,
     pub deleting: bool,
+    /// How many seconds it is given to end, once it is being deleted.
+    pub grace: Option<i64>,
     /// Our finalizer is on it.
     pub held: bool,
     pub gate: Option<GateState>,

@@ -7,6 +7,7 @@ use kube::ResourceExt;
 use sokovan::api::*;
 use sokovan::cluster::fold;
 use sokovan::cluster::pods::CONTAINER_MAIN;
+use sokovan::cluster::requests::requests;
 use sokovan::session::handlers::HANDLERS;
 use sokovan::session::kernels::{expand, kernel_name};
 
@@ -116,7 +117,7 @@ fn live_pods(pods: &BTreeMap<String, Pod>) -> Vec<String> {
         if let Some(spec) = &pod.spec
             && let Some(node) = &spec.node_name
         {
-            *used.entry(node.clone()).or_default() += fold::requests(spec).get("cpu").milli();
+            *used.entry(node.clone()).or_default() += requests(pod).get("cpu").milli();
         }
     }
     found.extend(used.into_iter().filter(|(_, cpu)| *cpu > NODE_CPU).map(|(node, cpu)| format!("{node} holds {cpu}m of cpu")));

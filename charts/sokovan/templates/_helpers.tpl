@@ -34,3 +34,8 @@ spec:
   policyName: {{ $name }}
   validationActions: [Deny]
 {{- end }}
+
+{{/* What containers of the operator's pods may be given, as a list in CEL: the baseline, and locking memory. */}}
+{{- define "sokovan.capabilities" -}}
+['AUDIT_WRITE', 'CHOWN', 'DAC_OVERRIDE', 'FOWNER', 'FSETID', 'IPC_LOCK', 'KILL', 'MKNOD', 'NET_BIND_SERVICE', 'SETFCAP', 'SETGID', 'SETPCAP', 'SETUID', 'SYS_CHROOT']
+{{- end -}}

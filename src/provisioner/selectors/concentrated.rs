@@ -37,6 +37,17 @@ mod tests {
     }
 
     #[test]
+    fn what_an_agent_does_not_offer_is_nothing_left() {
+        let gpu = agent("a", &[("amd.com/gpu", 1), ("cpu", 64)]);
+        let pages = agent("b", &[("cpu", 4), ("hugepages-2Mi", 8)]);
+        let run = |selector: &str| {
+            Setup::new(json!({"selector": selector}), vec![gpu.clone(), pages.clone()]).run(&[waiting("s", json!({}))])
+        };
+        assert_eq!(run("Concentrated"), [["b"]], "no accelerator is left there");
+        assert_eq!(run("Dispersed"), [["a"]]);
+    }
+
+    #[test]
     fn replicas_of_a_deployment_are_spread_where_the_group_says_so() {
         let replica = |name: &str| {
             let mut session = waiting(name, json!({}));

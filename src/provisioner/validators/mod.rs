@@ -94,7 +94,20 @@ pub fn check_kind(context: &Context<'_>, subject: &Subject<'_>) -> Vec<Blocker> 
         Check::Kind(check) => Some(check(context, subject)),
         Check::Waiting(_) => None,
     });
-    of_kind.flatten().collect()
+    of_kind.flatten().map(|blocker| if context.tenancy.unreadable > 0 { may_be_there(blocker) } else { blocker }).collect()
+}
+
+/// While something cannot be read, such as what a newer version of the operator wrote, what is not found may be just that:
+/// nobody fails for it.
+fn may_be_there(blocker: Blocker) -> Blocker {
+    use crate::lifecycle::Reason::*;
+    match blocker.reason {
+        ScalingGroupNotFound | KeypairNotFound | UserNotFound | ProjectNotFound | DomainNotFound | PolicyNotFound => {
+            let message = format!("{}, or cannot be read by this version of the operator", blocker.message);
+            Blocker { cause: None, message, ..blocker }
+        }
+        _ => blocker,
+    }
 }
 
 /// What stands against one waiting session in particular.
@@ -125,6 +138,30 @@ mod tests {
 
     fn reasons(refusal: &Refusal) -> Vec<Reason> {
         refusal.blockers.iter().map(|blocker| blocker.reason).collect()
+    }
+
+    #[test]
+    fn while_something_cannot_be_read_nobody_fails_for_what_is_not_found() {
+        let mut setup = setup(json!({}));
+        setup.tenancy.users.clear();
+        let session = [waiting("s", json!({}))];
+        let refused = |setup: &mut Setup| setup.refusals(&session).remove(0).map(|refused| (refused.cause, refused.reason));
+        assert_eq!(refused(&mut setup), Some((Some(Cause::Fault), Reason::UserNotFound)));
+        setup.tenancy.unreadable = 1;
+        assert_eq!(refused(&mut setup), Some((None, Reason::UserNotFound)));
+    }
+
+    #[test]
+    fn what_may_change_until_its_time_is_told_and_held_against_nobody() {
+        let mut setup = setup(json!({}));
+        setup.tenancy.users.clear();
+        let refused = setup.refusals(&[waiting("s", json!({"startsAt": "2999-01-01T00:00:00Z"}))]).remove(0).expect("refused");
+        assert_eq!((refused.cause, reasons(&refused)), (None, vec![Reason::NotYetDue, Reason::UserNotFound]));
+        let ended = [("other".to_owned(), Some((SessionPhase::Terminated, SessionResult::Failure)))];
+        let later = waiting("s", json!({"startsAt": "2999-01-01T00:00:00Z"}));
+        let decisions = setup.run_with(&[later], &Extra { dependencies: &ended, ..Extra::default() });
+        let refused = refusal(&decisions[0]).expect("refused");
+        assert_eq!((refused.cause, refused.reason), (Some(Cause::Fault), Reason::DependencyFailed), "which never changes");
     }
 
     #[test]

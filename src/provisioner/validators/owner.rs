@@ -6,7 +6,7 @@ use crate::provisioner::refusal::Blocker;
 pub static VALIDATOR: Validator = Validator { name: "owner", check: Check::Kind(check) };
 
 fn check(context: &Context<'_>, subject: &Subject<'_>) -> Vec<Blocker> {
-    let active = context.tenancy.check_active(&subject.kind.access_key, &subject.kind.namespace);
+    let inactive = context.tenancy.inactive(&subject.kind.access_key, &subject.kind.namespace);
     let blocker = |failure: crate::lifecycle::Failure| Blocker::fault(VALIDATOR.name, failure.reason, failure.message);
-    active.err().map(blocker).into_iter().collect()
+    inactive.into_iter().map(blocker).collect()
 }

@@ -1,6 +1,6 @@
 //! check-precondition: checks a scheduled session once more and makes its kernels and pods, so that images are pulled.
 
-use super::{Decide, Handler, HandlerName, LockId, To, Transitions, Verdict};
+use super::{Decide, Handler, HandlerName, LockId, Outcome, To, Transitions, Verdict};
 use crate::api::SessionPhase;
 use crate::lifecycle::{Failure, Reason};
 use crate::provisioner::Room;
@@ -22,8 +22,16 @@ pub static ROW: Handler = Handler {
     decide: Decide::All(decide),
 };
 
+/// Those that hold too much together must not wait for each other: who is refused does not count for those after it.
 fn decide(snapshot: &Snapshot, room: &mut Room, items: &[SessionItem]) -> Vec<Verdict> {
-    items.iter().map(|item| prepare(snapshot, room, item)).collect()
+    let prepare = |item| {
+        let verdict = prepare(snapshot, room, item);
+        if matches!(verdict.outcome, Outcome::Failure(_)) {
+            precondition::leave_out(snapshot, room, item);
+        }
+        verdict
+    };
+    items.iter().map(prepare).collect()
 }
 
 fn prepare(snapshot: &Snapshot, room: &Room, item: &SessionItem) -> Verdict {
@@ -53,7 +61,6 @@ mod tests {
     use super::*;
     use crate::api::Cause;
     use crate::session::effect::Effect;
-    use crate::session::handlers::Outcome;
     use crate::session::handlers::testing::{agent, failure, gang, item, limited, put, session, snapshot};
     use crate::session::views::Liveness;
     use crate::session::volumes::{ClaimKey, ClaimView};
@@ -106,6 +113,24 @@ mod tests {
         assert!(matches!(verdicts[0].outcome, Outcome::Success { .. }));
         assert_eq!(failure(&verdicts[1]), Some((Cause::Fault, Reason::KeypairNotFound)));
         assert!(matches!(verdicts[2].outcome, Outcome::Success { .. }));
+    }
+
+    #[test]
+    fn of_those_that_hold_more_than_a_lowered_limit_together_one_goes_on() {
+        let world = limited(json!({"limits": {"cpu": 1, "memory": "1Gi"}}));
+        let mut room = Room::default();
+        let items: Vec<SessionItem> = [scheduled(json!({})), scheduled(json!({}))]
+            .into_iter()
+            .map(|mut item| {
+                let holding = crate::session::holding::holding(Some(&item.session), &[]).expect("it holds its agent");
+                room.take(&world.tenancy.tenants_of(&holding.account), &holding);
+                item.holding = Some(std::sync::Arc::new(holding));
+                item
+            })
+            .collect();
+        let verdicts = decide(&world, &mut room, &items);
+        assert_eq!(failure(&verdicts[0]), Some((Cause::Quota, Reason::QuotaExceeded)));
+        assert!(matches!(verdicts[1].outcome, Outcome::Success { .. }), "{:?}", verdicts[1].outcome);
     }
 
     #[test]

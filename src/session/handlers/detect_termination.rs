@@ -52,8 +52,7 @@ fn detect(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
 
 /// What is not to be seen may only be not seen yet: what a former leader sent late may have been made meanwhile.
 fn absences(item: &SessionItem) -> Vec<Effect> {
-    let recorded = |kernel: &KernelItem| kernel.record.as_ref().is_some_and(|record| record.recorded_end().is_some());
-    let unseen = item.kernels.iter().filter(|kernel| kernel.pod.is_none() && kernel.is_ending() && !recorded(kernel));
+    let unseen = item.kernels.iter().filter(|kernel| kernel.pod.is_none() && kernel.is_ending() && !kernel.has_recorded_end());
     unseen.map(|kernel| Effect::ConfirmNoPod(item.kernel_name(&kernel.hostname))).collect()
 }
 

@@ -27,10 +27,42 @@ fn end(_: &Snapshot, item: &SessionItem) -> Verdict {
         return Verdict::idle();
     };
     let to = match (item.phase(), spec.termination.mode) {
-        (SessionPhase::Pending | SessionPhase::Deprioritizing, _) => SessionPhase::Cancelled,
         (_, TerminationMode::Forced) => SessionPhase::Terminated,
+        (SessionPhase::Pending | SessionPhase::Deprioritizing, _) => SessionPhase::Cancelled,
         (SessionPhase::Terminating, _) => return Verdict::idle(),
         _ => SessionPhase::Terminating,
     };
     Verdict::success_to(to).because(reason, message).result(SessionResult::UserCancelled)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::handlers::Outcome;
+    use crate::session::handlers::testing::{item, session_in, snapshot};
+    use SessionPhase::{Cancelled, Deprioritizing, Pending, Running, Scheduled, Terminated, Terminating};
+
+    fn ended(phase: SessionPhase, mode: TerminationMode) -> Option<SessionPhase> {
+        let mut session = session_in(phase);
+        session.spec.desired_state = DesiredState::Terminated;
+        session.spec.termination.mode = mode;
+        match end(&snapshot(vec![]), &item(session, &[])).outcome {
+            Outcome::Success { to } => to,
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn what_waits_is_cancelled_and_what_holds_something_terminates() {
+        let graceful = |phase| ended(phase, TerminationMode::Graceful);
+        assert_eq!([Pending, Deprioritizing].map(graceful), [Some(Cancelled); 2]);
+        assert_eq!([Scheduled, Running].map(graceful), [Some(Terminating); 2]);
+        assert_eq!(graceful(Terminating), None, "it ends already");
+    }
+
+    #[test]
+    fn what_is_forced_has_ended_at_once_whatever_it_did() {
+        let forced = |phase| ended(phase, TerminationMode::Forced);
+        assert_eq!([Pending, Deprioritizing, Scheduled, Running, Terminating].map(forced), [Some(Terminated); 5]);
+    }
 }

@@ -18,7 +18,7 @@ pub static ROW: Handler = Handler {
 
 fn promote(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
     if item.kernels.iter().any(KernelItem::is_ending) {
-        return Verdict::idle(); // detect-termination's to act on
+        return end_of_a_kernel(item); // what follows from it is detect-termination's to decide
     }
     if let Some(failure) = kernel_failure(item) {
         return Verdict::failure(failure);
@@ -34,6 +34,21 @@ fn promote(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
         return Verdict::failure(Failure::fault(Reason::PhaseTimeout, message));
     }
     held_up(snapshot, item, "prepared", pulling)
+}
+
+/// A kernel that ends before its time keeps its session from being promoted, which is told once it is certain; that a
+/// batch session's main kernel exited is no failure of its start.
+pub(super) fn end_of_a_kernel(item: &SessionItem) -> Verdict {
+    let finished = |kernel: &KernelItem| item.is_batch() && kernel.is_main() && kernel.state.exit_code.is_some();
+    if item.kernels.iter().any(finished) {
+        return Verdict::idle();
+    }
+    let certain = |kernel: &&KernelItem| kernel.is_ending() && (kernel.pod.is_some() || kernel.has_recorded_end());
+    let ended: Vec<String> = item.kernels.iter().filter(certain).map(KernelItem::describe).collect();
+    if ended.is_empty() {
+        return Verdict::idle();
+    }
+    Verdict::failure(Failure::fault(Reason::AbnormalTermination, ended.join("; ")))
 }
 
 /// What keeps a session from being promoted: an image that is tried again after an error, or a container that cannot be
@@ -67,9 +82,15 @@ mod tests {
     }
 
     #[test]
-    fn a_gang_of_which_a_kernel_has_ended_goes_no_further() {
-        assert!(matches!(promoted(&[Prepared, Prepared, KernelPhase::Cancelled]).outcome, Outcome::Idle));
-        assert!(matches!(promoted(&[Prepared, KernelPhase::Terminating, Prepared]).outcome, Outcome::Idle));
+    fn a_kernel_that_ends_before_its_session_is_prepared_is_a_failure_that_names_it() {
+        for ended in [KernelPhase::Cancelled, KernelPhase::Terminating] {
+            let Outcome::Failure(failure) = promoted(&[Prepared, Prepared, ended]).outcome else { panic!("a failure") };
+            assert!(failure.message.contains("sub2 on node-1"), "{}", failure.message);
+            assert_eq!(failure.reason, Reason::AbnormalTermination);
+        }
+        let mut unseen = item(session_in(SessionPhase::Pulling), &[KernelPhase::Terminated]);
+        unseen.kernels[0].pod = None;
+        assert!(matches!(promote(&snapshot(vec![]), &unseen).outcome, Outcome::Idle), "its pod may only be not seen yet");
     }
 
     #[test]

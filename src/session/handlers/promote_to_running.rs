@@ -1,7 +1,7 @@
 //! promote-to-running: a session all of whose kernels run is running; one that takes too long begins anew.
 
 use super::late::held_up;
-use super::promote_to_prepared::kernel_failure;
+use super::promote_to_prepared::{end_of_a_kernel, kernel_failure};
 use super::{Decide, Handler, HandlerName, To, Transitions, Verdict};
 use crate::api::SessionPhase;
 use crate::lifecycle::{Failure, Match, Reason};
@@ -20,13 +20,15 @@ pub static ROW: Handler = Handler {
 fn promote(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
     let pre_running = |kernel: &KernelItem| kernel.phase().is_pre_running();
     let limit = snapshot.phase_timeout(&item.session, SessionPhase::Creating);
+    let over = is_over(item.status_since(), limit, snapshot.now);
     if item.kernels.iter().any(KernelItem::is_ending) {
-        return Verdict::idle(); // detect-termination's to act on
+        // What follows from it is detect-termination's to decide, and not to begin anew.
+        return if over { Verdict::idle() } else { end_of_a_kernel(item) };
     }
     if Match::NotAny.holds(&item.kernels, pre_running) {
         return Verdict::success();
     }
-    if is_over(item.status_since(), limit, snapshot.now) {
+    if over {
         let late: Vec<&KernelItem> = item.kernels.iter().filter(|kernel| pre_running(kernel)).collect();
         let seconds = limit.unwrap_or_default().as_secs();
         let names = late.iter().map(|kernel| kernel.describe()).collect::<Vec<_>>().join("; ");
@@ -70,7 +72,26 @@ mod tests {
     }
 
     #[test]
-    fn pr_002_pr_006_some_not_running_yet_is_not() {
+    fn pr_006_a_gang_of_which_a_kernel_ended_before_all_ran_fails_as_a_whole() {
+        let Outcome::Failure(failure) = promoted(&[Running, Running, KernelPhase::Terminated], 1, 0).outcome else {
+            panic!("a failure")
+        };
+        assert!(failure.message.contains("sub2 on node-1"), "{}", failure.message);
+        let late = promoted(&[Running, Running, KernelPhase::Terminated], 11, 0);
+        assert!(matches!(late.outcome, Outcome::Idle), "it ends, and does not begin anew");
+    }
+
+    #[test]
+    fn what_a_short_batch_does_is_no_failure_of_its_start() {
+        let mut session = session(serde_json::json!({"type": "Batch"}));
+        put(&mut session, SessionPhase::Creating, chrono::TimeDelta::seconds(1));
+        let mut item = item(session, &[KernelPhase::Terminated]);
+        item.kernels[0].state.exit_code = Some(0);
+        assert!(matches!(promote(&snapshot(vec![]), &item).outcome, Outcome::Idle));
+    }
+
+    #[test]
+    fn pr_002_some_not_running_yet_is_not() {
         assert!(matches!(promoted(&[Running, Running, Creating], 0, 0).outcome, Outcome::Idle));
         let later = promoted(&[Running, Running, Creating], 1, 0).outcome;
         assert!(matches!(later, Outcome::Skipped(Reason::WaitingForKernels, words) if words.contains("sub2")));

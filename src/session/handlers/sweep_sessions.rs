@@ -49,13 +49,12 @@ fn sweep(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
 
 fn sweep_pending(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
     let name = &snapshot.group_name;
-    let limit = snapshot.group.as_ref().and_then(|group| group.spec.pending_timeout_seconds);
-    let limit = limit.map(|seconds| snapshot.timing.configured(seconds));
+    let limit = snapshot.pending_timeout();
     if is_over(item.status_since(), limit, snapshot.now) {
         let message = format!("waited for more than {} s in scaling group {name}", limit.unwrap_or_default().as_secs());
-        return Verdict::success_to(SessionPhase::Cancelled)
-            .because(Reason::PendingTimeoutExceeded, message)
-            .result(SessionResult::Error);
+        let mut verdict = Verdict::failure(Failure::fault(Reason::PendingTimeoutExceeded, message));
+        verdict.change.expired_to = To::phase(SessionPhase::Cancelled);
+        return verdict;
     }
     // Why it waits is schedule-sessions' to tell.
     Verdict::idle().wake_at(over_at(item.status_since(), limit))

@@ -1,0 +1,139 @@
+//! What a pod takes of its node, as kube-scheduler counts it: `AggregateContainerRequests` of component-helpers.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodStatus, ResourceRequirements};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+use crate::api::{Amount, ResourceName, Resources};
+
+/// A list of quantities as amounts.
+pub fn amounts<'a>(list: impl IntoIterator<Item = (&'a String, &'a Quantity)>) -> Resources {
+    let mut resources = Resources::default();
+    for (name, quantity) in list {
+        resources.set(name.as_str(), Amount::parse(&quantity.0).unwrap_or_default());
+    }
+    resources
+}
+
+fn requested(resources: Option<&ResourceRequirements>) -> Resources {
+    amounts(resources.iter().flat_map(|resources| resources.requests.iter().flatten()))
+}
+
+/// The larger of what runs together and of each init container with the sidecars before it, plus overhead; and one of the
+/// node's pods.
+pub fn requests(pod: &Pod) -> Resources {
+    let mut total = Resources::default();
+    if let Some(spec) = &pod.spec {
+        let state = Resizing::of(pod);
+        let mut together = Resources::default();
+        for container in &spec.containers {
+            together.add(&state.container(container));
+        }
+        let mut sidecars = Resources::default();
+        let mut at_start = Resources::default();
+        for container in spec.init_containers.iter().flatten() {
+            if container.restart_policy.as_deref() == Some("Always") {
+                let own = state.container(container);
+                together.add(&own);
+                sidecars.add(&own);
+                at_start = at_start.max(&sidecars);
+            } else {
+                let mut with_sidecars = requested(container.resources.as_ref());
+                with_sidecars.add(&sidecars);
+                at_start = at_start.max(&with_sidecars);
+            }
+        }
+        total = together.max(&at_start);
+        for (name, amount) in state.whole(requested(spec.resources.as_ref())).iter() {
+            total.set(name.clone(), amount);
+        }
+        total.add(&amounts(spec.overhead.iter().flatten()));
+    }
+    total.set(ResourceName::Pods, Amount::from_units(1));
+    total
+}
+
+/// A pod may be resized in place: until that is done, it takes the larger of what it asks for and what it has.
+struct Resizing<'p> {
+    status: Option<&'p PodStatus>,
+    statuses: BTreeMap<&'p str, &'p ContainerStatus>,
+    /// What it asks for will never be given to it there.
+    infeasible: bool,
+}
+
+impl<'p> Resizing<'p> {
+    fn of(pod: &'p Pod) -> Self {
+        let status = pod.status.as_ref();
+        let containers = status.into_iter().flat_map(|status| status.container_statuses.iter().flatten());
+        let init = status.into_iter().flat_map(|status| status.init_container_statuses.iter().flatten());
+        let pending = status.into_iter().flat_map(|status| status.conditions.iter().flatten());
+        let pending = pending.filter(|condition| condition.type_ == "PodResizePending");
+        Self {
+            status,
+            statuses: containers.chain(init).map(|status| (status.name.as_str(), status)).collect(),
+            infeasible: pending.into_iter().any(|condition| condition.reason.as_deref() == Some("Infeasible")),
+        }
+    }
+
+    fn container(&self, container: &Container) -> Resources {
+        let asked = requested(container.resources.as_ref());
+        let status = self.statuses.get(container.name.as_str()).filter(|status| status.resources.is_some());
+        let Some(status) = status else { return asked };
+        self.larger(asked, requested(status.resources.as_ref()), amounts(status.allocated_resources.iter().flatten()))
+    }
+
+    fn whole(&self, asked: Resources) -> Resources {
+        let Some(status) = self.status.filter(|status| status.resources.is_some() && !asked.is_zero()) else { return asked };
+        self.larger(asked, requested(status.resources.as_ref()), amounts(status.allocated_resources.iter().flatten()))
+    }
+
+    fn larger(&self, asked: Resources, has: Resources, allocated: Resources) -> Resources {
+        let given = has.max(&allocated);
+        if self.infeasible { given } else { asked.max(&given) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn cpu(pod: serde_json::Value) -> Amount {
+        requests(&serde_json::from_value(pod).expect("a pod")).get("cpu")
+    }
+
+    #[test]
+    fn requests_are_counted_as_the_scheduler_does() {
+        let spec = json!({
+            "containers": [{"name": "a", "resources": {"requests": {"cpu": "1"}}}, {"name": "b", "resources": {"requests": {"cpu": "1"}}}],
+            "initContainers": [
+                {"name": "side", "restartPolicy": "Always", "resources": {"requests": {"cpu": "500m"}}},
+                {"name": "init", "resources": {"requests": {"cpu": "3"}}}
+            ],
+            "overhead": {"cpu": "250m"}
+        });
+        assert_eq!(cpu(json!({"spec": spec})), Amount::from_milli(3750), "init with sidecar is the larger");
+        let pod = serde_json::from_value(json!({"spec": {"containers": []}})).expect("a pod");
+        assert_eq!(requests(&pod).get("pods"), Amount::from_units(1));
+    }
+
+    #[test]
+    fn a_pod_that_is_resized_takes_the_larger_of_what_it_asks_for_and_what_it_has() {
+        let resized = |asked: &str, has: &str, reason: &str| {
+            cpu(json!({
+                "spec": {"containers": [{"name": "a", "resources": {"requests": {"cpu": asked}}}]},
+                "status": {
+                    "conditions": [{"type": "PodResizePending", "status": "True", "reason": reason}],
+                    "containerStatuses": [{
+                        "name": "a", "image": "", "imageID": "", "ready": true, "restartCount": 0,
+                        "allocatedResources": {"cpu": has}, "resources": {"requests": {"cpu": has}},
+                    }],
+                },
+            }))
+        };
+        assert_eq!(resized("3", "2", "Deferred"), Amount::from_units(3));
+        assert_eq!(resized("1", "2", "Deferred"), Amount::from_units(2), "not given back yet");
+        assert_eq!(resized("1000", "2", "Infeasible"), Amount::from_units(2), "it will not get it there");
+    }
+}
