@@ -149,6 +149,7 @@ fn start(work: &Client, options: &Options, world: &Arc<World>, writer: &Writer, 
     let coordinator = Arc::new(Coordinator::new(effects, committer, events, metrics.clone(), options.hooks.clone()));
     world.begin();
     tasks.spawn(crate::cluster::usage::publish(world.clone(), writer.clone()));
+    tasks.spawn(crate::cluster::heartbeats::look(work.clone(), world.clone()));
     unreconciled::start(&mut tasks, work, &Arc::new(writer.clone()));
     coordinator.start(&mut tasks);
     tasks

@@ -6,6 +6,7 @@ pub mod commit;
 pub mod effects;
 pub mod events;
 pub mod fold;
+pub mod heartbeats;
 pub mod lease;
 pub mod pods;
 pub mod requests;

@@ -69,6 +69,8 @@ pub(super) struct Inner {
     /// Of groups, tenants and policies that cannot be read: kind and key.
     pub unreadable_tenants: HashSet<(String, Key)>,
     pub tenancy: Option<Arc<Tenancy>>,
+    /// The agents that show no sign of life.
+    pub stale: Arc<BTreeSet<NodeName>>,
     pub agents: Option<Arc<BTreeMap<NodeName, Arc<AgentView>>>>,
 }
 
@@ -290,6 +292,7 @@ impl Inner {
             group: self.groups.get(&(String::new(), group_name.0.clone())).cloned(),
             group_name: group_name.clone(),
             agents: self.agents(),
+            stale: self.stale.clone(),
             tenancy: self.tenancy(),
         }
     }

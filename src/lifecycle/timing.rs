@@ -31,6 +31,8 @@ pub struct Timing {
     pub wait_backoff_max: Duration,
     /// How long a pod may be refused by kube-scheduler before its session is reset.
     pub unschedulable: Duration,
+    /// How long an agent may show no sign of life while something runs there.
+    pub stale: Duration,
     /// How long a node that failed a session is tried last.
     pub avoid_failed_agent: Duration,
     /// How long it may wait to be committed that a session's pods are made; in a rush, longer.
@@ -87,6 +89,7 @@ impl Default for Timing {
             wait_backoff: seconds(60),
             wait_backoff_max: seconds(3600),
             unschedulable: seconds(10),
+            stale: seconds(120),
             avoid_failed_agent: seconds(3600),
             linger: seconds(1),
             facts: seconds(1),

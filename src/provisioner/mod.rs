@@ -1,6 +1,7 @@
 //! Who gets which agents: a ledger of what is taken, and the pipeline that gives the rest away. Pure.
 
 mod agents;
+mod candidate;
 mod kind;
 mod ledger;
 mod pipeline;
@@ -15,6 +16,7 @@ pub(crate) mod testing;
 pub mod validators;
 
 pub use agents::in_group;
+pub use candidate::Candidate;
 pub use kind::*;
 pub use ledger::*;
 pub use pipeline::*;

@@ -1,7 +1,7 @@
 //! What a handler sees: the sessions it is asked about, with their kernels, and the world around them at one moment.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +27,8 @@ pub struct Snapshot {
     pub group: Option<Arc<ScalingGroup>>,
     pub group_name: GroupName,
     pub agents: Arc<BTreeMap<NodeName, Arc<AgentView>>>,
+    /// The agents that show no sign of life.
+    pub stale: Arc<BTreeSet<NodeName>>,
     pub tenancy: Arc<Tenancy>,
 }
 
@@ -144,7 +146,10 @@ impl Snapshot {
     pub fn liveness(&self, node: &NodeName) -> Liveness {
         match self.agents.get(node) {
             None => Liveness::Gone,
-            Some(agent) => agent.liveness(self.lost_after(), self.now),
+            Some(agent) => match agent.liveness(self.lost_after(), self.now) {
+                Liveness::Alive if self.stale.contains(node) => Liveness::Stale,
+                liveness => liveness,
+            },
         }
     }
 

@@ -126,13 +126,15 @@ pub enum Liveness {
     },
     /// Not ready for too long; its kernels may still run.
     Lost,
+    /// Ready by its status, but its kubelet shows no sign of life; its kernels may still run.
+    Stale,
     /// Its node object is gone or tainted out-of-service: nothing runs there any more.
     Gone,
 }
 
 impl Liveness {
     pub fn is_lost(self) -> bool {
-        matches!(self, Self::Lost | Self::Gone)
+        matches!(self, Self::Lost | Self::Stale | Self::Gone)
     }
 }
 

@@ -2,7 +2,7 @@
 //! succeeds once the right is granted, or the policy is lifted from the namespace.
 
 use k8s_openapi::api::core::v1::{Pod, Secret};
-use kube::api::{Patch, PatchParams};
+use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use sokovan::api::*;
 
@@ -159,7 +159,7 @@ async fn a_priority_raised_later_needs_the_right_too_and_a_lowered_one_does_not(
 async fn nobody_makes_pods_that_pass_for_a_sessions() {
     let scene = Scene::with("pass", 0, json!({})).await;
     let user = unique("user");
-    scene.grant(&user, json!([{"apiGroups": [""], "resources": ["pods", "pods/status"], "verbs": ["*"]}])).await;
+    scene.grant(&user, json!([{"apiGroups": [""], "resources": ["pods", "pods/status", "pods/binding"], "verbs": ["*"]}])).await;
     let theirs = scene.of(&user).await;
     let pod = json!({"metadata": {"labels": {}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
     accepted("a pod of one's own", || try_to_make::<Pod>(&theirs, &pod)).await;
@@ -183,6 +183,14 @@ async fn nobody_makes_pods_that_pass_for_a_sessions() {
         }
     })
     .await;
+    let bind = || async {
+        let binding = json!({"apiVersion": "v1", "kind": "Binding", "target": {"kind": "Node", "name": "nowhere"},
+                             "metadata": {"name": "own", "labels": {LABEL_SESSION_UID: "u"}}});
+        let pods = theirs.api::<Pod>();
+        let done = pods.create_subresource::<Value, Value>("binding", "own", &PostParams::default(), &binding).await;
+        outcome(done)
+    };
+    refused("a pod relabelled as it is bound", bind().await, words);
     let forged = |label: &str| changed(&pod, "/metadata/labels", json!({label: "x"}));
     let cases = [
         ("a pod of a session", forged(LABEL_SESSION_UID), words),
@@ -193,6 +201,7 @@ async fn nobody_makes_pods_that_pass_for_a_sessions() {
     only_the_policy_refuses::<Pod>(&scene, &theirs, "pod-labels", &cases).await;
     accepted("a pod relabelled", relabel).await;
     accepted("a pod relabelled by its status", relabel_by_status).await;
+    accepted("a pod relabelled as it is bound", bind).await;
 }
 
 #[tokio::test]

@@ -45,6 +45,21 @@ async fn the_operator_itself_is_bound_to_what_it_needs() {
         ),
         ("a privileged container", container(json!({"securityContext": {"privileged": true}})), "no privileged container"),
         ("a port of the host", container(json!({"ports": [{"containerPort": 80, "hostPort": 80}]})), "no port of the host"),
+        (
+            "a capability",
+            container(json!({"securityContext": {"capabilities": {"add": ["SYS_MODULE"]}}})),
+            "no capability beyond the baseline",
+        ),
+        (
+            "an unconfined container",
+            container(json!({"securityContext": {"seccompProfile": {"type": "Unconfined"}}})),
+            "confined by seccomp and AppArmor",
+        ),
+        (
+            "an unconfined pod",
+            changed(&pod, "/spec/securityContext", json!({"appArmorProfile": {"type": "Unconfined"}})),
+            "confined by seccomp and AppArmor",
+        ),
         ("a whole secret", container(json!({"envFrom": [{"secretRef": {"name": "token"}}]})), "nothing whole"),
         ("a pod of no kernel", changed(&pod, "/metadata/ownerReferences", json!([])), "belong to a kernel"),
     ];
@@ -157,10 +172,12 @@ fn permissions(rules: Vec<PolicyRule>) -> Vec<String> {
 async fn the_operators_permissions_are_these_and_no_others() {
     let client = crate::common::client().await;
     let all: Api<ClusterRole> = Api::all(client.clone());
-    let own: Api<Role> = Api::namespaced(client, "sokovan-system");
+    let own: Api<Role> = Api::namespaced(client.clone(), "sokovan-system");
+    let of_nodes: Api<Role> = Api::namespaced(client, "kube-node-lease");
     let role = all.get("sokovan-operator").await.unwrap().rules.unwrap_or_default();
     let lease = own.get("sokovan-lease").await.unwrap().rules.unwrap_or_default();
-    let found = [permissions(role), permissions(lease)].concat();
+    let leases = of_nodes.get("sokovan-node-leases").await.unwrap().rules.unwrap_or_default();
+    let found = [permissions(role), permissions(lease), permissions(leases)].concat();
     let golden: Vec<&str> = include_str!("operator-permissions.txt").lines().collect();
     assert_eq!(found, golden, "a change here wants a reason, and a change of operator-permissions.txt");
     for line in &found {

@@ -49,6 +49,14 @@ async fn resources_are_quantities_above_zero() {
         refused(&scene, with(resources), "every resource must be a quantity greater than zero").await;
     }
     refused(&scene, with(json!({"resources": {"cpu": 1}})), "cpu and memory must be given").await;
+    let more = |name: &str, amount: &str| with(json!({"resources": {"cpu": 1, "memory": "1Gi", name: amount}}));
+    for (name, amount) in [("nvidia.com/gpu", "500m"), ("hugepages-2Mi", "1.5")] {
+        refused(&scene, more(name, amount), "only whole numbers can be given").await;
+    }
+    accepted(&scene, more("ephemeral-storage", "1.5Gi")).await;
+    for name in ["gpu", &format!("nvidia.com/{}", "g".repeat(250))] {
+        refused(&scene, more(name, "1"), "a resource is cpu, memory, ephemeral-storage").await;
+    }
     for good in [json!(1), json!("500m"), json!("1.5")] {
         accepted(&scene, with(json!({"resources": {"cpu": good, "memory": "1Gi", "nvidia.com/gpu": 1}}))).await;
     }
@@ -79,6 +87,8 @@ async fn enums_and_bounds_are_kept() {
     accepted(&scene, json!({"type": "Batch", "batchTimeoutSeconds": 5})).await;
     refused(&scene, json!({"dependsOn": vec!["a"; 17]}), "must have at most 16 items").await;
     accepted(&scene, json!({"dependsOn": vec!["a"; 16]})).await;
+    refused(&scene, json!({"dependsOn": ["a\nb"]}), "should match").await;
+    refused(&scene, with(json!({"volumes": [{"claimName": "\u{1b}[2J", "mountPath": "/v"}]})), "should match").await;
     refused(&scene, with(json!({"image": "i".repeat(513)})), "may not be more than 512").await;
     accepted(&scene, with(json!({"image": "i".repeat(512)}))).await;
 }
@@ -167,4 +177,23 @@ async fn kernels_and_statuses_are_the_operators_alone() {
     assert!(said.contains("the status of sessions is written by the Sokovan operator alone"), "{said}");
     theirs.patch_spec("x", json!({"priority": 20})).await.expect("the spec is the user's");
     assert_eq!(scene.get("x").await.status, None, "a status in the main resource is ignored");
+}
+
+#[tokio::test]
+async fn a_group_gives_its_kernels_what_the_operator_may_make() {
+    let scene = Scene::with("no-caps", 0, json!({})).await;
+    let groups: Api<ScalingGroup> = Api::all(scene.client.clone());
+    let say = async |pod: Value| {
+        let patch = Patch::Merge(json!({"spec": {"pod": pod}}));
+        let dry = PatchParams { dry_run: true, ..PatchParams::default() };
+        groups.patch(&scene.name, &dry, &patch).await.err().map(|error| error.to_string())
+    };
+    let capability = |name: &str| json!({"containerSecurityContext": {"capabilities": {"add": [name]}}});
+    let said = say(capability("SYS_ADMIN")).await.expect("the host is one step away");
+    assert!(said.contains("no capability beyond the baseline and IPC_LOCK"), "{said}");
+    assert_eq!(say(capability("IPC_LOCK")).await, None);
+    let seccomp = |kind: &str| json!({"securityContext": {"seccompProfile": {"type": kind}}});
+    let said = say(seccomp("Unconfined")).await.expect("unconfined");
+    assert!(said.contains("confined by seccomp and AppArmor"), "{said}");
+    assert_eq!(say(seccomp("RuntimeDefault")).await, None);
 }

@@ -56,6 +56,43 @@ async fn a_gang_starts_together_and_its_kernels_find_each_other() {
     space.until_gone::<Session>(&name).await;
 }
 
+/// Ignores the request to stop.
+const STUBBORN: &str = "trap '' TERM; while :; do sleep 1; done";
+
+#[tokio::test]
+async fn what_takes_its_time_to_end_can_be_forced() {
+    let space = sessions().await;
+    let name = common::unique("force");
+    let patient = json!({"termination": {"gracePeriodSeconds": 3600}});
+    space.create(session(&name, STUBBORN, patient)).await.unwrap();
+    space.until_phase(&name, SessionPhase::Running).await;
+    space.patch_spec(&name, json!({"desiredState": "Terminated"})).await.unwrap();
+    common::eventually("its pod to be asked to stop", || async {
+        let graces: Vec<_> = space.pods(&name).await.iter().map(|pod| pod.metadata.deletion_grace_period_seconds).collect();
+        if graces == [Some(3600)] { Ok(()) } else { Err(format!("{graces:?}")) }
+    })
+    .await;
+    space.patch_spec(&name, json!({"termination": {"mode": "Forced"}})).await.unwrap();
+    space.until_phase(&name, SessionPhase::Terminated).await;
+    common::eventually("its pod to be gone", || async {
+        let left = space.pods(&name).await.len();
+        if left == 0 { Ok(()) } else { Err(format!("{left} left")) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_sessions_words_reach_its_program_as_they_stand() {
+    let space = sessions().await;
+    let name = common::unique("words");
+    let mut main = kernel("main", 1, "printf '%s\\n' 'arg $$ $(KEY) $$(KEY)'; echo \"env $KEY\"");
+    main["env"] = json!([{"name": "KEY", "value": "pa$$word $(HOME) $$(HOME)"}]);
+    space.create(session(&name, "", json!({"type": "Batch", "kernels": [main]}))).await.unwrap();
+    space.until_phase(&name, SessionPhase::Terminated).await;
+    let log = logs(&space, &space.pods(&name).await[0]).await;
+    assert_eq!(log.lines().collect::<Vec<_>>(), ["arg $$ $(KEY) $$(KEY)", "env pa$$word $(HOME) $$(HOME)"]);
+}
+
 #[tokio::test]
 async fn a_batch_sessions_exit_code_is_its_result() {
     let space = sessions().await;

@@ -1,7 +1,8 @@
 //! DRF: owners with the smallest dominant share first; an owner's own sessions stay in the order of their making.
 
 use super::Sequencer;
-use crate::provisioner::pipeline::{Candidate, Scope};
+use crate::provisioner::candidate::Candidate;
+use crate::provisioner::pipeline::Scope;
 use crate::provisioner::room::Room;
 use crate::session::tenancy::Tenant;
 

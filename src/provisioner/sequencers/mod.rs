@@ -6,7 +6,8 @@ mod lifo;
 
 use std::cmp::Ordering;
 
-use super::pipeline::{Candidate, Scope};
+use super::candidate::Candidate;
+use super::pipeline::Scope;
 use super::room::Room;
 use crate::api::SequencerName;
 

@@ -3,7 +3,7 @@
 use super::{Check, Context, Validator};
 use crate::api::SessionResult;
 use crate::lifecycle::Reason;
-use crate::provisioner::pipeline::Candidate;
+use crate::provisioner::candidate::Candidate;
 use crate::provisioner::refusal::Blocker;
 
 pub static VALIDATOR: Validator = Validator { name: "dependencies", check: Check::Waiting(check) };

@@ -21,7 +21,7 @@ use chrono::{DateTime, Utc};
 use super::kind::Kind;
 pub use pending::Ahead;
 
-use super::pipeline::Candidate;
+use super::candidate::Candidate;
 use super::refusal::Blocker;
 use super::room::{Own, Room};
 use crate::api::{GroupName, ResourcePolicy, ScalingGroup};

@@ -4,7 +4,7 @@
 use super::{Check, Context, Validator};
 use crate::api::{Amount, ResourceList, ResourceName, Resources};
 use crate::lifecycle::{Cause, Reason};
-use crate::provisioner::pipeline::Candidate;
+use crate::provisioner::candidate::Candidate;
 use crate::provisioner::refusal::Blocker;
 use crate::session::tenancy::Tenant;
 

@@ -2,7 +2,7 @@
 
 use super::{Check, Context, Validator};
 use crate::lifecycle::Reason;
-use crate::provisioner::pipeline::Candidate;
+use crate::provisioner::candidate::Candidate;
 use crate::provisioner::refusal::Blocker;
 
 pub static VALIDATOR: Validator = Validator { name: "priority", check: Check::Waiting(check) };

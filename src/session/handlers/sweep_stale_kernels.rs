@@ -41,6 +41,11 @@ fn judge(snapshot: &Snapshot, item: &SessionItem, kernel: &KernelItem) -> Option
         Liveness::Alive | Liveness::Doubtful { .. } => return None,
         // Its container may still run there: it ends, but what it holds stays counted until the pod is gone.
         Liveness::Lost => (KernelPhase::Terminating, Reason::NodeLost, format!("node {node} does not answer")),
+        Liveness::Stale => {
+            let seconds = snapshot.timing.stale.as_secs();
+            let message = format!("the kubelet of node {node} has shown no sign of life for {seconds} s");
+            (KernelPhase::Terminating, Reason::StaleKernel, message)
+        }
         Liveness::Gone => (KernelPhase::Terminated, Reason::StaleKernel, format!("node {node} is gone")),
     };
     let old = record.status.clone().unwrap_or_default();
@@ -81,7 +86,8 @@ mod tests {
     }
 
     #[test]
-    fn sk_001_sk_003_a_kernel_whose_agent_does_not_answer_is_terminating() {
+    fn sk_001_sk_003_a_kernel_whose_agent_shows_no_sign_of_life_or_does_not_answer_is_terminating() {
+        assert_eq!(swept(Liveness::Stale, KernelPhase::Running), [KernelPhase::Terminating]);
         assert_eq!(swept(Liveness::Lost, KernelPhase::Running), [KernelPhase::Terminating]);
     }
 

@@ -1,0 +1,36 @@
+//! A waiting session, as the provisioner looks at it.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+
+use super::kind::Kind;
+use super::validators::Ahead;
+use crate::api::{NodeName, SessionPhase, SessionResult};
+
+/// A waiting session.
+pub struct Candidate<'c> {
+    pub kind: &'c Arc<Kind>,
+    /// Tells those apart that are equal in all else: namespace and name.
+    pub name: (&'c str, &'c str),
+    /// The effective one.
+    pub priority: i32,
+    pub created_at: Option<DateTime<Utc>>,
+    pub starts_at: Option<DateTime<Utc>>,
+    /// The sessions it depends on, with their phase and result; None for one that does not exist.
+    pub dependencies: &'c [(String, Option<(SessionPhase, SessionResult)>)],
+    /// The agents that failed it, which are tried last.
+    pub avoided: Vec<&'c NodeName>,
+    /// What waits before it, for each of its tenants that limits it.
+    pub ahead: &'c [Ahead],
+    /// Whether it has been told lately that no agent has room: then the agents are not counted again.
+    pub told: bool,
+}
+
+impl Candidate<'_> {
+    /// Whether it waits for its start or for another session, and not for room.
+    pub fn awaits_its_time(&self, now: DateTime<Utc>) -> bool {
+        let goes_on = |state: &Option<(SessionPhase, SessionResult)>| state.is_none_or(|(phase, _)| !phase.is_terminal());
+        self.starts_at.is_some_and(|due| now < due) || self.dependencies.iter().any(|(_, state)| goes_on(state))
+    }
+}
