@@ -1,6 +1,7 @@
 //! The command line: the operator itself, the CRDs it works with, and what people ask (`kubectl sokovan`).
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use sokovan::cluster::client;
@@ -57,6 +58,9 @@ struct OperatorArguments {
     /// The cluster's DNS domain.
     #[arg(long, default_value = "cluster.local")]
     cluster_domain: String,
+    /// For how many seconds a handler may hold its lock, and wait for it.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=600))]
+    lock_lifetime_seconds: u64,
     /// Where health and metrics are served.
     #[arg(long, default_value = "0.0.0.0:8080")]
     listen: SocketAddr,
@@ -90,7 +94,7 @@ async fn run_operator(arguments: OperatorArguments) -> anyhow::Result<()> {
         lease_namespace: arguments.lease_namespace,
         lease_name: arguments.lease_name,
         scope: Scope { groups: arguments.groups.into_iter().map(Into::into).collect() },
-        timing: Timing::default(),
+        timing: Timing { lock_lifetime: Duration::from_secs(arguments.lock_lifetime_seconds), ..Timing::default() },
         pods: PodOptions { gate_image: arguments.gate_image, cluster_domain: arguments.cluster_domain },
         hooks: Hooks::default(),
         listen: Some(arguments.listen),

@@ -153,7 +153,7 @@ pub enum DesiredState {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Termination {
-    /// `Forced` counts the session as ended at once and kills what is left of it behind its back.
+    /// `Forced` counts the session as ended at once and kills what is left of it, whatever grace it was given before.
     #[serde(default)]
     pub mode: TerminationMode,
     /// Seconds between the request to stop and the kill.
