@@ -229,8 +229,8 @@ pub struct KernelTemplate {
             .message("every resource must be a quantity greater than zero and less than 9P"),
         validation = Rule::new("self.all(k, size(k) <= 253 && (k in ['cpu', 'memory', 'ephemeral-storage'] || k.startsWith('hugepages-') || k.contains('/')))")
             .message("a resource is cpu, memory, ephemeral-storage, hugepages-… or an extended one such as nvidia.com/gpu, of at most 253 characters"),
-        validation = Rule::new("self.all(k, k in ['cpu', 'memory', 'ephemeral-storage'] || quantity(string(self[k])).isInteger())")
-            .message("of extended resources and huge pages only whole numbers can be given"),
+        validation = Rule::new("self.all(k, !k.contains('/') || quantity(string(self[k])).isInteger())")
+            .message("of extended resources only whole numbers can be given"),
     )]
     pub resources: ResourceList,
 

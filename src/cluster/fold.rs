@@ -148,6 +148,12 @@ pub fn has_ended(pod: &Pod) -> bool {
     matches!(phase, Some("Succeeded" | "Failed"))
 }
 
+/// When a node's status told last that it is well, by the node's clock.
+pub fn heartbeat(node: &Node) -> Option<DateTime<Utc>> {
+    let conditions = node.status.as_ref()?.conditions.iter().flatten();
+    time(conditions.into_iter().find(|condition| condition.type_ == "Ready")?.last_heartbeat_time.as_ref())
+}
+
 pub fn node(node: &Node) -> AgentView {
     let empty = Default::default();
     let status = node.status.as_ref().unwrap_or(&empty);
@@ -167,6 +173,7 @@ pub fn node(node: &Node) -> AgentView {
         unschedulable: node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or(false),
         ready: is_ready,
         not_ready_since: if is_ready { None } else { since },
+        stale: false,
     }
 }
 

@@ -148,7 +148,8 @@ impl World {
 
     /// The status of every group this operator looks after whose status says something else.
     pub fn changed_groups(&self) -> Vec<(GroupName, ScalingGroupStatus)> {
-        let inner = self.lock();
+        let mut inner = self.lock();
+        let agents = inner.agents();
         let mut changed = vec![];
         for ((_, name), group) in inner.groups.iter().filter(|((_, name), _)| self.looks_after(&name.as_str().into())) {
             let name = GroupName::from(name.as_str());
@@ -157,8 +158,7 @@ impl World {
             let waiting = of(SessionPhase::Pending).filter_map(|uid| inner.session(uid)).map(Arc::as_ref);
             let holding = SessionPhase::LIVE.into_iter().filter(|phase| phase.holds_resources());
             let running = holding.map(|phase| of(phase).count()).sum::<usize>();
-            let agents = inner.nodes.values().map(Arc::as_ref);
-            let status = queue::status(group, agents, waiting, whole(running));
+            let status = queue::status(group, agents.values().map(Arc::as_ref), waiting, whole(running));
             if group.status.as_ref() != Some(&status) {
                 changed.push((name, status));
             }

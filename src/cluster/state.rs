@@ -70,7 +70,9 @@ pub(super) struct Inner {
     pub unreadable_tenants: HashSet<(String, Key)>,
     pub tenancy: Option<Arc<Tenancy>>,
     /// The agents that show no sign of life.
-    pub stale: Arc<BTreeSet<NodeName>>,
+    pub stale: BTreeSet<NodeName>,
+    /// When each node's status told last that it is well.
+    pub heartbeats: HashMap<NodeName, DateTime<Utc>>,
     pub agents: Option<Arc<BTreeMap<NodeName, Arc<AgentView>>>>,
 }
 
@@ -260,8 +262,11 @@ impl Inner {
         if let Some(agents) = &self.agents {
             return agents.clone();
         }
-        let agents = self.nodes.values().map(|agent| (agent.name.clone(), agent.clone())).collect();
-        let agents = Arc::new(agents);
+        let as_known = |agent: &Arc<AgentView>| match self.stale.contains(&agent.name) {
+            true => Arc::new(AgentView { stale: true, ..(**agent).clone() }),
+            false => agent.clone(),
+        };
+        let agents = Arc::new(self.nodes.values().map(|agent| (agent.name.clone(), as_known(agent))).collect());
         self.agents = Some(Arc::clone(&agents));
         agents
     }
@@ -292,7 +297,6 @@ impl Inner {
             group: self.groups.get(&(String::new(), group_name.0.clone())).cloned(),
             group_name: group_name.clone(),
             agents: self.agents(),
-            stale: self.stale.clone(),
             tenancy: self.tenancy(),
         }
     }

@@ -244,10 +244,13 @@ impl World {
                     _ => None,
                 };
                 if inner.pods.upsert(key, version, PodRow::Foreign(foreign.clone())) && old.as_ref() != Some(&foreign) {
+                    let freed = old.as_ref().is_some_and(|old| foreign.requests.lacking(&old.requests).is_some());
                     if let Some(old) = old {
                         inner.ledger.count_foreign(&old, -1);
                     }
                     inner.ledger.count_foreign(&foreign, 1);
+                    drop(inner);
+                    self.after_change(freed);
                 }
             }
         }
@@ -312,6 +315,9 @@ impl World {
         let key = key_of(&node.metadata);
         let version = fold::version(node.metadata.resource_version.as_ref());
         let mut inner = self.lock();
+        if let Some(heard) = fold::heartbeat(node) {
+            inner.heartbeats.insert(view.name.clone(), heard);
+        }
         let old = inner.nodes.get(&key).cloned();
         if !inner.nodes.upsert(key, version, view.clone()) || old.as_ref() == Some(&view) {
             return;
@@ -328,7 +334,8 @@ impl World {
 
     pub fn remove_node(&self, key: &Key, version: u64) {
         let mut inner = self.lock();
-        if inner.nodes.remove(key, version).is_some() {
+        if let Some(node) = inner.nodes.remove(key, version) {
+            inner.heartbeats.remove(&node.name);
             inner.agents = None;
             drop(inner);
             self.mark_usage();

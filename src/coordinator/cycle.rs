@@ -43,7 +43,7 @@ pub struct Coordinator {
     pub hooks: Hooks,
     pub(super) locks: Locks,
     /// The sessions of which something that remains could not be settled, and how many times in a row.
-    pub(super) sync_failures: Mutex<HashMap<SessionUid, i32>>,
+    pub(super) sync_failures: Mutex<HashMap<(HandlerName, SessionUid), i32>>,
 }
 
 impl Coordinator {

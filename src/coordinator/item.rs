@@ -237,7 +237,8 @@ impl<'a> Work<'a> {
             let done = self.coordinator.effects.run(&subject, effect).await;
             self.recorder.effect(effect, started_at, &done);
             match effect {
-                Effect::DeletePod { .. } => kept = kept.and(done),
+                Effect::DeletePod { .. } if matches!(kept, Ok(()) | Err(EffectError::Again(_))) => kept = done.and(kept),
+                Effect::DeletePod { .. } => {}
                 _ => done?,
             }
             if *effect == Effect::HoldSession
@@ -290,6 +291,9 @@ impl<'a> Work<'a> {
         }
         let moved = (from != to).then(|| format!("{from} → {to}"));
         let message = status.message.clone().filter(|message| !message.is_empty());
+        if moved.is_some() {
+            self.told.retain(|told| told.from != told.to); // what it failed at before is in the history, and led to this
+        }
         let ended_badly = from != to && status.result == SessionResult::Error;
         self.told.push(Told {
             session: self.original.clone(),

@@ -96,7 +96,7 @@ fn record(handler: &Handler, snapshot: &Snapshot, item: &SessionItem) -> Record 
 fn limits(handler: &Handler, snapshot: &Snapshot, item: &SessionItem) -> Limits {
     Limits {
         max_attempts: (!handler.waits).then(|| snapshot.max_attempts(&item.session, Some(handler.name))),
-        timeout: snapshot.handler_timeout(&item.session, handler.name).or(match (handler.name, item.phase()) {
+        timeout: snapshot.handler_timeout(handler.name).or(match (handler.name, item.phase()) {
             (HandlerName::SweepSessions, SessionPhase::Pending) => snapshot.pending_timeout(),
             (_, phase) => snapshot.phase_timeout(&item.session, phase),
         }),

@@ -1,11 +1,12 @@
 //! The loop of sync-kernels: records of kernels and leftovers of sessions, pod by pod.
 
-use std::collections::HashSet;
-use std::sync::{Arc, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use futures::StreamExt;
 
 use super::cycle::{CONCURRENCY, Coordinator};
+use crate::api::SessionUid;
 use crate::cluster::effects::Subject;
 use crate::cluster::snapshot::RemainsOf;
 use crate::lifecycle::backoff;
@@ -20,6 +21,10 @@ impl Coordinator {
             self.wait(HandlerName::SyncKernels, &mut long).await;
             let mark = self.marks.take(HandlerName::SyncKernels);
             let remains = self.world.remains(&mark);
+            if mark.all {
+                let there: HashSet<&SessionUid> = remains.iter().map(|remains| &remains.uid).collect();
+                self.failures().retain(|(_, uid), _| there.contains(uid));
+            }
             let work = remains.into_iter().map(|remains| self.sync_one(remains));
             futures::stream::iter(work).for_each_concurrent(CONCURRENCY, |work| work).await;
         }
@@ -35,6 +40,10 @@ impl Coordinator {
                 self.carry_out(&remains, HandlerName::RecordKernels, facts(&remains.view())).await;
             }
         }
+    }
+
+    fn failures(&self) -> MutexGuard<'_, HashMap<(HandlerName, SessionUid), i32>> {
+        self.sync_failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn sync_one(&self, remains: RemainsOf) {
@@ -65,12 +74,12 @@ impl Coordinator {
                 }
             }
         }
-        let mut failures = self.sync_failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut failures, key) = (self.failures(), (handler, remains.uid.clone()));
         if failed.is_empty() {
-            failures.remove(&remains.uid);
+            failures.remove(&key);
             return;
         }
-        let times = failures.entry(remains.uid.clone()).or_default();
+        let times = failures.entry(key).or_default();
         *times = times.saturating_add(1);
         let pause = backoff(self.timing.fault_backoff, self.timing.fault_backoff_max, *times);
         self.marks.after(handler, &remains.uid, pause);

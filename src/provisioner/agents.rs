@@ -63,7 +63,7 @@ pub fn closed(agent: &AgentView, group: &ScalingGroup) -> Option<Rejection> {
     if agent.unschedulable {
         return Some(Rejection::Cordoned);
     }
-    if !agent.ready {
+    if !agent.ready || agent.stale {
         return Some(Rejection::NotReady);
     }
     let taint = agent.taints.iter().find(|taint| !tolerated(taint, group));

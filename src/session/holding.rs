@@ -39,9 +39,9 @@ pub fn holding(session: Option<&Session>, pods: &[&PodView]) -> Option<Holding> 
     };
     let live: Vec<&&PodView> = pods.iter().filter(|pod| pod.is_live()).collect();
     let mut counted: BTreeSet<&str> = BTreeSet::new();
-    // What was ended by force still runs until its pods are gone.
     let allocated = session.is_some_and(|session| session.phase().holds_resources());
-    let active = allocated || session.is_some() && !live.is_empty();
+    // What was ended by force still runs until its pods are gone; what begins anew must not stand in its own way.
+    let active = allocated || session.is_some_and(|session| session.phase().is_terminal()) && !live.is_empty();
     if let Some(session) = session.filter(|_| allocated) {
         let uid = session.metadata.uid.clone().unwrap_or_default();
         let name = session.metadata.name.clone().unwrap_or_default();
@@ -106,6 +106,9 @@ mod tests {
         assert_eq!(cpu_on_node_1(None, &[&pod]), Some(Amount::from_units(1)));
         let still_runs = holding(Some(&ended), &[&pod]).map(|holding| holding.active);
         assert_eq!(still_runs, Some(true), "it counts as one of its owner's sessions, too");
+        let reset = session_in(SessionPhase::Pending);
+        let waits = holding(Some(&reset), &[&pod]).map(|holding| (holding.active, holding.volumes));
+        assert_eq!(waits, Some((false, 0)), "what it left behind is not in its own way");
         let over = PodView { ended: true, ..pod };
         assert_eq!(holding(Some(&ended), &[&over]), None);
     }

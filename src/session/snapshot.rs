@@ -1,7 +1,7 @@
 //! What a handler sees: the sessions it is asked about, with their kernels, and the world around them at one moment.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::api::{
     GroupName, HandlerRetry, NodeName, RetryPolicy, ScalingGroup, Session, SessionPhase, SessionResult, SessionStatus,
     SessionUid, TryingHandler, Waiting,
 };
-use crate::lifecycle::Timing;
+use crate::lifecycle::{Reason, Timing};
 use crate::provisioner::{Ahead, Holding, Kind};
 
 /// The world at one moment, for the sessions of one scaling group.
@@ -27,8 +27,6 @@ pub struct Snapshot {
     pub group: Option<Arc<ScalingGroup>>,
     pub group_name: GroupName,
     pub agents: Arc<BTreeMap<NodeName, Arc<AgentView>>>,
-    /// The agents that show no sign of life.
-    pub stale: Arc<BTreeSet<NodeName>>,
     pub tenancy: Arc<Tenancy>,
 }
 
@@ -111,6 +109,13 @@ impl SessionItem {
         kernel.pod.as_deref().is_some_and(free)
     }
 
+    /// Why kernels of it ended before their time: image failures are named as such.
+    pub fn reason_of_end(&self) -> Reason {
+        let image = Reason::ImagePullFailed.as_str();
+        let by_image = self.kernels.iter().any(|kernel| kernel.state.reason.as_deref() == Some(image));
+        if by_image { Reason::ImagePullFailed } else { Reason::AbnormalTermination }
+    }
+
     /// By which it is scheduled.
     pub fn priority(&self) -> i32 {
         self.session.priority()
@@ -146,10 +151,7 @@ impl Snapshot {
     pub fn liveness(&self, node: &NodeName) -> Liveness {
         match self.agents.get(node) {
             None => Liveness::Gone,
-            Some(agent) => match agent.liveness(self.lost_after(), self.now) {
-                Liveness::Alive if self.stale.contains(node) => Liveness::Stale,
-                liveness => liveness,
-            },
+            Some(agent) => agent.liveness(self.lost_after(), self.now),
         }
     }
 
@@ -176,10 +178,10 @@ impl Snapshot {
         own.map_or(group, |own| own.min(group))
     }
 
-    /// How long a handler may go on trying on this session, where its group says so.
-    pub fn handler_timeout(&self, session: &Session, handler: HandlerName) -> Option<Duration> {
+    /// How long a handler may go on trying, where its group says so.
+    pub fn handler_timeout(&self, handler: HandlerName) -> Option<Duration> {
         let seconds = of_handler(&self.retry(), handler).and_then(|own| own.timeout_seconds)?;
-        Some(self.timing.configured(tightened(session, seconds)))
+        Some(self.timing.configured(seconds))
     }
 
     /// How long a session may wait in this group; None where there is no limit.
@@ -197,14 +199,9 @@ impl Snapshot {
             SessionPhase::Creating => retry.creating_timeout_seconds,
             _ => return None,
         };
-        Some(self.timing.configured(tightened(session, group)))
+        let own = session.spec.retry.as_ref().and_then(|retry| retry.timeout_seconds);
+        Some(self.timing.configured(own.map_or(group, |own| own.min(group))))
     }
-}
-
-/// A session may only tighten what its group sets.
-fn tightened(session: &Session, seconds: i64) -> i64 {
-    let own = session.spec.retry.as_ref().and_then(|retry| retry.timeout_seconds);
-    own.map_or(seconds, |own| own.min(seconds))
 }
 
 /// What a group sets for one handler.

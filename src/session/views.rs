@@ -106,6 +106,8 @@ pub struct AgentView {
     pub ready: bool,
     /// Since when it is not ready.
     pub not_ready_since: Option<DateTime<Utc>>,
+    /// Whether its kubelet shows no sign of life, whatever its status says.
+    pub stale: bool,
 }
 
 /// A node's taint.
@@ -144,7 +146,7 @@ pub const TAINT_OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 impl AgentView {
     /// Whether it is well and not cordoned.
     pub fn takes_pods(&self) -> bool {
-        self.ready && !self.unschedulable
+        self.ready && !self.stale && !self.unschedulable
     }
 
     pub fn liveness(&self, lost_after: std::time::Duration, now: DateTime<Utc>) -> Liveness {
@@ -152,7 +154,7 @@ impl AgentView {
             return Liveness::Gone;
         }
         if self.ready {
-            return Liveness::Alive;
+            return if self.stale { Liveness::Stale } else { Liveness::Alive };
         }
         let lost_at = self.not_ready_since.and_then(|since| Some(since + TimeDelta::from_std(lost_after).ok()?));
         if lost_at.is_some_and(|at| at <= now) { Liveness::Lost } else { Liveness::Doubtful { lost_at } }

@@ -50,10 +50,12 @@ async fn resources_are_quantities_above_zero() {
     }
     refused(&scene, with(json!({"resources": {"cpu": 1}})), "cpu and memory must be given").await;
     let more = |name: &str, amount: &str| with(json!({"resources": {"cpu": 1, "memory": "1Gi", name: amount}}));
-    for (name, amount) in [("nvidia.com/gpu", "500m"), ("hugepages-2Mi", "1.5")] {
-        refused(&scene, more(name, amount), "only whole numbers can be given").await;
+    for amount in ["500m", "1.5"] {
+        refused(&scene, more("nvidia.com/gpu", amount), "only whole numbers can be given").await;
     }
-    accepted(&scene, more("ephemeral-storage", "1.5Gi")).await;
+    for (name, amount) in [("ephemeral-storage", "1.5Gi"), ("hugepages-2Mi", "1.5Gi"), ("nvidia.com/mig-1g.5gb", "2")] {
+        accepted(&scene, more(name, amount)).await;
+    }
     for name in ["gpu", &format!("nvidia.com/{}", "g".repeat(250))] {
         refused(&scene, more(name, "1"), "a resource is cpu, memory, ephemeral-storage").await;
     }

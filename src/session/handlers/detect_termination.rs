@@ -34,7 +34,7 @@ fn detect(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
     let message =
         item.kernels.iter().filter(|kernel| kernel.is_ending()).map(KernelItem::describe).collect::<Vec<_>>().join("; ");
     if Match::All.holds(&item.kernels, |kernel| kernel.phase() == KernelPhase::Cancelled) {
-        return Verdict::success_to(SessionPhase::Cancelled).because(cancel_reason(item), message).result(SessionResult::Error);
+        return Verdict::success_to(SessionPhase::Cancelled).because(item.reason_of_end(), message).result(SessionResult::Error);
     }
     let main = item.kernels.iter().find(|kernel| kernel.is_main());
     let exit_code = main.and_then(|kernel| kernel.state.exit_code);
@@ -54,13 +54,6 @@ fn detect(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
 fn absences(item: &SessionItem) -> Vec<Effect> {
     let unseen = item.kernels.iter().filter(|kernel| kernel.pod.is_none() && kernel.is_ending() && !kernel.has_recorded_end());
     unseen.map(|kernel| Effect::ConfirmNoPod(item.kernel_name(&kernel.hostname))).collect()
-}
-
-/// Image failures are named as such.
-fn cancel_reason(item: &SessionItem) -> Reason {
-    let image = Reason::ImagePullFailed.as_str();
-    let by_image = item.kernels.iter().any(|kernel| kernel.state.reason.as_deref() == Some(image));
-    if by_image { Reason::ImagePullFailed } else { Reason::AbnormalTermination }
 }
 
 /// A batch session that has run for as long as it may ends as failed.

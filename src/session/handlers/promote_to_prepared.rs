@@ -48,7 +48,7 @@ pub(super) fn end_of_a_kernel(item: &SessionItem) -> Verdict {
     if ended.is_empty() {
         return Verdict::idle();
     }
-    Verdict::failure(Failure::fault(Reason::AbnormalTermination, ended.join("; ")))
+    Verdict::failure(Failure::fault(item.reason_of_end(), ended.join("; ")))
 }
 
 /// What keeps a session from being promoted: an image that is tried again after an error, or a container that cannot be

@@ -160,7 +160,6 @@ pub fn snapshot(agents: Vec<AgentView>) -> Snapshot {
         group: Some(Arc::new(ScalingGroup::new("default", group))),
         group_name: "default".into(),
         agents: Arc::new(agents),
-        stale: Arc::default(),
         tenancy: Arc::new(tenancy),
     }
 }
