@@ -49,7 +49,8 @@ struct OperatorArguments {
     /// The name of the lease.
     #[arg(long, default_value = "sokovan")]
     lease_name: String,
-    /// Only these scaling groups; all if none is given.
+    /// Only these scaling groups; all if none is given. Sessions of other groups are then not seen: they count towards no
+    /// quota and can be waited for by none.
     #[arg(long, value_delimiter = ',')]
     groups: Vec<String>,
     /// The image that gang pods copy their gate from: the operator's own.

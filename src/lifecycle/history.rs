@@ -30,6 +30,7 @@ pub fn attempts_of(history: &[HistoryEntry], phase: &str) -> Record {
     }
 }
 
+/// A wait that has become a fault is told anew, so that the fault has all its attempts.
 fn merges(last: &HistoryEntry, entry: &HistoryEntry) -> bool {
     last.phase == entry.phase
         && last.error_code == entry.error_code
