@@ -72,7 +72,7 @@ pub struct HistoryEntry {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SubStep {
-    /// What was done, for example `create-pod`.
+    /// What was done, for example `launch-kernel`.
     #[schemars(length(max = 64))]
     pub name: String,
     /// Whether it worked.

@@ -188,7 +188,8 @@ pub struct SessionRetry {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100))]
     pub max_attempts: Option<i32>,
-    /// Most seconds in one of the phases Preparing, Pulling and Creating.
+    /// Most seconds in one of the phases Preparing, Pulling and Creating; and from the first failed attempt of
+    /// check-precondition or start-sessions, where the scaling group limits that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 86_400))]
     pub timeout_seconds: Option<i64>,

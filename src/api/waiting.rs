@@ -61,6 +61,9 @@ pub struct WaitingBlocker {
 pub struct WaitingAgents {
     /// How many agents the group has.
     pub total: i64,
+    /// How many of them take no session at all: not ready, cordoned or tainted.
+    #[serde(default)]
+    pub closed: i64,
     /// How many fell to which reason, the most frequent first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]

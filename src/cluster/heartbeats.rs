@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::ListParams;
 use kube::{Api, Client};
 
+use super::lease::stated_duration;
 use super::world::{PodRow, World};
 use crate::api::NodeName;
 use crate::session::views::PodView;
@@ -59,10 +60,10 @@ impl World {
     }
 
     fn sign(&self, lease: Lease) -> Option<(NodeName, Sign)> {
-        let (node, spec) = (NodeName(lease.metadata.name?), lease.spec?);
+        let lasts = stated_duration(&lease).unwrap_or_default();
+        let (node, lease) = (NodeName(lease.metadata.name?), lease.spec?.renew_time?);
         let status = self.lock().heartbeats.get(&node).copied();
-        let lasts = Duration::from_secs(spec.lease_duration_seconds.and_then(|s| u64::try_from(s).ok()).unwrap_or_default());
-        Some((node, Sign { lease: spec.renew_time?, status, lasts }))
+        Some((node, Sign { lease, status, lasts }))
     }
 
     /// The agents that show no sign of life now.

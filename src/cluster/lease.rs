@@ -39,6 +39,12 @@ struct Sighting {
     since: u64,
 }
 
+/// For how long a lease says that it holds.
+pub(super) fn stated_duration(lease: &Lease) -> Option<Duration> {
+    let seconds = lease.spec.as_ref()?.lease_duration_seconds?;
+    u64::try_from(seconds).ok().map(Duration::from_secs)
+}
+
 impl Candidate {
     /// The client must be one of its own, with a hard timeout and no retries.
     pub fn new(client: Client, namespace: &str, name: &str, identity: &str, timing: LeaseTiming, fence: Fence) -> Self {
@@ -115,8 +121,7 @@ impl Candidate {
     }
 
     fn duration_of(&self, lease: &Lease) -> Duration {
-        let seconds = lease.spec.as_ref().and_then(|spec| spec.lease_duration_seconds);
-        seconds.and_then(|s| u64::try_from(s).ok()).map_or(self.timing.duration, Duration::from_secs).max(self.timing.duration)
+        stated_duration(lease).unwrap_or_default().max(self.timing.duration)
     }
 
     fn is_ours(&self, lease: &Lease) -> bool {

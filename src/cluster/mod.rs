@@ -8,6 +8,7 @@ pub mod events;
 pub mod fold;
 pub mod heartbeats;
 pub mod lease;
+mod lingering;
 pub mod pods;
 pub mod requests;
 pub mod snapshot;

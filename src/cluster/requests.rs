@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodStatus, ResourceRequirements};
+use k8s_openapi::api::core::v1::{Container, Pod, PodStatus, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::api::{Amount, ResourceName, Resources};
@@ -57,7 +57,6 @@ pub fn requests(pod: &Pod) -> Resources {
 /// A pod may be resized in place: until that is done, it takes the larger of what it asks for and what it has.
 struct Resizing<'p> {
     status: Option<&'p PodStatus>,
-    statuses: BTreeMap<&'p str, &'p ContainerStatus>,
     /// What it asks for will never be given to it there.
     infeasible: bool,
 }
@@ -65,31 +64,28 @@ struct Resizing<'p> {
 impl<'p> Resizing<'p> {
     fn of(pod: &'p Pod) -> Self {
         let status = pod.status.as_ref();
-        let containers = status.into_iter().flat_map(|status| status.container_statuses.iter().flatten());
-        let init = status.into_iter().flat_map(|status| status.init_container_statuses.iter().flatten());
-        let pending = status.into_iter().flat_map(|status| status.conditions.iter().flatten());
-        let pending = pending.filter(|condition| condition.type_ == "PodResizePending");
-        Self {
-            status,
-            statuses: containers.chain(init).map(|status| (status.name.as_str(), status)).collect(),
-            infeasible: pending.into_iter().any(|condition| condition.reason.as_deref() == Some("Infeasible")),
-        }
+        let conditions = status.into_iter().flat_map(|status| status.conditions.iter().flatten());
+        let mut pending = conditions.filter(|condition| condition.type_ == "PodResizePending");
+        Self { status, infeasible: pending.any(|condition| condition.reason.as_deref() == Some("Infeasible")) }
     }
 
     fn container(&self, container: &Container) -> Resources {
-        let asked = requested(container.resources.as_ref());
-        let status = self.statuses.get(container.name.as_str()).filter(|status| status.resources.is_some());
-        let Some(status) = status else { return asked };
-        self.larger(asked, requested(status.resources.as_ref()), amounts(status.allocated_resources.iter().flatten()))
+        let lists = self.status.map(|status| [&status.container_statuses, &status.init_container_statuses]);
+        let status = lists.into_iter().flatten().flatten().flatten().find(|status| status.name == container.name);
+        let given = status.and_then(|status| Some((status.resources.as_ref()?, status.allocated_resources.as_ref())));
+        self.larger(requested(container.resources.as_ref()), given)
     }
 
     fn whole(&self, asked: Resources) -> Resources {
-        let Some(status) = self.status.filter(|status| status.resources.is_some() && !asked.is_zero()) else { return asked };
-        self.larger(asked, requested(status.resources.as_ref()), amounts(status.allocated_resources.iter().flatten()))
+        let status = self.status.filter(|_| !asked.is_zero());
+        let given = status.and_then(|status| Some((status.resources.as_ref()?, status.allocated_resources.as_ref())));
+        self.larger(asked, given)
     }
 
-    fn larger(&self, asked: Resources, has: Resources, allocated: Resources) -> Resources {
-        let given = has.max(&allocated);
+    /// `given` is what it has, and what was set aside for it.
+    fn larger(&self, asked: Resources, given: Option<(&ResourceRequirements, Option<&BTreeMap<String, Quantity>>)>) -> Resources {
+        let Some((has, allocated)) = given else { return asked };
+        let given = requested(Some(has)).max(&amounts(allocated.into_iter().flatten()));
         if self.infeasible { given } else { asked.max(&given) }
     }
 }

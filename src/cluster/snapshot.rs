@@ -285,7 +285,8 @@ impl Inner {
             self.kernels_of.get(&uid).into_iter().flatten().filter_map(|key| self.kernels.get(key)).cloned().collect();
         let pods: Vec<_> = self.pods_of.get(&uid).into_iter().flatten().filter_map(|key| self.our_pod(key)).cloned().collect();
         let unreadable = self.unreadable.get(&uid).cloned();
-        let session = self.session(&uid).filter(|_| unreadable.is_none()).cloned();
+        // As it is committed: what is of no use to a status that is only being written may be of use again.
+        let session = self.committed(&uid).filter(|_| unreadable.is_none()).cloned();
         let namespace = unreadable.as_ref().and_then(|meta| meta.namespace.clone());
         let namespace = namespace.or_else(|| kernels.first().and_then(|kernel| kernel.metadata.namespace.clone()));
         let namespace = namespace.or_else(|| pods.first().map(|pod| pod.namespace.clone()))?;
@@ -319,6 +320,7 @@ mod tests {
     use crate::cluster::world::Scope;
     use crate::provisioner::testing::waiting;
     use crate::session::handlers::row;
+    use crate::session::handlers::testing::{kernel_of, session_in};
 
     #[test]
     fn nobody_passes_one_of_higher_priority_that_another_handler_is_at_work_on() {
@@ -338,6 +340,22 @@ mod tests {
         world.unclaim(&first);
         let together: Vec<usize> = world.batches(schedule, &all).iter().map(|batch| batch.items.len()).collect();
         assert_eq!(together, [2]);
+    }
+
+    #[test]
+    fn what_is_of_use_to_a_session_is_judged_by_what_is_committed_of_it() {
+        let world = World::new(Arc::default(), Arc::default(), Scope::default());
+        let session = session_in(SessionPhase::Creating);
+        let uid = SessionUid(session.metadata.uid.clone().expect("a uid"));
+        let mut reset = session.clone();
+        reset.status = Some(SessionStatus::default());
+        world.upsert_session(session.clone());
+        let mut kernel = kernel_of(&session);
+        kernel.metadata.namespace = session.metadata.namespace.clone().or(Some("ns".into()));
+        world.upsert_kernel(kernel);
+        world.assume(&Arc::new(reset));
+        let remains = world.remains(&Mark::all()).remove(0);
+        assert_eq!((remains.uid, remains.session.map(|session| session.phase())), (uid, Some(SessionPhase::Creating)));
     }
 
     #[test]

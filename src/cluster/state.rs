@@ -24,14 +24,33 @@ pub(super) enum PodRow {
     Foreign(ForeignPod),
 }
 
+/// What follows a commit once it is made.
+#[derive(Default)]
+pub struct News {
+    /// The events.
+    pub told: Vec<Told>,
+    /// The phases that were reached.
+    pub reached: Vec<SessionPhase>,
+    /// What each handler's step came to.
+    pub results: Vec<(HandlerName, HistoryResult)>,
+}
+
+impl News {
+    pub fn append(&mut self, mut later: Self) {
+        self.told.append(&mut later.told);
+        self.reached.append(&mut later.reached);
+        self.results.append(&mut later.results);
+    }
+}
+
 #[derive(Default)]
 pub(super) struct Inner {
     pub sessions: Table<Arc<Session>>,
     pub key_of: HashMap<SessionUid, Key>,
     /// What is being written: counted as if it were written.
     pub assumed: HashMap<SessionUid, Arc<Session>>,
-    /// Of what is not being written yet but counted so, the events to be sent once it is written.
-    pub lingering: HashMap<SessionUid, Vec<Told>>,
+    /// Of what is not being written yet but counted so, what is to follow once it is written.
+    pub lingering: HashMap<SessionUid, News>,
     /// What can be read of sessions that cannot: their metadata.
     pub unreadable: HashMap<SessionUid, ObjectMeta>,
     pub index: BTreeMap<GroupName, HashMap<SessionPhase, BTreeSet<SessionUid>>>,
@@ -66,8 +85,6 @@ pub(super) struct Inner {
     pub waits_for: HashMap<SessionUid, BTreeSet<HandlerName>>,
     /// Sessions whose statuses the API server does not take, and until when they are left alone.
     pub shunned: HashMap<SessionUid, DateTime<Utc>>,
-    /// Of groups, tenants and policies that cannot be read: kind and key.
-    pub unreadable_tenants: HashSet<(String, Key)>,
     pub tenancy: Option<Arc<Tenancy>>,
     /// The agents that show no sign of life.
     pub stale: BTreeSet<NodeName>,
@@ -102,7 +119,12 @@ pub fn key_of(meta: &kube::core::ObjectMeta) -> Key {
 impl Inner {
     /// A session as it stands: as being written, else as seen.
     pub fn session(&self, uid: &SessionUid) -> Option<&Arc<Session>> {
-        self.assumed.get(uid).or_else(|| self.sessions.get(self.key_of.get(uid)?))
+        self.assumed.get(uid).or_else(|| self.committed(uid))
+    }
+
+    /// The session as the API server has it, as far as is known.
+    pub fn committed(&self, uid: &SessionUid) -> Option<&Arc<Session>> {
+        self.sessions.get(self.key_of.get(uid)?)
     }
 
     /// The group a session names; else the one it was given; else the first that takes it.
@@ -147,7 +169,15 @@ impl Inner {
             && self.volumes.is_synced()
     }
 
-    pub(super) fn forget_session(&mut self, session: &Session) {
+    /// Counts a status as written; true if that frees a place in the queue, for what it gives back is not free yet.
+    pub(super) fn assume(&mut self, session: &Arc<Session>) -> bool {
+        let uid = uid_of(session);
+        self.assumed.insert(uid.clone(), session.clone());
+        self.refresh(&uid)
+    }
+
+    /// True if that frees a place in the queue.
+    pub(super) fn forget_session(&mut self, session: &Session) -> bool {
         let uid = &uid_of(session);
         self.forget_dependencies(session);
         self.shunned.remove(uid);
@@ -156,8 +186,9 @@ impl Inner {
         self.lingering.remove(uid);
         self.kind_of.remove(uid);
         self.unplaced.remove(uid);
-        if let Some(place) = self.place.remove(uid) {
-            self.leave(uid, &place);
+        match self.place.remove(uid) {
+            Some(place) => self.leave(uid, &place),
+            None => false,
         }
     }
 
@@ -172,14 +203,15 @@ impl Inner {
         }
     }
 
-    fn leave(&mut self, uid: &SessionUid, (group, phase): &(GroupName, SessionPhase)) {
+    /// True if that frees a place in the queue where those are limited.
+    fn leave(&mut self, uid: &SessionUid, (group, phase): &(GroupName, SessionPhase)) -> bool {
         if let Some(uids) = self.index.get_mut(group).and_then(|phases| phases.get_mut(phase)) {
             uids.remove(uid);
         }
+        *phase == SessionPhase::Pending && pending::is_limited(self.policies.values())
     }
 
-    /// Brings index and ledger up to what is known of a session; true if it freed something, be it a place in the queue
-    /// where those are limited.
+    /// Brings index and ledger up to what is known of a session; true if it freed something, be it a place in the queue.
     pub(super) fn refresh(&mut self, uid: &SessionUid) -> bool {
         let session = self.session(uid).cloned();
         let mut left_the_queue = false;
@@ -197,15 +229,14 @@ impl Inner {
             };
             if self.place.get(uid) != Some(&place) {
                 if let Some(old) = self.place.insert(uid.clone(), place.clone()) {
-                    left_the_queue = old.1 == SessionPhase::Pending && pending::is_limited(self.policies.values());
-                    self.leave(uid, &old);
+                    left_the_queue = self.leave(uid, &old);
                 }
                 self.index.entry(place.0).or_default().entry(place.1).or_default().insert(uid.clone());
             }
         }
         let pods: Vec<&PodView> =
             self.pods_of.get(uid).into_iter().flatten().filter_map(|key| self.our_pod(key)).map(|pod| &**pod).collect();
-        let stored = self.key_of.get(uid).and_then(|key| self.sessions.get(key)).filter(|_| self.assumed.contains_key(uid));
+        let stored = self.committed(uid).filter(|_| self.assumed.contains_key(uid));
         // What a write gives back is not free before that write is known to be made.
         let kept = stored.and_then(|stored| holding(Some(stored), &pods));
         let held = match (holding(session.as_deref(), &pods), kept) {
@@ -228,18 +259,30 @@ impl Inner {
         }
     }
 
-    /// The waiting sessions that depend on one that just ended.
-    pub(super) fn dependents(&self, key: &Key, session: &Session) -> Vec<SessionUid> {
+    /// The waiting sessions that depend on one.
+    pub(super) fn dependents(&self, key: &Key) -> Vec<SessionUid> {
         let waits = |uid: &&SessionUid| self.place.get(*uid).is_some_and(|(_, phase)| *phase == SessionPhase::Pending);
-        let dependents = self.dependents_of.get(key).filter(|_| session.phase().is_terminal());
-        dependents.into_iter().flatten().filter(waits).cloned().collect()
+        self.dependents_of.get(key).into_iter().flatten().filter(waits).cloned().collect()
+    }
+
+    /// How many groups, tenants, policies and volumes there are that cannot be read.
+    fn unreadable_tenants(&self) -> usize {
+        self.groups.unreadable()
+            + self.domains.unreadable()
+            + self.projects.unreadable()
+            + self.users.unreadable()
+            + self.keypairs.unreadable()
+            + self.policies.unreadable()
+            + self.namespaces.unreadable()
+            + self.claims.unreadable()
+            + self.volumes.unreadable()
     }
 
     pub fn tenancy(&mut self) -> Arc<Tenancy> {
         if let Some(tenancy) = &self.tenancy {
             return tenancy.clone();
         }
-        let mut tenancy = Tenancy { unreadable: self.unreadable_tenants.len(), ..Tenancy::default() };
+        let mut tenancy = Tenancy { unreadable: self.unreadable_tenants(), ..Tenancy::default() };
         for ((_, name), project) in self.namespaces.iter() {
             if let Some(project) = project {
                 tenancy.namespaces.insert(name.clone(), project.clone());

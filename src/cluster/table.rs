@@ -19,6 +19,8 @@ pub struct Table<V> {
     listing: Option<(Instant, HashSet<Key>)>,
     /// What is gone, and as of which version: the answer to a write of ours may come after the news of the end.
     graves: HashMap<Key, (u64, Instant)>,
+    /// Those that cannot be read as they are now.
+    unreadable: HashSet<Key>,
     synced: bool,
 }
 
@@ -28,7 +30,7 @@ const GRAVE_AGE: Duration = Duration::from_secs(60);
 
 impl<V> Default for Table<V> {
     fn default() -> Self {
-        Self { rows: HashMap::new(), listing: None, graves: HashMap::new(), synced: false }
+        Self { rows: HashMap::new(), listing: None, graves: HashMap::new(), unreadable: HashSet::new(), synced: false }
     }
 }
 
@@ -50,11 +52,21 @@ impl<V> Table<V> {
         self.synced
     }
 
+    /// How many there are that cannot be read.
+    pub fn unreadable(&self) -> usize {
+        self.unreadable.len()
+    }
+
+    /// An object is there and cannot be read: what was known of it holds on.
+    pub fn cannot_read(&mut self, key: Key) {
+        self.list_seen(&key);
+        self.unreadable.insert(key);
+    }
+
     /// Takes an object in, unless a newer version of it is here; true if it was taken.
     pub fn upsert(&mut self, key: Key, version: u64, value: V) -> bool {
-        if let Some((_, seen)) = &mut self.listing {
-            seen.insert(key.clone());
-        }
+        self.list_seen(&key);
+        self.unreadable.remove(&key);
         let newer = self.rows.get(&key).is_some_and(|row| row.version >= version);
         let gone = self.graves.get(&key).is_some_and(|(grave, _)| *grave >= version);
         if version != 0 && (newer || gone) {
@@ -66,6 +78,7 @@ impl<V> Table<V> {
 
     /// Takes an object out, unless a newer one has taken its place.
     pub fn remove(&mut self, key: &Key, version: u64) -> Option<V> {
+        self.unreadable.remove(key);
         if self.rows.get(key).is_some_and(|row| row.version > version && version != 0) {
             return None;
         }
@@ -86,6 +99,7 @@ impl<V> Table<V> {
 
     /// A new list begins.
     pub fn list_begins(&mut self) {
+        self.unreadable.clear();
         self.listing = Some((Instant::now(), HashSet::new()));
     }
 
@@ -104,6 +118,24 @@ mod tests {
 
     fn key(name: &str) -> Key {
         ("ns".into(), name.into())
+    }
+
+    #[test]
+    fn what_cannot_be_read_keeps_what_was_known_of_it_and_is_counted_until_it_can_be_or_is_gone() {
+        let mut table = Table::default();
+        table.upsert(key("known"), 1, "old");
+        table.list_begins();
+        ["known", "new"].into_iter().for_each(|name| table.cannot_read(key(name)));
+        assert!(table.list_ends().is_empty());
+        assert_eq!((table.get(&key("known")), table.get(&key("new")), table.unreadable()), (Some(&"old"), None, 2));
+        table.upsert(key("known"), 2, "mended");
+        assert_eq!(table.unreadable(), 1);
+        table.remove(&key("new"), 0);
+        assert_eq!(table.unreadable(), 0);
+        table.cannot_read(key("new"));
+        table.list_begins();
+        table.list_ends();
+        assert_eq!(table.unreadable(), 0, "it was not in the list");
     }
 
     #[test]

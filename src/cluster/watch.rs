@@ -218,17 +218,6 @@ async fn tenants<K, V>(
 {
     run(&world.timing, Api::<DeserializeGuard<K>>::all(client), watcher::Config::default(), |event| {
         let mut inner = world.lock();
-        let kind = K::kind(&());
-        match &event {
-            Event::Init => inner.unreadable_tenants.retain(|(of, _)| *of != kind),
-            Event::InitApply(guard) | Event::Apply(guard) if guard.0.is_err() => {
-                inner.unreadable_tenants.insert((kind.to_string(), key_of(guard.meta())));
-            }
-            Event::InitApply(guard) | Event::Apply(guard) | Event::Delete(guard) => {
-                inner.unreadable_tenants.remove(&(kind.to_string(), key_of(guard.meta())));
-            }
-            Event::InitDone => {}
-        }
         let table = table(&mut inner);
         let changed = match event {
             Event::Init => {
@@ -244,10 +233,9 @@ async fn tenants<K, V>(
                         let same = table.get(&key).is_some_and(|old| same(old, &value));
                         table.upsert(key, version, value) && !same
                     }
-                    // What was known of it holds on.
                     Err(invalid) => {
-                        tracing::error!(%kind, name = ?invalid.metadata.name, "cannot be read: {}", invalid.error);
-                        table.list_seen(&key);
+                        tracing::error!(kind = %K::kind(&()), name = ?invalid.metadata.name, "cannot be read: {}", invalid.error);
+                        table.cannot_read(key);
                         false
                     }
                 }

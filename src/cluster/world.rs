@@ -7,10 +7,9 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use tokio::sync::Notify;
 
-use super::events::Told;
 use super::fold::{self, Folded};
 pub(super) use super::state::{Inner, PodRow, remove_key};
-pub use super::state::{key_of, uid_of};
+pub use super::state::{News, key_of, uid_of};
 use super::table::Key;
 use crate::api::*;
 use crate::coordinator::marks::Marks;
@@ -86,8 +85,9 @@ impl World {
         if !inner.sessions.upsert(key.clone(), version, session.clone()) {
             return inner.sessions.get(&key).cloned().unwrap_or(session);
         }
+        let (mut freed, appeared) = (false, old.is_none());
         match old {
-            Some(old) if uid_of(&old) != uid => inner.forget_session(&old), // another of the same name took its place
+            Some(old) if uid_of(&old) != uid => freed = inner.forget_session(&old), // another of the same name took its place
             Some(old) if old.spec.depends_on != session.spec.depends_on => inner.forget_dependencies(&old),
             _ => {}
         }
@@ -96,19 +96,24 @@ impl World {
         inner.forget_lingering(&uid);
         inner.key_of.insert(uid.clone(), key.clone());
         let place = inner.place.get(&uid).cloned();
-        let freed = inner.refresh(&uid);
+        freed |= inner.refresh(&uid);
         let moved = inner.place.get(&uid) != place.as_ref();
-        let dependents = inner.dependents(&key, &session);
+        // Whether it is there and whether it has ended are all that matters to them.
+        let dependents = if appeared || session.phase().is_terminal() { inner.dependents(&key) } else { vec![] };
         drop(inner);
         self.marks.session(&uid, session.phase());
         self.after_change(freed);
         if moved {
             self.mark_usage();
         }
-        for dependent in dependents {
-            self.marks.one(HandlerName::ScheduleSessions, &dependent);
-        }
+        self.mark_waiting(dependents);
         session
+    }
+
+    fn mark_waiting(&self, sessions: Vec<SessionUid>) {
+        for uid in sessions {
+            self.marks.one(HandlerName::ScheduleSessions, &uid);
+        }
     }
 
     /// One that cannot be read: it keeps what it holds until it is deleted, and hurts no other.
@@ -128,9 +133,11 @@ impl World {
         inner.unreadable.retain(|_, unreadable| key_of(unreadable) != key);
         if let Some(session) = removed {
             let uid = uid_of(&session);
-            inner.forget_session(&session);
-            let freed = inner.refresh(&uid);
+            let left_the_queue = inner.forget_session(&session);
+            let freed = inner.refresh(&uid) || left_the_queue;
+            let dependents = inner.dependents(&key);
             drop(inner);
+            self.mark_waiting(dependents);
             self.marks.forget(&uid);
             self.marks.one(HandlerName::SyncKernels, &uid);
             self.after_change(freed);
@@ -140,26 +147,8 @@ impl World {
 
     /// Counts a status that is being written as if it were.
     pub fn assume(&self, session: &Arc<Session>) {
-        let uid = uid_of(session);
-        let mut inner = self.lock();
-        inner.assumed.insert(uid.clone(), session.clone());
-        inner.refresh(&uid);
-    }
-
-    /// Counts a status as written that is yet to be: whoever commits the session next writes it with their own.
-    pub fn linger(&self, session: &Arc<Session>, told: Vec<Told>) {
-        self.assume(session);
-        let mut inner = self.lock();
-        inner.lingering.entry(uid_of(session)).or_default().extend(told);
-    }
-
-    pub fn lingers(&self, uid: &SessionUid) -> bool {
-        self.lock().lingering.contains_key(uid)
-    }
-
-    /// The events of what lingers; it is about to be written.
-    pub fn take_lingering(&self, uid: &SessionUid) -> Vec<Told> {
-        self.lock().lingering.remove(uid).unwrap_or_default()
+        let freed = self.lock().assume(session);
+        self.after_change(freed);
     }
 
     /// Its outcome is known.
@@ -368,7 +357,7 @@ impl World {
         }
     }
 
-    fn after_change(&self, freed: bool) {
+    pub(super) fn after_change(&self, freed: bool) {
         if freed {
             self.mark_usage();
             self.marks.all(HandlerName::ScheduleSessions);

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::future::{BoxFuture, join_all};
 use futures::stream::FuturesUnordered;
@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use super::hooks::Hooks;
 use super::item::Work;
 use super::judge::{judge, paused_until};
-use super::locks::Locks;
+use super::locks::{Held, Locks};
 use super::marks::{Mark, Marks};
 use super::post_processors::{self, Processed, Real};
 use super::recorder::step;
@@ -24,7 +24,7 @@ use crate::cluster::events::Events;
 use crate::cluster::snapshot::Batch;
 use crate::cluster::world::{World, uid_of};
 use crate::lifecycle::{Failure, Reason, Timing};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Run, RunResult};
 use crate::provisioner::Room;
 use crate::session::handlers::{Decide, HANDLERS, Handler, HandlerName, Verdict};
 
@@ -112,9 +112,7 @@ impl Coordinator {
     /// is marked again, and what is not done, such as a write whose outcome stays unknown, is given back to go on beside
     /// the cycles that follow, its sessions still claimed: one session never stops a handler for the others.
     async fn cycle(&self, handler: &'static Handler, mark: Mark) -> Option<BoxFuture<'_, ()>> {
-        let Some(_held) = self.locks.take(handler.lock, self.timing.lock_lifetime).await else {
-            tracing::warn!(handler = %handler.name, "its lock was not to be had; it is tried again");
-            self.marks.add(handler.name, mark);
+        let Some((_held, mark)) = take_lock(&self.locks, &self.marks, handler, mark, self.timing.lock_lifetime).await else {
             tokio::time::sleep(self.timing.short_cycle).await;
             return None;
         };
@@ -127,13 +125,19 @@ impl Coordinator {
         let mut decided = vec![];
         for batch in batches {
             let batch = self.leave_paused(handler, batch);
-            let verdicts = decide(handler, &batch, room.as_mut());
-            decided.push(self.leave_quiet(handler, batch, verdicts));
+            let began = Instant::now();
+            let (verdicts, result) = decide(handler, &batch, room.as_mut());
+            let run = Run { handler: handler.name, group: batch.snapshot.group_name.clone(), result, began };
+            let (batch, verdicts) = self.leave_quiet(handler, batch, verdicts);
+            decided.push((batch, verdicts, run));
         }
         if let Some(room) = room {
             self.world.keep_cursors(room);
         }
-        let groups = decided.into_iter().map(|(batch, verdicts)| self.group(handler, batch, verdicts, deadline));
+        let groups = decided.into_iter().map(|(batch, verdicts, run)| async move {
+            self.group(handler, batch, verdicts, deadline).await;
+            self.metrics.ran(&run);
+        });
         let mut work = join_all(groups).map(|_| ()).boxed();
         match tokio::time::timeout_at(deadline.into(), &mut work).await {
             Ok(()) => None,
@@ -172,14 +176,13 @@ impl Coordinator {
             if let Some(wake) = verdict.wake_at {
                 self.marks.at(handler.name, &uid, wake);
             }
+            self.tell_observed(&item);
             self.world.unclaim(&uid);
         }
         (Batch { snapshot, items: busy.0 }, busy.1)
     }
 
     async fn group(&self, handler: &'static Handler, batch: Batch, verdicts: Vec<Verdict>, deadline: Instant) {
-        let started = Instant::now();
-        let group = batch.snapshot.group_name.clone();
         let snapshot = &batch.snapshot;
         let shared = shared_steps(handler, &batch);
         let work = batch.items.into_iter().zip(verdicts).map(|(item, verdict)| {
@@ -201,10 +204,22 @@ impl Coordinator {
             all.merge(one);
             all
         });
-        let processed = processed.await;
-        post_processors::run(&processed, &Real { marks: &self.marks, world: &self.world });
-        self.metrics.took(handler.name.as_str(), group.as_str(), started.elapsed());
+        self.post_process(&processed.await);
     }
+
+    pub(super) fn post_process(&self, processed: &Processed) {
+        post_processors::run(processed, &Real { marks: &self.marks, world: &self.world });
+    }
+}
+
+/// The handler's lock, and what it is to look at; what cannot be looked at for want of the lock is marked again.
+async fn take_lock(locks: &Locks, marks: &Marks, handler: &Handler, mark: Mark, lifetime: Duration) -> Option<(Held, Mark)> {
+    if let Some(held) = locks.take(handler.lock, lifetime).await {
+        return Some((held, mark));
+    }
+    tracing::warn!(handler = %handler.name, "its lock was not to be had; it is tried again");
+    marks.add(handler.name, mark);
+    None
 }
 
 /// What was done for all sessions of a batch together: schedule-sessions looks at all who wait, and at all agents.
@@ -218,20 +233,21 @@ fn shared_steps(handler: &Handler, batch: &Batch) -> Vec<SubStep> {
     }
 }
 
-/// The handler's verdicts. One that panics fails all its items; one that only changes kernels changes none.
-fn decide(handler: &Handler, batch: &Batch, room: Option<&mut Room>) -> Vec<Verdict> {
+/// The handler's verdicts, and whether it came to them. One that panics fails all its items; one that only changes kernels
+/// changes none.
+fn decide(handler: &Handler, batch: &Batch, room: Option<&mut Room>) -> (Vec<Verdict>, RunResult) {
     let decided = catch_unwind(AssertUnwindSafe(|| match (handler.decide, room) {
         (Decide::Each(decide), _) => batch.items.iter().map(|item| decide(&batch.snapshot, item)).collect(),
         (Decide::All(decide), Some(room)) => decide(&batch.snapshot, room, &batch.items),
         (Decide::All(_), None) => vec![],
     }));
     match decided {
-        Ok(verdicts) => verdicts,
+        Ok(verdicts) => (verdicts, RunResult::Success),
         Err(_) => {
             tracing::error!(handler = %handler.name, group = %batch.snapshot.group_name, "the handler panicked");
             let failure = Failure::fault(Reason::HandlerPanicked, format!("{} panicked", handler.name));
             let failed = if handler.waits { Verdict::idle() } else { Verdict::failure(failure) };
-            batch.items.iter().map(|_| failed.clone()).collect()
+            (batch.items.iter().map(|_| failed.clone()).collect(), RunResult::Panicked)
         }
     }
 }
@@ -255,6 +271,27 @@ mod tests {
         }),
     };
 
+    #[tokio::test(start_paused = true)]
+    async fn dl_003_a_handler_that_waits_for_its_lock_too_long_is_marked_for_the_next_cycle() {
+        let (locks, marks, lifetime) = (Locks::default(), Marks::default(), Duration::from_secs(30));
+        let handler = crate::session::handlers::row(HandlerName::ScheduleSessions).expect("a row");
+        let mark = || Mark { all: false, sessions: [SessionUid("one".into())].into() };
+        let (held, given) = take_lock(&locks, &marks, handler, mark(), lifetime).await.expect("it is free");
+        assert!(given == mark() && !marks.is_marked(handler.name));
+        assert!(take_lock(&locks, &marks, handler, mark(), lifetime).await.is_none());
+        assert_eq!(marks.take(handler.name), mark());
+        drop(held);
+    }
+
+    #[test]
+    fn cp_006_empty_input_gives_an_empty_result() {
+        for handler in HANDLERS {
+            let batch = Batch { snapshot: snapshot(vec![]), items: vec![] };
+            let (verdicts, result) = decide(handler, &batch, Some(&mut Room::default()));
+            assert!(verdicts.is_empty() && result == RunResult::Success, "{}", handler.name);
+        }
+    }
+
     #[test]
     fn sc_co_014_an_error_in_one_group_leaves_the_others_alone() {
         let outcomes = |group: &str| {
@@ -263,9 +300,12 @@ mod tests {
             let items = vec![item(session_in(SessionPhase::Pending), &[]), item(session_in(SessionPhase::Pending), &[])];
             decide(&FRAIL, &Batch { snapshot, items }, None)
         };
-        let failed = outcomes("gpu");
+        let (failed, result) = outcomes("gpu");
+        assert_eq!(result, RunResult::Panicked);
         assert_eq!(failed.len(), 2, "all its items fail");
         assert!(failed.iter().all(|v| matches!(&v.outcome, Outcome::Failure(f) if f.reason == Reason::HandlerPanicked)));
-        assert!(outcomes("default").iter().all(|v| matches!(v.outcome, Outcome::Success { .. })));
+        let (passed, result) = outcomes("default");
+        assert_eq!(result, RunResult::Success);
+        assert!(passed.iter().all(|v| matches!(v.outcome, Outcome::Success { .. })));
     }
 }

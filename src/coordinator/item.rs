@@ -17,7 +17,7 @@ use crate::api::{Cause, HistoryResult, Session, SessionPhase, SessionResult, Ses
 use crate::cluster::commit::Committed;
 use crate::cluster::effects::{EffectError, Subject};
 use crate::cluster::events::Told;
-use crate::cluster::world::uid_of;
+use crate::cluster::world::{News, uid_of};
 use crate::lifecycle::{Failure, Reason, last_attempt, to_millis};
 use crate::session::effect::Effect;
 use crate::session::handlers::{Change, Decide, Handler, HandlerName, Outcome, Verdict, row};
@@ -45,9 +45,7 @@ pub(super) struct Work<'a> {
     /// As it is at the API server: its version is the commit's precondition.
     original: Arc<Session>,
     recorder: Recorder,
-    told: Vec<Told>,
-    reached: Vec<SessionPhase>,
-    results: Vec<HistoryResult>,
+    news: News,
     /// Until then, what the cycle gives away is its own; after it, what is not reserved yet is not given.
     deadline: Option<Instant>,
 }
@@ -62,18 +60,7 @@ impl<'a> Work<'a> {
         shared: &[SubStep],
     ) -> Self {
         let (original, recorder) = (item.session.clone(), Recorder::with_shared(shared));
-        Self {
-            coordinator,
-            handler,
-            snapshot,
-            item,
-            original,
-            recorder,
-            told: vec![],
-            reached: vec![],
-            results: vec![],
-            deadline: None,
-        }
+        Self { coordinator, handler, snapshot, item, original, recorder, news: News::default(), deadline: None }
     }
 
     pub fn until(self, deadline: Instant) -> Self {
@@ -83,7 +70,7 @@ impl<'a> Work<'a> {
     /// What lingers of a session, to be committed as it is.
     pub fn lingering(coordinator: &'a Coordinator, snapshot: Snapshot, item: SessionItem) -> Option<Self> {
         let handler = row(HandlerName::CheckPrecondition)?;
-        Some(Self { results: vec![HistoryResult::Success], ..Self::new(coordinator, handler, snapshot, item, &[]) })
+        Some(Self::new(coordinator, handler, snapshot, item, &[]))
     }
 
     /// All the way from a verdict to the commit, and what follows it; returns what came of it.
@@ -104,25 +91,25 @@ impl<'a> Work<'a> {
             verdict = decide(&self.snapshot, &self.item);
         }
         drop(held);
-        if may_linger(self.handler.name, &self.reached, &self.results) {
+        if may_linger(&self.news) {
             return self.linger();
+        }
+        if self.news.results.is_empty() {
+            return Processed::default();
         }
         self.commit().await
     }
 
     /// Whether what this very handler did is not written yet: it may not show yet, and is done again once it is written.
     fn did_it_and_lingers(&self) -> bool {
-        let last = self.item.session.status.as_ref().and_then(|status| status.history.last());
-        let did = last.is_some_and(|last| last.phase == self.handler.name.as_str());
-        did && self.coordinator.world.lingers(&self.item.uid())
+        self.coordinator.world.lingers_of(&self.item.uid(), self.handler.name)
     }
 
-    /// Leaves the commit for a moment: the world goes on as if it were made.
+    /// Leaves the commit for a moment.
     fn linger(self) -> Processed {
         let (uid, phase) = (self.item.uid(), self.item.phase());
-        self.coordinator.world.linger(&self.item.session, self.told);
+        self.coordinator.linger(&self.item.session, self.news);
         self.coordinator.marks.session(&uid, phase);
-        self.coordinator.linger_until_later(&uid);
         Processed::default()
     }
 
@@ -223,8 +210,8 @@ impl<'a> Work<'a> {
         self.tell(&judged, &status);
         session.status = Some(status);
         self.item.session = Arc::new(session);
-        self.results.push(judged.result);
-        self.reached.extend(judged.to.map(|to| to.phase));
+        self.news.results.push((self.handler.name, judged.result));
+        self.news.reached.extend(judged.to.map(|to| to.phase));
         judged.to.map(|to| to.phase)
     }
 
@@ -236,10 +223,13 @@ impl<'a> Work<'a> {
             let started_at = to_millis(Utc::now());
             let done = self.coordinator.effects.run(&subject, effect).await;
             self.recorder.effect(effect, started_at, &done);
-            match effect {
-                Effect::DeletePod { .. } if matches!(kept, Ok(()) | Err(EffectError::Again(_))) => kept = done.and(kept),
-                Effect::DeletePod { .. } => {}
-                _ => done?,
+            match (effect, done) {
+                // What passes by itself tells less than any other error.
+                (Effect::DeletePod { .. }, Err(error)) if matches!(kept, Ok(()) | Err(EffectError::Again(_))) => {
+                    kept = Err(error)
+                }
+                (Effect::DeletePod { .. }, _) => {}
+                (_, done) => done?,
             }
             if *effect == Effect::HoldSession
                 && let Some((_, seen)) = self.coordinator.world.look_again(&uid_of(&self.original))
@@ -282,8 +272,6 @@ impl<'a> Work<'a> {
     fn tell(&mut self, judged: &Judged, status: &SessionStatus) {
         let before = self.item.session.status.as_ref();
         let (from, to) = (before.map(|status| status.phase).unwrap_or_default(), status.phase);
-        let outcome = outcome_name(judged.result);
-        self.coordinator.metrics.outcome(self.handler.name.as_str(), self.snapshot.group_name.as_str(), outcome);
         let last = before.and_then(|status| last_attempt(&status.history));
         let repeated = last.is_some_and(|last| last.phase == self.handler.name.as_str() && last.error_code == status.reason);
         if judged.to.is_none() && (repeated || judged.result == HistoryResult::Success) {
@@ -292,10 +280,10 @@ impl<'a> Work<'a> {
         let moved = (from != to).then(|| format!("{from} → {to}"));
         let message = status.message.clone().filter(|message| !message.is_empty());
         if moved.is_some() {
-            self.told.retain(|told| told.from != told.to); // what it failed at before is in the history, and led to this
+            self.news.told.retain(|told| told.from != told.to); // what it failed at before is in the history, and led to this
         }
         let ended_badly = from != to && status.result == SessionResult::Error;
-        self.told.push(Told {
+        self.news.told.push(Told {
             session: self.original.clone(),
             action: self.handler.name.as_str(),
             warning: ended_badly || !matches!(judged.result, HistoryResult::Success | HistoryResult::Skipped),
@@ -316,13 +304,13 @@ impl<'a> Work<'a> {
     /// One write for all the steps; a conflict drops them, and the session is looked at anew.
     pub async fn commit(mut self) -> Processed {
         let mut processed = Processed::default();
-        let Some(status) = self.item.session.status.clone().filter(|_| !self.results.is_empty()) else { return processed };
+        let Some(status) = self.item.session.status.clone() else { return processed };
         if self.is_too_late(&status) {
             self.coordinator.marks.one(self.handler.name, &uid_of(&self.original));
             return processed;
         }
-        let lingered = self.coordinator.world.take_lingering(&self.item.uid());
-        self.told.splice(0..0, lingered);
+        let mut news = self.coordinator.world.take_lingering(&self.item.uid());
+        news.append(std::mem::take(&mut self.news));
         let (session, namespace) = (self.item.name(), self.item.namespace());
         match self.coordinator.committer.commit(&self.original, status).await {
             Committed::Done(written) => {
@@ -330,13 +318,15 @@ impl<'a> Work<'a> {
                     %session, %namespace, handler = %self.handler.name, phase = %written.phase(),
                     reason = written.status.as_ref().and_then(|s| s.reason.as_deref()).unwrap_or_default(), "committed"
                 );
-                self.coordinator.events.send(std::mem::take(&mut self.told));
-                for phase in &self.reached {
-                    self.coordinator.hooks.notify(*phase, || self.transition(*phase), self.coordinator.timing.hook).await;
-                    processed.reached.insert((*phase, self.item.uid()));
+                self.coordinator.events.send(news.told);
+                for phase in news.reached {
+                    self.coordinator.hooks.notify(phase, || self.transition(phase), self.coordinator.timing.hook).await;
+                    processed.reached.insert((phase, self.item.uid()));
                 }
-                for result in &self.results {
-                    processed.add(*result, &self.item.session.spec.access_key);
+                for (handler, result) in news.results {
+                    let group = self.snapshot.group_name.as_str();
+                    self.coordinator.metrics.outcome(handler.as_str(), group, outcome_name(result));
+                    processed.add(result, &self.item.session.spec.access_key);
                 }
             }
             Committed::Dropped(why) => {

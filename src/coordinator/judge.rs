@@ -96,7 +96,7 @@ fn record(handler: &Handler, snapshot: &Snapshot, item: &SessionItem) -> Record 
 fn limits(handler: &Handler, snapshot: &Snapshot, item: &SessionItem) -> Limits {
     Limits {
         max_attempts: (!handler.waits).then(|| snapshot.max_attempts(&item.session, Some(handler.name))),
-        timeout: snapshot.handler_timeout(handler.name).or(match (handler.name, item.phase()) {
+        timeout: snapshot.handler_timeout(&item.session, handler.name).or(match (handler.name, item.phase()) {
             (HandlerName::SweepSessions, SessionPhase::Pending) => snapshot.pending_timeout(),
             (_, phase) => snapshot.phase_timeout(&item.session, phase),
         }),
@@ -303,6 +303,12 @@ mod tests {
         own.status = strict.session.status.clone();
         strict.session = std::sync::Arc::new(own);
         assert_eq!(result(&world, &strict), Some(HistoryResult::GiveUp));
+        let mut hasty = tried(1, second * 20);
+        let mut own = session(json!({"retry": {"timeoutSeconds": 10}}));
+        own.status = hasty.session.status.clone();
+        assert_eq!(result(&world, &hasty), Some(HistoryResult::NeedRetry));
+        hasty.session = std::sync::Arc::new(own);
+        assert_eq!(result(&world, &hasty), Some(HistoryResult::Expired));
     }
 
     #[test]

@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn dl_003_waiting_for_a_lock_is_bounded_by_its_lifetime() {
+    async fn waiting_for_a_lock_is_bounded_by_its_lifetime() {
         let locks = Locks::default();
         let _held = locks.take(Some(LockId::Pending), Duration::ZERO).await;
         assert!(locks.take(Some(LockId::Pending), Duration::from_secs(30)).await.is_none());

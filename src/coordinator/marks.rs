@@ -46,16 +46,8 @@ impl Mark {
 struct Inner {
     marks: HashMap<HandlerName, Mark>,
     /// Marks for later, the earliest first; and when each is due, so that none is kept twice.
-    timed: BTreeSet<(DateTime<Utc>, HandlerName, SessionUid)>,
+    timed: BTreeSet<(DateTime<Utc>, (HandlerName, SessionUid))>,
     due: HashMap<(HandlerName, SessionUid), DateTime<Utc>>,
-}
-
-impl Inner {
-    fn forget(&mut self, handler: HandlerName, uid: &SessionUid) {
-        if let Some(time) = self.due.remove(&(handler, uid.clone())) {
-            self.timed.remove(&(time, handler, uid.clone()));
-        }
-    }
 }
 
 /// The marks of all handlers.
@@ -106,12 +98,14 @@ impl Marks {
     /// Marks a session for later; an earlier time for the same replaces a later one.
     pub fn at(&self, handler: HandlerName, uid: &SessionUid, time: DateTime<Utc>) {
         let mut inner = self.lock();
-        if inner.due.get(&(handler, uid.clone())).is_some_and(|due| *due <= time) {
+        let key = (handler, uid.clone());
+        if inner.due.get(&key).is_some_and(|due| *due <= time) {
             return;
         }
-        inner.forget(handler, uid);
-        inner.due.insert((handler, uid.clone()), time);
-        inner.timed.insert((time, handler, uid.clone()));
+        if let Some(later) = inner.due.insert(key.clone(), time) {
+            inner.timed.remove(&(later, key.clone()));
+        }
+        inner.timed.insert((time, key));
         drop(inner);
         self.timer.notify_one();
     }
@@ -119,7 +113,11 @@ impl Marks {
     /// Drops what is set for later of a session that is gone.
     pub fn forget(&self, uid: &SessionUid) {
         let mut inner = self.lock();
-        HandlerName::ALL.into_iter().for_each(|handler| inner.forget(handler, uid));
+        for key in HandlerName::ALL.map(|handler| (handler, uid.clone())) {
+            if let Some(time) = inner.due.remove(&key) {
+                inner.timed.remove(&(time, key));
+            }
+        }
     }
 
     /// Marks a session for after a pause.
@@ -164,10 +162,10 @@ impl Marks {
         let mut inner = self.lock();
         let mut fired = vec![];
         while inner.timed.first().is_some_and(|(time, ..)| *time <= now)
-            && let Some((_, handler, uid)) = inner.timed.pop_first()
+            && let Some((_, key)) = inner.timed.pop_first()
         {
-            inner.due.remove(&(handler, uid.clone()));
-            fired.push((handler, uid));
+            inner.due.remove(&key);
+            fired.push(key);
         }
         let next = inner.timed.first().map(|(time, ..)| *time);
         drop(inner);
@@ -223,7 +221,7 @@ mod tests {
         }
         marks.forget(&gone);
         let kept = marks.lock().timed.clone();
-        assert_eq!(kept.into_iter().collect::<Vec<_>>(), [(later, HANDLER, other.clone())]);
+        assert_eq!(kept.into_iter().collect::<Vec<_>>(), [(later, (HANDLER, other.clone()))]);
         marks.fire(later);
         assert!(marks.take(HANDLER).covers(&other));
     }

@@ -90,12 +90,30 @@ pub fn bound(history: &mut Vec<HistoryEntry>, max_bytes: usize) -> i32 {
 fn size_of_entry(entry: &HistoryEntry) -> usize {
     const FIXED: usize = 240;
     const FIXED_STEP: usize = 150;
-    let steps: usize = entry.steps.iter().map(|step| FIXED_STEP + step.name.len() + step.detail.len()).sum();
-    FIXED + entry.message.len() + entry.error_code.as_ref().map_or(0, String::len) + steps
+    let steps: usize = entry.steps.iter().map(|step| FIXED_STEP + step.name.len() + bytes_in_json(&step.detail)).sum();
+    FIXED + bytes_in_json(&entry.message) + entry.error_code.as_ref().map_or(0, String::len) + steps
 }
 
-/// Cuts a text to at most `max` bytes at a character boundary, saying so.
+/// How many bytes a text of one line takes within JSON, as the API server writes it.
+pub fn bytes_in_json(text: &str) -> usize {
+    let escaped = |c| match c {
+        '<' | '>' | '&' => 6,
+        '"' | '\\' => 2,
+        c => char::len_utf8(c),
+    };
+    text.chars().map(escaped).sum()
+}
+
+/// What others wrote as one line, which can neither steer its reader's terminal nor pass for lines of ours.
+pub fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// Makes one line of a text, and cuts it to at most `max` bytes at a character boundary, saying so.
 pub fn truncate(text: &mut String, max: usize) {
+    if text.contains(char::is_control) {
+        *text = printable(text);
+    }
     if text.len() <= max {
         return;
     }

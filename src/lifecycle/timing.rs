@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Every duration of the operator. Nothing else names a number of seconds.
+/// Every duration of the operator that its behaviour depends on.
 #[derive(Clone, Debug)]
 pub struct Timing {
     /// How often a marked schedule type is looked at, if nothing woke it earlier.

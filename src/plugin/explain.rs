@@ -6,10 +6,10 @@ use chrono::{DateTime, Utc};
 use kube::ResourceExt;
 use serde::Serialize;
 
-use super::printable;
 use super::queue::{Place, place};
 use super::table::age;
-use crate::api::{ScalingGroup, Session, SessionPhase, SessionResult, Waiting};
+use crate::api::{HistoryResult, ScalingGroup, Session, SessionPhase, SessionResult, Waiting};
+use crate::lifecycle::printable;
 use crate::session::snapshot::created_at;
 
 #[derive(Serialize)]
@@ -24,7 +24,10 @@ pub struct Explanation {
     result: SessionResult,
     place: Option<Place>,
     waiting: Option<Waiting>,
+    /// Of its group, as it is now.
+    agents_ready: Option<(i64, i64)>,
     attempts: i32,
+    /// None while only another session or those of higher priority stand in the way.
     next_attempt_at: Option<DateTime<Utc>>,
     kernels_ready: Option<String>,
     nodes: Option<String>,
@@ -34,7 +37,10 @@ pub struct Explanation {
 
 pub fn view(session: &Session, group: Option<&ScalingGroup>, sessions: &[Session], now: DateTime<Utc>) -> Explanation {
     let status = session.status.clone().unwrap_or_default();
-    let waits = status.phase == SessionPhase::Pending;
+    let group = group.filter(|_| status.phase == SessionPhase::Pending);
+    // What is only skipped has no next attempt but the time it waits for.
+    let skipped = status.history.last().is_some_and(|last| last.result == HistoryResult::Skipped);
+    let next_attempt_at = if skipped { session.spec.starts_at } else { status.next_attempt_at };
     Explanation {
         namespace: session.namespace().unwrap_or_default(),
         name: session.name_any(),
@@ -43,10 +49,11 @@ pub fn view(session: &Session, group: Option<&ScalingGroup>, sessions: &[Session
         reason: status.reason,
         message: status.message,
         result: status.result,
-        place: group.filter(|_| waits).and_then(|group| place(session, group, sessions)),
+        place: group.and_then(|group| place(session, group, sessions)),
         waiting: status.waiting,
+        agents_ready: group.and_then(|group| group.status.as_ref()).map(|told| (told.agents_ready, told.agents)),
         attempts: status.attempts,
-        next_attempt_at: status.next_attempt_at,
+        next_attempt_at,
         kernels_ready: status.kernels_ready,
         nodes: status.nodes,
         now,
@@ -79,8 +86,12 @@ impl fmt::Display for Explanation {
                 age(Some(waiting.evaluated_at), self.now)
             )?;
         }
+        if let Some((ready, agents)) = self.agents_ready {
+            writeln!(f, "agents of its group that are ready now: {ready} of {agents}")?;
+        }
         if let Some(next) = self.next_attempt_at.filter(|next| *next > self.now) {
-            writeln!(f, "attempts so far: {}; the next is counted at {}", self.attempts, next.format("%H:%M:%S"))?;
+            let day = if next.date_naive() == self.now.date_naive() { "%H:%M:%S" } else { "%Y-%m-%d %H:%M:%S" };
+            writeln!(f, "attempts so far: {}; the next is counted at {}", self.attempts, next.format(day))?;
         }
         if let Some(nodes) = &self.nodes {
             writeln!(f, "kernels running: {} on {nodes}", self.kernels_ready.as_deref().unwrap_or("?"))?;

@@ -5,8 +5,8 @@ use std::fmt;
 use kube::ResourceExt;
 use serde::Serialize;
 
-use super::printable;
 use crate::api::{HistoryEntry, Session, SubStepResult};
+use crate::lifecycle::printable;
 
 #[derive(Serialize)]
 pub struct History {

@@ -91,11 +91,6 @@ fn print<V: Serialize + Display>(format: Format, view: &V) -> anyhow::Result<()>
     }
 }
 
-/// What others wrote, which must not steer the reader's terminal, nor pass for lines of ours.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
 /// Prints; whoever reads no further has seen enough.
 fn show(text: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout();

@@ -21,9 +21,11 @@ pub struct Queues(Vec<Queue>);
 #[serde(rename_all = "camelCase")]
 struct Queue {
     group: String,
+    /// Whether there is no such group.
+    missing: bool,
     /// What the group tells; None where its user may not read it, and so places cannot be told.
     told: Option<Told>,
-    /// Those its user may see, highest priority first, then as they were made.
+    /// Those its user may see, highest priority first, then as the group's sequencer has it.
     visible: Vec<Waiting>,
     #[serde(skip)]
     now: DateTime<Utc>,
@@ -46,7 +48,7 @@ struct Waiting {
     message: String,
 }
 
-/// Which place a session has: exact only where all of its priority can be seen.
+/// Which place a session has: exact only where all of its priority can be seen, and do not come in order of what they use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Place {
     pub first: i64,
@@ -65,18 +67,22 @@ impl fmt::Display for Place {
 
 /// Those who wait in a group, as far as they can be seen, in order; and what the group tells of all of them.
 struct Line<'s> {
+    sequencer: SequencerName,
     visible: Vec<&'s Session>,
     told: Vec<WaitingByPriority>,
 }
 
 impl<'s> Line<'s> {
     fn new(name: &str, group: Option<&ScalingGroup>, sessions: &'s [Session]) -> Self {
+        let sequencer = group.map(|group| group.spec.sequencer).unwrap_or_default();
         let mut visible: Vec<&Session> = sessions.iter().filter(|session| waits_in(session) == Some(name)).collect();
-        visible.sort_by_cached_key(|session| {
-            (Reverse(session.priority()), created_at(session), session.namespace(), session.name_any())
-        });
+        visible.sort_by_cached_key(|session| (created_at(session), session.namespace(), session.name_any()));
+        if sequencer == SequencerName::Lifo {
+            visible.sort_by_key(|session| Reverse(created_at(session)));
+        }
+        visible.sort_by_key(|session| Reverse(session.priority()));
         let status = group.and_then(|group| group.status.clone()).unwrap_or_default();
-        Self { visible, told: status.waiting_by_priority }
+        Self { sequencer, visible, told: status.waiting_by_priority }
     }
 
     /// Which place one of the visible has.
@@ -89,9 +95,13 @@ impl<'s> Line<'s> {
             // What can be seen may be newer than what is told.
             told.max(whole(seen))
         };
-        let unseen = count(&|other| other == own, equals) - whole(equals);
-        let first = count(&|other| other > own, begin) + whole(at - begin) + 1;
-        Place { first, last: first + unseen, of: count(&|_| true, self.visible.len()) }
+        let (above, band) = (count(&|other| other > own, begin), count(&|other| other == own, equals));
+        // Who has the smallest share is not known here.
+        let (before, after) = match self.sequencer {
+            SequencerName::Fifo | SequencerName::Lifo => (whole(at - begin), whole(begin + equals - at) - 1),
+            SequencerName::Drf => (0, 0),
+        };
+        Place { first: above + before + 1, last: above + band - after, of: count(&|_| true, self.visible.len()) }
     }
 }
 
@@ -111,8 +121,12 @@ pub fn place(session: &Session, group: &ScalingGroup, sessions: &[Session]) -> O
 /// The queue of the group that was asked for, or of all; without groups, of those that sessions name.
 pub fn view(asked: Option<&str>, groups: Option<&[ScalingGroup]>, sessions: &[Session], now: DateTime<Utc>) -> Queues {
     if let Some(groups) = groups {
-        let stray = asked.is_none() && sessions.iter().any(|session| waits_in(session) == Some(GroupName::NONE));
-        let strays = stray.then(|| queue(GroupName::NONE, None, sessions, now));
+        let there: BTreeSet<String> = groups.iter().map(ResourceExt::name_any).collect();
+        let strays: BTreeSet<&str> = match asked {
+            Some(_) => BTreeSet::new(),
+            None => sessions.iter().filter_map(waits_in).filter(|name| !there.contains(*name)).collect(),
+        };
+        let strays = strays.into_iter().map(|name| Queue { missing: true, ..queue(name, None, sessions, now) });
         let queues = groups.iter().map(|group| queue(&group.name_any(), Some(group), sessions, now));
         return Queues(queues.chain(strays).collect());
     }
@@ -139,6 +153,7 @@ fn queue(name: &str, group: Option<&ScalingGroup>, sessions: &[Session], now: Da
     };
     Queue {
         group: name.to_owned(),
+        missing: false,
         told: group.map(|group| Told { sequencer: group.spec.sequencer, status: group.status.clone().unwrap_or_default() }),
         visible: line.visible.iter().enumerate().map(waiting).collect(),
         now,
@@ -147,6 +162,12 @@ fn queue(name: &str, group: Option<&ScalingGroup>, sessions: &[Session], now: Da
 
 impl Queue {
     fn heading(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.missing && self.group == GroupName::NONE {
+            return writeln!(f, "{}: these name no scaling group, and none takes them", self.group);
+        }
+        if self.missing {
+            return writeln!(f, "{}: there is no such scaling group", self.group);
+        }
         let Some(Told { sequencer, status }) = &self.told else {
             return writeln!(f, "{}: you may not read this scaling group, so places cannot be told", self.group);
         };
@@ -214,6 +235,33 @@ mod tests {
         assert_eq!(place(&sessions[1], &group, &sessions), Some(Place { first: 5, last: 7, of: 7 }));
         group.status = None;
         assert_eq!(place(&sessions[1], &group, &sessions).map(|place| place.to_string()).as_deref(), Some("3 of 3"));
+    }
+
+    #[test]
+    fn a_place_follows_the_groups_sequencer_and_is_the_whole_priority_where_shares_decide() {
+        let sessions: Vec<Session> = (0..3)
+            .map(|minute| {
+                let mut session = waiting(&format!("s{minute}"), 10);
+                let time = serde_json::from_value(json!(format!("2026-01-01T00:0{minute}:00Z"))).expect("a time");
+                session.metadata.creation_timestamp = Some(time);
+                session
+            })
+            .collect();
+        let places = |sequencer| {
+            let group = ScalingGroup::new("default", serde_json::from_value(json!({"sequencer": sequencer})).expect("a group"));
+            let place = |session| place(session, &group, &sessions).expect("a place").to_string();
+            sessions.iter().map(place).collect::<Vec<_>>()
+        };
+        assert_eq!(places("FIFO"), ["1 of 3", "2 of 3", "3 of 3"]);
+        assert_eq!(places("LIFO"), ["3 of 3", "2 of 3", "1 of 3"]);
+        assert_eq!(places("DRF"), ["1–3 of 3"; 3]);
+    }
+
+    #[test]
+    fn those_who_name_a_group_that_does_not_exist_are_shown_and_told_so() {
+        let sessions = [waiting("a", 10)];
+        let text = view(None, Some(&[]), &sessions, DateTime::UNIX_EPOCH).to_string();
+        assert!(text.contains("default: there is no such scaling group") && text.contains(" a "), "{text}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use super::printable;
+use crate::lifecycle::printable;
 
 /// Rows under a heading; the last column is not padded.
 pub fn table(heading: &[&str], rows: &[Vec<String>]) -> String {

@@ -6,8 +6,8 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use serde::Serialize;
 
-use super::printable;
 use crate::api::{Kernel, LABEL_KERNEL, Session, SessionPhase};
+use crate::lifecycle::printable;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]

@@ -7,6 +7,8 @@ use chrono::Utc;
 use futures::StreamExt;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
+use serde::Serialize;
+use serde_json::json;
 
 use super::Format;
 use super::fetch::Reader;
@@ -17,11 +19,12 @@ use crate::session::snapshot::created_at;
 /// How long changes are gathered before they are drawn.
 const FRAME: Duration = Duration::from_millis(200);
 
-/// Draws until it is interrupted, or prints each session that changed as a line of JSON. A watch that breaks is begun anew.
+/// Draws until it is interrupted, or prints each change as a line of JSON, as `kubectl get --output-watch-events` has them:
+/// what kind of change it is, and the session. A watch that breaks is begun anew.
 pub async fn follow(reader: &Reader, format: Format) -> anyhow::Result<()> {
     let api: Api<Session> = reader.here();
     let mut events = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff());
-    let mut sessions: BTreeMap<String, Session> = BTreeMap::new();
+    let mut sessions = Sessions::default();
     let mut frame = tokio::time::interval(FRAME);
     let mut changed = true;
     loop {
@@ -31,32 +34,71 @@ pub async fn follow(reader: &Reader, format: Format) -> anyhow::Result<()> {
                     None => return Ok(()),
                     Some(Err(error)) if is_refused(&error) => return Err(error.into()),
                     Some(Err(error)) => eprintln!("the watch broke, and is begun anew: {error}"),
-                    Some(Ok(event)) => take(&mut sessions, event, format)?,
+                    Some(Ok(event)) => {
+                        for (change, session) in sessions.take(event) {
+                            if format == Format::Json {
+                                super::show(&format!("{}\n", json!({"type": change, "object": session})))?;
+                            }
+                        }
+                    }
                 }
                 changed = true;
             }
             _ = frame.tick(), if changed && format == Format::Text => {
                 // Home, and clear what is below.
-                super::show(&format!("\x1b[H\x1b[J{}", draw(sessions.values())))?;
+                super::show(&format!("\x1b[H\x1b[J{}", draw(sessions.there.values())))?;
                 changed = false;
             }
         }
     }
 }
 
-fn take(sessions: &mut BTreeMap<String, Session>, event: watcher::Event<Session>, format: Format) -> anyhow::Result<()> {
-    match event {
-        watcher::Event::Init => sessions.clear(),
-        watcher::Event::InitApply(session) | watcher::Event::Apply(session) => {
-            if format == Format::Json {
-                super::show(&format!("{}\n", serde_json::to_string(&session)?))?;
+/// What became of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+enum Change {
+    Added,
+    Modified,
+    Deleted,
+}
+
+/// The sessions that are there.
+#[derive(Default)]
+struct Sessions {
+    there: BTreeMap<String, Session>,
+    /// While they are listed anew, those that were not in the list so far.
+    unlisted: BTreeMap<String, Session>,
+}
+
+impl Sessions {
+    fn take(&mut self, event: watcher::Event<Session>) -> Vec<(Change, Session)> {
+        match event {
+            watcher::Event::Init => {
+                self.unlisted.append(&mut self.there);
+                vec![]
             }
-            sessions.insert(session.name_any(), session);
+            watcher::Event::InitApply(session) | watcher::Event::Apply(session) => {
+                let name = session.name_any();
+                let listed = self.unlisted.remove(&name);
+                let before = self.there.insert(name, session.clone()).or(listed);
+                match before {
+                    None => vec![(Change::Added, session)],
+                    Some(before) if before.metadata.uid != session.metadata.uid => {
+                        vec![(Change::Deleted, before), (Change::Added, session)]
+                    }
+                    Some(before) if before.metadata.resource_version == session.metadata.resource_version => vec![],
+                    Some(_) => vec![(Change::Modified, session)],
+                }
+            }
+            watcher::Event::Delete(session) => {
+                self.there.remove(&session.name_any());
+                vec![(Change::Deleted, session)]
+            }
+            watcher::Event::InitDone => {
+                std::mem::take(&mut self.unlisted).into_values().map(|session| (Change::Deleted, session)).collect()
+            }
         }
-        watcher::Event::Delete(session) => _ = sessions.remove(&session.name_any()),
-        watcher::Event::InitDone => {}
     }
-    Ok(())
 }
 
 /// What will not get better by trying again.
@@ -76,4 +118,38 @@ fn draw<'s>(sessions: impl Iterator<Item = &'s Session>) -> String {
     };
     let rows: Vec<_> = sessions.map(row).collect();
     table(&["NAME", "PHASE", "READY", "AGE", "NODE", "REASON", "MESSAGE"], &rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::handlers::testing::session;
+
+    #[test]
+    fn each_change_is_told_once_and_so_is_what_a_new_list_lacks() {
+        let version = |name: &str, version: &str| {
+            let mut session = session(json!({}));
+            session.metadata.name = Some(name.into());
+            session.metadata.resource_version = Some(version.into());
+            session
+        };
+        let mut sessions = Sessions::default();
+        let mut changes = |event| sessions.take(event).into_iter().map(|(change, s)| (change, s.name_any())).collect::<Vec<_>>();
+        use watcher::Event::{Apply, Delete, Init, InitApply, InitDone};
+        assert_eq!(changes(Init), []);
+        assert_eq!(changes(InitApply(version("a", "1"))), [(Change::Added, "a".into())]);
+        assert_eq!(changes(InitDone), []);
+        assert_eq!(changes(Apply(version("b", "2"))), [(Change::Added, "b".into())]);
+        assert_eq!(changes(Apply(version("a", "3"))), [(Change::Modified, "a".into())]);
+        assert_eq!(changes(Apply(version("c", "4"))), [(Change::Added, "c".into())]);
+        assert_eq!(changes(Delete(version("c", "5"))), [(Change::Deleted, "c".into())]);
+        for _ in 0..2 {
+            assert_eq!(changes(Init), [], "a list that breaks is begun anew");
+            assert_eq!(changes(InitApply(version("a", "3"))), []);
+        }
+        assert_eq!(changes(InitDone), [(Change::Deleted, "b".into())]);
+        let mut another = version("a", "9");
+        another.metadata.uid = Some("another".into());
+        assert_eq!(changes(Apply(another)), [(Change::Deleted, "a".into()), (Change::Added, "a".into())]);
+    }
 }

@@ -38,6 +38,18 @@ impl std::fmt::Display for Rejection {
     }
 }
 
+impl Rejection {
+    /// What would have to change for an agent to take the kernel ever.
+    pub fn needs(&self) -> &'static str {
+        match self {
+            Self::NotDesignated => "designated agents that are in the group",
+            Self::Architecture => "another architecture, or agents of that one in the group",
+            Self::VolumeElsewhere(_) => "an agent in the group from which the volume is reached",
+            _ => "a smaller request, or a larger agent in the group",
+        }
+    }
+}
+
 /// Whether a node belongs to a group.
 pub fn in_group(agent: &AgentView, group: &ScalingGroup) -> bool {
     group.spec.node_selector.iter().all(|(key, value)| agent.labels.get(key) == Some(value))
@@ -70,8 +82,8 @@ pub fn closed(agent: &AgentView, group: &ScalingGroup) -> Option<Rejection> {
     taint.map(|taint| Rejection::Tainted(taint.key.clone()))
 }
 
-/// At most six reasons, the most frequent first.
-pub fn count(rejections: Vec<Rejection>) -> AgentCounts {
+/// At most six reasons, the most frequent first; `closed` of the agents take no kernel at all now.
+pub fn count(rejections: Vec<Rejection>, closed: usize) -> AgentCounts {
     let total = rejections.len();
     // Of those that lack one thing, the most that any of them has left speaks for all.
     let mut most: BTreeMap<(ResourceName, Amount), Amount> = BTreeMap::new();
@@ -97,7 +109,7 @@ pub fn count(rejections: Vec<Rejection>) -> AgentCounts {
     let more: usize = ranked.iter().skip(MOST_REASONS).map(|(_, count)| count).sum();
     let told = ranked.into_iter().take(MOST_REASONS).map(|(rejection, count)| (rejection.to_string(), count));
     let rest = (more > 0).then(|| ("other reasons".to_owned(), more));
-    AgentCounts { total, reasons: told.chain(rest).collect() }
+    AgentCounts { total, closed, reasons: told.chain(rest).collect() }
 }
 
 /// Most reasons told of agents.
@@ -120,6 +132,6 @@ mod tests {
     fn agents_that_lack_the_same_are_told_together_whatever_each_has_left() {
         let lacks = |left: i64| Rejection::Lacks(ResourceName::Memory, Amount::from_units(left), Amount::from_units(4096));
         let rejections = (1..=40).map(lacks).chain([Rejection::NotReady, Rejection::NotReady]).collect();
-        assert_eq!(count(rejections).to_string(), "40 of 42: memory 40 of 4Ki needed; 2 of 42: not ready");
+        assert_eq!(count(rejections, 2).to_string(), "40 of 42: memory 40 of 4Ki needed; 2 of 42: not ready");
     }
 }

@@ -15,7 +15,7 @@ use super::pool::{Index, Pool};
 use super::refusal::{Blocker, Refusal};
 use super::room::Room;
 use super::selectors::{Choice, Select, selector};
-use super::sequencers::{sequence, top_priority};
+use super::sequencers::sequence;
 use super::validators::{Context, Subject, check_kind, check_waiting, tenants};
 use crate::api::{GroupName, KernelAllocation, NodeName, ResourcePolicy, Resources, ScalingGroup, whole};
 use crate::lifecycle::Reason;
@@ -62,7 +62,7 @@ impl<'s> Scope<'s> {
 pub fn provision(scope: &Scope<'_>, room: &mut Room, queue: &[Candidate<'_>]) -> Vec<Decision> {
     let order = sequence(scope, room, queue);
     // Only those outside the top band are not looked at.
-    let mut decisions = vec![Decision::Refused(Arc::new(behind(scope, queue))); queue.len()];
+    let mut decisions = vec![Decision::Refused(Arc::new(behind())); queue.len()];
     let mut cycle = Cycle::new(scope, room);
     for at in order {
         decisions[at] = cycle.decide(&queue[at]);
@@ -72,11 +72,9 @@ pub fn provision(scope: &Scope<'_>, room: &mut Room, queue: &[Candidate<'_>]) ->
 }
 
 /// What is told to those whom the group looks at only once nobody of higher priority waits.
-fn behind(scope: &Scope<'_>, queue: &[Candidate<'_>]) -> Refusal {
-    let top = top_priority(scope, queue).unwrap_or_default();
-    let first = |candidate: &&Candidate<'_>| candidate.priority == top && !candidate.awaits_its_time(scope.now);
-    let waiting = queue.iter().filter(first).count();
-    let message = format!("priority {top} comes first ({waiting} waiting), and the group looks at the highest only");
+fn behind() -> Refusal {
+    // Without numbers, for these change with each session that comes or goes.
+    let message = "sessions of higher priority come first, and the group looks at the highest only".to_owned();
     let blockers = vec![Blocker::not_yet("sequence", Reason::BehindPriority, message.clone())];
     Refusal { cause: None, reason: Reason::BehindPriority, message, blockers, agents: None }
 }
@@ -168,6 +166,7 @@ impl<'s, 'r> Cycle<'s, 'r> {
         if let Some(refused) = plan.refused.as_ref().filter(|refused| refused.suffices(candidate.told)) {
             return Err(refused.clone());
         }
+        let cursor = self.pool.cursor;
         let mut picked: Vec<(Index, &Part, &[String])> = vec![];
         let mut mine: Vec<Index> = vec![];
         for part in &plan.steps {
@@ -181,6 +180,7 @@ impl<'s, 'r> Cycle<'s, 'r> {
                     None => {
                         let refusal = Arc::new(refuse(&self.pool, part, &mine, candidate.told));
                         picked.into_iter().for_each(|(index, part, _)| self.pool.count(index, &part.wish, -1));
+                        self.pool.cursor = cursor;
                         if avoided.is_empty() {
                             plan.refused = Some(refusal.clone());
                         }

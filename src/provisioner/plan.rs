@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::agents::count;
+use super::agents::{Rejection, count};
 use super::kind::{KernelRequest, Request};
 use super::pipeline::Scope;
 use super::pool::{Index, Pool, Wish};
@@ -74,7 +74,7 @@ fn together(request: &Request) -> Result<KernelRequest, Box<Blocker>> {
         whole.resources.add(&kernel.resources.times(i64::from(kernel.replicas)));
         if kernel.architecture.is_some() && whole.architecture.is_some() && kernel.architecture != whole.architecture {
             let message = "the kernels of a SingleNode session name different architectures";
-            return Err(Box::new(Blocker::fault("agents", Reason::NoAvailableAgent, message)));
+            return Err(Box::new(never(message).needing("one architecture for all its kernels, or clusterMode MultiNode")));
         }
         whole.architecture = whole.architecture.or_else(|| kernel.architecture.clone());
         if whole.designated.is_empty() {
@@ -83,11 +83,16 @@ fn together(request: &Request) -> Result<KernelRequest, Box<Blocker>> {
             whole.designated.retain(|agent| kernel.designated.contains(agent));
             if whole.designated.is_empty() {
                 let message = "the kernels of a SingleNode session designate different agents";
-                return Err(Box::new(Blocker::fault("agents", Reason::NoAvailableAgent, message)));
+                return Err(Box::new(never(message).needing("one agent for all its kernels, or clusterMode MultiNode")));
             }
         }
     }
     Ok(whole)
+}
+
+/// No agent of the group could ever hold it.
+fn never(message: impl Into<String>) -> Blocker {
+    Blocker::fault("agents", Reason::NoAvailableAgent, message)
 }
 
 /// A designated agent that does not exist is the session's fault: it is told at once.
@@ -114,14 +119,18 @@ fn impossible(pool: &Pool<'_>, part: &Part) -> Option<Refusal> {
     if pool.is_empty() {
         return None;
     }
-    let message = if holds == 0 {
-        let nevers = count((0..pool.len()).filter_map(|index| pool.never(index, &part.wish)).collect());
-        format!("{} fits no agent of the group, even an empty one: {nevers}", part.who)
-    } else {
-        format!("all {} agents of the group, even empty, hold {holds} of {wanted} {} kernels", pool.len(), part.who)
-    };
-    let blocker = Blocker::fault("agents", Reason::NoAvailableAgent, message);
-    Refusal::of(vec![blocker])
+    if holds > 0 {
+        let message =
+            format!("all {} agents of the group, even empty, hold {holds} of {wanted} {} kernels", pool.len(), part.who);
+        return Refusal::of(vec![never(message).needing("fewer or smaller kernels, or more agents in the group")]);
+    }
+    let nevers: Vec<Rejection> = (0..pool.len()).filter_map(|index| pool.never(index, &part.wish)).collect();
+    let needs: BTreeSet<&str> = nevers.iter().map(Rejection::needs).collect();
+    let needs = needs.into_iter().collect::<Vec<_>>().join("; or ");
+    let counts = count(nevers, pool.closed());
+    let message = format!("{} fits no agent of the group, even an empty one: {counts}", part.who);
+    let refusal = Refusal::of(vec![never(message).needing(needs)])?;
+    Some(Refusal { agents: Some(counts), ..refusal })
 }
 
 /// What is more than the group's agents, all empty and well, have together.
@@ -132,13 +141,13 @@ fn too_much(scope: &Scope<'_>, pool: &Pool<'_>, steps: &[Part]) -> Option<Refusa
     }
     let (name, wanted, had) = scope.capacity.lacking(&total).filter(|_| !pool.is_empty())?;
     let message = format!("all {} agents of the group have {name} {had} together, {wanted} are requested", pool.len());
-    Refusal::of(vec![Blocker::fault("agents", Reason::NoAvailableAgent, message)])
+    Refusal::of(vec![never(message).needing("a smaller session, or more agents in the group")])
 }
 
 /// Why none of the agents takes a kernel now; for one who has been told lately, only that none does.
 pub fn refuse(pool: &Pool<'_>, part: &Part, mine: &[Index], told: bool) -> Refusal {
     let rejections = || (0..pool.len()).filter_map(|index| pool.rejection(index, &part.wish, mine)).collect();
-    let counts = (!told).then(|| count(rejections()));
+    let counts = (!told).then(|| count(rejections(), pool.closed()));
     let message = match &counts {
         _ if pool.is_empty() => "the scaling group has no agents".to_owned(),
         None => format!("no agent has room for {} ({})", part.who, part.resources),

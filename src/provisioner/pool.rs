@@ -114,6 +114,11 @@ impl<'a> Pool<'a> {
         self.slots.is_empty()
     }
 
+    /// How many take no kernel at all now.
+    pub fn closed(&self) -> usize {
+        self.slots.iter().filter(|slot| slot.closed.is_some()).count()
+    }
+
     pub fn name(&self, index: Index) -> &'a NodeName {
         &self.slots[index].agent.name
     }
@@ -226,7 +231,7 @@ impl<'a> Pool<'a> {
     /// resource of the group, in their order; what it does not offer is nothing left.
     fn key(&self, index: Index, wish: &Wish) -> (usize, &[i64]) {
         let slot = &self.slots[index];
-        let compared = self.resources.iter().take_while(|name| **name != ResourceName::Pods).count(); // pods are last
+        let compared = self.resources.partition_point(|name| *name < ResourceName::Pods); // pods are last
         (self.classes[slot.class].unused(wish), &slot.left[..compared])
     }
 

@@ -15,6 +15,8 @@ pub struct Blocker {
     pub object: Option<String>,
     pub numbers: Option<Numbers>,
     pub message: String,
+    /// What would have to change, where the rest does not tell.
+    pub needs: Option<String>,
 }
 
 /// How much was asked for and why it is too much.
@@ -29,7 +31,7 @@ pub struct Numbers {
 
 impl Blocker {
     pub fn new(validator: &'static str, cause: Cause, reason: Reason, message: impl Into<String>) -> Self {
-        Self { validator, cause: Some(cause), reason, object: None, numbers: None, message: message.into() }
+        Self { validator, cause: Some(cause), reason, object: None, numbers: None, message: message.into(), needs: None }
     }
 
     pub fn fault(validator: &'static str, reason: Reason, message: impl Into<String>) -> Self {
@@ -43,6 +45,10 @@ impl Blocker {
 
     pub fn of(self, object: impl Into<String>) -> Self {
         Self { object: Some(object.into()), ..self }
+    }
+
+    pub fn needing(self, needs: impl Into<String>) -> Self {
+        Self { needs: Some(needs.into()), ..self }
     }
 
     pub fn counting(self, resource: Option<ResourceName>, requested: Amount, used: Amount, limit: Amount) -> Self {
@@ -72,6 +78,8 @@ impl Blocker {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AgentCounts {
     pub total: usize,
+    /// Of them, those that take no kernel at all now.
+    pub closed: usize,
     pub reasons: Vec<(String, usize)>,
 }
 

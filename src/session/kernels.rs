@@ -130,6 +130,11 @@ impl KernelItem {
     }
 }
 
+/// Kernels, each described, for messages.
+pub fn describe_all<'k>(kernels: impl IntoIterator<Item = &'k KernelItem>) -> String {
+    kernels.into_iter().map(KernelItem::describe).collect::<Vec<_>>().join("; ")
+}
+
 /// Where a kernel stands, and why.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct KernelState {

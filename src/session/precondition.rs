@@ -5,15 +5,20 @@ use super::snapshot::{SessionItem, Snapshot};
 use crate::provisioner::validators::{Context, Subject, check_kind, tenants};
 use crate::provisioner::{Own, Refusal, Room};
 
-/// Everything that stands against a session that has its agents.
-pub fn check(snapshot: &Snapshot, room: &Room, item: &SessionItem) -> Option<Refusal> {
-    let context = Context {
+/// What validators look at besides a session.
+pub fn context<'c>(snapshot: &'c Snapshot, room: &'c Room) -> Context<'c> {
+    Context {
         now: snapshot.now,
         group_name: &snapshot.group_name,
         group: snapshot.group.as_deref(),
         tenancy: &snapshot.tenancy,
         room,
-    };
+    }
+}
+
+/// Everything that stands against a session that has its agents.
+pub fn check(snapshot: &Snapshot, room: &Room, item: &SessionItem) -> Option<Refusal> {
+    let context = context(snapshot, room);
     let tenants = tenants(&snapshot.tenancy, &item.kind);
     let own = own(snapshot, item);
     let subject = Subject { kind: &item.kind, tenants: &tenants, own: own.as_ref() };

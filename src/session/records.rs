@@ -342,12 +342,14 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_whose_pod_is_gone_gets_an_end_once_pods_were_made() {
+    fn sk_004_a_kernel_whose_pod_is_gone_has_ended_once_pods_were_made() {
         let scheduled = session_in(SessionPhase::Scheduled);
         assert!(for_kernels(&remains(Some(&scheduled), Some(kernel_of(&scheduled)), None)).is_empty());
         let running = session_in(SessionPhase::Running);
         let effects = for_kernels(&remains(Some(&running), Some(kernel_of(&running)), None));
         assert_eq!(names(&effects), ["confirm-no-pod", "record-kernel"]);
+        let Effect::RecordKernel { status, .. } = &effects[1] else { panic!("a record") };
+        assert_eq!((status.phase, status.reason.as_deref()), (KernelPhase::Terminated, Some("pod-gone")));
     }
 
     #[test]

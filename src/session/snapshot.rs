@@ -174,14 +174,14 @@ impl Snapshot {
         let retry = self.retry();
         let of_handler = handler.and_then(|name| of_handler(&retry, name)).and_then(|own| own.max_attempts);
         let group = of_handler.unwrap_or(retry.max_attempts);
-        let own = session.spec.retry.as_ref().and_then(|retry| retry.max_attempts);
-        own.map_or(group, |own| own.min(group))
+        tightened(group, session.spec.retry.as_ref().and_then(|retry| retry.max_attempts))
     }
 
-    /// How long a handler may go on trying, where its group says so.
-    pub fn handler_timeout(&self, handler: HandlerName) -> Option<Duration> {
-        let seconds = of_handler(&self.retry(), handler).and_then(|own| own.timeout_seconds)?;
-        Some(self.timing.configured(seconds))
+    /// How long a handler may go on trying, where its group says so; the session may say less of those that begin it.
+    pub fn handler_timeout(&self, session: &Session, handler: HandlerName) -> Option<Duration> {
+        let group = of_handler(&self.retry(), handler).and_then(|own| own.timeout_seconds)?;
+        let begins = matches!(handler, HandlerName::CheckPrecondition | HandlerName::StartSessions);
+        Some(self.timing.configured(tightened(group, own_timeout(session).filter(|_| begins))))
     }
 
     /// How long a session may wait in this group; None where there is no limit.
@@ -199,8 +199,19 @@ impl Snapshot {
             SessionPhase::Creating => retry.creating_timeout_seconds,
             _ => return None,
         };
-        let own = session.spec.retry.as_ref().and_then(|retry| retry.timeout_seconds);
-        Some(self.timing.configured(own.map_or(group, |own| own.min(group))))
+        Some(self.timing.configured(tightened(group, own_timeout(session))))
+    }
+}
+
+fn own_timeout(session: &Session) -> Option<i64> {
+    session.spec.retry.as_ref()?.timeout_seconds
+}
+
+/// A group's limit, or the session's own where that is less.
+fn tightened<N: Ord>(group: N, own: Option<N>) -> N {
+    match own {
+        Some(own) => own.min(group),
+        None => group,
     }
 }
 

@@ -11,7 +11,7 @@ use crate::api::{
     Cause, Condition, FailedAgent, HistoryEntry, HistoryResult, KernelPhase, ResourceList, Session, SessionPhase, SessionResult,
     SessionStatus, SubStep, set_condition,
 };
-use crate::lifecycle::{Failure, Reason, backoff, bound, last_attempt, push, to_millis, truncate};
+use crate::lifecycle::{Failure, Reason, backoff, bound, bytes_in_json, last_attempt, push, to_millis, truncate};
 use crate::session::kernels::{requested, short_hash};
 
 /// Most agents remembered as having failed a session.
@@ -75,14 +75,25 @@ pub fn advance(snapshot: &Snapshot, session: &Session, kernels: &[KernelItem], s
     status
 }
 
+/// What stands there holds for this generation of the spec, too.
+pub fn observe(status: &mut SessionStatus, generation: Option<i64>) {
+    let generation = generation.unwrap_or_default();
+    status.observed_generation = generation;
+    status.conditions.iter_mut().for_each(|condition| condition.observed_generation = generation);
+}
+
 /// About how many bytes of JSON a status takes besides its history.
 fn fixed_bytes(status: &SessionStatus) -> usize {
     const REST: usize = 3 * 1024;
     let allocation: usize = status.allocation.iter().map(|a| a.kernel.len() + a.node.as_str().len() + 24).sum();
     let failed: usize = status.failed_agents.iter().map(|agent| agent.node.as_str().len() + 56).sum();
-    let messages =
-        status.message.as_ref().map_or(0, String::len) + status.conditions.iter().map(|c| c.message.len()).sum::<usize>();
-    let needs = status.waiting.iter().flat_map(|waiting| &waiting.blockers).map(|b| b.needs.len() + 512).sum::<usize>();
+    let messages = status
+        .message
+        .iter()
+        .chain(status.conditions.iter().map(|c| &c.message))
+        .map(|message| bytes_in_json(message))
+        .sum::<usize>();
+    let needs = status.waiting.iter().flat_map(|waiting| &waiting.blockers).map(|b| bytes_in_json(&b.needs) + 512).sum::<usize>();
     REST + allocation + failed + messages + needs
 }
 
@@ -335,7 +346,7 @@ mod tests {
         session.spec.kernels[1].replicas = 127;
         put(&mut session, SessionPhase::Pending, chrono::TimeDelta::minutes(1));
         let phases = vec![Creating; 128];
-        let long = "ä".repeat(600);
+        let long = "ä\u{1}\"".repeat(300);
         for round in 0..200 {
             let node = |n: i32| format!("{}-{n}", "n".repeat(240)).as_str().into();
             let allocation = (0..128).map(|n| KernelAllocation { kernel: format!("{}{n}", "w".repeat(16)), node: node(n) });

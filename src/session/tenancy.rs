@@ -22,7 +22,7 @@ pub struct Tenancy {
     pub claims: HashMap<ClaimKey, ClaimView>,
     /// PersistentVolumes by name.
     pub volumes: HashMap<String, VolumeView>,
-    /// How many groups, tenants and policies there are that cannot be read.
+    /// How many groups, tenants, policies and volumes there are that cannot be read.
     pub unreadable: usize,
 }
 
@@ -93,56 +93,55 @@ impl Tenancy {
 
     /// What of a keypair, its user, the namespace's project and their domains does not exist or is not active: all of it.
     pub fn inactive(&self, key: &AccessKey, namespace: &str) -> Vec<Failure> {
-        let mut found = self.inactive_owners(key);
-        let fault = |reason, message: String| Failure::fault(reason, message);
-        let Some(project) = self.namespaces.get(namespace) else {
-            let label = crate::api::LABEL_PROJECT;
-            let message = format!("namespace {namespace} belongs to no project: it has no label {label}");
-            found.push(fault(Reason::NamespaceWithoutProject, message));
-            return found;
-        };
-        match self.projects.get(project) {
-            None => found.push(fault(Reason::ProjectNotFound, format!("project {project} does not exist"))),
-            Some(object) => {
-                if !object.spec.active {
-                    found.push(fault(Reason::ProjectInactive, format!("project {project} is not active")));
-                }
-                found.extend(self.inactive_domain(&object.spec.domain, &format!("project {project}")));
-            }
-        }
+        let mut found = self.inactive_owner(key);
+        found.extend(self.inactive_project(namespace));
         found
     }
 
-    fn inactive_owners(&self, key: &AccessKey) -> Vec<Failure> {
-        let fault = |reason, message: String| Failure::fault(reason, message);
+    fn inactive_owner(&self, key: &AccessKey) -> Vec<Failure> {
         let Some(keypair) = self.keypairs.get(key) else {
-            return vec![fault(Reason::KeypairNotFound, format!("keypair {key} does not exist"))];
+            return vec![Failure::fault(Reason::KeypairNotFound, format!("keypair {key} does not exist"))];
         };
         let mut found = vec![];
         if !keypair.spec.active {
-            found.push(fault(Reason::KeypairInactive, format!("keypair {key} is not active")));
+            found.push(Failure::fault(Reason::KeypairInactive, format!("keypair {key} is not active")));
         }
         let user = &keypair.spec.user;
-        match self.users.get(user) {
-            None => found.push(fault(Reason::UserNotFound, format!("user {user} of keypair {key} does not exist"))),
-            Some(object) => {
-                if !object.spec.active {
-                    found.push(fault(Reason::UserInactive, format!("user {user} is not active")));
-                }
-                found.extend(self.inactive_domain(&object.spec.domain, &format!("user {user}")));
+        match self.users.get(user).map(|user| &user.spec) {
+            None => found.push(Failure::fault(Reason::UserNotFound, format!("user {user} of keypair {key} does not exist"))),
+            Some(spec) => {
+                found.extend(self.inactive_in(&spec.domain, &format!("user {user}"), spec.active, Reason::UserInactive))
             }
         }
         found
     }
 
-    fn inactive_domain(&self, domain: &DomainName, of: &str) -> Option<Failure> {
-        match self.domains.get(domain) {
-            None => Some(Failure::fault(Reason::DomainNotFound, format!("domain {domain} of {of} does not exist"))),
-            Some(object) if !object.spec.active => {
-                Some(Failure::fault(Reason::DomainInactive, format!("domain {domain} of {of} is not active")))
-            }
-            Some(_) => None,
+    fn inactive_project(&self, namespace: &str) -> Vec<Failure> {
+        let Some(project) = self.namespaces.get(namespace) else {
+            let label = crate::api::LABEL_PROJECT;
+            let message = format!("namespace {namespace} belongs to no project: it has no label {label}");
+            return vec![Failure::fault(Reason::NamespaceWithoutProject, message)];
+        };
+        match self.projects.get(project).map(|project| &project.spec) {
+            None => vec![Failure::fault(Reason::ProjectNotFound, format!("project {project} does not exist"))],
+            Some(spec) => self.inactive_in(&spec.domain, &format!("project {project}"), spec.active, Reason::ProjectInactive),
         }
+    }
+
+    /// Of one that belongs to a domain, itself and the domain.
+    fn inactive_in(&self, domain: &DomainName, name: &str, active: bool, inactive: Reason) -> Vec<Failure> {
+        let mut found = vec![];
+        if !active {
+            found.push(Failure::fault(inactive, format!("{name} is not active")));
+        }
+        match self.domains.get(domain) {
+            None => found.push(Failure::fault(Reason::DomainNotFound, format!("domain {domain} of {name} does not exist"))),
+            Some(object) if !object.spec.active => {
+                found.push(Failure::fault(Reason::DomainInactive, format!("domain {domain} of {name} is not active")));
+            }
+            Some(_) => {}
+        }
+        found
     }
 
     /// The policy that a tenant refers to, if any.

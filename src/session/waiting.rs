@@ -19,12 +19,17 @@ pub fn waiting(refusal: &Refusal, now: DateTime<Utc>) -> Waiting {
             truncate(&mut reason, 128);
             WaitingAgentReason { reason, agents: whole(*count) }
         };
-        WaitingAgents { total: whole(counts.total), reasons: counts.reasons.iter().map(reason).collect() }
+        WaitingAgents {
+            total: whole(counts.total),
+            closed: whole(counts.closed),
+            reasons: counts.reasons.iter().map(reason).collect(),
+        }
     });
+    let told = |blocker| told(blocker, agents.as_ref());
     Waiting { evaluated_at: now, blockers: refusal.blockers.iter().take(MAX_BLOCKERS).map(told).collect(), agents }
 }
 
-fn told(blocker: &Blocker) -> WaitingBlocker {
+fn told(blocker: &Blocker, agents: Option<&WaitingAgents>) -> WaitingBlocker {
     let numbers = blocker.numbers.as_ref();
     WaitingBlocker {
         check: blocker.validator.into(),
@@ -34,14 +39,21 @@ fn told(blocker: &Blocker) -> WaitingBlocker {
         requested: numbers.map(|numbers| numbers.requested.into()),
         used: numbers.map(|numbers| numbers.used.into()),
         limit: numbers.map(|numbers| numbers.limit.into()),
-        needs: needs(blocker),
+        needs: needs(blocker, agents),
     }
 }
 
 /// What would have to change.
-fn needs(blocker: &Blocker) -> String {
+fn needs(blocker: &Blocker, agents: Option<&WaitingAgents>) -> String {
+    let mut words = blocker.needs.clone().unwrap_or_else(|| derived(blocker, agents));
+    truncate(&mut words, MAX_NEEDS);
+    words
+}
+
+/// The same, from what blocks and by how much.
+fn derived(blocker: &Blocker, agents: Option<&WaitingAgents>) -> String {
     let object = blocker.object.as_deref().unwrap_or("its owner");
-    let mut words = match (blocker.cause, &blocker.numbers, blocker.reason) {
+    match (blocker.cause, &blocker.numbers, blocker.reason) {
         (Some(Cause::Quota), Some(numbers), _) => {
             let total = numbers.used.saturating_add(numbers.requested);
             let free = total.saturating_sub(numbers.limit).max(Amount::ZERO);
@@ -52,18 +64,21 @@ fn needs(blocker: &Blocker) -> String {
                 format!("{free} {what} given back by others of {object}, or its limit raised to {total}")
             }
         }
-        (Some(Cause::Capacity), ..) => "room on an agent: others ending, or agents added to the group".into(),
-        (Some(Cause::Fault), _, Reason::NoAvailableAgent) => "a smaller request, or a larger agent in the group".into(),
+        (Some(Cause::Capacity), ..) => match agents.filter(|agents| agents.total > 0 && agents.closed == agents.total) {
+            Some(agents) => {
+                format!("agents that take sessions: all {} of the group are not ready, cordoned or tainted", agents.total)
+            }
+            None => "room on an agent: others ending, or agents added to the group".into(),
+        },
         (_, _, Reason::DependencyPending) => format!("{object} to end with Success"),
+        (_, _, Reason::DependencyMissing) => format!("{object} to be made, and to end with Success"),
         (_, _, Reason::NotYetDue) => "its time to come".into(),
         (_, _, Reason::BehindPriority) => "those of higher priority to be placed".into(),
         (Some(Cause::Fault), Some(numbers), _) => {
             format!("a smaller session, or the limit of {object} raised to {}", numbers.used.saturating_add(numbers.requested))
         }
         _ => blocker.message.clone(),
-    };
-    truncate(&mut words, MAX_NEEDS);
-    words
+    }
 }
 
 #[cfg(test)]
@@ -83,8 +98,8 @@ mod tests {
 
     #[test]
     fn a_quota_says_how_much_is_missing_and_whether_waiting_can_help() {
-        assert_eq!(needs(&quota(4, 6, 8)), "2 cpu given back by others of keypair alice, or its limit raised to 10");
-        let alone = needs(&quota(9, 0, 8));
+        assert_eq!(needs(&quota(4, 6, 8), None), "2 cpu given back by others of keypair alice, or its limit raised to 10");
+        let alone = needs(&quota(9, 0, 8), None);
         assert_eq!(alone, "the limit of keypair alice raised to 9 cpu: the session alone exceeds it");
     }
 

@@ -54,9 +54,9 @@ async fn what_a_session_uses_needs_the_right_to_use_it() {
         (
             "a right on another keypair",
             json!({}),
-            right("sokovan.dev", "scalinggroups", "use", &[name]),
+            [right("sokovan.dev", "scalinggroups", "use", &[name]), right("sokovan.dev", "keypairs", "use", &["other"])].concat(),
             "may not use keypair",
-            right("sokovan.dev", "keypairs", "use", &[name, "other"]),
+            right("sokovan.dev", "keypairs", "use", &[name]),
         ),
         (
             "a scaling group",

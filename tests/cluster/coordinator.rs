@@ -17,8 +17,8 @@ use sokovan::operator::Options;
 use crate::common::{eventually, unique};
 use crate::scene::{Operator, Scene, gang, kernel};
 
-/// A hook on → RUNNING that counts its runs, and fails for sessions of this name.
-fn counting(fails: &'static str) -> (Hook, Arc<AtomicUsize>) {
+/// A hook that counts its runs, and fails for sessions of this name.
+fn counting(on: fn(SessionPhase) -> bool, fails: &'static str) -> (Hook, Arc<AtomicUsize>) {
     let runs = Arc::new(AtomicUsize::new(0));
     let count = runs.clone();
     let run = move |transition: sokovan::coordinator::hooks::Transition| {
@@ -28,7 +28,11 @@ fn counting(fails: &'static str) -> (Hook, Arc<AtomicUsize>) {
             Box::pin(async move { if failed { Err("as planned".to_owned()) } else { Ok(()) } });
         done
     };
-    (Hook { name: "counting", on: |to| to == SessionPhase::Running, run: Arc::new(run) }, runs)
+    (Hook { name: "counting", on, run: Arc::new(run) }, runs)
+}
+
+fn to_running(to: SessionPhase) -> bool {
+    to == SessionPhase::Running
 }
 
 async fn with_hooks(scene: &Scene, hooks: Hooks) -> Operator {
@@ -38,7 +42,7 @@ async fn with_hooks(scene: &Scene, hooks: Hooks) -> Operator {
 #[tokio::test]
 async fn sc_co_005_a_gate_hook_runs_for_each_session_on_its_way_to_running() {
     let scene = Scene::new("gate").await;
-    let (gate, runs) = counting("");
+    let (gate, runs) = counting(to_running, "");
     let operator = with_hooks(&scene, Hooks { gates: vec![gate], notices: vec![] }).await;
     scene.submit("one", json!({})).await;
     scene.until_phase("one", SessionPhase::Running).await;
@@ -49,7 +53,7 @@ async fn sc_co_005_a_gate_hook_runs_for_each_session_on_its_way_to_running() {
 #[tokio::test]
 async fn sc_co_006_a_gate_hook_that_fails_keeps_that_session_and_only_it() {
     let scene = Scene::new("closed").await;
-    let (gate, _) = counting("kept");
+    let (gate, _) = counting(to_running, "kept");
     let operator = with_hooks(&scene, Hooks { gates: vec![gate], notices: vec![] }).await;
     scene.submit("kept", json!({})).await;
     scene.submit("passes", json!({})).await;
@@ -75,13 +79,28 @@ async fn sc_co_007_without_a_hook_every_session_passes() {
 #[tokio::test]
 async fn he_003_a_notify_hook_that_fails_changes_nothing() {
     let scene = Scene::new("notify").await;
-    let (notice, runs) = counting("one");
+    let (notice, runs) = counting(to_running, "one");
     let operator = with_hooks(&scene, Hooks { gates: vec![], notices: vec![notice] }).await;
     scene.submit("one", json!({})).await;
     let status = scene.until_phase("one", SessionPhase::Running).await.status.unwrap();
     assert_eq!(status.reason, None);
     eventually("the hook to have run", || async {
         if runs.load(Ordering::SeqCst) == 1 { Ok(()) } else { Err("not yet".into()) }
+    })
+    .await;
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn notify_hooks_hear_of_every_phase_once_also_of_those_whose_commit_waits_for_the_next() {
+    let scene = Scene::with("hears", 1, json!({"retry": {"imagePullTimeoutSeconds": 86_400}})).await;
+    let (every, runs) = counting(|_| true, "");
+    let operator = with_hooks(&scene, Hooks { gates: vec![], notices: vec![every] }).await;
+    scene.submit("one", json!({"kernels": [kernel("main", 1, &["sim", "no-image"])]})).await;
+    scene.until_phase("one", SessionPhase::Pulling).await;
+    eventually("Scheduled, Preparing and Pulling to be heard of", || async {
+        let heard = runs.load(Ordering::SeqCst);
+        if heard == 3 { Ok(()) } else { Err(format!("{heard} phases")) }
     })
     .await;
     scene.end(operator).await;
@@ -169,12 +188,25 @@ async fn sc_co_011_two_groups_are_worked_on_side_by_side() {
     );
     scene.make::<ScalingGroup>(json!({"metadata": {"name": other}, "spec": spec.unwrap()})).await;
     let groups = vec![scene.name.clone().into(), other.clone().into()];
-    let operator = scene.operator_with(Options { scope: Scope { groups }, ..scene.options("both") }).await;
+    // The gate, at which the handler holds its lock, opens only once a session of each group is there.
+    let both = Arc::new(tokio::sync::Barrier::new(2));
+    let run = move |_: sokovan::coordinator::hooks::Transition| {
+        let both = both.clone();
+        let passed: futures::future::BoxFuture<'static, Result<(), String>> = Box::pin(async move {
+            both.wait().await;
+            Ok(())
+        });
+        passed
+    };
+    let gate = Hook { name: "together", on: |to| to == SessionPhase::Scheduled, run: Arc::new(run) };
+    let hooks = Hooks { gates: vec![gate], notices: vec![] };
     scene.submit("default", json!({})).await;
     scene.submit("gpu", json!({"scalingGroup": other})).await;
+    let operator = scene.operator_with(Options { scope: Scope { groups }, hooks, ..scene.options("both") }).await;
     for (name, group) in [("default", &scene.name), ("gpu", &other)] {
         let status = scene.until_phase(name, SessionPhase::Running).await.status.unwrap();
         assert_eq!(status.scaling_group.as_ref().map(|group| group.as_str()), Some(group.as_str()));
+        assert!(status.history.iter().all(|entry| entry.error_code.is_none()), "{:?}", status.history);
     }
     scene.end(operator).await;
 }

@@ -8,8 +8,8 @@ use sokovan::api::*;
 use sokovan::lifecycle::Timing;
 use sokovan::operator::Options;
 
-use crate::common::eventually;
-use crate::scene::{Scene, fast, gang, kernel};
+use crate::common::{eventually, reason_is};
+use crate::scene::{LONG_AGO, Scene, fast, gang, kernel, node_of, patient};
 
 #[tokio::test]
 async fn ts_001_a_user_ends_a_running_session_and_its_record_stays() {
@@ -52,12 +52,15 @@ async fn deleting_a_session_ends_and_removes_it_in_every_phase() {
     scene.until_phase("pulling", SessionPhase::Pulling).await;
     scene.submit("waiting", json!({"dependsOn": ["never"]})).await;
     scene.until("waiting", "told", |session| session.status.is_some()).await;
+    scene.submit("creating", json!({"kernels": [kernel("main", 1, &[]), kernel("sub", 1, &["sim", "never"])]})).await;
+    scene.until_phase("creating", SessionPhase::Creating).await;
     scene.submit("ended", json!({"type": "Batch", "kernels": [kernel("main", 1, &["sim", "run", "100ms"])]})).await;
     scene.until_phase("ended", SessionPhase::Terminated).await;
-    for name in ["running", "pulling", "waiting", "ended"] {
+    let all = ["running", "pulling", "waiting", "creating", "ended"];
+    for name in all {
         scene.delete(name).await;
     }
-    for name in ["running", "pulling", "waiting", "ended"] {
+    for name in all {
         scene.until_gone::<Session>(name).await;
         assert!(scene.pods(name).await.is_empty(), "{name}");
     }
@@ -184,34 +187,6 @@ async fn forced_termination_ends_at_once_and_cleans_up_behind() {
     scene.end(operator).await;
 }
 
-/// It stops answering, long ago.
-const LONG_AGO: &str = "2020-01-01T00:00:00Z";
-
-/// A node that does not answer since then.
-async fn lose_node(scene: &Scene, name: &str, since: &str) {
-    let nodes: Api<Node> = Api::all(scene.client.clone());
-    let params = PatchParams::default();
-    // Nobody plays its kubelet any more.
-    let alone = json!({"metadata": {"annotations": {"kwok.x-k8s.io/node": null}}});
-    nodes.patch(name, &params, &Patch::Merge(alone)).await.expect("the node can be changed");
-    let lost = json!({"status": {"conditions": [
-        {"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown", "lastTransitionTime": since}
-    ]}});
-    let name = name.to_owned();
-    eventually("the node to be lost", || async {
-        nodes.patch_status(&name, &params, &Patch::Strategic(&lost)).await.map_err(|error| error.to_string())?;
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-        let node = nodes.get(&name).await.map_err(|error| error.to_string())?;
-        if sokovan::cluster::fold::node(&node).ready { Err("it is ready again".into()) } else { Ok(()) }
-    })
-    .await;
-}
-
-fn node_of(status: &SessionStatus, kernel: &str) -> String {
-    let found = status.allocation.iter().find(|allocation| allocation.kernel == kernel);
-    found.map(|allocation| allocation.node.0.clone()).expect("a place")
-}
-
 #[tokio::test]
 async fn a_gang_whose_node_is_lost_before_its_start_is_begun_anew_elsewhere() {
     let scene = Scene::with("lostpull", 3, json!({"retry": {"imagePullTimeoutSeconds": 86_400}})).await;
@@ -223,7 +198,7 @@ async fn a_gang_whose_node_is_lost_before_its_start_is_begun_anew_elsewhere() {
     scene.submit("two", json!({"clusterMode": "MultiNode", "kernels": [main, sub]})).await;
     let status = scene.until_phase("two", SessionPhase::Pulling).await.status.unwrap();
     let lost = node_of(&status, "main1");
-    lose_node(&scene, &lost, LONG_AGO).await;
+    scene.lose_node(&lost, LONG_AGO).await;
     let anew = |session: &Session| {
         session.status.as_ref().is_some_and(|status| status.resets == 1 && status.phase == SessionPhase::Pulling)
     };
@@ -241,7 +216,7 @@ async fn a_gang_whose_node_is_lost_while_it_starts_ends_and_is_not_run_again() {
     let kernels = [kernel("main", 1, &[]), kernel("sub", 1, &["sim", "never"])];
     scene.submit("two", json!({"clusterMode": "MultiNode", "kernels": kernels})).await;
     let status = scene.until_phase("two", SessionPhase::Creating).await.status.unwrap();
-    lose_node(&scene, &node_of(&status, "sub1"), LONG_AGO).await;
+    scene.lose_node(&node_of(&status, "sub1"), LONG_AGO).await;
     let status = scene.until_phase("two", SessionPhase::Terminated).await.status.unwrap();
     assert_eq!((status.result, status.resets), (SessionResult::Error, 0));
     assert!(status.history.iter().any(|entry| entry.message.contains("node-lost")), "{:#?}", status.history);
@@ -249,15 +224,75 @@ async fn a_gang_whose_node_is_lost_while_it_starts_ends_and_is_not_run_again() {
 }
 
 #[tokio::test]
+async fn a_session_whose_node_is_lost_in_preparing_ends_for_it_may_have_begun_there() {
+    let scene = Scene::with("lostprepare", 2, json!({"retry": {"preparingTimeoutSeconds": 86_400}})).await;
+    let operator = scene.operator().await;
+    scene.submit("one", json!({"kernels": [kernel("main", 1, &["sim", "never"])]})).await;
+    let status = scene.until_phase("one", SessionPhase::Preparing).await.status.unwrap();
+    let node = node_of(&status, "main1");
+    scene.lose_node(&node, LONG_AGO).await;
+    let status = scene.until_phase("one", SessionPhase::Terminated).await.status.unwrap();
+    assert_eq!((status.result, status.resets), (SessionResult::Error, 0));
+    assert!(status.message.as_deref().is_some_and(|message| message.contains(&node)), "{:?}", status.message);
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn a_session_whose_node_is_lost_while_it_ends_has_ended_and_its_record_is_completed_when_the_node_is_back() {
+    let scene = Scene::with("lostend", 1, json!({})).await;
+    let node = scene.node_name(1);
+    let operator = scene.operator().await;
+    scene.submit("one", json!({"kernels": [kernel("main", 1, &["sim", "alone"])]})).await;
+    scene.until_phase("one", SessionPhase::Running).await;
+    scene.patch_spec("one", json!({"desiredState": "Terminated"})).await.expect("the wish is accepted");
+    scene.until_phase("one", SessionPhase::Terminating).await;
+    scene.lose_node(&node, LONG_AGO).await;
+    let status = scene.until_phase("one", SessionPhase::Terminated).await.status.unwrap();
+    assert_eq!(status.result, SessionResult::UserCancelled);
+    assert_eq!(scene.pods("one").await.len(), 1, "it may still run there, and counts");
+    scene.bring_back_node(&node).await;
+    scene.kill_pods("one").await;
+    eventually("the kernel's end to be recorded and its pod to go", || async {
+        let code = scene.kernels("one").await.remove(0).status.and_then(|status| status.exit_code);
+        let pods = scene.pods("one").await.len();
+        if (code, pods) == (Some(137), 0) { Ok(()) } else { Err(format!("{code:?}, {pods} pods")) }
+    })
+    .await;
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn ts_004_a_pod_that_cannot_be_deleted_is_tried_again_and_keeps_no_other() {
+    let often = json!({"retry": {"handlers": [{"handler": "terminate-sessions", "maxAttempts": 100}]}});
+    let scene = Scene::with("partial", 3, often).await;
+    let operator = scene.operator().await;
+    scene.submit("three", gang()).await;
+    scene.until_phase("three", SessionPhase::Running).await;
+    let kept = scene.pods("three").await.into_iter().map(|pod| pod.name_any()).find(|name| name.contains("-main1-")).unwrap();
+    scene.forbid_deletion(&kept).await;
+    scene.patch_spec("three", json!({"desiredState": "Terminated"})).await.expect("the wish is accepted");
+    let status = scene.until("three", "a pod that stays", reason_is("effect-failed")).await.status.unwrap();
+    assert_eq!(status.phase, SessionPhase::Terminating);
+    assert!(status.message.as_deref().is_some_and(|message| message.contains(&kept)), "{:?}", status.message);
+    eventually("the others to end", || async {
+        let left = scene.pods("three").await.into_iter().map(|pod| pod.name_any()).collect::<Vec<_>>();
+        if left == [kept.clone()] { Ok(()) } else { Err(format!("{left:?}")) }
+    })
+    .await;
+    scene.allow_deletion().await;
+    let status = scene.until_phase("three", SessionPhase::Terminated).await.status.unwrap();
+    assert_eq!(status.result, SessionResult::UserCancelled);
+    scene.end(operator).await;
+}
+
+#[tokio::test]
 async fn a_lost_node_is_noticed_when_it_is_due_without_any_long_cycle() {
     let scene = Scene::with("lostdue", 1, json!({"lostAfterSeconds": 180})).await;
-    let hour = std::time::Duration::from_secs(3600);
-    let timing = Timing { long_cycle: hour, long_cycle_initial: hour, ..fast() };
-    let operator = scene.operator_with(Options { timing, ..scene.options("patient") }).await;
+    let operator = scene.operator_with(Options { timing: patient(), ..scene.options("patient") }).await;
     scene.submit("one", json!({})).await;
     let status = scene.until_phase("one", SessionPhase::Running).await.status.unwrap();
     let now = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
-    lose_node(&scene, &node_of(&status, "main1"), &now).await;
+    scene.lose_node(&node_of(&status, "main1"), &now).await;
     let status = scene.until_phase("one", SessionPhase::Terminated).await.status.unwrap();
     assert_eq!(status.result, SessionResult::Error);
     scene.end(operator).await;

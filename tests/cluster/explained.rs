@@ -3,9 +3,10 @@
 use kube::Api;
 use serde_json::json;
 use sokovan::api::*;
+use sokovan::operator::Options;
 
 use crate::common::{eventually, reason_is};
-use crate::scene::{Scene, kernel};
+use crate::scene::{Scene, kernel, patient};
 
 async fn limit(scene: &Scene, policy: serde_json::Value) {
     scene.make::<ResourcePolicy>(json!({"metadata": {"name": scene.name}, "spec": policy})).await;
@@ -66,6 +67,55 @@ async fn want_of_room_is_told_agent_by_agent_and_the_group_tells_who_waits() {
     scene.end(operator).await;
 }
 
+/// What is made now is made in a later second than this session, so that there is no doubt about which was first.
+async fn a_second_after(scene: &Scene, name: &str) {
+    let made = scene.get(name).await.metadata.creation_timestamp;
+    eventually("the next second", || async {
+        let now = scene.submit("probe", json!({"startsAt": "2099-01-01T00:00:00Z"})).await;
+        scene.delete("probe").await;
+        scene.until_gone::<Session>("probe").await;
+        if now.metadata.creation_timestamp > made { Ok(()) } else { Err("the same second".into()) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn each_that_leaves_the_queue_lets_the_next_into_it_at_once() {
+    let scene = Scene::with("turns", 2, json!({})).await;
+    limit(&scene, json!({"maxPendingSessions": 1})).await;
+    let names = ["a", "b", "c", "d", "e", "f"];
+    for name in names {
+        scene.submit(name, json!({})).await;
+    }
+    let operator = scene.operator_with(Options { timing: patient(), ..scene.options("patient") }).await;
+    for name in names {
+        scene.until_phase(name, SessionPhase::Running).await;
+    }
+    scene.submit("waits", json!({"dependsOn": ["nobody"]})).await;
+    scene.until("waits", "told what it waits for", reason_is("dependency-missing")).await;
+    a_second_after(&scene, "waits").await;
+    scene.submit("next", json!({})).await;
+    scene.until("next", "refused", reason_is("pending-limit-exceeded")).await;
+    scene.delete("waits").await;
+    scene.until_phase("next", SessionPhase::Running).await;
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn who_depends_on_another_is_told_when_that_appears_and_goes() {
+    let scene = Scene::with("appears", 1, json!({})).await;
+    let operator = scene.operator_with(Options { timing: patient(), ..scene.options("patient") }).await;
+    scene.submit("after", json!({"dependsOn": ["before"]})).await;
+    scene.until("after", "told that there is none", reason_is("dependency-missing")).await;
+    scene.submit("before", json!({})).await;
+    let status = scene.until("after", "told to wait for its end", reason_is("dependency-pending")).await.status.unwrap();
+    assert_eq!(status.message.as_deref(), Some("waits for before to end with Success"));
+    scene.delete("before").await;
+    scene.until_gone::<Session>("before").await;
+    scene.until("after", "told that it is gone", reason_is("dependency-missing")).await;
+    scene.end(operator).await;
+}
+
 #[tokio::test]
 async fn what_waits_beyond_the_limit_of_its_tenant_gets_its_turn_when_others_are_gone() {
     let scene = Scene::with("pend", 1, json!({})).await;
@@ -78,15 +128,7 @@ async fn what_waits_beyond_the_limit_of_its_tenant_gets_its_turn_when_others_are
     scene.until_phase("runs", SessionPhase::Running).await;
     scene.submit("waits", whole).await;
     scene.until("waits", "without room", reason_is("no-available-agent")).await;
-    // Made in a later second, so that there is no doubt about who was first.
-    let made = scene.get("waits").await.metadata.creation_timestamp;
-    eventually("the next second", || async {
-        let now = scene.submit("probe", json!({"startsAt": "2099-01-01T00:00:00Z"})).await;
-        scene.delete("probe").await;
-        scene.until_gone::<Session>("probe").await;
-        if now.metadata.creation_timestamp > made { Ok(()) } else { Err("the same second".into()) }
-    })
-    .await;
+    a_second_after(&scene, "waits").await;
     scene.submit("beyond", json!({})).await;
     let status = scene.until("beyond", "refused", reason_is("pending-limit-exceeded")).await.status.unwrap();
     assert!(status.message.as_deref().unwrap().contains("has 1 sessions waiting before this one of 1"), "{:?}", status.message);

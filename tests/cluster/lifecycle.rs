@@ -3,7 +3,7 @@
 use serde_json::json;
 use sokovan::api::*;
 
-use crate::common::path;
+use crate::common::{eventually, path};
 use crate::scene::{Scene, kernel};
 
 #[tokio::test]
@@ -61,8 +61,11 @@ async fn batch_sessions_end_with_their_commands_exit_code() {
     assert_eq!((bad.result, bad.exit_code), (SessionResult::Failure, Some(1)));
     assert_eq!(bad.reason.as_deref(), Some("batch-finished"));
     assert_eq!(scene.pods("bad").await.len(), 1, "a finished pod stays for its logs");
-    let kernel = &scene.kernels("bad").await[0];
-    assert_eq!(kernel.status.as_ref().and_then(|status| status.exit_code), Some(1));
+    eventually("the code to be recorded", || async {
+        let code = scene.kernels("bad").await.remove(0).status.and_then(|status| status.exit_code);
+        if code == Some(1) { Ok(()) } else { Err(format!("{code:?}")) }
+    })
+    .await;
     scene.end(operator).await;
 }
 
@@ -86,7 +89,7 @@ async fn an_idle_operator_writes_nothing_to_running_sessions() {
     scene.submit("one", json!({})).await;
     scene.until_phase("one", SessionPhase::Running).await;
     let kernel = || async { scene.kernels("one").await.remove(0) };
-    crate::common::eventually("the kernel to be recorded", || async {
+    eventually("the kernel to be recorded", || async {
         let phase = kernel().await.status.map(|status| status.phase);
         if phase == Some(KernelPhase::Running) { Ok(()) } else { Err(format!("{phase:?}")) }
     })
@@ -129,5 +132,28 @@ async fn deployments_and_routes_say_that_they_are_not_reconciled() {
     assert!(told.message.contains("does not reconcile objects of kind Deployment"), "{}", told.message);
     let scale = scene.api::<Deployment>().get_scale("d").await.unwrap();
     assert_eq!(scale.spec.and_then(|spec| spec.replicas), Some(2));
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn a_change_of_the_spec_that_asks_for_nothing_is_observed_running_and_ended() {
+    let scene = Scene::with("observed", 1, json!({})).await;
+    let operator = scene.operator().await;
+    let observed = |session: &Session| {
+        let generation = session.metadata.generation.unwrap();
+        let status = session.status.clone().unwrap_or_default();
+        status.observed_generation == generation && status.conditions.iter().all(|c| c.observed_generation == generation)
+    };
+    scene.submit("one", json!({})).await;
+    scene.until_phase("one", SessionPhase::Running).await;
+    let edited = scene.patch_spec("one", json!({"ttlSecondsAfterFinished": 86_400})).await.expect("it may be changed");
+    assert!(!observed(&edited));
+    let history = scene.until("one", "observed", observed).await.status.unwrap().history;
+    assert_eq!(history, edited.status.unwrap().history, "nothing was tried");
+    scene.patch_spec("one", json!({"desiredState": "Terminated"})).await.expect("the wish is accepted");
+    scene.until_phase("one", SessionPhase::Terminated).await;
+    let edited = scene.patch_spec("one", json!({"ttlSecondsAfterFinished": 43_200})).await.expect("it may be changed");
+    assert!(!observed(&edited));
+    scene.until("one", "observed", observed).await;
     scene.end(operator).await;
 }

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Namespace, Node};
+use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
@@ -47,6 +48,12 @@ pub fn fast() -> Timing {
         },
         ..Timing::default()
     }
+}
+
+/// The same, but nobody is looked at without a reason.
+pub fn patient() -> Timing {
+    let hour = Duration::from_secs(3600);
+    Timing { long_cycle: hour, long_cycle_initial: hour, wait_backoff: hour, wait_backoff_max: hour, ..fast() }
 }
 
 pub struct Scene {
@@ -173,7 +180,7 @@ impl Scene {
         let name = self.node_name(number);
         self.make::<Node>(json!({
             "metadata": {
-                "name": name, "annotations": {"kwok.x-k8s.io/node": "fake"},
+                "name": name, "annotations": {KUBELET: "fake"},
                 "labels": {"kubernetes.io/hostname": name, "kubernetes.io/arch": "amd64", "scene": self.name},
             },
             "spec": {"taints": [{"key": "kwok.x-k8s.io/node", "value": "fake", "effect": "NoSchedule"}]},
@@ -248,6 +255,74 @@ impl Scene {
         self.all::<Node>().delete(name, &DeleteParams::default()).await.expect("the node is deleted");
     }
 
+    /// A node does not answer any more, since then.
+    pub async fn lose_node(&self, name: &str, since: &str) {
+        self.set_kubelet(name, Value::Null).await; // nobody says that it is ready
+        let (nodes, params) = (self.all::<Node>(), PatchParams::default());
+        let lost = json!({"status": {"conditions": [
+            {"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown", "lastTransitionTime": since}
+        ]}});
+        eventually("the node to be lost", || async {
+            nodes.patch_status(name, &params, &Patch::Strategic(&lost)).await.map_err(|error| error.to_string())?;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            let node = nodes.get(name).await.map_err(|error| error.to_string())?;
+            if sokovan::cluster::fold::node(&node).ready { Err("it is ready again".into()) } else { Ok(()) }
+        })
+        .await;
+    }
+
+    /// A lost node answers again.
+    pub async fn bring_back_node(&self, name: &str) {
+        self.set_kubelet(name, json!("fake")).await;
+    }
+
+    /// Ends a session's pods of `sim alone`, as their kubelet would.
+    pub async fn kill_pods(&self, session: &str) {
+        let ended = json!({"status": {"phase": "Failed", "containerStatuses": [{
+            "name": "main", "image": "busybox:1", "imageID": "", "ready": false, "restartCount": 0,
+            "state": {"terminated": {"exitCode": 137, "reason": "Error"}},
+        }]}});
+        let pods = self.api::<Pod>();
+        for pod in self.pods(session).await {
+            let patched = pods.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Strategic(&ended)).await;
+            patched.expect("the pod's status can be written");
+        }
+    }
+
+    async fn set_kubelet(&self, node: &str, player: Value) {
+        let played = Patch::Merge(json!({"metadata": {"annotations": {KUBELET: player}}}));
+        self.all::<Node>().patch(node, &PatchParams::default(), &played).await.expect("the node can be changed");
+    }
+
+    /// The API server refuses to delete a pod.
+    pub async fn forbid_deletion(&self, pod: &str) {
+        let rules = json!([{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["DELETE"], "resources": ["pods"]}]);
+        self.make::<ValidatingAdmissionPolicy>(json!({"metadata": {"name": self.name}, "spec": {
+            "matchConstraints": {
+                "resourceRules": rules,
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": self.name}},
+            },
+            "validations": [{"expression": format!("oldObject.metadata.name != '{pod}'")}],
+        }}))
+        .await;
+        self.make::<ValidatingAdmissionPolicyBinding>(json!({
+            "metadata": {"name": self.name}, "spec": {"policyName": self.name, "validationActions": ["Deny"]},
+        }))
+        .await;
+        let pods = self.api::<Pod>();
+        let trial = DeleteParams { dry_run: true, ..DeleteParams::default() };
+        eventually("the deletion to be refused", || async {
+            if pods.delete(pod, &trial).await.is_err() { Ok(()) } else { Err("it is not yet".into()) }
+        })
+        .await;
+    }
+
+    /// All pods may be deleted again.
+    pub async fn allow_deletion(&self) {
+        self.remove::<ValidatingAdmissionPolicyBinding>().await;
+        self.remove::<ValidatingAdmissionPolicy>().await;
+    }
+
     /// Removes what other tests could stumble over; the namespace goes with the cluster.
     pub async fn end(self, operator: Operator) {
         assert_eq!(operator.stop().await, Ended::Stopped);
@@ -284,6 +359,18 @@ impl Scene {
     {
         self.all::<K>().delete(&self.name, &DeleteParams::default()).await.expect("it can be deleted");
     }
+}
+
+/// Says that a node's kubelet is played.
+const KUBELET: &str = "kwok.x-k8s.io/node";
+
+/// When a node stopped answering, so long ago that it is lost at once.
+pub const LONG_AGO: &str = "2020-01-01T00:00:00Z";
+
+/// Where a kernel of a session has its place.
+pub fn node_of(status: &SessionStatus, kernel: &str) -> String {
+    let found = status.allocation.iter().find(|allocation| allocation.kernel == kernel);
+    found.map(|allocation| allocation.node.0.clone()).expect("a place")
 }
 
 /// A kernel's part of a spec; `command` as the simulated kubelet understands it.

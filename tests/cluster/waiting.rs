@@ -147,7 +147,7 @@ async fn a_dependent_session_waits_for_the_success_of_another() {
     let scene = Scene::new("depend").await;
     let operator = scene.operator().await;
     scene.submit("after", json!({"dependsOn": ["before"]})).await;
-    scene.until("after", "waiting", reason_is("dependency-pending")).await;
+    scene.until("after", "waiting", reason_is("dependency-missing")).await;
     scene.submit("before", json!({"type": "Batch", "kernels": [kernel("main", 1, &["sim", "run", "200ms"])]})).await;
     scene.until_phase("after", SessionPhase::Running).await;
     assert_eq!(scene.get("before").await.phase(), SessionPhase::Terminated);

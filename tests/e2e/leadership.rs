@@ -8,7 +8,7 @@ use serde_json::json;
 use sokovan::api::*;
 
 use crate::common::{self, eventually};
-use crate::machine::signal_operators;
+use crate::machine::{signal_operator_of, signal_operators};
 use crate::{FOREVER, session, sessions};
 
 const NAMESPACE: &str = "sokovan-system";
@@ -56,6 +56,35 @@ async fn a_standby_is_ready_and_takes_over_when_the_leader_is_deleted() {
     space.until_phase(&name, SessionPhase::Running).await;
     space.delete(&name).await;
     space.until_gone::<Session>(&name).await;
+    both_ready().await;
+}
+
+#[tokio::test]
+async fn a_leader_that_is_paused_at_work_and_resumed_while_another_leads_stands_back() {
+    both_ready().await;
+    let first = holder().await;
+    let pod = first.split('_').next().unwrap_or_default();
+    let space = sessions().await;
+    let names: Vec<String> = (0..4).map(|_| common::unique("overtaken")).collect();
+    for name in &names {
+        space.create(session(name, FOREVER, json!({}))).await.unwrap();
+    }
+    assert!(signal_operator_of(pod, "STOP"));
+    eventually("another to lead", || async {
+        let now = holder().await;
+        if now.is_empty() || now == first { Err(now) } else { Ok(()) }
+    })
+    .await;
+    assert!(signal_operator_of(pod, "CONT"));
+    for name in &names {
+        let status = space.until_phase(name, SessionPhase::Running).await.status.unwrap();
+        assert_eq!((status.allocation_generation, status.resets, space.pods(name).await.len()), (1, 0, 1));
+    }
+    assert_ne!(holder().await, first);
+    for name in &names {
+        space.delete(name).await;
+        space.until_gone::<Session>(name).await;
+    }
     both_ready().await;
 }
 

@@ -43,9 +43,23 @@ fn operators() -> Vec<u32> {
 /// Sends a signal to the operator's processes; with SIGKILL they are gone in the middle of whatever they were doing.
 pub fn signal_operators(signal: &str) -> usize {
     let pids = operators();
-    for pid in &pids {
-        let status = Command::new("kill").args(["-s", signal, &pid.to_string()]).status().expect("kill can be run");
-        assert!(status.success() || signal == "KILL");
-    }
+    pids.iter().for_each(|pid| send(signal, *pid));
     pids.len()
+}
+
+/// The same to the process of one pod; false if it has none.
+pub fn signal_operator_of(pod: &str, signal: &str) -> bool {
+    let named = format!("POD_NAME={pod}");
+    let is_it = |pid: &u32| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|variable| variable == named.as_bytes())
+    };
+    let found = operators().into_iter().find(is_it);
+    found.into_iter().for_each(|pid| send(signal, pid));
+    found.is_some()
+}
+
+fn send(signal: &str, pid: u32) {
+    let status = Command::new("kill").args(["-s", signal, &pid.to_string()]).status().expect("kill can be run");
+    assert!(status.success() || signal == "KILL");
 }

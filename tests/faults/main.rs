@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod answers;
 #[path = "../common/mod.rs"]
 mod common;
 mod oracle;
@@ -18,8 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::{FutureExt, StreamExt, stream};
-use k8s_openapi::api::coordination::v1::Lease;
-use kube::{Api, Client, Config};
+use kube::{Client, Config};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use serde_json::json;
@@ -79,14 +79,10 @@ async fn rival(scene: Arc<Scene>, proxy: Arc<Proxy>, client: Client, mut stop: w
         _ => Fault::None,
     };
     let (own, config) = Proxy::start(client, &scene.name, own, 0).await;
-    let leases: Api<Lease> = scene.api();
-    let held_by = async |name: &str| {
-        let holder = async || leases.get("operator-0").await.ok()?.spec?.holder_identity;
-        while holder().await.is_none_or(|holder| !holder.starts_with(name)) {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    held_by("first").await;
+    tokio::select! {
+        () = proxy.led() => {}
+        () = asked(&mut stop) => return,
+    }
     let operator = scene.operator_at(config, Options { lease_name: "operator-0".into(), ..scene.options("second") });
     let release = async {
         if matches!(proxy.fault, Fault::Handover(_)) {
@@ -95,7 +91,7 @@ async fn rival(scene: Arc<Scene>, proxy: Arc<Proxy>, client: Client, mut stop: w
             return;
         }
         proxy.paused.notified().await;
-        held_by("second").await;
+        own.led().await;
         proxy.resume();
     };
     tokio::select! {
@@ -149,6 +145,9 @@ async fn run(path: &'static Path, plan: Plan, client: &Client) -> Outcome {
     stop.send_replace(true);
     proxy.resume();
     while tasks.join_next().await.is_some() {}
+    if tokio::time::timeout(PATIENCE, proxy.landed()).await.is_err() {
+        violations.push("what was held never landed".into());
+    }
     violations.extend(proxy.violations());
     violations.extend(oracle::violations(&recording.versions()));
     if !violations.is_empty() {

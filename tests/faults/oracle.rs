@@ -13,8 +13,15 @@ use sokovan::session::kernels::{expand, kernel_name};
 
 use crate::record::{Object, Version};
 
-/// What a node of a plan can hold, in thousandths of a core.
-pub const NODE_CPU: i64 = 4000;
+/// That a node of a plan, which has 4 cores, 16 GiB and room for 110 pods, cannot hold so much.
+fn beyond(node: &str, held: &Resources, how: &str) -> Option<String> {
+    let mut offered = Resources::default();
+    for (name, amount) in [("cpu", 4), ("memory", 16 << 30), ("pods", 110)] {
+        offered.set(name, Amount::from_units(amount));
+    }
+    let (name, wanted, had) = offered.lacking(held)?;
+    Some(format!("{node}: {name} {wanted} of {had} {how}"))
+}
 
 /// What stands at some version: sessions and pods by uid, kernels by name.
 #[derive(Default)]
@@ -109,7 +116,7 @@ fn label<'a>(pod: &'a Pod, name: &str) -> &'a str {
 /// No node over what it holds, and one live pod for each kernel and attempt.
 fn live_pods(pods: &BTreeMap<String, Pod>) -> Vec<String> {
     let mut found = vec![];
-    let mut used: BTreeMap<String, i64> = BTreeMap::new();
+    let mut used: BTreeMap<String, Resources> = BTreeMap::new();
     let mut of_kernel: BTreeMap<(&str, &str, &str), usize> = BTreeMap::new();
     for pod in pods.values().filter(|pod| !fold::has_ended(pod)) {
         let attempt = (label(pod, LABEL_SESSION_UID), label(pod, LABEL_KERNEL), label(pod, LABEL_GENERATION));
@@ -117,10 +124,10 @@ fn live_pods(pods: &BTreeMap<String, Pod>) -> Vec<String> {
         if let Some(spec) = &pod.spec
             && let Some(node) = &spec.node_name
         {
-            *used.entry(node.clone()).or_default() += requests(pod).get("cpu").milli();
+            used.entry(node.clone()).or_default().add(&requests(pod));
         }
     }
-    found.extend(used.into_iter().filter(|(_, cpu)| *cpu > NODE_CPU).map(|(node, cpu)| format!("{node} holds {cpu}m of cpu")));
+    found.extend(used.iter().filter_map(|(node, used)| beyond(node, used, "held")));
     found.extend(
         of_kernel.into_iter().filter(|(_, count)| *count > 1).map(|(attempt, n)| format!("{n} live pods of {attempt:?}")),
     );
@@ -256,18 +263,17 @@ fn unfinished(standing: &Standing) -> Vec<String> {
 
 /// No node is given away beyond what it holds.
 fn given_away(sessions: &BTreeMap<String, Session>) -> Vec<String> {
-    let mut given: BTreeMap<NodeName, i64> = BTreeMap::new();
+    let mut given: BTreeMap<NodeName, Resources> = BTreeMap::new();
     for session in sessions.values() {
         let Some(status) = session.status.as_ref().filter(|status| status.phase.holds_resources()) else { continue };
         for slot in expand(&session.spec.kernels) {
             let node = status.allocation.iter().find(|allocation| allocation.kernel == slot.hostname);
-            let cpu = slot.template.resources.get("cpu").map_or(0, |cpu| cpu.amount().milli());
             if let Some(allocation) = node {
-                *given.entry(allocation.node.clone()).or_default() += cpu;
+                given.entry(allocation.node.clone()).or_default().add(&Resources::from(&slot.template.resources));
             }
         }
     }
-    given.into_iter().filter(|(_, cpu)| *cpu > NODE_CPU).map(|(node, cpu)| format!("{node}: {cpu}m given away")).collect()
+    given.iter().filter_map(|(node, given)| beyond(node.as_str(), given, "given away")).collect()
 }
 
 /// The sessions as they were last, for whoever looks into a violation.

@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
 use sokovan::api::*;
 
-use crate::scene::{Scene, gang, kernel};
+use crate::scene::{LONG_AGO, Scene, gang, kernel, node_of};
 
 pub struct Path {
     pub name: &'static str,
@@ -14,7 +14,7 @@ pub struct Path {
     pub run: for<'a> fn(&'a Scene) -> BoxFuture<'a, ()>,
 }
 
-pub const PATHS: [Path; 12] = [
+pub const PATHS: [Path; 18] = [
     Path { name: "single", group: || json!({}), run: |scene| Box::pin(single(scene)) },
     Path { name: "gang", group: || json!({}), run: |scene| Box::pin(three(scene)) },
     Path { name: "batch", group: || json!({}), run: |scene| Box::pin(batch(scene)) },
@@ -26,9 +26,27 @@ pub const PATHS: [Path; 12] = [
         run: |scene| Box::pin(no_image(scene)),
     },
     Path { name: "reset", group: never_starts, run: |scene| Box::pin(reset(scene)) },
-    Path { name: "delete-early", group: || json!({}), run: |scene| Box::pin(delete_in(scene, SessionPhase::Scheduled)) },
-    Path { name: "delete-running", group: || json!({}), run: |scene| Box::pin(delete_in(scene, SessionPhase::Running)) },
+    Path { name: "delete-waiting", group: || json!({}), run: |scene| Box::pin(delete_waiting(scene)) },
+    Path { name: "delete-early", group: || json!({}), run: |scene| Box::pin(delete_in(scene, SessionPhase::Scheduled, gang())) },
+    Path {
+        name: "delete-preparing",
+        group: || json!({}),
+        run: |scene| Box::pin(delete_in(scene, SessionPhase::Preparing, one("never"))),
+    },
+    Path {
+        name: "delete-pulling",
+        group: || json!({"retry": {"imagePullTimeoutSeconds": 900}}),
+        run: |scene| Box::pin(delete_in(scene, SessionPhase::Pulling, one("no-image"))),
+    },
+    Path {
+        name: "delete-creating",
+        group: || json!({}),
+        run: |scene| Box::pin(delete_in(scene, SessionPhase::Creating, two("never"))),
+    },
+    Path { name: "delete-running", group: || json!({}), run: |scene| Box::pin(delete_in(scene, SessionPhase::Running, gang())) },
+    Path { name: "delete-ending", group: || json!({}), run: |scene| Box::pin(delete_ending(scene)) },
     Path { name: "node-lost", group: || json!({}), run: |scene| Box::pin(node_lost(scene)) },
+    Path { name: "node-away", group: || json!({}), run: |scene| Box::pin(node_away(scene)) },
     Path { name: "stranger", group: || json!({}), run: |scene| Box::pin(stranger(scene)) },
     Path { name: "crowd", group: || json!({}), run: |scene| Box::pin(crowd(scene)) },
 ];
@@ -44,8 +62,12 @@ fn never_starts() -> Value {
     json!({"retry": {"maxAttempts": 1, "creatingTimeoutSeconds": 60, "handlers": handlers}})
 }
 
-async fn end(scene: &Scene, name: &str) -> SessionStatus {
+async fn ask_to_end(scene: &Scene, name: &str) {
     scene.patch_spec(name, json!({"desiredState": "Terminated"})).await.expect("the wish is accepted");
+}
+
+async fn end(scene: &Scene, name: &str) -> SessionStatus {
+    ask_to_end(scene, name).await;
     scene.until_phase(name, SessionPhase::Terminated).await.status.unwrap_or_default()
 }
 
@@ -53,6 +75,7 @@ async fn single(scene: &Scene) {
     scene.submit("one", json!({})).await;
     scene.until_phase("one", SessionPhase::Running).await;
     assert_eq!(end(scene, "one").await.result, SessionResult::UserCancelled);
+    delete(scene, "one").await;
 }
 
 async fn three(scene: &Scene) {
@@ -89,25 +112,52 @@ async fn give_up(scene: &Scene) {
 }
 
 async fn no_image(scene: &Scene) {
-    let spec = json!({"clusterMode": "MultiNode", "kernels": [kernel("main", 1, &[]), kernel("sub", 1, &["sim", "no-image"])]});
-    scene.submit("two", spec).await;
+    scene.submit("two", two("no-image")).await;
     let status = scene.until_phase("two", SessionPhase::Terminated).await.status.unwrap_or_default();
     assert_eq!(status.result, SessionResult::Error);
 }
 
 /// One of two never starts: both are begun anew once, and then it is over.
 async fn reset(scene: &Scene) {
-    let spec = json!({"clusterMode": "MultiNode", "kernels": [kernel("main", 1, &[]), kernel("sub", 1, &["sim", "never"])]});
-    scene.submit("two", spec).await;
+    scene.submit("two", two("never")).await;
     let status = scene.until_phase("two", SessionPhase::Terminated).await.status.unwrap_or_default();
     assert_eq!((status.resets, status.result), (1, SessionResult::Error));
 }
 
-async fn delete_in(scene: &Scene, phase: SessionPhase) {
-    scene.submit("three", gang()).await;
-    scene.until("three", phase.as_str(), |session| session.status.is_some() && session.phase() >= phase).await;
-    scene.delete("three").await;
-    scene.until_gone::<Session>("three").await;
+/// In that phase or, where it is over soon, in one that follows.
+async fn delete_in(scene: &Scene, phase: SessionPhase, spec: Value) {
+    scene.submit("one", spec).await;
+    scene.until("one", phase.as_str(), |session| session.status.is_some() && session.phase() >= phase).await;
+    delete(scene, "one").await;
+}
+
+/// One kernel, of which this becomes.
+fn one(what: &str) -> Value {
+    json!({"kernels": [kernel("main", 1, &["sim", what])]})
+}
+
+/// Two kernels, one of which runs, and of the other this becomes.
+fn two(what: &str) -> Value {
+    json!({"clusterMode": "MultiNode", "kernels": [kernel("main", 1, &[]), kernel("sub", 1, &["sim", what])]})
+}
+
+async fn delete_waiting(scene: &Scene) {
+    scene.submit("one", json!({"dependsOn": ["nobody"]})).await;
+    scene.until("one", "told why it waits", |session| session.status.is_some()).await;
+    delete(scene, "one").await;
+}
+
+async fn delete_ending(scene: &Scene) {
+    scene.submit("one", json!({})).await;
+    scene.until_phase("one", SessionPhase::Running).await;
+    ask_to_end(scene, "one").await;
+    scene.until("one", "ending", |session| session.phase() >= SessionPhase::Terminating).await;
+    delete(scene, "one").await;
+}
+
+async fn delete(scene: &Scene, name: &str) {
+    scene.delete(name).await;
+    scene.until_gone::<Session>(name).await;
 }
 
 async fn node_lost(scene: &Scene) {
@@ -117,6 +167,18 @@ async fn node_lost(scene: &Scene) {
     scene.delete_node_named(&node).await;
     let status = scene.until_phase("three", SessionPhase::Terminated).await.status.unwrap_or_default();
     assert_eq!(status.result, SessionResult::Error);
+}
+
+/// A node that does not answer for a long time, and comes back when its session is over.
+async fn node_away(scene: &Scene) {
+    scene.submit("one", one("alone")).await;
+    let status = scene.until_phase("one", SessionPhase::Running).await.status.unwrap_or_default();
+    let node = node_of(&status, "main1");
+    scene.lose_node(&node, LONG_AGO).await;
+    let status = scene.until_phase("one", SessionPhase::Terminated).await.status.unwrap_or_default();
+    assert_eq!(status.result, SessionResult::Error);
+    scene.bring_back_node(&node).await;
+    scene.kill_pods("one").await;
 }
 
 /// More than there is room for, so that what is given back is given away again.

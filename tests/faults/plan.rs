@@ -37,7 +37,7 @@ pub enum Fault {
     Refuse(u16),
     /// It is carried out, and answered with 504.
     LateTimeout,
-    /// From then on, the watch of this kind is held back for a while.
+    /// The watch of this kind says nothing for a while from then on, and catches up.
     HoldWatch(String),
     /// All watches break, and may not go on from where they stood.
     Compact,
@@ -45,10 +45,12 @@ pub enum Fault {
     Outage,
     /// The operators' API server is killed and started again while it is on its way, for all plans that run at that time.
     Restart,
-    /// It and its operator are held until another leads; then it is let go.
+    /// It is slow, and while it is on its way somebody else changes the sessions.
+    Overtaken,
+    /// It and all that its operator asks for, watches aside, are held until another leads; then they land, late.
     Pause,
-    /// Its operator stops once it is carried out, and another goes on at once, through a proxy that has held watches of this
-    /// kind back since a few writes before.
+    /// Its operator stops once it is carried out, and another goes on at once, whose watch of this kind says nothing until a
+    /// while after a few writes before.
     Handover(String),
 }
 
@@ -57,8 +59,8 @@ impl Fault {
     pub fn all() -> Vec<Self> {
         let mut all = vec![Self::KillBefore, Self::LoseAnswer, Self::KillAfter, Self::Reset, Self::LateTimeout];
         all.extend([409, 429, 500, 504].map(Self::Refuse));
-        all.extend(["sessions", "kernels", "pods", "nodes"].map(|kind| Self::HoldWatch(kind.into())));
-        all.extend([Self::Compact, Self::Outage, Self::Pause]);
+        all.extend(["sessions", "kernels", "pods", "nodes", "endpointslices"].map(|kind| Self::HoldWatch(kind.into())));
+        all.extend([Self::Compact, Self::Outage, Self::Overtaken, Self::Pause]);
         all.extend(["sessions", "kernels", "pods"].map(|kind| Self::Handover(kind.into())));
         all
     }
@@ -83,6 +85,7 @@ impl fmt::Display for Fault {
             Self::Compact => f.write_str("compact"),
             Self::Outage => f.write_str("outage"),
             Self::Restart => f.write_str("restart"),
+            Self::Overtaken => f.write_str("overtaken"),
             Self::Pause => f.write_str("pause"),
             Self::Handover(kind) => write!(f, "handover-{kind}"),
         }

@@ -1,25 +1,31 @@
 //! A proxy between one operator and the API server: it numbers the operator's writes and does its harm at one of them.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
-use axum::http::{Method, StatusCode};
-use axum::response::{IntoResponse, Response};
-use futures::{StreamExt, TryStreamExt};
+use axum::http::Method;
+use axum::response::Response;
+use futures::StreamExt;
+use kube::api::Patch;
 use kube::client::Body as KubeBody;
-use kube::{Client, Config};
+use kube::{Api, Client, Config, ResourceExt};
 use serde_json::{Value, json};
+use sokovan::api::Session;
 use tokio::sync::{Notify, watch};
 
+use crate::answers::{broken, complete, refusal};
 use crate::plan::{Fault, Site};
 
 /// For how long a held watch says nothing.
 const HELD: Duration = Duration::from_millis(1500);
 /// So many writes before the fault strikes, it is told that it will.
 const AHEAD: usize = 4;
+/// How long a slow write takes: longer than a long cycle, so that every loop has looked meanwhile.
+const SLOW: Duration = Duration::from_millis(2200);
 /// For how long nobody answers: so long that writes must end for want of a renewed lease, which is not yet lost.
 const OUTAGE: Duration = Duration::from_millis(3200);
 
@@ -33,8 +39,9 @@ struct Inner {
     phase: String,
     held_until: Option<tokio::time::Instant>,
     outage_until: Option<tokio::time::Instant>,
-    /// Kinds whose next watch is told that its version is too old.
-    compacted: Vec<String>,
+    /// Kinds that are watched; and those whose next watch is told that its version is too old.
+    watched: BTreeSet<String>,
+    compacted: BTreeSet<String>,
     paused: bool,
     /// When the operator last asked for its lease with success.
     renewed: Option<tokio::time::Instant>,
@@ -59,6 +66,10 @@ pub struct Proxy {
     /// The fault strikes in a few writes.
     pub soon: Notify,
     resumed: watch::Sender<bool>,
+    /// Whether its operator has led.
+    led: watch::Sender<bool>,
+    /// How many requests are held, to land late.
+    held: watch::Sender<usize>,
 }
 
 impl Proxy {
@@ -76,6 +87,8 @@ impl Proxy {
             paused: Notify::new(),
             soon: Notify::new(),
             resumed: watch::Sender::new(false),
+            led: watch::Sender::new(false),
+            held: watch::Sender::new(0),
         });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
@@ -103,6 +116,11 @@ impl Proxy {
         inner.renewed.is_some_and(|renewed| renewed.elapsed() < self.lease / 2)
     }
 
+    /// Until its operator leads, or has led.
+    pub async fn led(&self) {
+        let _ = self.led.subscribe().wait_for(|led| *led).await;
+    }
+
     /// The watch that this one may hold says nothing for a while.
     pub fn hold(&self) {
         self.lock().held_until = Some(tokio::time::Instant::now() + HELD);
@@ -112,6 +130,11 @@ impl Proxy {
     pub fn resume(&self) {
         self.lock().paused = false;
         self.resumed.send_replace(true);
+    }
+
+    /// Until all that was held has landed.
+    pub async fn landed(&self) {
+        let _ = self.held.subscribe().wait_for(|held| *held == 0).await;
     }
 
     /// Counts a write that matters; true if the fault strikes at it.
@@ -192,7 +215,35 @@ impl Proxy {
         Response::from_parts(parts, Body::from_stream(chunks.take_until(Box::pin(ended))))
     }
 
-    async fn strike(&self, request: axum::http::Request<Bytes>) -> Response {
+    /// As their users might, in what means nothing to the operator.
+    async fn change_sessions(&self) {
+        let sessions: Api<Session> = Api::namespaced(self.client.clone(), &self.namespace);
+        let note = Patch::Merge(json!({"metadata": {"annotations": {"overtaken": "true"}}}));
+        for session in sessions.list(&Default::default()).await.into_iter().flatten() {
+            // It may be gone by now.
+            let _ = sessions.patch_metadata(&session.name_any(), &Default::default(), &note).await;
+        }
+    }
+
+    fn compact(&self) {
+        let mut inner = self.lock();
+        inner.compacted = inner.watched.clone();
+    }
+
+    /// Lands once what is held is let go, whether its sender still waits for it or not.
+    async fn late(self: &Arc<Self>, request: axum::http::Request<Bytes>) -> Response {
+        self.held.send_modify(|held| *held += 1);
+        let proxy = self.clone();
+        let landing = tokio::spawn(async move {
+            let _ = proxy.resumed.subscribe().wait_for(|resumed| *resumed).await;
+            let answer = proxy.forward(request).await;
+            proxy.held.send_modify(|held| *held -= 1);
+            answer
+        });
+        landing.await.unwrap_or_else(|_| broken())
+    }
+
+    async fn strike(self: &Arc<Self>, request: axum::http::Request<Bytes>) -> Response {
         match &self.fault {
             Fault::None => self.forward(request).await,
             Fault::KillBefore => {
@@ -221,8 +272,7 @@ impl Proxy {
                 self.forward(request).await
             }
             Fault::Compact => {
-                let kinds = ["sessions", "kernels", "pods", "nodes", "endpointslices"];
-                self.lock().compacted = kinds.map(String::from).to_vec();
+                self.compact();
                 self.cut.send_modify(|count| *count += 1);
                 self.forward(request).await
             }
@@ -237,11 +287,15 @@ impl Proxy {
                 restarted.await.expect("the kit can be run");
                 answer
             }
+            Fault::Overtaken => {
+                self.change_sessions().await;
+                tokio::time::sleep(SLOW).await;
+                self.forward(request).await
+            }
             Fault::Pause => {
                 self.lock().paused = true;
                 self.paused.notify_one();
-                self.wait_until_resumed().await;
-                self.forward(request).await
+                self.late(request).await
             }
             Fault::Handover(_) => {
                 let answer = self.forward(request).await;
@@ -251,20 +305,18 @@ impl Proxy {
         }
     }
 
-    async fn renew(&self, request: axum::http::Request<Bytes>) -> Response {
+    async fn renew(self: &Arc<Self>, request: axum::http::Request<Bytes>) -> Response {
         let began = tokio::time::Instant::now();
-        if self.lock().paused {
-            self.wait_until_resumed().await;
+        let paused = self.lock().paused;
+        if paused {
+            return self.late(request).await;
         }
         let answer = self.forward(request).await;
         if answer.status().is_success() {
             self.lock().renewed = Some(began);
+            self.led.send_replace(true);
         }
         answer
-    }
-
-    async fn wait_until_resumed(&self) {
-        let _ = self.resumed.subscribe().wait_for(|resumed| *resumed).await;
     }
 }
 
@@ -282,9 +334,8 @@ async fn handle(State(proxy): State<Arc<Proxy>>, request: Request) -> Result<Res
         let kind = kind_of(uri.path()).unwrap_or_default();
         let compacted = {
             let mut inner = proxy.lock();
-            let before = inner.compacted.len();
-            inner.compacted.retain(|name| *name != kind);
-            inner.compacted.len() < before
+            inner.watched.insert(kind.clone());
+            inner.compacted.remove(&kind)
         };
         let answer = if compacted { refusal(410) } else { proxy.forward(request).await };
         return Ok(proxy.watched(kind, answer));
@@ -293,10 +344,12 @@ async fn handle(State(proxy): State<Arc<Proxy>>, request: Request) -> Result<Res
         return Ok(proxy.renew(request).await);
     }
     let strikes = proxy.count(&method, uri.path(), request.body());
-    if !strikes && proxy.lock().paused {
-        proxy.wait_until_resumed().await;
-    }
-    Ok(if strikes { proxy.strike(request).await } else { proxy.forward(request).await })
+    let paused = proxy.lock().paused;
+    Ok(match (strikes, paused) {
+        (true, _) => proxy.strike(request).await,
+        (false, true) => proxy.late(request).await,
+        (false, false) => proxy.forward(request).await,
+    })
 }
 
 /// The next that asks for a restart gets one.
@@ -316,32 +369,6 @@ async fn restart() {
         let done = tokio::task::spawn_blocking(move || kit.status()).await.expect("it is waited for");
         assert!(done.expect("the kit can be run").success(), "kit/cluster {action} kube-apiserver-2");
     }
-}
-
-/// Until the whole answer is here: then the write is committed.
-async fn complete(answer: Response) {
-    let _ = answer.into_body().into_data_stream().try_collect::<Vec<_>>().await;
-}
-
-/// An answer that breaks off: nobody can tell whether the request was carried out.
-fn broken() -> Response {
-    let nothing = futures::stream::once(async { Err::<Bytes, _>(std::io::Error::other("broken off")) });
-    Body::from_stream(nothing).into_response()
-}
-
-fn refusal(code: u16) -> Response {
-    let reason = match code {
-        409 => "Conflict",
-        410 => "Expired",
-        429 => "TooManyRequests",
-        504 => "Timeout",
-        _ => "InternalError",
-    };
-    let status = json!({
-        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": "injected", "reason": reason, "code": code,
-    });
-    let code = StatusCode::from_u16(code).expect("a status code");
-    (code, [("content-type", "application/json")], status.to_string()).into_response()
 }
 
 /// `/apis/sokovan.dev/v1alpha1/namespaces/x/sessions/one/status` is about sessions.

@@ -45,15 +45,13 @@ pub fn sequence(scope: &Scope<'_>, room: &Room, queue: &[Candidate<'_>]) -> Vec<
         let by_share = a_share.total_cmp(b_share);
         by_priority.then(by_share).then_with(|| (sequencer.compare)(a, b)).then_with(|| a.name.cmp(&b.name))
     });
-    let top = top_priority(scope, queue);
-    let waits = |at: &usize| queue[*at].awaits_its_time(scope.now);
-    let band = |at: &usize| !scope.group.spec.top_priority_only || Some(queue[*at].priority) == top || waits(at);
-    keyed.into_iter().map(|(_, at)| at).filter(band).collect()
-}
-
-/// The highest priority of those whose time has come: who waits for one of lower priority must not hold that one up.
-pub fn top_priority(scope: &Scope<'_>, queue: &[Candidate<'_>]) -> Option<i32> {
-    queue.iter().filter(|candidate| !candidate.awaits_its_time(scope.now)).map(|candidate| candidate.priority).max()
+    if scope.group.spec.top_priority_only {
+        // Who waits for one of lower priority must not hold that one up.
+        let waits = |at: usize| queue[at].awaits_its_time(scope.now);
+        let top = keyed.iter().find(|(_, at)| !waits(*at)).map(|(_, at)| queue[*at].priority);
+        keyed.retain(|(_, at)| Some(queue[*at].priority) == top || waits(*at));
+    }
+    keyed.into_iter().map(|(_, at)| at).collect()
 }
 
 #[cfg(test)]
@@ -114,7 +112,7 @@ mod tests {
 
     #[test]
     fn who_waits_for_another_or_for_their_time_is_not_the_highest_priority() {
-        use crate::lifecycle::Reason::{BehindPriority, DependencyPending, NotYetDue};
+        use crate::lifecycle::Reason::{BehindPriority, DependencyMissing, NotYetDue};
         let later = json!({"priority": 50, "startsAt": "2999-01-01T00:00:00Z"});
         let sessions = [waiting("later", later), waiting("first", json!({"priority": 30})), waiting("low", json!({}))];
         let mut setup = Setup::new(json!({"topPriorityOnly": true}), vec![agent("a", &[("cpu", 2)])]);
@@ -125,6 +123,6 @@ mod tests {
         assert_eq!(reasons(decisions), [Some(NotYetDue), None, Some(BehindPriority)]);
         let dependencies = [("other".to_owned(), None)];
         let decisions = setup.run_with(&sessions[1..], &Extra { dependencies: &dependencies, ..Extra::default() });
-        assert_eq!(reasons(decisions), [Some(DependencyPending); 2], "nobody comes first");
+        assert_eq!(reasons(decisions), [Some(DependencyMissing); 2], "nobody comes first");
     }
 }

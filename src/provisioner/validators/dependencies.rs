@@ -10,15 +10,15 @@ pub static VALIDATOR: Validator = Validator { name: "dependencies", check: Check
 
 fn check(_: &Context<'_>, candidate: &Candidate<'_>) -> Vec<Blocker> {
     let blocker = |(name, state): &(String, Option<_>)| {
-        let waits = |message| Blocker::not_yet(VALIDATOR.name, Reason::DependencyPending, message);
+        let waits = |reason, message| Blocker::not_yet(VALIDATOR.name, reason, message);
         let blocker = match state {
             Some((phase, SessionResult::Success)) if crate::api::SessionPhase::is_terminal(*phase) => return None,
             Some((phase, result)) if phase.is_terminal() => {
                 let message = format!("session {name}, which this one depends on, ended {phase} with {result:?}");
                 Blocker::fault(VALIDATOR.name, Reason::DependencyFailed, message)
             }
-            Some((phase, _)) => waits(format!("waits for {name} ({phase})")),
-            None => waits(format!("waits for {name} (does not exist)")),
+            Some(_) => waits(Reason::DependencyPending, format!("waits for {name} to end with Success")),
+            None => waits(Reason::DependencyMissing, format!("waits for {name}, which does not exist")),
         };
         Some(blocker.of(format!("session {name}")))
     };

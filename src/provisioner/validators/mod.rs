@@ -22,7 +22,7 @@ use super::kind::Kind;
 pub use pending::Ahead;
 
 use super::candidate::Candidate;
-use super::refusal::Blocker;
+use super::refusal::{Blocker, Refusal};
 use super::room::{Own, Room};
 use crate::api::{GroupName, ResourcePolicy, ScalingGroup};
 use crate::session::tenancy::{Tenancy, Tenant};
@@ -117,6 +117,13 @@ pub fn check_waiting(context: &Context<'_>, candidate: &Candidate<'_>) -> Vec<Bl
         Check::Kind(_) => None,
     });
     of_session.flatten().collect()
+}
+
+/// All that stands against a waiting session, but for want of agents.
+pub fn check_all(context: &Context<'_>, candidate: &Candidate<'_>) -> Option<Refusal> {
+    let tenants = tenants(context.tenancy, candidate.kind);
+    let of_kind = check_kind(context, &Subject { kind: candidate.kind, tenants: &tenants, own: None });
+    Refusal::of(check_waiting(context, candidate).into_iter().chain(of_kind).collect())
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use super::{Decide, Handler, HandlerName, To, Transitions, Verdict};
 use crate::api::{KernelPhase, SessionPhase, SessionResult};
 use crate::lifecycle::{Match, Reason};
 use crate::session::effect::Effect;
-use crate::session::kernels::KernelItem;
+use crate::session::kernels::{KernelItem, describe_all};
 use crate::session::snapshot::{SessionItem, Snapshot, is_over, over_at};
 
 pub static ROW: Handler = Handler {
@@ -31,8 +31,7 @@ fn detect(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
     if !Match::Any.holds(&item.kernels, KernelItem::is_ending) {
         return batch_timeout(snapshot, item);
     }
-    let message =
-        item.kernels.iter().filter(|kernel| kernel.is_ending()).map(KernelItem::describe).collect::<Vec<_>>().join("; ");
+    let message = describe_all(item.kernels.iter().filter(|kernel| kernel.is_ending()));
     if Match::All.holds(&item.kernels, |kernel| kernel.phase() == KernelPhase::Cancelled) {
         return Verdict::success_to(SessionPhase::Cancelled).because(item.reason_of_end(), message).result(SessionResult::Error);
     }

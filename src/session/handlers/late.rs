@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 
 use super::Verdict;
 use crate::lifecycle::Reason;
-use crate::session::kernels::KernelItem;
+use crate::session::kernels::{KernelItem, describe_all};
 use crate::session::snapshot::{SessionItem, Snapshot, is_over, over_at};
 
 /// A gang that waits for some of its kernels while others are `what` already.
@@ -33,8 +33,8 @@ pub(super) fn name(
     if let Some(again) = named_again_at(item).filter(|again| snapshot.now < *again) {
         return Verdict::idle().wake_at(Some(again));
     }
-    let names: Vec<String> = late.iter().map(|kernel| kernel.describe()).collect();
-    let message = format!("{} of {} kernels {what}: {}", late.len(), item.kernels.len(), names.join("; "));
+    let names = describe_all(late.iter().copied());
+    let message = format!("{} of {} kernels {what}: {names}", late.len(), item.kernels.len());
     Verdict::skipped(Reason::WaitingForKernels, message)
 }
 

@@ -4,7 +4,7 @@ use super::late::held_up;
 use super::{Decide, Handler, HandlerName, To, Transitions, Verdict};
 use crate::api::SessionPhase;
 use crate::lifecycle::{Failure, Match, Reason};
-use crate::session::kernels::KernelItem;
+use crate::session::kernels::{KernelItem, describe_all};
 use crate::session::snapshot::{SessionItem, Snapshot, is_over};
 
 pub static ROW: Handler = Handler {
@@ -44,11 +44,11 @@ pub(super) fn end_of_a_kernel(item: &SessionItem) -> Verdict {
         return Verdict::idle();
     }
     let certain = |kernel: &&KernelItem| kernel.is_ending() && (kernel.pod.is_some() || kernel.has_recorded_end());
-    let ended: Vec<String> = item.kernels.iter().filter(certain).map(KernelItem::describe).collect();
+    let ended = describe_all(item.kernels.iter().filter(certain));
     if ended.is_empty() {
         return Verdict::idle();
     }
-    Verdict::failure(Failure::fault(item.reason_of_end(), ended.join("; ")))
+    Verdict::failure(Failure::fault(item.reason_of_end(), ended))
 }
 
 /// What keeps a session from being promoted: an image that is tried again after an error, or a container that cannot be
@@ -58,8 +58,7 @@ pub(super) fn kernel_failure(item: &SessionItem) -> Option<Failure> {
         item.kernels.iter().filter(|kernel| kernel.state.reason.is_some() && !kernel.is_ending()).collect();
     let by_image = troubled.iter().any(|kernel| kernel.state.pull_retried_until.is_some());
     let reason = if by_image { Reason::ImagePullFailed } else { Reason::ContainerNotStarted };
-    let message = troubled.iter().map(|kernel| kernel.describe()).collect::<Vec<_>>().join("; ");
-    (!troubled.is_empty()).then(|| Failure::fault(reason, message))
+    (!troubled.is_empty()).then(|| Failure::fault(reason, describe_all(troubled)))
 }
 
 #[cfg(test)]

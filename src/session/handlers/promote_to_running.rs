@@ -5,7 +5,7 @@ use super::promote_to_prepared::{end_of_a_kernel, kernel_failure};
 use super::{Decide, Handler, HandlerName, To, Transitions, Verdict};
 use crate::api::SessionPhase;
 use crate::lifecycle::{Failure, Match, Reason};
-use crate::session::kernels::KernelItem;
+use crate::session::kernels::{KernelItem, describe_all};
 use crate::session::snapshot::{SessionItem, Snapshot, is_over, over_at};
 
 pub static ROW: Handler = Handler {
@@ -31,8 +31,7 @@ fn promote(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
     if over {
         let late: Vec<&KernelItem> = item.kernels.iter().filter(|kernel| pre_running(kernel)).collect();
         let seconds = limit.unwrap_or_default().as_secs();
-        let names = late.iter().map(|kernel| kernel.describe()).collect::<Vec<_>>().join("; ");
-        let message = format!("not running after {seconds} s: {names}");
+        let message = format!("not running after {seconds} s: {}", describe_all(late.iter().copied()));
         let mut verdict = Verdict::failure(Failure::fault(Reason::PhaseTimeout, message));
         verdict.change.failed_agents = late.iter().filter_map(|kernel| kernel.node.clone()).collect();
         let resets = item.session.status.as_ref().map_or(0, |status| status.resets);

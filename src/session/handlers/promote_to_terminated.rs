@@ -3,7 +3,7 @@
 use super::{Decide, Handler, HandlerName, To, Transitions, Verdict};
 use crate::api::SessionPhase;
 use crate::lifecycle::{Match, Reason};
-use crate::session::kernels::KernelItem;
+use crate::session::kernels::{KernelItem, describe_all};
 use crate::session::snapshot::{SessionItem, Snapshot};
 
 pub static ROW: Handler = Handler {
@@ -21,10 +21,10 @@ fn promote(_: &Snapshot, item: &SessionItem) -> Verdict {
     if !Match::All.holds(&item.kernels, ended) {
         return Verdict::idle();
     }
-    let lost: Vec<_> = item.kernels.iter().filter(|kernel| !kernel.phase().is_terminal()).map(KernelItem::describe).collect();
+    let lost = describe_all(item.kernels.iter().filter(|kernel| !kernel.phase().is_terminal()));
     let mut verdict = Verdict::success();
     if !lost.is_empty() {
-        verdict = verdict.because(Reason::NodeLost, format!("ended without an answer from the node: {}", lost.join("; ")));
+        verdict = verdict.because(Reason::NodeLost, format!("ended without an answer from the node: {lost}"));
     }
     let main = item.kernels.iter().find(|kernel| kernel.is_main());
     verdict.change.exit_code = main.and_then(|kernel| kernel.state.exit_code);

@@ -4,7 +4,7 @@
 use super::{Decide, Handler, HandlerName, To, Transitions, Verdict};
 use crate::api::SessionPhase;
 use crate::lifecycle::{Cause, Failure, Reason};
-use crate::session::kernels::KernelItem;
+use crate::session::kernels::{KernelItem, describe_all};
 use crate::session::snapshot::{SessionItem, Snapshot};
 
 pub static ROW: Handler = Handler {
@@ -23,8 +23,7 @@ pub static ROW: Handler = Handler {
 fn reset(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
     let lost: Vec<&KernelItem> = item.kernels.iter().filter(|kernel| kernel.liveness.is_lost()).collect();
     if !lost.is_empty() && !item.kernels.iter().any(|kernel| item.may_run(kernel)) {
-        let names = lost.iter().map(|kernel| kernel.describe()).collect::<Vec<_>>().join("; ");
-        let message = format!("lost before anything started: {names}");
+        let message = format!("lost before anything started: {}", describe_all(lost.iter().copied()));
         let mut verdict = Verdict::failure(Failure::fault(Reason::NodeLost, message));
         verdict.change.failed_agents = lost.iter().filter_map(|kernel| kernel.node.clone()).collect();
         return verdict;

@@ -3,7 +3,8 @@
 use super::{Change, Decide, Handler, HandlerName, LockId, Outcome, To, Transitions, Verdict};
 use crate::api::{FINALIZER_SESSION, SessionPhase, SessionStatus};
 use crate::lifecycle::Reason;
-use crate::provisioner::{Candidate, Decision, Room, Scope, provision};
+use crate::provisioner::validators::check_all;
+use crate::provisioner::{Candidate, Decision, Refusal, Room, Scope, provision};
 use crate::session::effect::Effect;
 use crate::session::precondition;
 use crate::session::snapshot::{SessionItem, Snapshot};
@@ -25,8 +26,10 @@ pub static ROW: Handler = Handler {
 
 fn decide(snapshot: &Snapshot, room: &mut Room, items: &[SessionItem]) -> Vec<Verdict> {
     let Some(group) = &snapshot.group else {
-        let refused = |item| precondition::check(snapshot, room, item).map_or_else(Verdict::idle, |no| Verdict::refused(&no));
-        return items.iter().map(refused).collect();
+        let context = precondition::context(snapshot, room);
+        let refusal = |item| check_all(&context, &candidate(snapshot, item));
+        let verdict = |item| refusal(item).map_or_else(Verdict::idle, |refusal| refused(snapshot, item, &refusal));
+        return items.iter().map(verdict).collect();
     };
     let scope = Scope::new(snapshot.now, &snapshot.group_name, group, &snapshot.agents, &snapshot.tenancy);
     let queue: Vec<Candidate<'_>> = items.iter().map(|item| candidate(snapshot, item)).collect();
@@ -57,14 +60,16 @@ fn is_told(snapshot: &Snapshot, item: &SessionItem) -> bool {
     due.is_some_and(|due| snapshot.now < due) && !item.is_outdated()
 }
 
-fn verdict(snapshot: &Snapshot, item: &SessionItem, decision: Decision) -> Verdict {
+fn refused(snapshot: &Snapshot, item: &SessionItem, refusal: &Refusal) -> Verdict {
     let due = item.session.spec.starts_at.filter(|due| snapshot.now < *due);
+    let mut verdict = Verdict::refused(refusal).wake_at(due);
+    verdict.change.waiting = Some(waiting(refusal, snapshot.now));
+    verdict
+}
+
+fn verdict(snapshot: &Snapshot, item: &SessionItem, decision: Decision) -> Verdict {
     match decision {
-        Decision::Refused(refusal) => {
-            let mut verdict = Verdict::refused(&refusal).wake_at(due);
-            verdict.change.waiting = Some(waiting(&refusal, snapshot.now));
-            verdict
-        }
+        Decision::Refused(refusal) => refused(snapshot, item, &refusal),
         Decision::Placed(allocation) => Verdict {
             outcome: Outcome::Success { to: None },
             effects: hold(item),
@@ -209,7 +214,30 @@ mod tests {
     }
 
     #[test]
-    fn cp_006_empty_input_gives_an_empty_result() {
-        assert!(run(&snapshot(vec![]), &[]).is_empty());
+    fn without_its_group_all_that_stands_against_a_session_is_told_and_its_time_is_waited_for() {
+        let world = Snapshot { group: None, ..snapshot(vec![agent("a", 4)]) };
+        let verdicts = run(&world, &[pending("s", json!({})), pending("later", json!({"startsAt": "2999-01-01T00:00:00Z"}))]);
+        assert_eq!(failure(&verdicts[0]), Some((Cause::Fault, Reason::ScalingGroupNotFound)));
+        assert!(matches!(verdicts[1].outcome, Outcome::Skipped(Reason::NotYetDue, _)), "{:?}", verdicts[1].outcome);
+        let told = |verdict: &Verdict| {
+            let waiting = verdict.change.waiting.as_ref().expect("a verdict to tell");
+            waiting.blockers.iter().map(|blocker| blocker.reason.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(told(&verdicts[0]), ["scaling-group-not-found"]);
+        assert_eq!(told(&verdicts[1]), ["not-yet-due", "scaling-group-not-found"]);
+    }
+
+    #[test]
+    fn where_every_agent_is_closed_it_needs_one_that_is_not() {
+        let closed = |name: &str| crate::session::views::AgentView { unschedulable: true, ..agent(name, 1) };
+        let needs = |agents| {
+            let mut verdicts = run(&snapshot(agents), &[pending("1", json!({"priority": 50})), pending("2", json!({}))]);
+            let waiting = verdicts.remove(1).change.waiting.expect("a verdict");
+            (waiting.agents.map_or(0, |agents| agents.closed), waiting.blockers[0].needs.clone())
+        };
+        let all = "agents that take sessions: all 2 of the group are not ready, cordoned or tainted";
+        assert_eq!(needs(vec![closed("a"), closed("b")]), (2, all.into()));
+        let some = "room on an agent: others ending, or agents added to the group";
+        assert_eq!(needs(vec![closed("a"), agent("b", 1)]), (1, some.into()));
     }
 }

@@ -3,7 +3,7 @@
 use super::{Decide, Handler, HandlerName, To, Transitions, Verdict};
 use crate::api::{SessionPhase, SessionResult};
 use crate::lifecycle::{Failure, Reason};
-use crate::session::kernels::KernelItem;
+use crate::session::kernels::{KernelItem, describe_all};
 use crate::session::snapshot::{SessionItem, Snapshot, is_over, over_at};
 
 pub static ROW: Handler = Handler {
@@ -35,12 +35,8 @@ fn sweep(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
             if moved_on || item.kernels.iter().any(KernelItem::is_ending) {
                 return Verdict::idle();
             }
-            let held_up = item.kernels.iter().filter(|k| k.phase().is_pre_prepared()).map(|k| k.describe());
-            let message = format!(
-                "{phase} for more than {} s: {}",
-                limit.unwrap_or_default().as_secs(),
-                held_up.collect::<Vec<_>>().join("; ")
-            );
+            let held_up = describe_all(item.kernels.iter().filter(|kernel| kernel.phase().is_pre_prepared()));
+            let message = format!("{phase} for more than {} s: {held_up}", limit.unwrap_or_default().as_secs());
             Verdict::failure(Failure::fault(Reason::PhaseTimeout, message))
         }
         _ => Verdict::idle(),

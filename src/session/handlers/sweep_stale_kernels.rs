@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn sk_004_a_kernel_whose_node_is_gone_has_ended() {
+    fn a_kernel_whose_node_is_gone_has_ended() {
         assert_eq!(swept(Liveness::Gone, KernelPhase::Running), [KernelPhase::Terminated]);
     }
 }

@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn ts_004_only_the_kernel_that_is_left_is_tried_again() {
+    fn only_the_kernel_that_is_left_is_tried_again() {
         let mut item = ending(3);
         change(&mut item, 0, |pod| pod.deleting = true);
         change(&mut item, 1, |pod| pod.deleting = true);

@@ -1,0 +1,89 @@
+//! What is counted as written and is yet to be: whoever commits the session next writes it with their own.
+
+use std::sync::Arc;
+
+use super::world::{News, World, uid_of};
+use crate::api::{Session, SessionUid};
+use crate::coordinator::marks::Mark;
+use crate::session::handlers::HandlerName;
+
+impl World {
+    /// Counts a status as written that is yet to be. Where the session was changed meanwhile it could not be, and would
+    /// hide the change: then the session is looked at anew.
+    pub fn linger(&self, session: &Arc<Session>, news: News) {
+        let uid = uid_of(session);
+        let mut inner = self.lock();
+        let committed = inner.committed(&uid).map(|session| (session.metadata.resource_version.clone(), session.phase()));
+        match committed {
+            Some((version, _)) if version == session.metadata.resource_version => {
+                inner.lingering.entry(uid).or_default().append(news);
+                let freed = inner.assume(session);
+                drop(inner);
+                self.after_change(freed);
+            }
+            Some((_, phase)) => {
+                drop(inner);
+                self.marks.session(&uid, phase);
+            }
+            None => {}
+        }
+    }
+
+    /// The marked sessions of which something lingers.
+    pub fn lingering(&self, mark: &Mark) -> Vec<SessionUid> {
+        self.lock().lingering.keys().filter(|uid| mark.covers(uid)).cloned().collect()
+    }
+
+    pub fn lingers(&self, uid: &SessionUid) -> bool {
+        self.lock().lingering.contains_key(uid)
+    }
+
+    /// Whether a step of that handler does.
+    pub fn lingers_of(&self, uid: &SessionUid, handler: HandlerName) -> bool {
+        self.lock().lingering.get(uid).is_some_and(|news| news.results.iter().any(|(by, _)| *by == handler))
+    }
+
+    /// What is to follow what lingers; it is about to be written.
+    pub fn take_lingering(&self, uid: &SessionUid) -> News {
+        self.lock().lingering.remove(uid).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{DesiredState, SessionPhase};
+    use crate::cluster::world::Scope;
+    use crate::session::handlers::testing::session_in;
+
+    #[test]
+    fn what_lingers_is_found_by_whoever_marks_everything_too() {
+        let world = World::new(Arc::default(), Arc::default(), Scope::default());
+        let session = world.upsert_session(session_in(SessionPhase::Preparing));
+        let uid = SessionUid(session.metadata.uid.clone().expect("a uid"));
+        world.linger(&session, News::default());
+        let one = Mark { all: false, sessions: [uid.clone()].into() };
+        for (mark, found) in [(one, vec![uid.clone()]), (Mark::all(), vec![uid]), (Mark::default(), vec![])] {
+            assert_eq!(world.lingering(&mark), found);
+        }
+    }
+
+    #[test]
+    fn what_would_linger_over_a_newer_session_does_not_hide_it() {
+        let world = World::new(Arc::default(), Arc::default(), Scope::default());
+        let version = |version: &str, desired_state| {
+            let mut session = session_in(SessionPhase::Preparing);
+            session.metadata.resource_version = Some(version.into());
+            session.spec.desired_state = desired_state;
+            session
+        };
+        let old = world.upsert_session(version("1", DesiredState::Running));
+        let uid = SessionUid(old.metadata.uid.clone().expect("a uid"));
+        world.upsert_session(version("2", DesiredState::Terminated));
+        world.marks.take(HandlerName::EndSessions);
+        world.linger(&old, News::default());
+        let (_, item) = world.look_again(&uid).expect("it is there");
+        assert_eq!(item.session.spec.desired_state, DesiredState::Terminated);
+        assert!(!world.lingers(&uid) && world.marks.is_marked(HandlerName::EndSessions));
+    }
+}
