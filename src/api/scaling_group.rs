@@ -101,9 +101,9 @@ pub enum SequencerName {
 /// Which agent is chosen (rules §5).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum SelectorStrategy {
-    /// The one with least left: agents are filled up one after the other.
+    /// Of those of whose resources the fewest would lie idle, the one with least left: agents are filled up one after the other.
     Concentrated,
-    /// The one with most left.
+    /// Of those of whose resources the fewest would lie idle, the one with most left.
     #[default]
     Dispersed,
     /// As Dispersed.
@@ -116,7 +116,8 @@ pub enum SelectorStrategy {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RetryPolicy {
-    /// Most failed attempts in a row of one step.
+    /// How many failed attempts in a row of one step are tried again: the next one is given up. A session begins anew as many
+    /// times at most.
     #[serde(default = "default_attempts")]
     #[schemars(range(min = 1, max = 100))]
     pub max_attempts: i32,
@@ -151,7 +152,7 @@ pub struct RetryPolicy {
 pub struct HandlerRetry {
     /// Which one.
     pub handler: TryingHandler,
-    /// Most failed attempts in a row; the group's if absent.
+    /// How many failed attempts in a row are tried again; the group's if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100))]
     pub max_attempts: Option<i32>,
@@ -204,7 +205,8 @@ pub struct GroupPodOptions {
     /// The pod's security context.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub security_context: Option<PodSecurityContext>,
-    /// The security context of each of its containers. None is privileged: the operator may not make such pods.
+    /// The security context of each of its containers. None is privileged or gets a
+    /// capability beyond the baseline and IPC_LOCK: the operator may not make such pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("!has(self.privileged) || !self.privileged").message("the operator makes no privileged containers"))]
     pub container_security_context: Option<SecurityContext>,
@@ -225,7 +227,7 @@ pub struct ScalingGroupStatus {
     /// Nodes that belong to it.
     #[serde(default)]
     pub agents: i64,
-    /// Those of them that are ready and take pods.
+    /// Those of them that are ready and not cordoned; whether the group tolerates their taints is not looked at.
     #[serde(default)]
     pub agents_ready: i64,
     /// Sessions that hold resources here.

@@ -91,8 +91,8 @@ pub struct SessionSpec {
     #[schemars(length(max = 16), inner(length(min = 1, max = 40), regex(pattern = DNS_NAME)))]
     pub depends_on: Vec<String>,
 
-    /// Only on nodes without any other session, and without pods of others but those of DaemonSets and of the node itself; kept
-    /// so while it runs.
+    /// Only on nodes that have, when it is placed, no other session and no pods of others but those of DaemonSets and of the
+    /// node itself. While it runs other sessions are kept off; pods of others are not.
     #[serde(default)]
     pub private: bool,
 
@@ -184,7 +184,8 @@ pub enum TerminationMode {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SessionRetry {
-    /// Most failed attempts in a row of one step.
+    /// How many failed attempts in a row of one step are tried again: the next one is given up. A session begins anew as many
+    /// times at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100))]
     pub max_attempts: Option<i32>,
@@ -235,12 +236,12 @@ pub struct KernelTemplate {
     )]
     pub resources: ResourceList,
 
-    /// The program and its first arguments; the image's own if absent.
+    /// The program and its first arguments, as they stand: `$(NAME)` is not expanded. The image's own if absent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 16_384)))]
     pub command: Vec<String>,
 
-    /// Arguments to the command or to the image's own.
+    /// Arguments to the command or to the image's own, as they stand.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256), inner(length(max = 16_384)))]
     pub args: Vec<String>,
@@ -305,7 +306,7 @@ pub struct EnvVar {
     #[schemars(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z_][A-Za-z0-9_]*$"))]
     #[x_kube(validation = Rule::new("!self.startsWith('BACKENDAI_')").message("names that begin with BACKENDAI_ are reserved"))]
     pub name: String,
-    /// Its value.
+    /// Its value, as it stands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32_768))]
     pub value: Option<String>,

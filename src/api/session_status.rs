@@ -144,7 +144,8 @@ pub struct SessionStatus {
     /// How many failed attempts in a row the present step has behind it.
     #[serde(default)]
     pub attempts: i32,
-    /// When a step that waits is tried next.
+    /// When a step that failed is tried next. One that waits for capacity or quota is looked at whenever something changes;
+    /// this is when that is written down next.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_attempt_at: Option<DateTime<Utc>>,
     /// Why it waits, while it does.
@@ -161,7 +162,8 @@ pub struct SessionStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 128))]
     pub allocation: Vec<KernelAllocation>,
-    /// How many resets are behind it, after Creating took too long or a node was lost before the start.
+    /// How many times it began anew: Creating took too long, its start failed too often or took too long, or a node was lost
+    /// before the start.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub resets: i32,
     /// How often in a row its pods were refused, by kube-scheduler or a ResourceQuota, so that it went back to the queue.
@@ -191,7 +193,7 @@ pub struct SessionStatus {
     /// When it reached its last phase.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<DateTime<Utc>>,
-    /// What it occupied while it ran, over all kernels.
+    /// What it occupies while it runs, over all kernels; empty once it has ended.
     #[serde(default, skip_serializing_if = "ResourceList::is_empty")]
     pub occupied: ResourceList,
     /// `Scheduled`, `Prepared`, `Running`, `Terminated`.

@@ -14,7 +14,7 @@ use super::Quantity;
 pub struct Waiting {
     /// When this was found.
     pub evaluated_at: DateTime<Utc>,
-    /// All that stands against it, the gravest first.
+    /// All that stands against it, first what decides.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub blockers: Vec<WaitingBlocker>,
@@ -37,7 +37,7 @@ pub struct WaitingBlocker {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 320))]
     pub object: Option<String>,
-    /// Of which resource there is too little; sessions or volumes are counted if absent.
+    /// Of which resource there is too little; sessions, kernels or volumes are counted if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 320))]
     pub resource: Option<String>,
