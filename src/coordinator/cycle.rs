@@ -259,17 +259,24 @@ mod tests {
     use crate::session::handlers::testing::{item, session_in, snapshot};
     use crate::session::handlers::{Decide, Outcome, Transitions};
 
-    static FRAIL: Handler = Handler {
-        name: HandlerName::ScheduleSessions,
-        targets: &[SessionPhase::Pending],
-        transitions: Transitions::NONE,
-        lock: None,
-        waits: false,
-        decide: Decide::Each(|snapshot, _| {
-            assert!(snapshot.group_name.as_str() != "gpu", "as planned");
-            Verdict::success().result(SessionResult::Success)
-        }),
-    };
+    static FRAIL: Handler = frail(false);
+    static FRAIL_OF_KERNELS: Handler = frail(true);
+
+    const fn frail(waits: bool) -> Handler {
+        Handler {
+            name: HandlerName::ScheduleSessions,
+            targets: &[SessionPhase::Pending],
+            transitions: Transitions::NONE,
+            lock: None,
+            waits,
+            decide: DECIDE,
+        }
+    }
+
+    const DECIDE: Decide = Decide::Each(|snapshot, _| {
+        assert!(snapshot.group_name.as_str() != "gpu", "as planned");
+        Verdict::success().result(SessionResult::Success)
+    });
 
     #[tokio::test(start_paused = true)]
     async fn dl_003_a_handler_that_waits_for_its_lock_too_long_is_marked_for_the_next_cycle() {
@@ -278,13 +285,15 @@ mod tests {
         let mark = || Mark { all: false, sessions: [SessionUid("one".into())].into() };
         let (held, given) = take_lock(&locks, &marks, handler, mark(), lifetime).await.expect("it is free");
         assert!(given == mark() && !marks.is_marked(handler.name));
+        let asked = tokio::time::Instant::now();
         assert!(take_lock(&locks, &marks, handler, mark(), lifetime).await.is_none());
+        assert_eq!(asked.elapsed().as_secs(), 30);
         assert_eq!(marks.take(handler.name), mark());
         drop(held);
     }
 
     #[test]
-    fn cp_006_empty_input_gives_an_empty_result() {
+    fn cp_006_dp_003_empty_input_gives_an_empty_result() {
         for handler in HANDLERS {
             let batch = Batch { snapshot: snapshot(vec![]), items: vec![] };
             let (verdicts, result) = decide(handler, &batch, Some(&mut Room::default()));
@@ -294,17 +303,20 @@ mod tests {
 
     #[test]
     fn sc_co_014_an_error_in_one_group_leaves_the_others_alone() {
-        let outcomes = |group: &str| {
+        let outcomes = |handler: &Handler, group: &str| {
             let mut snapshot = snapshot(vec![]);
             snapshot.group_name = group.into();
             let items = vec![item(session_in(SessionPhase::Pending), &[]), item(session_in(SessionPhase::Pending), &[])];
-            decide(&FRAIL, &Batch { snapshot, items }, None)
+            decide(handler, &Batch { snapshot, items }, None)
         };
-        let (failed, result) = outcomes("gpu");
+        let (failed, result) = outcomes(&FRAIL, "gpu");
         assert_eq!(result, RunResult::Panicked);
         assert_eq!(failed.len(), 2, "all its items fail");
         assert!(failed.iter().all(|v| matches!(&v.outcome, Outcome::Failure(f) if f.reason == Reason::HandlerPanicked)));
-        let (passed, result) = outcomes("default");
+        let (unchanged, result) = outcomes(&FRAIL_OF_KERNELS, "gpu");
+        assert_eq!((unchanged.len(), result), (2, RunResult::Panicked));
+        assert!(unchanged.iter().all(|v| matches!(v.outcome, Outcome::Idle) && v.effects.is_empty()), "no kernel is changed");
+        let (passed, result) = outcomes(&FRAIL, "default");
         assert_eq!(result, RunResult::Success);
         assert!(passed.iter().all(|v| matches!(v.outcome, Outcome::Success { .. })));
     }

@@ -114,7 +114,11 @@ async fn batch_start(transition: Transition) -> Result<(), String> {
     let Some((_, now)) = transition.effects.world.look_again(&transition.item.uid()) else {
         return Err("the session is gone".into());
     };
-    match now.kernels.iter().find(|kernel| kernel.is_main()) {
+    main_runs(&now)
+}
+
+fn main_runs(item: &SessionItem) -> Result<(), String> {
+    match item.kernels.iter().find(|kernel| kernel.is_main()) {
         Some(main) if !main.phase().is_pre_running() => Ok(()),
         main => Err(main.map_or_else(|| "it has no main kernel".into(), KernelItem::describe)),
     }
@@ -129,5 +133,35 @@ async fn clean_network(transition: Transition) -> Result<(), String> {
         Ok(()) | Err(EffectError::Fenced) => Ok(()),
         Err(EffectError::Wait(why) | EffectError::Again(why)) => Err(why),
         Err(EffectError::Failed(failure)) => Err(failure.message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::KernelPhase::{Creating, Running};
+    use crate::session::handlers::testing::{item, session_in};
+
+    #[test]
+    fn a_batch_starts_at_running_and_the_network_is_cleaned_at_every_end() {
+        let hooks = Hooks::default();
+        let [start] = &hooks.gates[..] else { panic!("one gate") };
+        let [clean] = &hooks.notices[..] else { panic!("one notice") };
+        assert_eq!((start.name, clean.name), ("batch-start", "clean-network"));
+        use SessionPhase::*;
+        for phase in [Scheduled, Preparing, Pulling, Prepared, Creating, Running, Terminating, Deprioritizing, Pending] {
+            assert_eq!(((start.on)(phase), (clean.on)(phase)), (phase == Running, false), "{phase}");
+        }
+        for phase in [Terminated, Cancelled, Error] {
+            assert_eq!(((start.on)(phase), (clean.on)(phase)), (false, true), "{phase}");
+        }
+    }
+
+    #[test]
+    fn a_batch_starts_once_its_main_kernel_runs() {
+        let batch = |kernels: &[_]| main_runs(&item(session_in(SessionPhase::Creating), kernels));
+        assert_eq!(batch(&[Running]), Ok(()));
+        assert!(batch(&[Creating]).is_err_and(|why| why.contains("main1 on node-1 is Creating")));
+        assert!(batch(&[]).is_err());
     }
 }

@@ -211,10 +211,10 @@ mod tests {
         judge(row(handler).expect("a row"), snapshot, item, &outcome, &Change::default(), false)
     }
 
-    fn failed(handler: HandlerName, phase: SessionPhase, attempts: i32, ago: TimeDelta) -> (HistoryResult, Option<SessionPhase>) {
+    fn failed(handler: HandlerName, phase: SessionPhase, attempts: i32, ago: TimeDelta) -> (HistoryResult, Option<To>) {
         let failure = Outcome::Failure(Failure::fault(Reason::EffectFailed, "it failed"));
         let judged = judged(&snapshot(vec![]), handler, &tried(handler, phase, attempts, ago), failure).expect("news");
-        (judged.result, judged.to.map(|to| to.phase))
+        (judged.result, judged.to)
     }
 
     #[test]
@@ -229,10 +229,12 @@ mod tests {
     #[test]
     fn fc_002_a_phase_that_takes_too_long_expires() {
         let late = TimeDelta::minutes(16);
-        let swept = failed(HandlerName::SweepSessions, SessionPhase::Preparing, 0, late);
-        assert_eq!(swept, (HistoryResult::Expired, Some(SessionPhase::Terminating)));
+        for phase in [SessionPhase::Preparing, SessionPhase::Pulling] {
+            let swept = failed(HandlerName::SweepSessions, phase, 0, late);
+            assert_eq!(swept, (HistoryResult::Expired, To::phase(SessionPhase::Terminating)), "{phase}");
+        }
         let reset = failed(HandlerName::PromoteToRunning, SessionPhase::Creating, 0, TimeDelta::minutes(11));
-        assert_eq!(reset, (HistoryResult::Expired, Some(SessionPhase::Pending)));
+        assert_eq!(reset, (HistoryResult::Expired, To::PENDING_RESET));
         let told = failed(HandlerName::PromoteToPrepared, SessionPhase::Pulling, 0, late);
         assert_eq!(told, (HistoryResult::Expired, None), "only told: the sweep decides");
     }
@@ -241,12 +243,12 @@ mod tests {
     fn fc_003_the_sixth_failure_in_a_row_is_given_up() {
         let minute = TimeDelta::minutes(1);
         for (handler, phase, to) in [
-            (HandlerName::ScheduleSessions, SessionPhase::Pending, SessionPhase::Deprioritizing),
-            (HandlerName::CheckPrecondition, SessionPhase::Scheduled, SessionPhase::Terminating),
-            (HandlerName::StartSessions, SessionPhase::Prepared, SessionPhase::Pending),
-            (HandlerName::TerminateSessions, SessionPhase::Terminating, SessionPhase::Terminated),
+            (HandlerName::ScheduleSessions, SessionPhase::Pending, To::phase(SessionPhase::Deprioritizing)),
+            (HandlerName::CheckPrecondition, SessionPhase::Scheduled, To::phase(SessionPhase::Terminating)),
+            (HandlerName::StartSessions, SessionPhase::Prepared, To::PENDING_RESET),
+            (HandlerName::TerminateSessions, SessionPhase::Terminating, To::phase(SessionPhase::Terminated)),
         ] {
-            assert_eq!(failed(handler, phase, 5, minute), (HistoryResult::GiveUp, Some(to)), "{handler}");
+            assert_eq!(failed(handler, phase, 5, minute), (HistoryResult::GiveUp, to), "{handler}");
         }
     }
 

@@ -160,11 +160,20 @@ mod tests {
         assert_eq!(marks[0].1.sessions.len(), 2);
         let ended = processed(&[(SessionPhase::Terminated, "a")], &[(HistoryResult::Success, "k")]);
         assert_eq!(marked(&ended), [(HandlerName::ScheduleSessions, Mark::all())]);
+        for (phase, handler) in [
+            (SessionPhase::Prepared, HandlerName::StartSessions),
+            (SessionPhase::Terminating, HandlerName::TerminateSessions),
+            (SessionPhase::Deprioritizing, HandlerName::DeprioritizeSessions),
+        ] {
+            let one = Mark { all: false, sessions: [SessionUid("a".into())].into() };
+            assert_eq!(marked(&processed(&[(phase, "a")], &[(HistoryResult::Success, "k")])), [(handler, one)]);
+        }
     }
 
     #[test]
     fn sc_co_021_a_phase_without_a_next_handler_marks_none() {
-        for phase in [SessionPhase::Pending, SessionPhase::Running, SessionPhase::Cancelled] {
+        use SessionPhase::{Cancelled, Creating, Error, Pending, Preparing, Pulling, Running};
+        for phase in [Pending, Preparing, Pulling, Creating, Running, Cancelled, Error] {
             assert!(marked(&processed(&[(phase, "a")], &[(HistoryResult::Success, "k")])).is_empty(), "{phase}");
         }
     }

@@ -297,7 +297,13 @@ mod tests {
     fn sc_co_009_a_reset_gives_up_every_place_and_remembers_the_agents_that_failed() {
         let mut session = session(gang());
         put(&mut session, SessionPhase::Creating, chrono::TimeDelta::minutes(11));
-        let item = item(session, &[Running, Running, Creating]);
+        if let Some(status) = &mut session.status {
+            status.occupied.insert("cpu".into(), crate::api::Quantity("3".into()));
+        }
+        let mut item = item(session, &[Running, Running, Creating]);
+        for (kernel, node) in item.kernels.iter_mut().zip(["node-1", "node-2", "node-3"]) {
+            kernel.node = Some(node.into());
+        }
         let failure = Failure::fault(Reason::EffectFailed, "it failed");
         let change = Change::default();
         let given_up = Step {
@@ -308,8 +314,8 @@ mod tests {
         assert_eq!((status.phase, status.resets), (SessionPhase::Pending, 1));
         assert!(status.allocation.is_empty() && status.occupied.is_empty() && status.nodes.is_none());
         assert_eq!(status.reason.as_deref(), Some("EXCEEDED_MAX_RETRIES"));
-        assert_eq!(status.failed_agents.iter().map(|agent| agent.node.as_str()).collect::<Vec<_>>(), ["node-1"]);
-        assert!(status.failed_agents[0].until > now());
+        assert_eq!(status.failed_agents.iter().map(|agent| agent.node.as_str()).collect::<Vec<_>>(), ["node-3"]);
+        assert_eq!(status.failed_agents[0].until, now() + chrono::TimeDelta::hours(1));
         assert_eq!(status.allocation_generation, 1, "the next allocation gets a number of its own");
     }
 

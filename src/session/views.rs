@@ -160,3 +160,25 @@ impl AgentView {
         if lost_at.is_some_and(|at| at <= now) { Liveness::Lost } else { Liveness::Doubtful { lost_at } }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::handlers::testing::{agent, now};
+
+    #[test]
+    fn an_agent_is_lost_when_its_time_is_over_and_gone_by_an_admins_word() {
+        let minute = std::time::Duration::from_secs(60);
+        let well = agent("node-1", 4);
+        assert_eq!(well.liveness(minute, now()), Liveness::Alive);
+        assert_eq!(AgentView { stale: true, ..well.clone() }.liveness(minute, now()), Liveness::Stale);
+        let silent = |seconds| {
+            let since = now() - TimeDelta::seconds(seconds);
+            AgentView { ready: false, not_ready_since: Some(since), ..well.clone() }.liveness(minute, now())
+        };
+        assert_eq!(silent(59), Liveness::Doubtful { lost_at: Some(now() + TimeDelta::seconds(1)) });
+        assert_eq!(silent(60), Liveness::Lost);
+        let taint = Taint { key: TAINT_OUT_OF_SERVICE.into(), value: "nodeshutdown".into(), effect: "NoExecute".into() };
+        assert_eq!(AgentView { taints: vec![taint], ..well.clone() }.liveness(minute, now()), Liveness::Gone);
+    }
+}

@@ -1,9 +1,11 @@
 //! The coordinator's contract on a real API server: hooks, commits with their history, events, groups side by side.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::io::{Read, Write};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use futures::TryStreamExt;
+use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{ResourceQuota, Service};
 use k8s_openapi::api::events::v1::Event;
 use kube::Api;
@@ -11,24 +13,39 @@ use kube::api::{ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchPar
 use serde_json::json;
 use sokovan::api::*;
 use sokovan::cluster::world::Scope;
-use sokovan::coordinator::hooks::{Hook, Hooks};
+use sokovan::coordinator::hooks::{Hook, Hooks, Transition};
+use sokovan::lifecycle::Timing;
 use sokovan::operator::Options;
 
-use crate::common::{eventually, unique};
-use crate::scene::{Operator, Scene, gang, kernel};
+use crate::common::{eventually, path, reason_is, unique};
+use crate::scene::{Operator, Scene, fast, gang, kernel};
 
-/// A hook that counts its runs, and fails for sessions of this name.
-fn counting(on: fn(SessionPhase) -> bool, fails: &'static str) -> (Hook, Arc<AtomicUsize>) {
-    let runs = Arc::new(AtomicUsize::new(0));
-    let count = runs.clone();
-    let run = move |transition: sokovan::coordinator::hooks::Transition| {
-        count.fetch_add(1, Ordering::SeqCst);
-        let failed = transition.item.name() == fails;
-        let done: futures::future::BoxFuture<'static, Result<(), String>> =
-            Box::pin(async move { if failed { Err("as planned".to_owned()) } else { Ok(()) } });
+/// What a hook has heard of.
+type Heard = Arc<Mutex<Vec<SessionPhase>>>;
+
+/// A hook that keeps what it hears of; it fails for the session `kept`, and never answers for `silent`.
+fn hearing(on: fn(SessionPhase) -> bool) -> (Hook, Heard) {
+    let heard = Heard::default();
+    let hears = heard.clone();
+    let run = move |transition: Transition| {
+        hears.lock().unwrap().push(transition.to);
+        let done: BoxFuture<'static, Result<(), String>> = match transition.item.name() {
+            "kept" => Box::pin(async { Err("as planned".to_owned()) }),
+            "silent" => Box::pin(std::future::pending()),
+            _ => Box::pin(async { Ok(()) }),
+        };
         done
     };
-    (Hook { name: "counting", on, run: Arc::new(run) }, runs)
+    (Hook { name: "hearing", on, run: Arc::new(run) }, heard)
+}
+
+async fn until_heard(heard: &Heard, phases: &[SessionPhase]) {
+    eventually(&format!("{phases:?} to be heard of"), || async {
+        let heard = heard.lock().unwrap().clone();
+        if heard.len() >= phases.len() { Ok(()) } else { Err(format!("{heard:?}")) }
+    })
+    .await;
+    assert_eq!(*heard.lock().unwrap(), phases);
 }
 
 fn to_running(to: SessionPhase) -> bool {
@@ -42,28 +59,35 @@ async fn with_hooks(scene: &Scene, hooks: Hooks) -> Operator {
 #[tokio::test]
 async fn sc_co_005_a_gate_hook_runs_for_each_session_on_its_way_to_running() {
     let scene = Scene::new("gate").await;
-    let (gate, runs) = counting(to_running, "");
+    let (gate, heard) = hearing(to_running);
     let operator = with_hooks(&scene, Hooks { gates: vec![gate], notices: vec![] }).await;
-    scene.submit("one", json!({})).await;
-    scene.until_phase("one", SessionPhase::Running).await;
-    assert_eq!(runs.load(Ordering::SeqCst), 1);
+    for name in ["one", "two"] {
+        scene.submit(name, json!({})).await;
+        scene.until_phase(name, SessionPhase::Running).await;
+    }
+    assert_eq!(*heard.lock().unwrap(), [SessionPhase::Running; 2]);
     scene.end(operator).await;
 }
 
 #[tokio::test]
 async fn sc_co_006_a_gate_hook_that_fails_keeps_that_session_and_only_it() {
-    let scene = Scene::new("closed").await;
-    let (gate, _) = counting(to_running, "kept");
-    let operator = with_hooks(&scene, Hooks { gates: vec![gate], notices: vec![] }).await;
-    scene.submit("kept", json!({})).await;
-    scene.submit("passes", json!({})).await;
+    let scene = Scene::with("closed", 3, json!({"retry": {"creatingTimeoutSeconds": 86_400}})).await;
+    let (gate, _) = hearing(to_running);
+    let hooks = Hooks { gates: vec![gate], notices: vec![] };
+    let timing = Timing { hook: Duration::from_millis(200), ..fast() };
+    let operator = scene.operator_with(Options { hooks, timing, ..scene.options("gate") }).await;
+    for name in ["kept", "silent", "passes"] {
+        scene.submit(name, json!({})).await;
+    }
     scene.until_phase("passes", SessionPhase::Running).await;
-    let failed = |session: &Session| session.status.as_ref().is_some_and(|s| s.reason.as_deref() == Some("hook-failed"));
-    let kept = scene.until("kept", "kept by its hook", failed).await.status.unwrap();
-    assert_eq!(kept.phase, SessionPhase::Creating);
-    let last = kept.history.last().unwrap();
-    assert!(last.message.contains("hook counting keeps it from Running: as planned"), "{}", last.message);
-    assert_eq!(last.steps.last().map(|step| step.name.as_str()), Some("gate-hook"));
+    for (name, why) in [("kept", "as planned"), ("silent", "no answer within 0.2 s")] {
+        let kept = scene.until(name, "kept by its hook", reason_is("hook-failed")).await.status.unwrap();
+        assert_eq!(kept.phase, SessionPhase::Creating);
+        let last = kept.history.last().unwrap();
+        let words = format!("hook hearing keeps it from Running: {why}");
+        assert!(last.message.contains(&words), "{}", last.message);
+        assert_eq!(last.steps.last().map(|step| step.name.as_str()), Some("gate-hook"));
+    }
     scene.end(operator).await;
 }
 
@@ -79,31 +103,29 @@ async fn sc_co_007_without_a_hook_every_session_passes() {
 #[tokio::test]
 async fn he_003_a_notify_hook_that_fails_changes_nothing() {
     let scene = Scene::new("notify").await;
-    let (notice, runs) = counting(to_running, "one");
+    let (notice, heard) = hearing(to_running);
     let operator = with_hooks(&scene, Hooks { gates: vec![], notices: vec![notice] }).await;
-    scene.submit("one", json!({})).await;
-    let status = scene.until_phase("one", SessionPhase::Running).await.status.unwrap();
-    assert_eq!(status.reason, None);
-    eventually("the hook to have run", || async {
-        if runs.load(Ordering::SeqCst) == 1 { Ok(()) } else { Err("not yet".into()) }
-    })
-    .await;
+    scene.submit("kept", json!({})).await;
+    let before = scene.until_phase("kept", SessionPhase::Running).await.status.unwrap();
+    until_heard(&heard, &[SessionPhase::Running]).await;
+    scene.submit("other", json!({})).await;
+    scene.until_phase("other", SessionPhase::Running).await;
+    let after = scene.status("kept").await;
+    assert_eq!((after.phase, after.reason, after.history), (SessionPhase::Running, None, before.history));
     scene.end(operator).await;
 }
 
 #[tokio::test]
 async fn notify_hooks_hear_of_every_phase_once_also_of_those_whose_commit_waits_for_the_next() {
     let scene = Scene::with("hears", 1, json!({"retry": {"imagePullTimeoutSeconds": 86_400}})).await;
-    let (every, runs) = counting(|_| true, "");
+    let (every, heard) = hearing(|_| true);
     let operator = with_hooks(&scene, Hooks { gates: vec![], notices: vec![every] }).await;
     scene.submit("one", json!({"kernels": [kernel("main", 1, &["sim", "no-image"])]})).await;
     scene.until_phase("one", SessionPhase::Pulling).await;
-    eventually("Scheduled, Preparing and Pulling to be heard of", || async {
-        let heard = runs.load(Ordering::SeqCst);
-        if heard == 3 { Ok(()) } else { Err(format!("{heard} phases")) }
-    })
-    .await;
+    let passed = [SessionPhase::Scheduled, SessionPhase::Preparing, SessionPhase::Pulling];
+    until_heard(&heard, &passed).await;
     scene.end(operator).await;
+    assert_eq!(*heard.lock().unwrap(), passed, "and nothing twice");
 }
 
 #[tokio::test]
@@ -153,29 +175,38 @@ async fn sc_co_008_each_version_of_a_session_carries_its_phase_and_the_history_o
     scene.end(operator).await;
 }
 
+/// From where and where to, and the session's creation id; none for an event that tells of no transition.
+fn transition(event: &Event) -> Option<(String, String, String)> {
+    let of = |name: &str| event.metadata.annotations.as_ref().and_then(|all| all.get(name)).cloned();
+    let (from, to) = (of("sokovan.dev/from")?, of("sokovan.dev/to")?);
+    (from != to).then_some((from, to, of("sokovan.dev/creation-id")?))
+}
+
 #[tokio::test]
 async fn sc_co_010_each_transition_is_told_by_an_event_with_from_and_to() {
     let scene = Scene::new("events").await;
     let operator = scene.operator().await;
-    let mut uids = vec![];
-    for name in ["one", "two"] {
-        uids.push(scene.submit(name, json!({})).await.metadata.uid.unwrap());
-        scene.until_phase(name, SessionPhase::Running).await;
-    }
+    let mut named = scene.session("two", json!({}));
+    named["metadata"]["annotations"] = json!({"sokovan.dev/creation-id": "c2"});
+    let one = scene.submit("one", json!({})).await.metadata.uid.unwrap();
+    let two = scene.create(named).await.expect("the session is accepted").metadata.uid.unwrap();
     let events: Api<Event> = scene.api();
-    eventually("an event of each session's start", || async {
-        let events = events.list(&ListParams::default()).await.map_err(|error| error.to_string())?.items;
-        let told = |uid: &String| {
-            events.iter().any(|event| {
-                let of = |name: &str| event.metadata.annotations.as_ref().and_then(|all| all.get(name)).map(String::as_str);
-                event.regarding.as_ref().and_then(|regarding| regarding.uid.as_ref()) == Some(uid)
-                    && (of("sokovan.dev/from"), of("sokovan.dev/to")) == (Some("Creating"), Some("Running"))
-                    && of("sokovan.dev/creation-id") == Some(uid)
-            })
-        };
-        if uids.iter().all(told) { Ok(()) } else { Err(format!("{} events", events.len())) }
-    })
-    .await;
+    for (name, uid, creation) in [("one", &one, one.as_str()), ("two", &two, "c2")] {
+        scene.until_phase(name, SessionPhase::Running).await;
+        scene.patch_spec(name, json!({"desiredState": "Terminated"})).await.expect("the wish is accepted");
+        let passed = path(&scene.until_phase(name, SessionPhase::Terminated).await.status.unwrap());
+        let mut expected: Vec<_> =
+            passed.windows(2).map(|step| (step[0].clone(), step[1].clone(), creation.to_owned())).collect();
+        expected.sort();
+        eventually("an event of each transition, and one alone", || async {
+            let events = events.list(&ListParams::default()).await.map_err(|error| error.to_string())?.items;
+            let ours = events.iter().filter(|event| event.regarding.as_ref().and_then(|r| r.uid.as_ref()) == Some(uid));
+            let mut told: Vec<_> = ours.filter_map(transition).collect();
+            told.sort();
+            if told == expected { Ok(()) } else { Err(format!("{told:?} instead of {expected:?}")) }
+        })
+        .await;
+    }
     scene.end(operator).await;
 }
 
@@ -190,9 +221,9 @@ async fn sc_co_011_two_groups_are_worked_on_side_by_side() {
     let groups = vec![scene.name.clone().into(), other.clone().into()];
     // The gate, at which the handler holds its lock, opens only once a session of each group is there.
     let both = Arc::new(tokio::sync::Barrier::new(2));
-    let run = move |_: sokovan::coordinator::hooks::Transition| {
+    let run = move |_: Transition| {
         let both = both.clone();
-        let passed: futures::future::BoxFuture<'static, Result<(), String>> = Box::pin(async move {
+        let passed: BoxFuture<'static, Result<(), String>> = Box::pin(async move {
             both.wait().await;
             Ok(())
         });
@@ -212,8 +243,33 @@ async fn sc_co_011_two_groups_are_worked_on_side_by_side() {
 }
 
 #[tokio::test]
+async fn sc_co_016_runs_of_a_handler_are_measured_by_handler_group_and_result() {
+    let scene = Scene::new("measured").await;
+    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
+    let operator = scene.operator_with(Options { listen: Some(free), ..scene.options("measured") }).await;
+    scene.submit("one", json!({})).await;
+    scene.until_phase("one", SessionPhase::Running).await;
+    let metrics = move || {
+        let mut answer = String::new();
+        let mut connection = std::net::TcpStream::connect(free)?;
+        connection.write_all(b"GET /metrics HTTP/1.0\r\n\r\n")?;
+        connection.read_to_string(&mut answer).map(|_| answer)
+    };
+    let answer = tokio::task::spawn_blocking(metrics).await.expect("no panic").expect("it answers");
+    for handler in ["schedule-sessions", "sweep-stale-kernels"] {
+        for metric in ["runs", "seconds"] {
+            let line =
+                format!("sokovan_handler_{metric}_total{{handler=\"{handler}\",group=\"{}\",result=\"success\"}}", scene.name);
+            assert!(answer.contains(&line), "{line} is not in {answer}");
+        }
+    }
+    scene.end(operator).await;
+}
+
+#[tokio::test]
 async fn st_003_a_session_whose_image_is_not_there_yet_is_pulling() {
-    let scene = Scene::with("pulling", 1, json!({"retry": {"imagePullTimeoutSeconds": 86_400}})).await;
+    let retry = json!({"imagePullTimeoutSeconds": 86_400, "pullingTimeoutSeconds": 86_400});
+    let scene = Scene::with("pulling", 1, json!({ "retry": retry })).await;
     let operator = scene.operator().await;
     scene.submit("one", json!({"kernels": [kernel("main", 1, &["sim", "no-image"])]})).await;
     let told = |session: &Session| {
@@ -257,6 +313,22 @@ async fn st_006_one_kernel_that_cannot_be_made_fails_the_whole_session_until_it_
     quotas.patch("pods", &PatchParams::default(), &Patch::Merge(pods(10))).await.expect("a larger quota");
     let status = scene.until_phase("three", SessionPhase::Running).await.status.unwrap();
     assert_eq!((status.resets, status.refusals), (0, 0));
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn st_006_one_kernel_that_cannot_be_started_fails_the_whole_session_until_it_can() {
+    let often = json!({"retry": {"handlers": [{"handler": "start-sessions", "maxAttempts": 100}]}});
+    let scene = Scene::with("closed", 3, often).await;
+    scene.forbid_changes("three-sub1-").await;
+    let operator = scene.operator().await;
+    scene.submit("three", gang()).await;
+    let status = scene.until("three", "one that does not start", reason_is("effect-failed")).await.status.unwrap();
+    assert_eq!(status.phase, SessionPhase::Prepared);
+    assert!(status.message.as_deref().is_some_and(|message| message.contains("three-sub1-")), "{:?}", status.message);
+    scene.allow().await;
+    let status = scene.until_phase("three", SessionPhase::Running).await.status.unwrap();
+    assert_eq!((status.resets, scene.pods("three").await.len()), (0, 3));
     scene.end(operator).await;
 }
 

@@ -43,8 +43,10 @@ async fn a_waiting_session_is_cancelled_at_its_users_wish() {
 }
 
 #[tokio::test]
-async fn deleting_a_session_ends_and_removes_it_in_every_phase() {
-    let scene = Scene::new("delete").await;
+async fn deleting_a_session_ends_and_removes_it_wherever_it_stands() {
+    let long = 86_400;
+    let retry = json!({"imagePullTimeoutSeconds": long, "pullingTimeoutSeconds": long, "creatingTimeoutSeconds": long});
+    let scene = Scene::with("delete", 3, json!({ "retry": retry })).await;
     let operator = scene.operator().await;
     scene.submit("running", gang()).await;
     scene.until_phase("running", SessionPhase::Running).await;
@@ -56,11 +58,18 @@ async fn deleting_a_session_ends_and_removes_it_in_every_phase() {
     scene.until_phase("creating", SessionPhase::Creating).await;
     scene.submit("ended", json!({"type": "Batch", "kernels": [kernel("main", 1, &["sim", "run", "100ms"])]})).await;
     scene.until_phase("ended", SessionPhase::Terminated).await;
-    let all = ["running", "pulling", "waiting", "creating", "ended"];
-    for name in all {
+    let all = [
+        ("running", SessionPhase::Running),
+        ("pulling", SessionPhase::Pulling),
+        ("waiting", SessionPhase::Pending),
+        ("creating", SessionPhase::Creating),
+        ("ended", SessionPhase::Terminated),
+    ];
+    for (name, phase) in all {
+        assert_eq!(scene.get(name).await.phase(), phase);
         scene.delete(name).await;
     }
-    for name in all {
+    for (name, _) in all {
         scene.until_gone::<Session>(name).await;
         assert!(scene.pods(name).await.is_empty(), "{name}");
     }
@@ -155,17 +164,22 @@ async fn ts_002_a_deleted_node_ends_its_sessions_and_leaves_nothing() {
 
 #[tokio::test]
 async fn a_cordoned_node_gets_no_sessions_and_keeps_those_it_has() {
-    let scene = Scene::new("cordon").await;
+    let scene = Scene::with("cordon", 1, json!({})).await;
     let operator = scene.operator().await;
     let nodes: Api<Node> = Api::all(scene.client.clone());
+    let cordoned = async |cordoned: bool| {
+        let patch = Patch::Merge(json!({"spec": {"unschedulable": cordoned}}));
+        nodes.patch(&scene.node_name(1), &PatchParams::default(), &patch).await.unwrap();
+    };
     scene.submit("one", json!({})).await;
     scene.until_phase("one", SessionPhase::Running).await;
-    let cordon = Patch::Merge(json!({"spec": {"unschedulable": true}}));
-    nodes.patch(&scene.node_name(1), &PatchParams::default(), &cordon).await.unwrap();
+    cordoned(true).await;
     scene.submit("two", json!({})).await;
-    let status = scene.until_phase("two", SessionPhase::Running).await.status.unwrap();
-    assert_ne!(status.nodes, Some(scene.node_name(1)), "a cordoned node is no candidate");
+    let told = scene.until("two", "waiting", reason_is("no-available-agent")).await.status.unwrap().message.unwrap();
+    assert!(told.contains("1 of 1: cordoned"), "{told}");
     assert_eq!(scene.get("one").await.phase(), SessionPhase::Running, "cordoned is not lost");
+    cordoned(false).await;
+    scene.until_phase("two", SessionPhase::Running).await;
     scene.end(operator).await;
 }
 
@@ -189,7 +203,8 @@ async fn forced_termination_ends_at_once_and_cleans_up_behind() {
 
 #[tokio::test]
 async fn a_gang_whose_node_is_lost_before_its_start_is_begun_anew_elsewhere() {
-    let scene = Scene::with("lostpull", 3, json!({"retry": {"imagePullTimeoutSeconds": 86_400}})).await;
+    let retry = json!({"imagePullTimeoutSeconds": 86_400, "pullingTimeoutSeconds": 86_400});
+    let scene = Scene::with("lostpull", 3, json!({ "retry": retry })).await;
     let operator = scene.operator().await;
     let mut main = kernel("main", 1, &[]);
     main["resources"]["cpu"] = json!(3);
@@ -230,6 +245,11 @@ async fn a_session_whose_node_is_lost_in_preparing_ends_for_it_may_have_begun_th
     scene.submit("one", json!({"kernels": [kernel("main", 1, &["sim", "never"])]})).await;
     let status = scene.until_phase("one", SessionPhase::Preparing).await.status.unwrap();
     let node = node_of(&status, "main1");
+    eventually("its pod to be bound", || async {
+        let bound = scene.pods("one").await.pop().and_then(|pod| pod.spec?.node_name);
+        if bound.as_ref() == Some(&node) { Ok(()) } else { Err(format!("{bound:?}")) }
+    })
+    .await;
     scene.lose_node(&node, LONG_AGO).await;
     let status = scene.until_phase("one", SessionPhase::Terminated).await.status.unwrap();
     assert_eq!((status.result, status.resets), (SessionResult::Error, 0));
@@ -279,7 +299,7 @@ async fn ts_004_a_pod_that_cannot_be_deleted_is_tried_again_and_keeps_no_other()
         if left == [kept.clone()] { Ok(()) } else { Err(format!("{left:?}")) }
     })
     .await;
-    scene.allow_deletion().await;
+    scene.allow().await;
     let status = scene.until_phase("three", SessionPhase::Terminated).await.status.unwrap();
     assert_eq!(status.result, SessionResult::UserCancelled);
     scene.end(operator).await;
@@ -287,7 +307,7 @@ async fn ts_004_a_pod_that_cannot_be_deleted_is_tried_again_and_keeps_no_other()
 
 #[tokio::test]
 async fn a_lost_node_is_noticed_when_it_is_due_without_any_long_cycle() {
-    let scene = Scene::with("lostdue", 1, json!({"lostAfterSeconds": 180})).await;
+    let scene = Scene::with("lostdue", 1, json!({"lostAfterSeconds": 900})).await;
     let operator = scene.operator_with(Options { timing: patient(), ..scene.options("patient") }).await;
     scene.submit("one", json!({})).await;
     let status = scene.until_phase("one", SessionPhase::Running).await.status.unwrap();

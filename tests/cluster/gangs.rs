@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{Pod, Secret, Service};
 use serde_json::json;
 use sokovan::api::*;
 
-use crate::common::path;
+use crate::common::{path, reason_is};
 use crate::scene::{Scene, gang, kernel};
 
 fn environment(pod: &Pod) -> std::collections::BTreeMap<String, String> {
@@ -50,7 +50,8 @@ async fn pp_004_ss_006_a_gang_starts_together_with_names_keys_and_environment() 
 
 #[tokio::test]
 async fn a_gang_with_one_image_missing_starts_nobody_and_names_who_holds_it_up() {
-    let scene = Scene::with("missing", 3, json!({"retry": {"imagePullTimeoutSeconds": 600}})).await;
+    let scene =
+        Scene::with("missing", 3, json!({"retry": {"imagePullTimeoutSeconds": 600, "pullingTimeoutSeconds": 86_400}})).await;
     let operator = scene.operator().await;
     let spec = json!({"clusterMode": "MultiNode", "kernels": [kernel("main", 1, &[]), kernel("sub", 1, &["sim", "no-image"])]});
     scene.submit("two", spec).await;
@@ -81,13 +82,13 @@ async fn a_gang_that_does_not_fit_whole_takes_nothing() {
     let scene = Scene::new("whole").await;
     let operator = scene.operator().await;
     let kernels = |subs| json!({"clusterMode": "MultiNode", "kernels": [kernel("main", 1, &[]), kernel("sub", subs, &[])]});
-    scene.submit("thirteen", kernels(12)).await;
-    scene
-        .until("thirteen", "refused", |s| s.status.as_ref().is_some_and(|s| s.reason.as_deref() == Some("no-available-agent")))
-        .await;
-    assert!(scene.pods("thirteen").await.is_empty());
-    assert!(scene.status("thirteen").await.allocation.is_empty());
+    scene.submit("one", json!({})).await;
+    scene.until_phase("one", SessionPhase::Running).await;
     scene.submit("twelve", kernels(11)).await;
-    scene.until_phase("twelve", SessionPhase::Running).await;
+    let waiting = scene.until("twelve", "refused", reason_is("no-available-agent")).await.status.unwrap();
+    assert_eq!(waiting.history.last().and_then(|entry| entry.cause), Some(Cause::Capacity));
+    assert!(waiting.allocation.is_empty() && scene.pods("twelve").await.is_empty());
+    scene.submit("eleven", kernels(10)).await;
+    scene.until_phase("eleven", SessionPhase::Running).await;
     scene.end(operator).await;
 }

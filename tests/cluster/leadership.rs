@@ -32,6 +32,7 @@ async fn a_clean_stop_releases_the_lease_and_the_other_goes_on() {
     scene.until_phase("one", SessionPhase::Running).await;
     assert_eq!(holder(&scene).await.as_deref(), Some("first"));
     assert_eq!(first.stop().await, Ended::Stopped);
+    assert_ne!(holder(&scene).await.as_deref(), Some("first"), "it need not run out");
     until_held_by(&scene, "second").await;
     scene.submit("two", json!({})).await;
     scene.until_phase("two", SessionPhase::Running).await;
@@ -52,7 +53,7 @@ async fn a_killed_leader_is_succeeded_once_its_lease_is_over() {
 }
 
 #[tokio::test]
-async fn who_loses_the_lease_ends_and_writes_no_more() {
+async fn who_loses_the_lease_ends_and_another_goes_on() {
     let scene = Scene::new("lost").await;
     let mut operator = scene.operator_with(scene.options("first")).await;
     until_held_by(&scene, "first").await;

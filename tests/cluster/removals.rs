@@ -76,7 +76,7 @@ async fn a_removed_scaling_group_ends_nothing_and_starts_nothing() {
     let groups: Api<ScalingGroup> = Api::all(scene.client.clone());
     let group = groups.get(&scene.name).await.unwrap();
     groups.delete(&scene.name, &DeleteParams::default()).await.unwrap();
-    scene.submit("waits", json!({})).await;
+    scene.submit("waits", json!({"priority": 100})).await; // so high that it is tried for longer than this takes
     scene.until("waits", "told why", crate::common::reason_is("scaling-group-not-found")).await;
     assert_eq!(scene.get("runs").await.phase(), SessionPhase::Running);
     scene.patch_spec("runs", json!({"desiredState": "Terminated"})).await.unwrap();

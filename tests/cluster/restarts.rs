@@ -1,29 +1,60 @@
 //! The operator is killed and another goes on where it stood: nothing is lost, nothing is done twice.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
 use serde_json::json;
 use sokovan::api::*;
+use sokovan::coordinator::hooks::{Hook, Hooks, Transition};
+use sokovan::lifecycle::Timing;
 use sokovan::operator::Options;
+use tokio::sync::Notify;
 
-use crate::scene::{Operator, Scene, gang};
+use crate::scene::{Operator, Scene, fast, gang};
 
 /// An operator under a lease of its own: it need not wait for the killed one's to run out, for that one is gone.
 async fn next(scene: &Scene, number: usize) -> Operator {
-    let options = scene.options("next");
-    scene.operator_with(Options { lease_name: format!("operator-{number}"), ..options }).await
+    next_with(scene, number, Hooks::default()).await
 }
 
-/// Kills the operator when the session is first seen in each phase on its way.
-async fn killed_in_each_phase(prefix: &str, spec: serde_json::Value, kernels: usize) {
+async fn next_with(scene: &Scene, number: usize, hooks: Hooks) -> Operator {
+    let timing = Timing { hook: Duration::from_secs(3600), ..fast() };
+    let options = scene.options("next");
+    scene.operator_with(Options { lease_name: format!("operator-{number}"), hooks, timing, ..options }).await
+}
+
+/// A gate that never opens, and tells that somebody stands before it.
+fn closed(on: fn(SessionPhase) -> bool) -> (Hooks, Arc<Notify>) {
+    let arrived = Arc::new(Notify::new());
+    let told = arrived.clone();
+    let run = move |_: Transition| {
+        told.notify_one();
+        let never: BoxFuture<'static, Result<(), String>> = Box::pin(std::future::pending());
+        never
+    };
+    (Hooks { gates: vec![Hook { name: "closed", on, run: Arc::new(run) }], notices: vec![] }, arrived)
+}
+
+/// Kills the operator before the session's commit of each phase on its way.
+async fn killed_before_each_phase(prefix: &str, spec: serde_json::Value, kernels: usize) {
     let scene = Scene::new(prefix).await;
-    let mut operator = next(&scene, 0).await;
     scene.submit("one", spec).await;
-    let phases = [SessionPhase::Scheduled, SessionPhase::Preparing, SessionPhase::Creating, SessionPhase::Running];
+    let phases: [fn(SessionPhase) -> bool; 5] = [
+        |to| to == SessionPhase::Scheduled,
+        |to| to == SessionPhase::Preparing,
+        |to| to == SessionPhase::Prepared,
+        |to| to == SessionPhase::Creating,
+        |to| to == SessionPhase::Running,
+    ];
     for (number, phase) in phases.into_iter().enumerate() {
-        let reached = move |session: &Session| session.status.is_some() && session.phase() >= phase;
-        scene.until("one", phase.as_str(), reached).await;
+        let (hooks, arrived) = closed(phase);
+        let operator = next_with(&scene, number, hooks).await;
+        let patience = Duration::from_secs(120);
+        tokio::time::timeout(patience, arrived.notified()).await.unwrap_or_else(|_| panic!("it never came to phase {number}"));
         operator.kill().await;
-        operator = next(&scene, number + 1).await;
     }
+    let operator = next(&scene, 8).await;
     let status = scene.until_phase("one", SessionPhase::Running).await.status.unwrap();
     assert_eq!(status.allocation_generation, 1, "it was allocated once");
     assert_eq!((scene.pods("one").await.len(), scene.kernels("one").await.len()), (kernels, kernels));
@@ -45,37 +76,30 @@ async fn killed_in_each_phase(prefix: &str, spec: serde_json::Value, kernels: us
 }
 
 #[tokio::test]
-async fn a_single_kernel_survives_a_kill_in_each_phase() {
-    killed_in_each_phase("kill1", json!({}), 1).await;
+async fn a_single_kernel_survives_a_kill_before_each_phase() {
+    killed_before_each_phase("kill1", json!({}), 1).await;
 }
 
 #[tokio::test]
-async fn a_gang_survives_a_kill_in_each_phase() {
-    killed_in_each_phase("kill3", gang(), 3).await;
+async fn a_gang_survives_a_kill_before_each_phase() {
+    killed_before_each_phase("kill3", gang(), 3).await;
 }
 
 #[tokio::test]
 async fn what_happened_while_no_operator_ran_is_found_out() {
     let scene = Scene::new("absent").await;
     let operator = next(&scene, 0).await;
-    let batch = json!({"type": "Batch", "kernels": [crate::scene::kernel("main", 1, &["sim", "fail", "1500ms"])]});
+    let batch = json!({"type": "Batch", "kernels": [crate::scene::kernel("main", 1, &["sim", "alone"])]});
     scene.submit("batch", batch).await;
     scene.submit("other", json!({})).await;
     scene.until_phase("batch", SessionPhase::Running).await;
     scene.until_phase("other", SessionPhase::Running).await;
     operator.kill().await;
     scene.delete("other").await;
-    crate::common::eventually("the batch's pod to end", || async {
-        let pod = scene.pods("batch").await.remove(0);
-        match pod.status.and_then(|status| status.phase).as_deref() {
-            Some("Failed") => Ok(()),
-            other => Err(format!("{other:?}")),
-        }
-    })
-    .await;
+    scene.kill_pods("batch").await;
     let operator = next(&scene, 1).await;
     let status = scene.until_phase("batch", SessionPhase::Terminated).await.status.unwrap();
-    assert_eq!((status.result, status.exit_code), (SessionResult::Failure, Some(1)));
+    assert_eq!((status.result, status.exit_code), (SessionResult::Failure, Some(137)));
     scene.until_gone::<Session>("other").await;
     scene.end(operator).await;
 }

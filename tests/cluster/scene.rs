@@ -296,19 +296,7 @@ impl Scene {
 
     /// The API server refuses to delete a pod.
     pub async fn forbid_deletion(&self, pod: &str) {
-        let rules = json!([{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["DELETE"], "resources": ["pods"]}]);
-        self.make::<ValidatingAdmissionPolicy>(json!({"metadata": {"name": self.name}, "spec": {
-            "matchConstraints": {
-                "resourceRules": rules,
-                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": self.name}},
-            },
-            "validations": [{"expression": format!("oldObject.metadata.name != '{pod}'")}],
-        }}))
-        .await;
-        self.make::<ValidatingAdmissionPolicyBinding>(json!({
-            "metadata": {"name": self.name}, "spec": {"policyName": self.name, "validationActions": ["Deny"]},
-        }))
-        .await;
+        self.forbid("DELETE", &format!("oldObject.metadata.name != '{pod}'")).await;
         let pods = self.api::<Pod>();
         let trial = DeleteParams { dry_run: true, ..DeleteParams::default() };
         eventually("the deletion to be refused", || async {
@@ -317,8 +305,41 @@ impl Scene {
         .await;
     }
 
-    /// All pods may be deleted again.
-    pub async fn allow_deletion(&self) {
+    /// The API server refuses to change pods whose names begin so.
+    pub async fn forbid_changes(&self, prefix: &str) {
+        self.forbid("UPDATE", &format!("!oldObject.metadata.name.startsWith('{prefix}')")).await;
+        let (pods, name) = (self.api::<Pod>(), format!("{prefix}trial"));
+        let container = json!({"name": "c", "image": "busybox:1"});
+        self.make_here::<Pod>(json!({"metadata": {"name": name}, "spec": {"schedulerName": "none", "containers": [container]}}))
+            .await;
+        let trial = PatchParams { dry_run: true, ..PatchParams::default() };
+        let change = Patch::Merge(json!({"metadata": {"labels": {"changed": "yes"}}}));
+        eventually("the change to be refused", || async {
+            if pods.patch(&name, &trial, &change).await.is_err() { Ok(()) } else { Err("it is not yet".into()) }
+        })
+        .await;
+        pods.delete(&name, &DeleteParams::default()).await.expect("it may be deleted");
+    }
+
+    /// Of what is done to pods only what fulfils the condition.
+    async fn forbid(&self, operation: &str, condition: &str) {
+        let rules = json!([{"apiGroups": [""], "apiVersions": ["v1"], "operations": [operation], "resources": ["pods"]}]);
+        self.make::<ValidatingAdmissionPolicy>(json!({"metadata": {"name": self.name}, "spec": {
+            "matchConstraints": {
+                "resourceRules": rules,
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": self.name}},
+            },
+            "validations": [{"expression": condition}],
+        }}))
+        .await;
+        self.make::<ValidatingAdmissionPolicyBinding>(json!({
+            "metadata": {"name": self.name}, "spec": {"policyName": self.name, "validationActions": ["Deny"]},
+        }))
+        .await;
+    }
+
+    /// What was forbidden is allowed again.
+    pub async fn allow(&self) {
         self.remove::<ValidatingAdmissionPolicyBinding>().await;
         self.remove::<ValidatingAdmissionPolicy>().await;
     }

@@ -12,7 +12,7 @@ use crate::scene::{Scene, kernel};
 fn mounting(read_only: bool) -> Value {
     let mut main = kernel("main", 1, &[]);
     main["volumes"] = json!([{"claimName": "data", "mountPath": "/data", "readOnly": read_only}]);
-    json!({"kernels": [main]})
+    json!({"kernels": [main], "priority": 100}) // it is tried for longer than this takes
 }
 
 /// A claim for a volume of that very name.

@@ -49,6 +49,9 @@ pub fn unique(prefix: &str) -> String {
     format!("{prefix}-{:010x}", rand::random::<u64>() & 0xff_ffff_ffff)
 }
 
+/// Longest time for one look.
+const ANSWER: Duration = Duration::from_secs(10);
+
 /// Polls until `probe` gives a value; panics with what `last` tells when patience is over.
 pub async fn eventually<T, F, Fut>(what: &str, mut probe: F) -> T
 where
@@ -57,7 +60,8 @@ where
 {
     let start = Instant::now();
     loop {
-        match probe().await {
+        let answer = tokio::time::timeout(ANSWER, probe()).await;
+        match answer.unwrap_or_else(|_| Err("no answer".into())) {
             Ok(value) => return value,
             Err(last) if start.elapsed() > patience() => panic!("gave up waiting for {what}: {last}"),
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,

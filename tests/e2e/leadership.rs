@@ -1,6 +1,6 @@
 //! Two replicas as the chart installs them.
 
-use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, ListParams};
 use kube::{Api, ResourceExt};
@@ -13,10 +13,13 @@ use crate::{FOREVER, session, sessions};
 
 const NAMESPACE: &str = "sokovan-system";
 
-async fn holder() -> String {
+async fn lease() -> LeaseSpec {
     let leases: Api<Lease> = Api::namespaced(common::client().await, NAMESPACE);
-    let spec = leases.get("sokovan").await.expect("the lease").spec.unwrap_or_default();
-    spec.holder_identity.unwrap_or_default()
+    leases.get("sokovan").await.expect("the lease").spec.unwrap_or_default()
+}
+
+async fn holder() -> String {
+    lease().await.holder_identity.unwrap_or_default()
 }
 
 async fn replicas() -> Vec<Pod> {
@@ -103,20 +106,21 @@ async fn a_leader_that_is_paused_at_work_and_resumed_while_another_leads_stands_
 #[tokio::test]
 async fn a_paused_leader_that_is_resumed_does_no_harm() {
     both_ready().await;
-    let before = holder().await;
     assert_eq!(signal_operators("STOP"), 2);
+    let before = lease().await;
     // Both are paused past the lease; whoever goes on first finds it over.
     let space = sessions().await;
     let name = common::unique("paused");
     space.create(session(&name, FOREVER, json!({}))).await.unwrap();
-    let lease = tokio::time::Duration::from_secs(16);
-    tokio::time::sleep(lease).await; // not for a state: for the lease to be over, which is a matter of time alone
+    let over = tokio::time::Duration::from_secs(16);
+    tokio::time::sleep(over).await; // not for a state: for the lease to be over, which is a matter of time alone
     assert_eq!(signal_operators("CONT"), 2);
     let status = space.until_phase(&name, SessionPhase::Running).await.status.unwrap();
     assert_eq!((status.allocation_generation, space.pods(&name).await.len()), (1, 1));
     eventually("a leader that renewed", || async {
-        let now = holder().await;
-        if now.is_empty() { Err(before.clone()) } else { Ok(()) }
+        let now = lease().await;
+        let leads = now.renew_time > before.renew_time && now.holder_identity.is_some_and(|holder| !holder.is_empty());
+        if leads { Ok(()) } else { Err(format!("{:?}", now.renew_time)) }
     })
     .await;
     space.delete(&name).await;

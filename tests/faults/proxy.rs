@@ -172,6 +172,7 @@ impl Proxy {
                 format!("{group}/namespaces/{}/{kind}?{query}", self.namespace)
             }
             Some((_, "nodes")) => format!("{path}&labelSelector=scene%3D{}", self.namespace),
+            Some((_, "namespaces")) => format!("{path}&fieldSelector=metadata.name%3D{}", self.namespace),
             _ => path.to_owned(),
         }
     }

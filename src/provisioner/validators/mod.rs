@@ -128,9 +128,11 @@ pub fn check_all(context: &Context<'_>, candidate: &Candidate<'_>) -> Option<Ref
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use serde_json::json;
 
-    use crate::api::{Cause, SessionPhase, SessionResult};
+    use crate::api::{Cause, Domain, Project, SessionPhase, SessionResult, SessionType, User};
     use crate::lifecycle::Reason;
     use crate::provisioner::testing::{Extra, Setup, agent, kernel, refusal, waiting};
     use crate::provisioner::{Ahead, Refusal};
@@ -207,6 +209,72 @@ mod tests {
         assert_eq!(told(&mut setup, true), None);
         setup.tenancy.claims.insert(key, ClaimView { deleting: true, ..ClaimView::default() });
         assert_eq!(told(&mut setup, true).as_deref(), Some("volume claim data is being deleted"));
+    }
+
+    /// A policy of one core for one of those a session belongs to.
+    fn one_core_for(tenant: &str) -> Setup {
+        let mut setup = setup(json!({"limits": {"cpu": 1}}));
+        if tenant != "keypair" {
+            setup.keypair("key");
+        }
+        let limited = || json!({"domain": "domain", "resourcePolicy": "policy"});
+        let tenancy = &mut setup.tenancy;
+        match tenant {
+            "user" => {
+                let user = serde_json::from_value(limited()).expect("a user");
+                tenancy.users.insert("user".into(), Arc::new(User::new("user", user)));
+            }
+            "project" => {
+                let project = serde_json::from_value(limited()).expect("a project");
+                tenancy.projects.insert("project".into(), Arc::new(Project::new("project", project)));
+            }
+            "domain" => {
+                let domain = serde_json::from_value(json!({"resourcePolicy": "policy"})).expect("a domain");
+                tenancy.domains.insert("domain".into(), Arc::new(Domain::new("domain", domain)));
+            }
+            _ => {}
+        }
+        setup
+    }
+
+    #[test]
+    fn cp_002_a_quota_holds_at_each_level_and_whose_it_is_is_told() {
+        for (kind, tenant) in
+            [("keypair", "keypair key"), ("user", "user user"), ("project", "project project"), ("domain", "domain domain")]
+        {
+            let mut setup = one_core_for(kind);
+            let told = setup.refusals(&[waiting("first", json!({})), waiting("second", json!({}))]);
+            assert!(told[0].is_none(), "{tenant}");
+            let second = told[1].as_ref().expect("refused");
+            assert_eq!((second.cause, second.reason), (Some(Cause::Quota), Reason::QuotaExceeded));
+            assert_eq!(second.message, format!("{tenant}: cpu 1 requested, 1 of 1 used"));
+        }
+    }
+
+    #[test]
+    fn cp_003_cp_004_who_is_missing_or_not_active_takes_part_in_nothing() {
+        type Change = fn(&mut Setup);
+        let cases: [(Change, Reason); 13] = [
+            (|s| s.tenancy.keypairs.clear(), Reason::KeypairNotFound),
+            (|s| s.tenancy.keypairs.values_mut().for_each(|k| Arc::make_mut(k).spec.active = false), Reason::KeypairInactive),
+            (|s| s.tenancy.users.clear(), Reason::UserNotFound),
+            (|s| s.tenancy.users.values_mut().for_each(|u| Arc::make_mut(u).spec.active = false), Reason::UserInactive),
+            (|s| s.tenancy.namespaces.clear(), Reason::NamespaceWithoutProject),
+            (|s| s.tenancy.projects.clear(), Reason::ProjectNotFound),
+            (|s| s.tenancy.projects.values_mut().for_each(|p| Arc::make_mut(p).spec.active = false), Reason::ProjectInactive),
+            (|s| s.tenancy.domains.clear(), Reason::DomainNotFound),
+            (|s| s.tenancy.domains.values_mut().for_each(|d| Arc::make_mut(d).spec.active = false), Reason::DomainInactive),
+            (|s| s.tenancy.policies.clear(), Reason::PolicyNotFound),
+            (|s| s.group.spec.active = false, Reason::ScalingGroupInactive),
+            (|s| s.group.spec.session_types = vec![SessionType::Batch], Reason::ScalingGroupNotAllowed),
+            (|s| s.group.spec.projects = vec!["another".into()], Reason::ScalingGroupNotAllowed),
+        ];
+        for (change, reason) in cases {
+            let mut setup = setup(json!({}));
+            change(&mut setup);
+            let refused = setup.refusals(&[waiting("s", json!({}))]).remove(0).map(|refused| (refused.cause, refused.reason));
+            assert_eq!(refused, Some((Some(Cause::Fault), reason)));
+        }
     }
 
     #[test]

@@ -57,12 +57,6 @@ mod tests {
     }
 
     #[test]
-    fn dp_003_only_sessions_that_are_to_be_lowered_are_asked_about() {
-        assert_eq!(ROW.targets, [SessionPhase::Deprioritizing]);
-        assert!(matches!(ROW.decide, Decide::Each(_)), "no session, no verdict");
-    }
-
-    #[test]
     fn dp_002_at_the_lowest_priority_it_is_cancelled() {
         let verdict = with_priority(0);
         assert!(matches!(verdict.outcome, Outcome::Success { to: Some(SessionPhase::Cancelled) }));

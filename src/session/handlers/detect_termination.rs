@@ -106,6 +106,17 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_session_that_runs_for_longer_than_it_may_has_failed() {
+        let limited = |seconds: i64| detected(json!({"type": "Batch", "batchTimeoutSeconds": seconds}), &[Running], None);
+        let verdict = limited(59);
+        assert!(matches!(verdict.outcome, Outcome::Success { to: None }));
+        assert_eq!(verdict.change.result, Some(SessionResult::Failure));
+        assert_eq!(verdict.change.reason, Some((Reason::BatchTimeout, "ran for more than 59 s".into())));
+        let in_time = limited(60);
+        assert!(matches!(in_time.outcome, Outcome::Idle) && in_time.wake_at.is_some(), "strictly later");
+    }
+
+    #[test]
     fn a_batch_session_ends_with_its_main_kernels_result() {
         for (code, result) in [(0, SessionResult::Success), (3, SessionResult::Failure)] {
             let verdict = detected(json!({"type": "Batch"}), &[Terminated], Some(code));

@@ -48,3 +48,43 @@ pub fn row(name: HandlerName) -> Option<&'static Handler> {
 }
 
 pub use sync_kernels::{facts, sync};
+
+#[cfg(test)]
+mod tests {
+    use super::HandlerName::*;
+    use super::*;
+    use crate::api::SessionPhase as P;
+
+    /// One line of the table of rules §4, extended by what it says in words and by what Kubernetes needs besides.
+    type Line = (HandlerName, Option<LockId>, bool, [Option<To>; 5]);
+
+    #[test]
+    fn sc_co_012_sc_co_013_every_handler_has_the_lock_and_leads_where_the_rules_say() {
+        let (to, reset, same) = (To::phase, To::PENDING_RESET, None);
+        let (pending, ending) = (Some(LockId::Pending), Some(LockId::Terminating));
+        // Success, need_retry, expired, give_up, refused by a quota of the namespace.
+        let table: [Line; 15] = [
+            (ScheduleSessions, pending, false, [to(P::Scheduled), same, to(P::Terminating), to(P::Deprioritizing), same]),
+            (CheckPrecondition, Some(LockId::Preparing), false, [to(P::Preparing), same, reset, to(P::Terminating), reset]),
+            (StartSessions, Some(LockId::Creating), false, [to(P::Creating), same, reset, reset, same]),
+            (TerminateSessions, ending, false, [same, same, to(P::Terminated), to(P::Terminated), same]),
+            (DeprioritizeSessions, None, false, [to(P::Pending), same, same, same, same]),
+            (SweepSessions, None, true, [same, same, to(P::Terminating), same, same]),
+            (SweepStaleKernels, ending, true, [same; 5]),
+            (DetectTermination, None, true, [to(P::Terminating), same, same, same, same]),
+            (PromoteToPulling, None, true, [to(P::Pulling), same, same, same, same]),
+            (PromoteToPrepared, None, true, [to(P::Prepared), same, same, same, same]),
+            (PromoteToRunning, None, true, [to(P::Running), same, reset, same, same]),
+            (PromoteToTerminated, None, true, [to(P::Terminated), same, same, same, same]),
+            (ResetUnschedulable, None, false, [same, reset, same, to(P::Terminating), same]),
+            (EndSessions, None, true, [same; 5]),
+            (FinalizeSessions, None, true, [same; 5]),
+        ];
+        for (name, lock, waits, results) in table {
+            let row = row(name).expect("a row");
+            let is = row.transitions;
+            assert_eq!((row.lock, row.waits), (lock, waits), "{name}");
+            assert_eq!([is.success, is.need_retry, is.expired, is.give_up, is.refused], results, "{name}");
+        }
+    }
+}

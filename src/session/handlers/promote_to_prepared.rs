@@ -94,6 +94,9 @@ mod tests {
 
     #[test]
     fn pp_002_some_still_pulling_is_not() {
+        for behind in [KernelPhase::Pending, KernelPhase::Scheduled, KernelPhase::Preparing, Pulling] {
+            assert!(!matches!(promoted(&[Prepared, Prepared, behind]).outcome, Outcome::Success { .. }), "{behind}");
+        }
         let mut session = session(gang());
         put(&mut session, SessionPhase::Pulling, chrono::TimeDelta::seconds(4));
         let verdict = promote(&snapshot(vec![]), &item(session, &[Prepared, Prepared, Pulling]));
@@ -145,7 +148,16 @@ mod tests {
         item.kernels[0].state.pull_retried_until = Some(snapshot(vec![]).now);
         item.kernels[0].state.reason = Some("ErrImagePull".into());
         let Outcome::Failure(failure) = promote(&snapshot(vec![]), &item).outcome else { panic!("a failure") };
+        assert_eq!(failure.reason, Reason::ImagePullFailed);
         assert!(failure.message.contains("main1 on node-1"), "{}", failure.message);
+    }
+
+    #[test]
+    fn st_004_where_the_image_is_there_preparing_leads_to_prepared_without_pulling() {
+        let item = item(session_in(SessionPhase::Preparing), &[Prepared]);
+        assert!(matches!(promote(&snapshot(vec![]), &item).outcome, Outcome::Success { to: None }));
+        let Decide::Each(pulling) = super::super::promote_to_pulling::ROW.decide else { panic!("one by one") };
+        assert!(matches!(pulling(&snapshot(vec![]), &item).outcome, Outcome::Idle));
     }
 
     #[test]

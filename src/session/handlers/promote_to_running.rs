@@ -91,6 +91,11 @@ mod tests {
 
     #[test]
     fn pr_002_some_not_running_yet_is_not() {
+        use KernelPhase::{Pending, Prepared, Preparing, Pulling, Scheduled};
+        for behind in [Pending, Scheduled, Preparing, Pulling, Prepared, Creating] {
+            let outcome = promoted(&[Running, Running, behind], 1, 0).outcome;
+            assert!(!matches!(outcome, Outcome::Success { .. }), "{behind}");
+        }
         assert!(matches!(promoted(&[Running, Running, Creating], 0, 0).outcome, Outcome::Idle));
         let later = promoted(&[Running, Running, Creating], 1, 0).outcome;
         assert!(matches!(later, Outcome::Skipped(Reason::WaitingForKernels, words) if words.contains("sub2")));
@@ -104,6 +109,7 @@ mod tests {
         item.kernels[2].state.pull_retried_until = Some(snapshot(vec![]).now);
         item.kernels[2].state.reason = Some("ErrImagePull".into());
         let Outcome::Failure(failure) = promote(&snapshot(vec![]), &item).outcome else { panic!("a failure") };
+        assert_eq!(failure.reason, Reason::ImagePullFailed);
         assert!(failure.message.contains("sub2 on node-1"), "{}", failure.message);
     }
 
@@ -111,9 +117,12 @@ mod tests {
     fn pr_005_ten_minutes_are_too_long_and_after_five_resets_for_good() {
         let verdict = promoted(&[Running, Running, Creating], 11, 0);
         let Outcome::Failure(failure) = &verdict.outcome else { panic!("a failure") };
-        assert!(failure.message.contains("sub2 on node-1"), "{}", failure.message);
+        assert!(failure.message.contains("after 600 s: sub2 on node-1"), "{}", failure.message);
         assert_eq!(verdict.change.failed_agents, ["node-1".into()]);
         assert_eq!(verdict.change.expired_to, None);
+        let in_time = promoted(&[Running, Running, Creating], 10, 0).outcome;
+        assert!(!matches!(in_time, Outcome::Failure(_)), "strictly later");
+        assert_eq!(promoted(&[Running, Running, Creating], 11, 4).change.expired_to, None);
         assert_eq!(promoted(&[Running, Running, Creating], 11, 5).change.expired_to, To::phase(SessionPhase::Terminating));
     }
 }

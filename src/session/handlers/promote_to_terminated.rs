@@ -61,6 +61,7 @@ mod tests {
         let mut session = (*item.session).clone();
         if let Some(status) = &mut session.status {
             status.result = result.unwrap_or_default();
+            status.occupied.insert("cpu".into(), crate::api::Quantity("3".into()));
         }
         item.session = Arc::new(session);
         let verdict = promote(&snapshot(vec![]), &item);

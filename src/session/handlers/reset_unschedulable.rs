@@ -71,6 +71,33 @@ mod tests {
         reset(&snapshot(vec![]), &item)
     }
 
+    /// A gang whose second kernel kube-scheduler has refused for so long, and whose third for longer still.
+    fn refused_for(seconds: i64) -> Verdict {
+        let mut session = session(gang());
+        put(&mut session, SessionPhase::Preparing, chrono::TimeDelta::minutes(1));
+        let mut item = item(session, &[Pulling; 3]);
+        for (at, node, ago) in [(1, "node-2", seconds - 1), (2, "node-3", seconds)] {
+            let mut pod = item.kernels[at].pod.as_deref().cloned().expect("a pod");
+            let since = snapshot(vec![]).now - chrono::TimeDelta::seconds(ago);
+            (pod.bound, pod.unschedulable) = (false, Some((since, "1 Insufficient cpu".into())));
+            item.kernels[at].pod = Some(Arc::new(pod));
+            item.kernels[at].node = Some(node.into());
+        }
+        reset(&snapshot(vec![]), &item)
+    }
+
+    #[test]
+    fn one_whom_kube_scheduler_refuses_for_ten_seconds_is_begun_anew_elsewhere() {
+        let early = refused_for(9);
+        assert!(matches!(early.outcome, Outcome::Idle));
+        assert_eq!(early.wake_at, Some(snapshot(vec![]).now + chrono::TimeDelta::seconds(1)));
+        let verdict = refused_for(10);
+        let Outcome::Failure(failure) = &verdict.outcome else { panic!("a failure") };
+        assert_eq!((failure.cause, failure.reason), (Cause::Capacity, Reason::Unschedulable));
+        assert_eq!(failure.message, "kube-scheduler refuses sub2 on node-3: 1 Insufficient cpu");
+        assert_eq!(verdict.change.failed_agents, ["node-3".into()]);
+    }
+
     #[test]
     fn a_session_on_a_lost_node_is_begun_anew_only_if_nothing_can_have_started() {
         let verdict = lost(gang(), false, true);

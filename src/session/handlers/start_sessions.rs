@@ -32,3 +32,62 @@ fn start(_: &Snapshot, item: &SessionItem) -> Verdict {
     }
     Verdict::success().effects(launcher::start(item))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::api::KernelPhase::{Prepared, Terminated};
+    use crate::session::handlers::Outcome;
+    use crate::session::handlers::testing::{gang, item, put, session, session_in, snapshot};
+    use crate::session::views::{GateState, PodView};
+
+    /// A prepared gang of three, whose gates are open or not.
+    fn prepared(open: [bool; 3]) -> SessionItem {
+        let mut session = session(gang());
+        put(&mut session, SessionPhase::Prepared, chrono::TimeDelta::seconds(1));
+        let mut item = item(session, &[Prepared; 3]);
+        for (kernel, gate_opened) in item.kernels.iter_mut().zip(open) {
+            let pod = kernel.pod.as_deref().cloned().expect("a pod");
+            let (name, gate) = (kernel.hostname.clone(), Some(GateState::Running));
+            kernel.pod = Some(Arc::new(PodView { name, gate, gate_opened, ..pod }));
+        }
+        item
+    }
+
+    fn opened(verdict: &Verdict) -> Vec<&str> {
+        let gates = verdict.effects.iter().map(|effect| match effect {
+            Effect::OpenGate(pod) => pod.name.as_str(),
+            other => panic!("{other:?}"),
+        });
+        gates.collect()
+    }
+
+    #[test]
+    fn st_005_all_kernels_of_a_gang_are_started_and_each_once() {
+        let all = start(&snapshot(vec![]), &prepared([false; 3]));
+        assert!(matches!(all.outcome, Outcome::Success { to: None }));
+        assert_eq!(opened(&all), ["main1", "sub1", "sub2"]);
+        assert_eq!(opened(&start(&snapshot(vec![]), &prepared([true, false, true]))), ["sub1"]);
+        let single = start(&snapshot(vec![]), &item(session_in(SessionPhase::Prepared), &[Prepared]));
+        assert!(matches!(single.outcome, Outcome::Success { to: None }) && single.effects.is_empty(), "it has no gate");
+    }
+
+    #[test]
+    fn a_gang_is_not_started_before_its_kernels_can_find_each_other() {
+        let mut item = prepared([false; 3]);
+        item.names_resolve = false;
+        let verdict = start(&snapshot(vec![]), &item);
+        assert!(matches!(verdict.outcome, Outcome::Idle));
+        assert!(matches!(verdict.effects[..], [Effect::CreateService]));
+    }
+
+    #[test]
+    fn nothing_is_started_beside_a_kernel_that_has_ended() {
+        let mut item = prepared([false; 3]);
+        item.kernels[1].state.phase = Terminated;
+        let verdict = start(&snapshot(vec![]), &item);
+        assert!(matches!(verdict.outcome, Outcome::Idle) && verdict.effects.is_empty());
+    }
+}

@@ -58,16 +58,16 @@ fn judge(snapshot: &Snapshot, item: &SessionItem, kernel: &KernelItem) -> Option
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::handlers::testing::{gang, item, put, session, session_in, snapshot};
+    use crate::session::handlers::testing::{gang, item, kernel_of, put, session, session_in, snapshot};
 
-    fn swept(liveness: Liveness, phase: KernelPhase) -> Vec<KernelPhase> {
+    fn swept(liveness: Liveness, phase: KernelPhase) -> Vec<(KernelPhase, Option<String>)> {
         let mut item = item(session_in(SessionPhase::Running), &[phase]);
         item.kernels[0].liveness = liveness;
         let effects = sweep(&snapshot(vec![]), &item).effects;
         effects
             .into_iter()
             .map(|effect| match effect {
-                Effect::RecordKernel { status, .. } => status.phase,
+                Effect::RecordKernel { status, .. } => (status.phase, status.reason),
                 other => panic!("{other:?}"),
             })
             .collect()
@@ -78,17 +78,24 @@ mod tests {
         let mut session = session(gang());
         put(&mut session, SessionPhase::Running, chrono::TimeDelta::minutes(1));
         let mut item = item(session, &[KernelPhase::Running; 3]);
+        for kernel in &mut item.kernels {
+            let mut record = kernel_of(&item.session);
+            record.metadata.name = Some(kernel.hostname.clone());
+            kernel.record = Some(std::sync::Arc::new(record));
+        }
         item.kernels[1].liveness = Liveness::Gone;
         let verdict = sweep(&snapshot(vec![]), &item);
-        let [Effect::RecordKernel { status, .. }] = &verdict.effects[..] else { panic!("{:?}", verdict.effects) };
+        let [Effect::RecordKernel { name, status, .. }] = &verdict.effects[..] else { panic!("{:?}", verdict.effects) };
+        assert_eq!(name, "sub1");
         assert_eq!((status.phase, status.reason.as_deref()), (KernelPhase::Terminated, Some("STALE_KERNEL")));
         assert!(matches!(verdict.outcome, crate::session::handlers::Outcome::Idle), "the session is left alone");
     }
 
     #[test]
     fn sk_001_sk_003_a_kernel_whose_agent_shows_no_sign_of_life_or_does_not_answer_is_terminating() {
-        assert_eq!(swept(Liveness::Stale, KernelPhase::Running), [KernelPhase::Terminating]);
-        assert_eq!(swept(Liveness::Lost, KernelPhase::Running), [KernelPhase::Terminating]);
+        let ending = |reason: &str| [(KernelPhase::Terminating, Some(reason.to_owned()))];
+        assert_eq!(swept(Liveness::Stale, KernelPhase::Running), ending("STALE_KERNEL"));
+        assert_eq!(swept(Liveness::Lost, KernelPhase::Running), ending("node-lost"));
     }
 
     #[test]
@@ -100,6 +107,7 @@ mod tests {
 
     #[test]
     fn a_kernel_whose_node_is_gone_has_ended() {
-        assert_eq!(swept(Liveness::Gone, KernelPhase::Running), [KernelPhase::Terminated]);
+        let ended = (KernelPhase::Terminated, Some("STALE_KERNEL".to_owned()));
+        assert_eq!(swept(Liveness::Gone, KernelPhase::Running), [ended]);
     }
 }

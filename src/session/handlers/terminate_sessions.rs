@@ -89,7 +89,8 @@ mod tests {
     fn ts_003_a_kernel_without_a_pod_needs_nothing() {
         let mut item = ending(1);
         item.kernels[0].pod = None;
-        assert!(matches!(terminate(&snapshot(vec![]), &item).outcome, Outcome::Idle));
+        let verdict = terminate(&snapshot(vec![]), &item);
+        assert!(matches!(verdict.outcome, Outcome::Idle) && verdict.effects.is_empty());
     }
 
     #[test]
