@@ -25,9 +25,9 @@ async fn until_held_by(scene: &Scene, identity: &str) {
 #[tokio::test]
 async fn a_clean_stop_releases_the_lease_and_the_other_goes_on() {
     let scene = Scene::new("release").await;
-    let first = scene.operator_with(scene.options("first")).await;
+    let first = scene.operator_with(scene.hasty("first")).await;
     until_held_by(&scene, "first").await;
-    let second = scene.operator_with(scene.options("second")).await;
+    let second = scene.operator_with(scene.hasty("second")).await;
     scene.submit("one", json!({})).await;
     scene.until_phase("one", SessionPhase::Running).await;
     assert_eq!(holder(&scene).await.as_deref(), Some("first"));
@@ -42,9 +42,9 @@ async fn a_clean_stop_releases_the_lease_and_the_other_goes_on() {
 #[tokio::test]
 async fn a_killed_leader_is_succeeded_once_its_lease_is_over() {
     let scene = Scene::new("killed").await;
-    let first = scene.operator_with(scene.options("first")).await;
+    let first = scene.operator_with(scene.hasty("first")).await;
     until_held_by(&scene, "first").await;
-    let second = scene.operator_with(scene.options("second")).await;
+    let second = scene.operator_with(scene.hasty("second")).await;
     first.kill().await;
     scene.submit("one", json!({})).await;
     scene.until_phase("one", SessionPhase::Running).await;
@@ -55,13 +55,13 @@ async fn a_killed_leader_is_succeeded_once_its_lease_is_over() {
 #[tokio::test]
 async fn who_loses_the_lease_ends_and_another_goes_on() {
     let scene = Scene::new("lost").await;
-    let mut operator = scene.operator_with(scene.options("first")).await;
+    let mut operator = scene.operator_with(scene.hasty("first")).await;
     until_held_by(&scene, "first").await;
     let usurp = Patch::Merge(json!({"spec": {"holderIdentity": "another"}}));
     scene.api::<Lease>().patch("operator", &PatchParams::default(), &usurp).await.unwrap();
     assert_eq!(operator.ended().await, Ended::LostLease);
     scene.submit("one", json!({})).await;
-    let next = scene.operator_with(scene.options("second")).await;
+    let next = scene.operator_with(scene.hasty("second")).await;
     scene.until_phase("one", SessionPhase::Running).await;
     scene.end(next).await;
 }

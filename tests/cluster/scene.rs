@@ -39,15 +39,16 @@ pub fn fast() -> Timing {
         held_up: millis(500),
         usage: millis(300),
         scale: 60,
-        lease: LeaseTiming {
-            duration: Duration::from_secs(4),
-            renew: millis(500),
-            retry: millis(200),
-            request: Duration::from_secs(2),
-            margin: Duration::from_secs(1),
-        },
+        lease: LeaseTiming { renew: millis(500), retry: millis(200), ..Timing::default().lease },
         ..Timing::default()
     }
+}
+
+/// The same with a lease that is over soon, as an operator's is on an API server that does not answer for three seconds.
+pub fn hasty() -> Timing {
+    let seconds = Duration::from_secs;
+    let lease = LeaseTiming { duration: seconds(4), request: seconds(2), margin: seconds(1), ..fast().lease };
+    Timing { lease, ..fast() }
 }
 
 /// The same, but nobody is looked at without a reason.
@@ -213,6 +214,11 @@ impl Scene {
             hooks: Hooks::default(),
             listen: None,
         }
+    }
+
+    /// Whose lease is over soon.
+    pub fn hasty(&self, identity: &str) -> Options {
+        Options { timing: hasty(), ..self.options(identity) }
     }
 
     pub async fn operator(&self) -> Operator {

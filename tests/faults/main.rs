@@ -50,7 +50,7 @@ async fn asked(stop: &mut watch::Receiver<bool>) {
 async fn supervise(scene: Arc<Scene>, proxy: Arc<Proxy>, config: Config, mut stop: watch::Receiver<bool>) {
     let mut killed = proxy.killed.subscribe();
     for number in 0.. {
-        let options = Options { lease_name: format!("operator-{number}"), ..scene.options(&format!("first-{number}")) };
+        let options = Options { lease_name: format!("operator-{number}"), ..scene.hasty(&format!("first-{number}")) };
         let mut operator = scene.operator_at(config.clone(), options);
         tokio::select! {
             _ = killed.changed() => match proxy.fault {
@@ -83,7 +83,7 @@ async fn rival(scene: Arc<Scene>, proxy: Arc<Proxy>, client: Client, mut stop: w
         () = proxy.led() => {}
         () = asked(&mut stop) => return,
     }
-    let operator = scene.operator_at(config, Options { lease_name: "operator-0".into(), ..scene.options("second") });
+    let operator = scene.operator_at(config, Options { lease_name: "operator-0".into(), ..scene.hasty("second") });
     let release = async {
         if matches!(proxy.fault, Fault::Handover(_)) {
             proxy.soon.notified().await;

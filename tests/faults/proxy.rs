@@ -80,7 +80,7 @@ impl Proxy {
             namespace: namespace.to_owned(),
             fault,
             at,
-            lease: crate::scene::fast().lease.duration,
+            lease: crate::scene::hasty().lease.duration,
             inner: Mutex::default(),
             killed: watch::Sender::new(0),
             cut: watch::Sender::new(0),
