@@ -259,24 +259,19 @@ mod tests {
     use crate::session::handlers::testing::{item, session_in, snapshot};
     use crate::session::handlers::{Decide, Outcome, Transitions};
 
-    static FRAIL: Handler = frail(false);
-    static FRAIL_OF_KERNELS: Handler = frail(true);
-
-    const fn frail(waits: bool) -> Handler {
+    fn frail(waits: bool) -> Handler {
         Handler {
             name: HandlerName::ScheduleSessions,
             targets: &[SessionPhase::Pending],
             transitions: Transitions::NONE,
             lock: None,
             waits,
-            decide: DECIDE,
+            decide: Decide::Each(|snapshot, _| {
+                assert!(snapshot.group_name.as_str() != "gpu", "as planned");
+                Verdict::success().result(SessionResult::Success)
+            }),
         }
     }
-
-    const DECIDE: Decide = Decide::Each(|snapshot, _| {
-        assert!(snapshot.group_name.as_str() != "gpu", "as planned");
-        Verdict::success().result(SessionResult::Success)
-    });
 
     #[tokio::test(start_paused = true)]
     async fn dl_003_a_handler_that_waits_for_its_lock_too_long_is_marked_for_the_next_cycle() {
@@ -309,14 +304,14 @@ mod tests {
             let items = vec![item(session_in(SessionPhase::Pending), &[]), item(session_in(SessionPhase::Pending), &[])];
             decide(handler, &Batch { snapshot, items }, None)
         };
-        let (failed, result) = outcomes(&FRAIL, "gpu");
+        let (failed, result) = outcomes(&frail(false), "gpu");
         assert_eq!(result, RunResult::Panicked);
         assert_eq!(failed.len(), 2, "all its items fail");
         assert!(failed.iter().all(|v| matches!(&v.outcome, Outcome::Failure(f) if f.reason == Reason::HandlerPanicked)));
-        let (unchanged, result) = outcomes(&FRAIL_OF_KERNELS, "gpu");
+        let (unchanged, result) = outcomes(&frail(true), "gpu");
         assert_eq!((unchanged.len(), result), (2, RunResult::Panicked));
         assert!(unchanged.iter().all(|v| matches!(v.outcome, Outcome::Idle) && v.effects.is_empty()), "no kernel is changed");
-        let (passed, result) = outcomes(&FRAIL, "default");
+        let (passed, result) = outcomes(&frail(false), "default");
         assert_eq!(result, RunResult::Success);
         assert!(passed.iter().all(|v| matches!(v.outcome, Outcome::Success { .. })));
     }

@@ -32,6 +32,15 @@ pub struct Hook {
     pub run: Run,
 }
 
+impl Hook {
+    pub fn new<F>(name: &'static str, on: fn(SessionPhase) -> bool, run: impl Fn(Transition) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<(), String>> + Send + 'static,
+    {
+        Self { name, on, run: Arc::new(move |transition| Box::pin(run(transition))) }
+    }
+}
+
 /// All hooks.
 #[derive(Clone)]
 pub struct Hooks {
@@ -43,11 +52,10 @@ pub struct Hooks {
 
 impl Default for Hooks {
     fn default() -> Self {
-        let batch_start =
-            Hook { name: "batch-start", on: |to| to == SessionPhase::Running, run: Arc::new(|t| Box::pin(batch_start(t))) };
-        let clean_network =
-            Hook { name: "clean-network", on: SessionPhase::is_terminal, run: Arc::new(|t| Box::pin(clean_network(t))) };
-        Self { gates: vec![batch_start], notices: vec![clean_network] }
+        Self {
+            gates: vec![Hook::new("batch-start", |to| to == SessionPhase::Running, batch_start)],
+            notices: vec![Hook::new("clean-network", SessionPhase::is_terminal, clean_network)],
+        }
     }
 }
 

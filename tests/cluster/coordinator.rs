@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::TryStreamExt;
-use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{ResourceQuota, Service};
 use k8s_openapi::api::events::v1::Event;
 use kube::Api;
@@ -18,7 +17,7 @@ use sokovan::lifecycle::Timing;
 use sokovan::operator::Options;
 
 use crate::common::{eventually, path, reason_is, unique};
-use crate::scene::{Operator, Scene, fast, gang, kernel};
+use crate::scene::{Operator, Scene, fast, gang, kernel, unhurried};
 
 /// What a hook has heard of.
 type Heard = Arc<Mutex<Vec<SessionPhase>>>;
@@ -29,14 +28,15 @@ fn hearing(on: fn(SessionPhase) -> bool) -> (Hook, Heard) {
     let hears = heard.clone();
     let run = move |transition: Transition| {
         hears.lock().unwrap().push(transition.to);
-        let done: BoxFuture<'static, Result<(), String>> = match transition.item.name() {
-            "kept" => Box::pin(async { Err("as planned".to_owned()) }),
-            "silent" => Box::pin(std::future::pending()),
-            _ => Box::pin(async { Ok(()) }),
-        };
-        done
+        async move {
+            match transition.item.name() {
+                "kept" => Err("as planned".to_owned()),
+                "silent" => std::future::pending().await,
+                _ => Ok(()),
+            }
+        }
     };
-    (Hook { name: "hearing", on, run: Arc::new(run) }, heard)
+    (Hook::new("hearing", on, run), heard)
 }
 
 async fn until_heard(heard: &Heard, phases: &[SessionPhase]) {
@@ -71,7 +71,7 @@ async fn sc_co_005_a_gate_hook_runs_for_each_session_on_its_way_to_running() {
 
 #[tokio::test]
 async fn sc_co_006_a_gate_hook_that_fails_keeps_that_session_and_only_it() {
-    let scene = Scene::with("closed", 3, json!({"retry": {"creatingTimeoutSeconds": 86_400}})).await;
+    let scene = Scene::with("closed", 3, unhurried()).await;
     let (gate, _) = hearing(to_running);
     let hooks = Hooks { gates: vec![gate], notices: vec![] };
     let timing = Timing { hook: Duration::from_millis(200), ..fast() };
@@ -117,7 +117,7 @@ async fn he_003_a_notify_hook_that_fails_changes_nothing() {
 
 #[tokio::test]
 async fn notify_hooks_hear_of_every_phase_once_also_of_those_whose_commit_waits_for_the_next() {
-    let scene = Scene::with("hears", 1, json!({"retry": {"imagePullTimeoutSeconds": 86_400}})).await;
+    let scene = Scene::with("hears", 1, unhurried()).await;
     let (every, heard) = hearing(|_| true);
     let operator = with_hooks(&scene, Hooks { gates: vec![], notices: vec![every] }).await;
     scene.submit("one", json!({"kernels": [kernel("main", 1, &["sim", "no-image"])]})).await;
@@ -221,15 +221,14 @@ async fn sc_co_011_two_groups_are_worked_on_side_by_side() {
     let groups = vec![scene.name.clone().into(), other.clone().into()];
     // The gate, at which the handler holds its lock, opens only once a session of each group is there.
     let both = Arc::new(tokio::sync::Barrier::new(2));
-    let run = move |_: Transition| {
+    let run = move |_| {
         let both = both.clone();
-        let passed: BoxFuture<'static, Result<(), String>> = Box::pin(async move {
+        async move {
             both.wait().await;
             Ok(())
-        });
-        passed
+        }
     };
-    let gate = Hook { name: "together", on: |to| to == SessionPhase::Scheduled, run: Arc::new(run) };
+    let gate = Hook::new("together", |to| to == SessionPhase::Scheduled, run);
     let hooks = Hooks { gates: vec![gate], notices: vec![] };
     scene.submit("default", json!({})).await;
     scene.submit("gpu", json!({"scalingGroup": other})).await;
@@ -268,8 +267,7 @@ async fn sc_co_016_runs_of_a_handler_are_measured_by_handler_group_and_result() 
 
 #[tokio::test]
 async fn st_003_a_session_whose_image_is_not_there_yet_is_pulling() {
-    let retry = json!({"imagePullTimeoutSeconds": 86_400, "pullingTimeoutSeconds": 86_400});
-    let scene = Scene::with("pulling", 1, json!({ "retry": retry })).await;
+    let scene = Scene::with("pulling", 1, unhurried()).await;
     let operator = scene.operator().await;
     scene.submit("one", json!({"kernels": [kernel("main", 1, &["sim", "no-image"])]})).await;
     let told = |session: &Session| {

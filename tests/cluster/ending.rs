@@ -9,7 +9,7 @@ use sokovan::lifecycle::Timing;
 use sokovan::operator::Options;
 
 use crate::common::{eventually, reason_is};
-use crate::scene::{LONG_AGO, Scene, fast, gang, kernel, node_of, patient};
+use crate::scene::{LONG_AGO, Scene, fast, gang, kernel, node_of, patient, unhurried};
 
 #[tokio::test]
 async fn ts_001_a_user_ends_a_running_session_and_its_record_stays() {
@@ -44,9 +44,7 @@ async fn a_waiting_session_is_cancelled_at_its_users_wish() {
 
 #[tokio::test]
 async fn deleting_a_session_ends_and_removes_it_wherever_it_stands() {
-    let long = 86_400;
-    let retry = json!({"imagePullTimeoutSeconds": long, "pullingTimeoutSeconds": long, "creatingTimeoutSeconds": long});
-    let scene = Scene::with("delete", 3, json!({ "retry": retry })).await;
+    let scene = Scene::with("delete", 3, unhurried()).await;
     let operator = scene.operator().await;
     scene.submit("running", gang()).await;
     scene.until_phase("running", SessionPhase::Running).await;
@@ -203,8 +201,7 @@ async fn forced_termination_ends_at_once_and_cleans_up_behind() {
 
 #[tokio::test]
 async fn a_gang_whose_node_is_lost_before_its_start_is_begun_anew_elsewhere() {
-    let retry = json!({"imagePullTimeoutSeconds": 86_400, "pullingTimeoutSeconds": 86_400});
-    let scene = Scene::with("lostpull", 3, json!({ "retry": retry })).await;
+    let scene = Scene::with("lostpull", 3, unhurried()).await;
     let operator = scene.operator().await;
     let mut main = kernel("main", 1, &[]);
     main["resources"]["cpu"] = json!(3);
@@ -226,7 +223,7 @@ async fn a_gang_whose_node_is_lost_before_its_start_is_begun_anew_elsewhere() {
 
 #[tokio::test]
 async fn a_gang_whose_node_is_lost_while_it_starts_ends_and_is_not_run_again() {
-    let scene = Scene::with("lostcreate", 3, json!({"retry": {"creatingTimeoutSeconds": 86_400}})).await;
+    let scene = Scene::with("lostcreate", 3, unhurried()).await;
     let operator = scene.operator().await;
     let kernels = [kernel("main", 1, &[]), kernel("sub", 1, &["sim", "never"])];
     scene.submit("two", json!({"clusterMode": "MultiNode", "kernels": kernels})).await;
@@ -240,7 +237,7 @@ async fn a_gang_whose_node_is_lost_while_it_starts_ends_and_is_not_run_again() {
 
 #[tokio::test]
 async fn a_session_whose_node_is_lost_in_preparing_ends_for_it_may_have_begun_there() {
-    let scene = Scene::with("lostprepare", 2, json!({"retry": {"preparingTimeoutSeconds": 86_400}})).await;
+    let scene = Scene::with("lostprepare", 2, unhurried()).await;
     let operator = scene.operator().await;
     scene.submit("one", json!({"kernels": [kernel("main", 1, &["sim", "never"])]})).await;
     let status = scene.until_phase("one", SessionPhase::Preparing).await.status.unwrap();
@@ -320,8 +317,7 @@ async fn a_lost_node_is_noticed_when_it_is_due_without_any_long_cycle() {
 
 #[tokio::test]
 async fn who_is_deleted_while_a_commit_lingers_ends_at_once() {
-    let scene =
-        Scene::with("lingers", 1, json!({"retry": {"preparingTimeoutSeconds": 86_400, "pullingTimeoutSeconds": 86_400}})).await;
+    let scene = Scene::with("lingers", 1, unhurried()).await;
     let timing = Timing { linger: std::time::Duration::from_secs(3600), ..fast() };
     let operator = scene.operator_with(Options { timing, ..scene.options("patient") }).await;
     scene.submit("one", json!({"kernels": [kernel("main", 1, &["sim", "never"])]})).await;

@@ -11,6 +11,7 @@ mod attempts;
 mod coordinator;
 mod ending;
 mod explained;
+mod forbidden;
 mod gangs;
 mod leadership;
 mod lifecycle;

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
 use serde_json::json;
 use sokovan::api::*;
-use sokovan::coordinator::hooks::{Hook, Hooks, Transition};
+use sokovan::coordinator::hooks::{Hook, Hooks};
 use sokovan::lifecycle::Timing;
 use sokovan::operator::Options;
 use tokio::sync::Notify;
 
+use crate::common::patience;
 use crate::scene::{Operator, Scene, fast, gang};
 
 /// An operator under a lease of its own: it need not wait for the killed one's to run out, for that one is gone.
@@ -28,12 +28,11 @@ async fn next_with(scene: &Scene, number: usize, hooks: Hooks) -> Operator {
 fn closed(on: fn(SessionPhase) -> bool) -> (Hooks, Arc<Notify>) {
     let arrived = Arc::new(Notify::new());
     let told = arrived.clone();
-    let run = move |_: Transition| {
+    let run = move |_| {
         told.notify_one();
-        let never: BoxFuture<'static, Result<(), String>> = Box::pin(std::future::pending());
-        never
+        std::future::pending()
     };
-    (Hooks { gates: vec![Hook { name: "closed", on, run: Arc::new(run) }], notices: vec![] }, arrived)
+    (Hooks { gates: vec![Hook::new("closed", on, run)], notices: vec![] }, arrived)
 }
 
 /// Kills the operator before the session's commit of each phase on its way.
@@ -50,8 +49,8 @@ async fn killed_before_each_phase(prefix: &str, spec: serde_json::Value, kernels
     for (number, phase) in phases.into_iter().enumerate() {
         let (hooks, arrived) = closed(phase);
         let operator = next_with(&scene, number, hooks).await;
-        let patience = Duration::from_secs(120);
-        tokio::time::timeout(patience, arrived.notified()).await.unwrap_or_else(|_| panic!("it never came to phase {number}"));
+        let came = tokio::time::timeout(patience(), arrived.notified()).await;
+        came.unwrap_or_else(|_| panic!("it never came to phase {number}"));
         operator.kill().await;
     }
     let operator = next(&scene, 8).await;

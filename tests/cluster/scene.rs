@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
@@ -300,56 +299,6 @@ impl Scene {
         self.all::<Node>().patch(node, &PatchParams::default(), &played).await.expect("the node can be changed");
     }
 
-    /// The API server refuses to delete a pod.
-    pub async fn forbid_deletion(&self, pod: &str) {
-        self.forbid("DELETE", &format!("oldObject.metadata.name != '{pod}'")).await;
-        let pods = self.api::<Pod>();
-        let trial = DeleteParams { dry_run: true, ..DeleteParams::default() };
-        eventually("the deletion to be refused", || async {
-            if pods.delete(pod, &trial).await.is_err() { Ok(()) } else { Err("it is not yet".into()) }
-        })
-        .await;
-    }
-
-    /// The API server refuses to change pods whose names begin so.
-    pub async fn forbid_changes(&self, prefix: &str) {
-        self.forbid("UPDATE", &format!("!oldObject.metadata.name.startsWith('{prefix}')")).await;
-        let (pods, name) = (self.api::<Pod>(), format!("{prefix}trial"));
-        let container = json!({"name": "c", "image": "busybox:1"});
-        self.make_here::<Pod>(json!({"metadata": {"name": name}, "spec": {"schedulerName": "none", "containers": [container]}}))
-            .await;
-        let trial = PatchParams { dry_run: true, ..PatchParams::default() };
-        let change = Patch::Merge(json!({"metadata": {"labels": {"changed": "yes"}}}));
-        eventually("the change to be refused", || async {
-            if pods.patch(&name, &trial, &change).await.is_err() { Ok(()) } else { Err("it is not yet".into()) }
-        })
-        .await;
-        pods.delete(&name, &DeleteParams::default()).await.expect("it may be deleted");
-    }
-
-    /// Of what is done to pods only what fulfils the condition.
-    async fn forbid(&self, operation: &str, condition: &str) {
-        let rules = json!([{"apiGroups": [""], "apiVersions": ["v1"], "operations": [operation], "resources": ["pods"]}]);
-        self.make::<ValidatingAdmissionPolicy>(json!({"metadata": {"name": self.name}, "spec": {
-            "matchConstraints": {
-                "resourceRules": rules,
-                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": self.name}},
-            },
-            "validations": [{"expression": condition}],
-        }}))
-        .await;
-        self.make::<ValidatingAdmissionPolicyBinding>(json!({
-            "metadata": {"name": self.name}, "spec": {"policyName": self.name, "validationActions": ["Deny"]},
-        }))
-        .await;
-    }
-
-    /// What was forbidden is allowed again.
-    pub async fn allow(&self) {
-        self.remove::<ValidatingAdmissionPolicyBinding>().await;
-        self.remove::<ValidatingAdmissionPolicy>().await;
-    }
-
     /// Removes what other tests could stumble over; the namespace goes with the cluster.
     pub async fn end(self, operator: Operator) {
         assert_eq!(operator.stop().await, Ended::Stopped);
@@ -380,7 +329,7 @@ impl Scene {
         }
     }
 
-    async fn remove<K>(&self)
+    pub async fn remove<K>(&self)
     where
         K: kube::Resource<DynamicType = ()> + serde::de::DeserializeOwned + Clone + std::fmt::Debug,
     {
@@ -393,6 +342,14 @@ const KUBELET: &str = "kwok.x-k8s.io/node";
 
 /// When a node stopped answering, so long ago that it is lost at once.
 pub const LONG_AGO: &str = "2020-01-01T00:00:00Z";
+
+/// A group in which nobody is ended or begun anew for taking too long.
+pub fn unhurried() -> Value {
+    let day = 86_400;
+    json!({"retry": {
+        "preparingTimeoutSeconds": day, "pullingTimeoutSeconds": day, "creatingTimeoutSeconds": day, "imagePullTimeoutSeconds": day,
+    }})
+}
 
 /// Where a kernel of a session has its place.
 pub fn node_of(status: &SessionStatus, kernel: &str) -> String {

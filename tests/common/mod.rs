@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use sokovan::api::*;
 
 /// How long a condition is waited for. Generous: the machines are noisy, and no test is about time.
-fn patience() -> Duration {
+pub fn patience() -> Duration {
     let given = std::env::var("TEST_PATIENCE").ok().and_then(|seconds| seconds.parse().ok());
     Duration::from_secs(given.unwrap_or(120))
 }

@@ -50,12 +50,10 @@ fn refused(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::api::KernelPhase::Pulling;
     use crate::session::handlers::Outcome;
-    use crate::session::handlers::testing::{gang, item, put, session, snapshot};
+    use crate::session::handlers::testing::{change_pod, gang, item, put, session, snapshot};
     use crate::session::views::Liveness;
 
     fn lost(spec: serde_json::Value, gate_opened: bool, bound: bool) -> Verdict {
@@ -63,9 +61,7 @@ mod tests {
         put(&mut session, SessionPhase::Pulling, chrono::TimeDelta::minutes(1));
         let mut item = item(session, &[Pulling; 3]);
         for kernel in &mut item.kernels {
-            let mut pod = kernel.pod.as_deref().cloned().expect("a pod");
-            (pod.gate_opened, pod.bound) = (gate_opened, bound);
-            kernel.pod = Some(Arc::new(pod));
+            change_pod(kernel, |pod| (pod.gate_opened, pod.bound) = (gate_opened, bound));
         }
         item.kernels[0].liveness = Liveness::Lost;
         reset(&snapshot(vec![]), &item)
@@ -77,10 +73,8 @@ mod tests {
         put(&mut session, SessionPhase::Preparing, chrono::TimeDelta::minutes(1));
         let mut item = item(session, &[Pulling; 3]);
         for (at, node, ago) in [(1, "node-2", seconds - 1), (2, "node-3", seconds)] {
-            let mut pod = item.kernels[at].pod.as_deref().cloned().expect("a pod");
-            let since = snapshot(vec![]).now - chrono::TimeDelta::seconds(ago);
-            (pod.bound, pod.unschedulable) = (false, Some((since, "1 Insufficient cpu".into())));
-            item.kernels[at].pod = Some(Arc::new(pod));
+            let refused = Some((snapshot(vec![]).now - chrono::TimeDelta::seconds(ago), "1 Insufficient cpu".into()));
+            change_pod(&mut item.kernels[at], |pod| (pod.bound, pod.unschedulable) = (false, refused));
             item.kernels[at].node = Some(node.into());
         }
         reset(&snapshot(vec![]), &item)

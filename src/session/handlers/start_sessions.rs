@@ -35,13 +35,11 @@ fn start(_: &Snapshot, item: &SessionItem) -> Verdict {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::api::KernelPhase::{Prepared, Terminated};
     use crate::session::handlers::Outcome;
-    use crate::session::handlers::testing::{gang, item, put, session, session_in, snapshot};
-    use crate::session::views::{GateState, PodView};
+    use crate::session::handlers::testing::{change_pod, gang, item, put, session, session_in, snapshot};
+    use crate::session::views::GateState;
 
     /// A prepared gang of three, whose gates are open or not.
     fn prepared(open: [bool; 3]) -> SessionItem {
@@ -49,9 +47,8 @@ mod tests {
         put(&mut session, SessionPhase::Prepared, chrono::TimeDelta::seconds(1));
         let mut item = item(session, &[Prepared; 3]);
         for (kernel, gate_opened) in item.kernels.iter_mut().zip(open) {
-            let pod = kernel.pod.as_deref().cloned().expect("a pod");
-            let (name, gate) = (kernel.hostname.clone(), Some(GateState::Running));
-            kernel.pod = Some(Arc::new(PodView { name, gate, gate_opened, ..pod }));
+            let seen = (kernel.hostname.clone(), Some(GateState::Running), gate_opened);
+            change_pod(kernel, |pod| (pod.name, pod.gate, pod.gate_opened) = seen);
         }
         item
     }

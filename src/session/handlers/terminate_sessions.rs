@@ -39,14 +39,8 @@ mod tests {
     use crate::lifecycle::Reason;
     use crate::session::effect::Effect;
     use crate::session::handlers::Outcome;
-    use crate::session::handlers::testing::{gang, item, put, session, session_in, snapshot};
-    use crate::session::views::{Liveness, PodView};
-
-    fn change(item: &mut SessionItem, at: usize, with: impl Fn(&mut PodView)) {
-        let mut pod = item.kernels[at].pod.as_deref().cloned().expect("a pod");
-        with(&mut pod);
-        item.kernels[at].pod = Some(Arc::new(pod));
-    }
+    use crate::session::handlers::testing::{change_pod, gang, item, put, session, session_in, snapshot};
+    use crate::session::views::Liveness;
 
     fn ending(kernels: usize) -> SessionItem {
         let mut session = if kernels == 1 { session_in(SessionPhase::Terminating) } else { session(gang()) };
@@ -61,7 +55,7 @@ mod tests {
             let mut session = (*item.session).clone();
             put(&mut session, SessionPhase::Terminating, chrono::TimeDelta::seconds(ago));
             item.session = Arc::new(session);
-            (0..3).for_each(|at| change(&mut item, at, |pod| (pod.deleting, pod.ended) = (true, at != 2)));
+            (0..3).for_each(|at| change_pod(&mut item.kernels[at], |pod| (pod.deleting, pod.ended) = (true, at != 2)));
             terminate(&snapshot(vec![]), &item)
         };
         let waiting = told(34);
@@ -96,8 +90,8 @@ mod tests {
     #[test]
     fn only_the_kernel_that_is_left_is_tried_again() {
         let mut item = ending(3);
-        change(&mut item, 0, |pod| pod.deleting = true);
-        change(&mut item, 1, |pod| pod.deleting = true);
+        change_pod(&mut item.kernels[0], |pod| pod.deleting = true);
+        change_pod(&mut item.kernels[1], |pod| pod.deleting = true);
         assert_eq!(terminate(&snapshot(vec![]), &item).effects.len(), 1);
     }
 
@@ -105,7 +99,7 @@ mod tests {
     fn ts_006_what_has_ended_is_left_alone() {
         let mut item = ending(1);
         item.kernels[0].state.phase = Terminated;
-        change(&mut item, 0, |pod| pod.ended = true);
+        change_pod(&mut item.kernels[0], |pod| pod.ended = true);
         assert!(matches!(terminate(&snapshot(vec![]), &item).outcome, Outcome::Idle));
     }
 }

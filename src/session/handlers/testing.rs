@@ -112,6 +112,11 @@ pub fn item(session: Session, phases: &[KernelPhase]) -> SessionItem {
     }
 }
 
+/// Changes what is seen of a kernel's pod.
+pub fn change_pod(kernel: &mut KernelItem, with: impl FnOnce(&mut PodView)) {
+    with(Arc::make_mut(kernel.pod.as_mut().expect("a pod")));
+}
+
 pub fn agent(name: &str, cpu: i64) -> AgentView {
     let mut allocatable = Resources::default();
     allocatable.set("cpu", Amount::from_units(cpu));
