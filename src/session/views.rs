@@ -1,6 +1,7 @@
 //! What we keep of pods and nodes: folded on arrival to the fields that decisions look at.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -137,6 +138,16 @@ pub enum Liveness {
 impl Liveness {
     pub fn is_lost(self) -> bool {
         matches!(self, Self::Lost | Self::Stale | Self::Gone)
+    }
+
+    /// What is the matter with a node of which this is so, where anything is.
+    pub fn trouble(self, node: &str, stale: Duration) -> Option<String> {
+        match self {
+            Self::Alive | Self::Doubtful { .. } => None,
+            Self::Lost => Some(format!("node {node} does not answer")),
+            Self::Stale => Some(format!("the kubelet of node {node} has shown no sign of life for {} s", stale.as_secs())),
+            Self::Gone => Some(format!("node {node} is gone")),
+        }
     }
 }
 

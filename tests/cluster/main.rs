@@ -20,5 +20,6 @@ mod refusals;
 mod removals;
 mod restarts;
 mod scene;
+mod stale;
 mod volumes;
 mod waiting;

@@ -72,7 +72,7 @@ async fn supervise(scene: Arc<Scene>, proxy: Arc<Proxy>, config: Config, mut sto
 }
 
 /// A second operator on the first one's lease. Of a pause: once it leads, what was held is let go. Of a handover: its own
-/// proxy holds the watch back from a few writes before.
+/// proxy holds the watch back from a few writes before, until it has led for a while.
 async fn rival(scene: Arc<Scene>, proxy: Arc<Proxy>, client: Client, mut stop: watch::Receiver<bool>) {
     let own = match &proxy.fault {
         Fault::Handover(kind) => Fault::HoldWatch(kind.clone()),
@@ -87,7 +87,9 @@ async fn rival(scene: Arc<Scene>, proxy: Arc<Proxy>, client: Client, mut stop: w
     let release = async {
         if matches!(proxy.fault, Fault::Handover(_)) {
             proxy.soon.notified().await;
-            own.hold();
+            own.silence();
+            own.led().await;
+            own.end_silence().await;
             return;
         }
         proxy.paused.notified().await;

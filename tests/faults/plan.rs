@@ -49,8 +49,8 @@ pub enum Fault {
     Overtaken,
     /// It and all that its operator asks for, watches aside, are held until another leads; then they land, late.
     Pause,
-    /// Its operator stops once it is carried out, and another goes on at once, whose watch of this kind says nothing until a
-    /// while after a few writes before.
+    /// Its operator stops once it is carried out, and another goes on at once, whose watch of this kind says nothing from a
+    /// few writes before until it has led for a while.
     Handover(String),
 }
 

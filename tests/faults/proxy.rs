@@ -37,7 +37,6 @@ struct Inner {
     writes: Vec<Site>,
     /// The phase that was last written to a session.
     phase: String,
-    held_until: Option<tokio::time::Instant>,
     outage_until: Option<tokio::time::Instant>,
     /// Kinds that are watched; and those whose next watch is told that its version is too old.
     watched: BTreeSet<String>,
@@ -66,6 +65,8 @@ pub struct Proxy {
     /// The fault strikes in a few writes.
     pub soon: Notify,
     resumed: watch::Sender<bool>,
+    /// Whether the watch that it may hold says nothing.
+    silent: watch::Sender<bool>,
     /// Whether its operator has led.
     led: watch::Sender<bool>,
     /// How many requests are held, to land late.
@@ -87,6 +88,7 @@ impl Proxy {
             paused: Notify::new(),
             soon: Notify::new(),
             resumed: watch::Sender::new(false),
+            silent: watch::Sender::new(false),
             led: watch::Sender::new(false),
             held: watch::Sender::new(0),
         });
@@ -121,9 +123,15 @@ impl Proxy {
         let _ = self.led.subscribe().wait_for(|led| *led).await;
     }
 
-    /// The watch that this one may hold says nothing for a while.
-    pub fn hold(&self) {
-        self.lock().held_until = Some(tokio::time::Instant::now() + HELD);
+    /// The watch that this one may hold says nothing from now on.
+    pub fn silence(&self) {
+        self.silent.send_replace(true);
+    }
+
+    /// It catches up, a while from now.
+    pub async fn end_silence(&self) {
+        tokio::time::sleep(HELD).await;
+        self.silent.send_replace(false);
     }
 
     /// What was held goes on, to land late.
@@ -202,10 +210,7 @@ impl Proxy {
         let chunks = body.into_data_stream().then(move |chunk| {
             let proxy = proxy.clone();
             async move {
-                let until = proxy.lock().held_until.filter(|_| held);
-                if let Some(until) = until {
-                    tokio::time::sleep_until(until).await;
-                }
+                let _ = proxy.silent.subscribe().wait_for(|silent| !(held && *silent)).await;
                 chunk
             }
         });
@@ -269,7 +274,9 @@ impl Proxy {
                 refusal(504)
             }
             Fault::HoldWatch(_) => {
-                self.hold();
+                self.silence();
+                let proxy = self.clone();
+                tokio::spawn(async move { proxy.end_silence().await });
                 self.forward(request).await
             }
             Fault::Compact => {

@@ -4,6 +4,7 @@ use super::{Decide, Handler, HandlerName, LockId, Outcome, To, Transitions, Verd
 use crate::api::SessionPhase;
 use crate::lifecycle::{Failure, Reason};
 use crate::provisioner::Room;
+use crate::session::kernels::KernelItem;
 use crate::session::snapshot::{SessionItem, Snapshot};
 use crate::session::{launcher, precondition};
 
@@ -38,22 +39,20 @@ fn prepare(snapshot: &Snapshot, room: &Room, item: &SessionItem) -> Verdict {
     if let Some(refusal) = precondition::check(snapshot, room, item) {
         return Verdict::refused(&refusal);
     }
-    match reachable(item) {
+    match reachable(snapshot, item) {
         Err(failure) => Verdict::failure(failure),
         Ok(()) => Verdict::success().effects(launcher::prepare(item)),
     }
 }
 
 /// A pod made for a node that does not answer would only wait there.
-fn reachable(item: &SessionItem) -> Result<(), Failure> {
-    match item.kernels.iter().find(|kernel| kernel.pod.is_none() && kernel.liveness.is_lost()) {
-        None => Ok(()),
-        Some(kernel) => {
-            let node = kernel.node.as_ref().map_or("?", |node| node.as_str());
-            let message = format!("{}: agent {node} cannot be reached ({:?})", kernel.hostname, kernel.liveness);
-            Err(Failure::fault(Reason::NodeLost, message))
-        }
-    }
+fn reachable(snapshot: &Snapshot, item: &SessionItem) -> Result<(), Failure> {
+    let trouble = |kernel: &KernelItem| {
+        let node = kernel.node.as_ref().map_or("?", |node| node.as_str());
+        let trouble = kernel.liveness.trouble(node, snapshot.timing.stale).filter(|_| kernel.pod.is_none())?;
+        Some(Failure::fault(Reason::NodeLost, format!("{}: {trouble}", kernel.hostname)))
+    };
+    item.kernels.iter().find_map(trouble).map_or(Ok(()), Err)
 }
 
 #[cfg(test)]

@@ -37,16 +37,13 @@ fn judge(snapshot: &Snapshot, item: &SessionItem, kernel: &KernelItem) -> Option
         return None;
     }
     let node = kernel.node.as_ref().map_or("?", |node| node.as_str());
-    let (phase, reason, message) = match kernel.liveness {
+    let message = kernel.liveness.trouble(node, snapshot.timing.stale)?;
+    let (phase, reason) = match kernel.liveness {
         Liveness::Alive | Liveness::Doubtful { .. } => return None,
         // Its container may still run there: it ends, but what it holds stays counted until the pod is gone.
-        Liveness::Lost => (KernelPhase::Terminating, Reason::NodeLost, format!("node {node} does not answer")),
-        Liveness::Stale => {
-            let seconds = snapshot.timing.stale.as_secs();
-            let message = format!("the kubelet of node {node} has shown no sign of life for {seconds} s");
-            (KernelPhase::Terminating, Reason::StaleKernel, message)
-        }
-        Liveness::Gone => (KernelPhase::Terminated, Reason::StaleKernel, format!("node {node} is gone")),
+        Liveness::Lost => (KernelPhase::Terminating, Reason::NodeLost),
+        Liveness::Stale => (KernelPhase::Terminating, Reason::StaleKernel),
+        Liveness::Gone => (KernelPhase::Terminated, Reason::StaleKernel),
     };
     let old = record.status.clone().unwrap_or_default();
     let finished_at = phase.is_terminal().then_some(snapshot.now);

@@ -1,0 +1,62 @@
+//! A kubelet that shows no sign of life while its node counts as ready still.
+
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Node;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+use sokovan::api::*;
+use sokovan::cluster::fold;
+use sokovan::lifecycle::Timing;
+use sokovan::operator::Options;
+
+use crate::scene::{Scene, fast, kernel, unhurried};
+
+/// A lease of then is not taken back by the kubelet, who compares it with its own clock; the operator does not.
+const FAR_AHEAD: &str = "2200-01-01T00:00:00.000000Z";
+/// A lease of then is taken back at once.
+const LONG_GONE: &str = "2020-01-01T00:00:00.000000Z";
+
+/// Signs of life are looked at several times a second, and are missed after one.
+fn watchful() -> Timing {
+    Timing { stale: Duration::from_secs(1), long_cycle: Duration::from_millis(300), ..fast() }
+}
+
+/// The lease of a node as somebody else has left it, who renews it no more.
+async fn leave_lease(scene: &Scene, node: &str, renewed: &str, lasts: i32) {
+    let leases: Api<Lease> = Api::namespaced(scene.space.client.clone(), "kube-node-lease");
+    let left = json!({"spec": {"holderIdentity": "nobody", "renewTime": renewed, "leaseDurationSeconds": lasts}});
+    leases.patch(node, &PatchParams::default(), &Patch::Merge(left)).await.expect("a lease may change hands");
+}
+
+#[tokio::test]
+async fn sk_001_a_kernel_is_terminating_when_its_kubelet_shows_no_sign_of_life_though_the_node_is_ready() {
+    let scene = Scene::with("stale", 1, unhurried()).await;
+    let node = scene.node_name(1);
+    let operator = scene.operator_with(Options { timing: watchful(), ..scene.options("watchful") }).await;
+    scene.submit("one", json!({"kernels": [kernel("main", 1, &["sim", "alone"])]})).await;
+    scene.until_phase("one", SessionPhase::Running).await;
+    leave_lease(&scene, &node, FAR_AHEAD, 1).await;
+    let status = scene.until("one", "given up", |session| session.phase() > SessionPhase::Running).await.status.unwrap();
+    let why = status.history.last().map(|entry| entry.message.as_str()).unwrap_or_default();
+    assert!(why.contains("STALE_KERNEL") && why.contains(&node), "{:#?}", status.history);
+    let seen = Api::<Node>::all(scene.space.client.clone()).get(&node).await.unwrap();
+    assert!(fold::node(&seen).ready, "nobody has called it lost");
+    let status = scene.until_phase("one", SessionPhase::Terminated).await.status.unwrap();
+    assert_eq!(status.result, SessionResult::Error);
+    let kernel = scene.kernels("one").await.remove(0).status.unwrap();
+    assert_eq!(kernel.reason.as_deref(), Some("STALE_KERNEL"));
+    assert_eq!(scene.pods("one").await.len(), 1, "it may still run there, and counts");
+
+    scene.submit("two", json!({})).await;
+    let told = |session: &Session| session.status.as_ref().is_some_and(|status| status.message.is_some());
+    let status = scene.until("two", "told why it waits", told).await.status.unwrap();
+    assert!(status.message.as_deref().is_some_and(|message| message.contains("not ready")), "{:?}", status.message);
+
+    leave_lease(&scene, &node, LONG_GONE, 3600).await;
+    scene.kill_pods("one").await;
+    scene.until_phase("two", SessionPhase::Running).await;
+    scene.end(operator).await;
+}
