@@ -131,6 +131,7 @@ impl fmt::Display for KernelPhase {
 /// What is known of a kernel: facts, written when they come to be.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-map-type" = "atomic"))] // it has one author: whose each field is needs not be kept
 pub struct KernelStatus {
     /// The last fact recorded: empty until it runs or ends. What happens before, its session's status tells.
     #[serde(default)]

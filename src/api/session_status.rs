@@ -114,6 +114,7 @@ pub struct SessionOwner {
 /// What the operator knows of a session. Written by the operator alone.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-map-type" = "atomic"))] // it has one author: whose each field is needs not be kept
 pub struct SessionStatus {
     /// Where the session stands.
     #[serde(default)]
