@@ -3,8 +3,8 @@
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicyBinding;
 use k8s_openapi::api::core::v1::Namespace;
+use kube::Resource;
 use kube::api::{Patch, PatchParams, PostParams};
-use kube::{Api, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -44,11 +44,11 @@ pub async fn accepted<F: Future<Output = Result<(), String>>>(what: &str, attemp
 /// Lifts a policy of the chart from the namespace, and from no other.
 pub async fn lift(scene: &Scene, policy: &str) {
     let label = format!("lifted.test/{policy}");
-    let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(scene.client.clone());
+    let bindings = scene.all::<ValidatingAdmissionPolicyBinding>();
     let but = json!({"matchExpressions": [{"key": label, "operator": "DoesNotExist"}]});
     let patch = json!({"spec": {"matchResources": {"namespaceSelector": but}}});
     bindings.patch(&format!("sokovan-{policy}"), &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
-    let namespaces: Api<Namespace> = Api::all(scene.client.clone());
+    let namespaces = scene.all::<Namespace>();
     let patch = json!({"metadata": {"labels": {label: "yes"}}});
     namespaces.patch(&scene.name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
 }

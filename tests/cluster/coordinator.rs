@@ -139,7 +139,7 @@ async fn he_002_an_end_releases_what_was_occupied_and_cleans_the_network() {
     let ended = scene.until_phase("three", SessionPhase::Terminated).await.status.unwrap();
     assert!(ended.occupied.is_empty());
     scene.until_gone::<Service>("ses-three").await;
-    let keypairs: Api<Keypair> = Api::all(scene.client.clone());
+    let keypairs = scene.all::<Keypair>();
     eventually("the keypair to be free again", || async {
         let status = keypairs.get(&scene.name).await.map_err(|error| error.to_string())?.status.unwrap_or_default();
         let used = status.resources.iter().any(|usage| usage.used.amount() != Amount::ZERO);
@@ -355,7 +355,7 @@ async fn two_gangs_of_which_a_namespaces_quota_takes_one_do_not_stop_each_other(
 #[tokio::test]
 async fn what_a_tenant_uses_and_may_use_stands_in_its_status() {
     let scene = Scene::new("usage").await;
-    let keypairs: Api<Keypair> = Api::all(scene.client.clone());
+    let keypairs = scene.all::<Keypair>();
     let policy = json!({"metadata": {"name": scene.name}, "spec": {"limits": {"cpu": 1}}});
     scene.make::<ResourcePolicy>(policy).await;
     let limited = Patch::Merge(json!({"spec": {"resourcePolicy": scene.name}}));

@@ -1,8 +1,8 @@
 //! How sessions end: by their user, by a kernel, by their image, by their node.
 
 use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::ResourceExt;
 use kube::api::{DeleteParams, Patch, PatchParams};
-use kube::{Api, ResourceExt};
 use serde_json::json;
 use sokovan::api::*;
 use sokovan::lifecycle::Timing;
@@ -164,7 +164,7 @@ async fn ts_002_a_deleted_node_ends_its_sessions_and_leaves_nothing() {
 async fn a_cordoned_node_gets_no_sessions_and_keeps_those_it_has() {
     let scene = Scene::with("cordon", 1, json!({})).await;
     let operator = scene.operator().await;
-    let nodes: Api<Node> = Api::all(scene.client.clone());
+    let nodes = scene.all::<Node>();
     let cordoned = async |cordoned: bool| {
         let patch = Patch::Merge(json!({"spec": {"unschedulable": cordoned}}));
         nodes.patch(&scene.node_name(1), &PatchParams::default(), &patch).await.unwrap();

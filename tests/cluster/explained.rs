@@ -1,6 +1,5 @@
 //! What those who wait are told: the verdict in their status, and the queue in their group's.
 
-use kube::Api;
 use serde_json::json;
 use sokovan::api::*;
 use sokovan::operator::Options;
@@ -10,7 +9,7 @@ use crate::scene::{Scene, kernel, patient};
 
 async fn limit(scene: &Scene, policy: serde_json::Value) {
     scene.make::<ResourcePolicy>(json!({"metadata": {"name": scene.name}, "spec": policy})).await;
-    let keypairs: Api<Keypair> = Api::all(scene.client.clone());
+    let keypairs = scene.all::<Keypair>();
     let limited = kube::api::Patch::Merge(json!({"spec": {"resourcePolicy": scene.name}}));
     keypairs.patch(&scene.name, &Default::default(), &limited).await.expect("the keypair can be limited");
 }
@@ -49,7 +48,7 @@ async fn want_of_room_is_told_agent_by_agent_and_the_group_tells_who_waits() {
     }
     scene.submit("later", json!({"startsAt": "2099-01-01T00:00:00Z", "priority": 30})).await;
     scene.until("later", "told to wait for its time", reason_is("not-yet-due")).await;
-    let groups: Api<ScalingGroup> = Api::all(scene.client.clone());
+    let groups = scene.all::<ScalingGroup>();
     let status = eventually("the group to tell who waits", || async {
         let status = groups.get(&scene.name).await.unwrap().status.unwrap_or_default();
         let told = (status.agents_ready, status.sessions_running, status.sessions_pending);

@@ -135,7 +135,7 @@ async fn the_operator_touches_nothing_that_is_not_a_sessions() {
 async fn the_operator_makes_nothing_outside_the_namespaces_of_projects() {
     let scene = Scene::with("nopro", 0, json!({})).await;
     let operator = scene.of(OPERATOR).await;
-    let namespaces: Api<Namespace> = Api::all(scene.client.clone());
+    let namespaces = scene.all::<Namespace>();
     let bare = Patch::Merge(json!({"metadata": {"labels": {LABEL_PROJECT: null}}}));
     namespaces.patch(&scene.name, &PatchParams::default(), &bare).await.unwrap();
     let pod = json!({

@@ -189,7 +189,7 @@ async fn kernels_and_statuses_are_the_operators_alone() {
 #[tokio::test]
 async fn a_group_gives_its_kernels_what_the_operator_may_make() {
     let scene = Scene::with("no-caps", 0, json!({})).await;
-    let groups: Api<ScalingGroup> = Api::all(scene.client.clone());
+    let groups = scene.all::<ScalingGroup>();
     let say = async |pod: Value| {
         let patch = Patch::Merge(json!({"spec": {"pod": pod}}));
         let dry = PatchParams { dry_run: true, ..PatchParams::default() };

@@ -1,7 +1,6 @@
 //! What is removed from outside of every cycle: a namespace, a kernel, a session in the foreground, a scaling group.
 
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
-use kube::Api;
 use kube::api::{DeleteParams, PropagationPolicy};
 use serde_json::json;
 use sokovan::api::*;
@@ -17,7 +16,7 @@ async fn a_namespace_that_is_deleted_takes_its_sessions_along() {
     let operator = scene.operator_with(elsewhere).await;
     scene.submit("gang", gang()).await;
     scene.until_phase("gang", SessionPhase::Running).await;
-    let namespaces: Api<Namespace> = Api::all(scene.client.clone());
+    let namespaces = scene.all::<Namespace>();
     scene.submit("waits", json!({"dependsOn": ["gang"]})).await;
     scene.until("waits", "told why", crate::common::reason_is("dependency-pending")).await;
     namespaces.delete(&scene.name, &DeleteParams::default()).await.unwrap();
@@ -73,7 +72,7 @@ async fn a_removed_scaling_group_ends_nothing_and_starts_nothing() {
     let operator = scene.operator().await;
     scene.submit("runs", json!({})).await;
     scene.until_phase("runs", SessionPhase::Running).await;
-    let groups: Api<ScalingGroup> = Api::all(scene.client.clone());
+    let groups = scene.all::<ScalingGroup>();
     let group = groups.get(&scene.name).await.unwrap();
     groups.delete(&scene.name, &DeleteParams::default()).await.unwrap();
     scene.submit("waits", json!({"priority": 100})).await; // so high that it is tried for longer than this takes

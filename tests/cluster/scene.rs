@@ -6,7 +6,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use sokovan::api::*;
 use sokovan::cluster::pods::PodOptions;
@@ -59,7 +59,6 @@ pub fn patient() -> Timing {
 pub struct Scene {
     pub space: Space,
     pub name: String,
-    client: Client,
 }
 
 /// An operator of a scene.
@@ -103,7 +102,7 @@ impl Scene {
     pub async fn with(prefix: &str, nodes: usize, group: Value) -> Self {
         let client = common::client().await;
         let name = unique(prefix);
-        let scene = Self { space: Space { client: client.clone(), namespace: name.clone() }, name, client };
+        let scene = Self { space: Space { client, namespace: name.clone() }, name };
         scene.tenant(group).await;
         for number in 1..=nodes {
             scene.node(number).await;
@@ -112,7 +111,8 @@ impl Scene {
         scene
     }
 
-    fn all<K>(&self) -> Api<K>
+    /// Of all namespaces, or of none.
+    pub fn all<K>(&self) -> Api<K>
     where
         K: kube::Resource<DynamicType = ()>,
     {

@@ -26,7 +26,7 @@ fn watchful() -> Timing {
 
 /// The lease of a node as somebody else has left it, who renews it no more.
 async fn leave_lease(scene: &Scene, node: &str, renewed: &str, lasts: i32) {
-    let leases: Api<Lease> = Api::namespaced(scene.space.client.clone(), "kube-node-lease");
+    let leases: Api<Lease> = Api::namespaced(scene.client.clone(), "kube-node-lease");
     let left = json!({"spec": {"holderIdentity": "nobody", "renewTime": renewed, "leaseDurationSeconds": lasts}});
     leases.patch(node, &PatchParams::default(), &Patch::Merge(left)).await.expect("a lease may change hands");
 }
@@ -42,7 +42,7 @@ async fn sk_001_a_kernel_is_terminating_when_its_kubelet_shows_no_sign_of_life_t
     let status = scene.until("one", "given up", |session| session.phase() > SessionPhase::Running).await.status.unwrap();
     let why = status.history.last().map(|entry| entry.message.as_str()).unwrap_or_default();
     assert!(why.contains("STALE_KERNEL") && why.contains(&node), "{:#?}", status.history);
-    let seen = Api::<Node>::all(scene.space.client.clone()).get(&node).await.unwrap();
+    let seen = scene.all::<Node>().get(&node).await.unwrap();
     assert!(fold::node(&seen).ready, "nobody has called it lost");
     let status = scene.until_phase("one", SessionPhase::Terminated).await.status.unwrap();
     assert_eq!(status.result, SessionResult::Error);

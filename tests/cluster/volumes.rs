@@ -1,7 +1,6 @@
 //! Volume claims: waited for, and followed to where their volumes are.
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
-use kube::Api;
 use kube::api::DeleteParams;
 use serde_json::{Value, json};
 use sokovan::api::*;
@@ -52,7 +51,7 @@ async fn a_session_waits_for_its_claim_and_runs_where_the_volume_is() {
     scene.submit("fifth", mounting(false)).await;
     let told = scene.until("fifth", "told so", reason_is("no-available-agent")).await.status.unwrap().message.unwrap();
     assert!(told.contains("2 of 3: volume of claim data not reached from there; 1 of 3: cpu 0 of 1 needed"), "{told}");
-    let volumes: Api<PersistentVolume> = Api::all(scene.client.clone());
+    let volumes = scene.all::<PersistentVolume>();
     volumes.delete(&scene.name, &DeleteParams::default()).await.unwrap();
     scene.end(operator).await;
 }

@@ -38,13 +38,9 @@ fn judge(snapshot: &Snapshot, item: &SessionItem, kernel: &KernelItem) -> Option
     }
     let node = kernel.node.as_ref().map_or("?", |node| node.as_str());
     let message = kernel.liveness.trouble(node, snapshot.timing.stale)?;
-    let (phase, reason) = match kernel.liveness {
-        Liveness::Alive | Liveness::Doubtful { .. } => return None,
-        // Its container may still run there: it ends, but what it holds stays counted until the pod is gone.
-        Liveness::Lost => (KernelPhase::Terminating, Reason::NodeLost),
-        Liveness::Stale => (KernelPhase::Terminating, Reason::StaleKernel),
-        Liveness::Gone => (KernelPhase::Terminated, Reason::StaleKernel),
-    };
+    // Where only its node is silent its container may still run: it ends, but what it holds stays counted until the pod is gone.
+    let phase = if kernel.liveness == Liveness::Gone { KernelPhase::Terminated } else { KernelPhase::Terminating };
+    let reason = if kernel.liveness == Liveness::Lost { Reason::NodeLost } else { Reason::StaleKernel };
     let old = record.status.clone().unwrap_or_default();
     let finished_at = phase.is_terminal().then_some(snapshot.now);
     let status = KernelStatus { phase, reason: Some(reason.as_str().into()), message: Some(message), finished_at, ..old };
