@@ -153,7 +153,8 @@ pub enum DesiredState {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Termination {
-    /// `Forced` counts the session as ended at once and kills what is left of it, whatever grace it was given before.
+    /// `Forced` counts the session as ended at once and kills what is left of it without grace; a kubelet that already
+    /// waits for a program to stop may wait on, for as long as it was told before.
     #[serde(default)]
     pub mode: TerminationMode,
     /// Seconds between the request to stop and the kill.
