@@ -133,7 +133,7 @@ impl fmt::Display for KernelPhase {
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-map-type" = "atomic"))] // it has one author: whose each field is needs not be kept
 pub struct KernelStatus {
-    /// The last fact recorded: empty until it runs or ends. What happens before, its session's status tells.
+    /// The last fact recorded: empty until it runs, ends or is held up. What else happens before, its session's status tells.
     #[serde(default)]
     pub phase: KernelPhase,
     /// Why, as one stable word.

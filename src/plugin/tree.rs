@@ -45,14 +45,15 @@ pub fn view(session: &Session, kernels: &[Kernel], visible: Option<&[Pod]>) -> T
     let mut kernels: Vec<&Kernel> = kernels.iter().collect();
     kernels.sort_by_key(|kernel| (kernel.spec.allocation_generation, kernel.spec.local_rank));
     let branch = |kernel: &&Kernel| {
-        let status = kernel.status.clone().unwrap_or_default();
+        let status = kernel.status.clone();
         Branch {
             hostname: kernel.spec.hostname.clone(),
             kernel: kernel.name_any(),
             attempt: kernel.spec.allocation_generation,
-            phase: status.phase.as_str().into(),
+            // Until something is recorded of it, it is where its session is.
+            phase: status.as_ref().map_or(session.phase().to_string(), |status| status.phase.to_string()),
             node: kernel.spec.node.0.clone(),
-            reason: status.reason,
+            reason: status.and_then(|status| status.reason),
             pods: pods.iter().filter(|pod| pod.name_any() == kernel.name_any()).map(leaf).collect(),
         }
     };

@@ -140,7 +140,7 @@ fn facts(remains: &Remains<'_>, pod: &PodView, record: &Kernel, never_reports: b
         let phase = if ran { KernelPhase::Terminated } else { KernelPhase::Cancelled };
         KernelStatus {
             phase,
-            reason: old.reason.clone().or(Some(Reason::PodGone.as_str().into())),
+            reason: given_up_for(&old).or(Some(Reason::PodGone.as_str().into())),
             message: Some("its pod was deleted and will not report its end".into()),
             finished_at: Some(remains.now),
             ..old.clone()
@@ -159,22 +159,24 @@ fn facts(remains: &Remains<'_>, pod: &PodView, record: &Kernel, never_reports: b
     recorded(record, old, new)
 }
 
-/// What people see of kernels that run: nothing depends on it, so it may come late.
+/// What people see of kernels that run, or of what holds them up: nothing depends on it, so it may come late.
 pub fn for_people(remains: &Remains<'_>) -> Vec<Effect> {
-    remains.pods.iter().filter_map(|pod| runs(remains, pod, remains.record_of(&pod.name)?)).collect()
+    remains.pods.iter().filter_map(|pod| on_its_way(remains, pod, remains.record_of(&pod.name)?)).collect()
 }
 
-fn runs(remains: &Remains<'_>, pod: &PodView, record: &Kernel) -> Option<Effect> {
+fn on_its_way(remains: &Remains<'_>, pod: &PodView, record: &Kernel) -> Option<Effect> {
     let old = record.status.clone().unwrap_or_default();
-    let MainState::Running { since } = &pod.main else { return None };
-    if judge_alone(pod, remains.image_timeout, remains.now).phase != KernelPhase::Running {
-        return None;
-    }
-    let started_at = old.started_at.or(*since);
+    let state = judge_alone(pod, remains.image_timeout, remains.now);
+    let started_at = match (state.phase, &pod.main) {
+        (KernelPhase::Running, MainState::Running { since }) => old.started_at.or(*since),
+        // A kubelet's words change with each of its tries, what they are about does not.
+        (phase, _) if phase.is_pre_running() && state.reason.is_some() && state.reason != old.reason => old.started_at,
+        _ => return None,
+    };
     let new = KernelStatus {
-        phase: KernelPhase::Running,
-        reason: None,
-        message: None,
+        phase: state.phase,
+        reason: state.reason,
+        message: state.message,
         pod_ip: pod.ip.clone(),
         started_at,
         ..old.clone()
@@ -195,6 +197,11 @@ fn recorded(record: &Kernel, old: KernelStatus, mut new: KernelStatus) -> Option
     Some(Effect::RecordKernel { name: record.metadata.name.clone()?, version, status: Box::new(new) })
 }
 
+/// Why a kernel counts as ending though its pod does not tell: a lost node, say.
+fn given_up_for(status: &KernelStatus) -> Option<String> {
+    status.reason.clone().filter(|_| status.phase == KernelPhase::Terminating)
+}
+
 fn ended(old: &KernelStatus, pod: &PodView, state: &KernelState, now: DateTime<Utc>) -> KernelStatus {
     let (started_at, finished_at) = match &pod.main {
         MainState::Ended { started_at, finished_at, .. } => (*started_at, *finished_at),
@@ -202,7 +209,7 @@ fn ended(old: &KernelStatus, pod: &PodView, state: &KernelState, now: DateTime<U
     };
     KernelStatus {
         phase: KernelPhase::Terminated,
-        reason: old.reason.clone().filter(|_| old.phase == KernelPhase::Terminating).or(state.reason.clone()),
+        reason: given_up_for(old).or(state.reason.clone()),
         message: state.message.clone().filter(|message| !message.is_empty()),
         pod_ip: pod.ip.clone().or(old.pod_ip.clone()),
         started_at: old.started_at.or(started_at),
@@ -237,7 +244,7 @@ fn for_kernel(remains: &Remains<'_>, kernel: &Kernel) -> Vec<Effect> {
         _ => {
             let new = KernelStatus {
                 phase: KernelPhase::Terminated,
-                reason: status.reason.clone().or(Some(Reason::PodGone.as_str().into())),
+                reason: given_up_for(&status).or(Some(Reason::PodGone.as_str().into())),
                 message: Some("its pod is gone".into()),
                 finished_at: Some(remains.now),
                 ..status
@@ -290,6 +297,44 @@ mod tests {
         let Effect::RecordKernel { status, .. } = &effects[0] else { panic!("a record") };
         assert!(status.message.as_ref().is_some_and(|message| message.len() <= 1024 && message.len() > 1000));
         assert!(status.reason.as_ref().is_some_and(|reason| reason.len() <= 128));
+    }
+
+    #[test]
+    fn what_holds_a_kernel_up_is_recorded_once_and_gone_when_it_runs() {
+        let session = session_in(SessionPhase::Pulling);
+        let told = |kernel: &Kernel, pod: PodView| {
+            let remains = remains(Some(&session), Some(kernel.clone()), Some(pod));
+            assert!(for_pods(&remains).is_empty());
+            match for_people(&remains).pop() {
+                Some(Effect::RecordKernel { status, .. }) => Some(*status),
+                other => {
+                    assert_eq!(other, None);
+                    None
+                }
+            }
+        };
+        let failing = |word: &str| PodView { image_error: Some((word.into(), "not found".into())), ..pod_of(&session) };
+        let mut kernel = kernel_of(&session);
+        assert_eq!(told(&kernel, pod_of(&session)), None, "nothing holds it up");
+        kernel.status = told(&kernel, failing("ErrImagePull"));
+        let status = kernel.status.clone().unwrap();
+        assert_eq!((status.phase, status.reason.as_deref()), (KernelPhase::Pulling, Some("image-pull-failed")));
+        assert_eq!(status.message.as_deref(), Some("ErrImagePull: not found"));
+        assert_eq!(told(&kernel, failing("ImagePullBackOff")), None, "in other words");
+        let running = PodView { main: MainState::Running { since: None }, ..pod_of(&session) };
+        let status = told(&kernel, running).unwrap();
+        assert_eq!((status.phase, status.reason, status.message), (KernelPhase::Running, None, None));
+    }
+
+    #[test]
+    fn why_its_image_was_missing_is_not_why_its_pod_is_gone() {
+        let session = session_in(SessionPhase::Pulling);
+        let mut kernel = kernel_of(&session);
+        let held_up = Some("image-pull-failed".to_owned());
+        kernel.status = Some(KernelStatus { phase: KernelPhase::Pulling, reason: held_up, ..KernelStatus::default() });
+        let effects = for_kernels(&remains(Some(&session), Some(kernel), None));
+        let [_, Effect::RecordKernel { status, .. }] = &effects[..] else { panic!("{effects:?}") };
+        assert_eq!(status.reason.as_deref(), Some("pod-gone"));
     }
 
     #[test]

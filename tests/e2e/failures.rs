@@ -71,6 +71,12 @@ async fn a_secret_that_does_not_exist_is_told_with_the_kubelets_words() {
     let told = space.until(&name, "told", common::reason_is("container-not-started")).await.status.unwrap();
     let message = told.message.unwrap();
     assert!(message.contains("main1") && message.contains("no-such-secret"), "{message}");
+    eventually("its kernel to say what holds it up", || async {
+        let status = space.kernels(&name).await.remove(0).status.unwrap_or_default();
+        let told = (status.phase, status.reason.as_deref()) == (KernelPhase::Creating, Some("CreateContainerConfigError"));
+        if told { Ok(()) } else { Err(format!("{status:?}")) }
+    })
+    .await;
     nothing_left(&space, &name).await;
 }
 
