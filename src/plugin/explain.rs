@@ -106,3 +106,61 @@ fn result(result: SessionResult) -> String {
         result => format!(", with result {result:?}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::session::handlers::testing::{now, session};
+
+    fn at(second: u32) -> String {
+        format!("1970-01-01T00:59:{second:02}Z")
+    }
+
+    #[test]
+    fn who_waits_is_told_what_would_have_to_change_and_when_it_is_tried_next() {
+        let mut session = session(json!({}));
+        let waiting = json!({
+            "evaluatedAt": at(50),
+            "blockers": [{"check": "agents", "reason": "no-available-agent", "needs": "room on an agent"}],
+            "agents": {"total": 40, "reasons": [{"agents": 12, "reason": "cpu 3 of 4 needed"}, {"agents": 8, "reason": "not ready"}]},
+        });
+        let status = json!({
+            "phase": "Pending", "statusSince": at(30), "reason": "no-available-agent", "message": "no \u{1b}[2Jroom",
+            "waiting": waiting, "attempts": 2, "nextAttemptAt": "1970-01-01T01:02:00Z",
+        });
+        session.status = Some(serde_json::from_value(status).expect("a status"));
+        let mut group = ScalingGroup::new("default", serde_json::from_value(json!({})).expect("a group"));
+        group.status = Some(serde_json::from_value(json!({"agentsReady": 32, "agents": 40})).expect("a status"));
+        let told = view(&session, Some(&group), std::slice::from_ref(&session), now()).to_string();
+        let wanted = [
+            "ns/s is Pending for 30s",
+            "place in the queue: 1 of 1",
+            "reason: no-available-agent: no  [2Jroom",
+            "  agents (no-available-agent) needs: room on an agent",
+            "  of 40 agents:",
+            "      12  cpu 3 of 4 needed",
+            "       8  not ready",
+            "as of 10s ago; it is looked at again whenever something changes",
+            "agents of its group that are ready now: 32 of 40",
+            "attempts so far: 2; the next is counted at 01:02:00",
+        ];
+        assert_eq!(told.lines().collect::<Vec<_>>(), wanted);
+    }
+
+    #[test]
+    fn of_who_has_ended_only_the_result_and_the_reason_are_told() {
+        let mut session = session(json!({}));
+        let status = json!({
+            "phase": "Terminated", "statusSince": at(30), "result": "Error", "reason": "node-lost", "message": "node a is lost",
+            "nodes": "a", "kernelsReady": "0/1",
+        });
+        session.status = Some(serde_json::from_value(status).expect("a status"));
+        let group = ScalingGroup::new("default", serde_json::from_value(json!({})).expect("a group"));
+        let told = view(&session, Some(&group), &[], now()).to_string();
+        let wanted =
+            ["ns/s is Terminated for 30s, with result Error", "reason: node-lost: node a is lost", "kernels running: 0/1 on a"];
+        assert_eq!(told.lines().collect::<Vec<_>>(), wanted);
+    }
+}

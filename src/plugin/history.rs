@@ -46,3 +46,34 @@ impl fmt::Display for History {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::session::handlers::testing::session;
+
+    #[test]
+    fn what_was_tried_is_told_with_its_attempts_and_steps_and_what_was_dropped() {
+        let mut session = session(json!({}));
+        assert_eq!(view(&session).to_string(), "nothing was tried for s yet\n");
+        let at = |second: u32| format!("2026-01-01T00:00:{second:02}.500Z");
+        let status = json!({"phase": "Scheduled", "historyDropped": 3, "history": [
+            {"phase": "schedule-sessions", "result": "NeedRetry", "from": "Pending", "to": "Pending", "message": "no room",
+             "attempts": 4, "createdAt": at(1), "updatedAt": at(9), "steps": [
+                {"name": "select", "result": "Failure", "detail": "none", "startedAt": at(8), "endedAt": at(9)}]},
+            {"phase": "schedule-sessions", "result": "Success", "from": "Pending", "to": "Scheduled", "attempts": 1,
+             "createdAt": at(10), "updatedAt": at(10)},
+        ]});
+        session.status = Some(serde_json::from_value(status).expect("a status"));
+        let wanted = [
+            "(3 earlier entries were dropped)",
+            "2026-01-01 00:00:01.500, last 00:00:09  schedule-sessions  Pending  NeedRetry ×4",
+            "    no room",
+            "    - select failed, 1000 ms: none",
+            "2026-01-01 00:00:10.500  schedule-sessions  Pending → Scheduled  Success",
+        ];
+        assert_eq!(view(&session).to_string().lines().collect::<Vec<_>>(), wanted);
+    }
+}

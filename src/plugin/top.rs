@@ -113,3 +113,55 @@ impl fmt::Display for Top {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_agents_have_given_away_is_told_and_what_tenants_use_of_their_limits() {
+        let node = json!({
+            "metadata": {"name": "node-1"},
+            "status": {"allocatable": {"cpu": "4", "memory": "8Gi", "pods": "110", "nvidia.com/gpu": "2"},
+                       "conditions": [{"type": "Ready", "status": "True"}]},
+        });
+        let pod = |phase: &str, labels: serde_json::Value| {
+            json!({
+                "metadata": {"name": "p", "labels": labels},
+                "spec": {"nodeName": "node-1", "containers": [{"name": "c", "resources":
+                    {"requests": {"cpu": "500m", "nvidia.com/gpu": "1"}, "limits": {"nvidia.com/gpu": "1"}}}]},
+                "status": {"phase": phase},
+            })
+        };
+        let kernel = json!({LABEL_SESSION_UID: "u"});
+        let pods = [pod("Running", kernel.clone()), pod("Running", json!({})), pod("Succeeded", kernel)];
+        let keypair = json!({
+            "metadata": {"name": "bob"}, "spec": {"user": "bob"},
+            "status": {"sessionsRunning": 1, "sessionsPending": 2, "resources": [
+                {"resource": "cpu", "used": "1", "limit": "3"}, {"resource": "memory", "used": "1Gi"}]},
+        });
+        let of = TopOf {
+            nodes: Some(vec![serde_json::from_value(node).expect("a node")]),
+            pods: Some(pods.map(|pod| serde_json::from_value(pod).expect("a pod")).into()),
+            keypairs: Some(vec![serde_json::from_value(keypair).expect("a keypair")]),
+            users: None,
+            projects: None,
+            domains: None,
+        };
+        let words =
+            |text: String| text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>();
+        let wanted = [
+            "AGENT READY KERNELS CPU MEMORY PODS ACCELERATORS",
+            "node-1 yes 1 1/4 0/8Gi 2/110 nvidia.com/gpu 2/2",
+            "",
+            "TENANT NAME RUNNING PENDING USED/LIMIT",
+            "keypair bob 1 2 cpu 1/3, memory 1Gi",
+        ];
+        assert_eq!(words(view(&of).to_string()), wanted);
+        let blind = TopOf { nodes: None, keypairs: None, ..of };
+        let wanted = ["agents: you may not list nodes and pods of all namespaces", "", "tenants: you may not list them"];
+        assert_eq!(words(view(&blind).to_string()), wanted);
+    }
+}

@@ -111,3 +111,41 @@ impl fmt::Display for Leaf {
         write!(f, "pod {}  {}{}", self.name, self.phase, if self.ready { ", ready" } else { "" })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::session::handlers::testing::{kernel_of, session_in};
+
+    #[test]
+    fn a_session_is_shown_with_its_kernels_and_their_pods() {
+        let session = session_in(SessionPhase::Pulling);
+        let mut held_up = kernel_of(&session);
+        let told = json!({"phase": "Pulling", "reason": "image-pull-failed"});
+        held_up.status = Some(serde_json::from_value(told).expect("a status"));
+        let mut silent = kernel_of(&session);
+        silent.metadata.name = Some("other".into());
+        (silent.spec.hostname, silent.spec.local_rank) = ("sub1".into(), 1);
+        let pod = |name: String| {
+            json!({
+                "metadata": {"name": name, "labels": {LABEL_KERNEL: "main1"}},
+                "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]},
+            })
+        };
+        let pods = [pod(held_up.name_any()), pod("stray".into())].map(|pod| serde_json::from_value(pod).expect("a pod"));
+        let name = held_up.name_any();
+        let kernels = [silent, held_up];
+        let wanted = [
+            "session s  Pulling",
+            "├─ kernel main1  Pulling (image-pull-failed) on node-1, attempt 1",
+            &format!("│  └─ pod {name} (main1)  Running, ready"),
+            "├─ kernel sub1  Pulling on node-1, attempt 1",
+            "└─ pod stray (main1)  Running, ready",
+        ];
+        assert_eq!(view(&session, &kernels, Some(&pods)).to_string().lines().collect::<Vec<_>>(), wanted);
+        let blind = view(&session, &kernels, None).to_string();
+        assert!(blind.ends_with("└─ kernel sub1  Pulling on node-1, attempt 1\npods: you may not list them\n"), "{blind}");
+    }
+}
