@@ -73,7 +73,7 @@ async fn a_secret_that_does_not_exist_is_told_with_the_kubelets_words() {
     assert!(message.contains("main1") && message.contains("no-such-secret"), "{message}");
     eventually("its kernel to say what holds it up", || async {
         let status = space.kernels(&name).await.remove(0).status.unwrap_or_default();
-        let told = (status.phase, status.reason.as_deref()) == (KernelPhase::Creating, Some("CreateContainerConfigError"));
+        let told = (status.phase, status.reason.as_deref()) == (KernelPhase::Pulling, Some("CreateContainerConfigError"));
         if told { Ok(()) } else { Err(format!("{status:?}")) }
     })
     .await;
