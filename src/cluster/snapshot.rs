@@ -320,12 +320,12 @@ mod tests {
     use crate::cluster::world::Scope;
     use crate::provisioner::testing::waiting;
     use crate::session::handlers::row;
-    use crate::session::handlers::testing::{kernel_of, session_in};
+    use crate::session::handlers::testing::{group, kernel_of, session_in};
 
     #[test]
     fn nobody_passes_one_of_higher_priority_that_another_handler_is_at_work_on() {
         let world = World::new(Arc::default(), Arc::default(), Scope::default());
-        let group = ScalingGroup::new("default", serde_json::from_value(json!({"topPriorityOnly": true})).expect("a group"));
+        let group = group(json!({"topPriorityOnly": true}));
         world.lock().groups.upsert((String::new(), "default".into()), 1, Arc::new(group));
         for (name, priority) in [("first", 20), ("second", 10)] {
             let mut session = waiting(name, json!({"scalingGroup": "default", "priority": priority}));

@@ -178,10 +178,9 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::api::ScalingGroup;
     use crate::provisioner::{Blocker, Refusal};
     use crate::session::handlers::row;
-    use crate::session::handlers::testing::{item, now, put, session, session_in, snapshot};
+    use crate::session::handlers::testing::{group, item, now, put, session, session_in, snapshot};
     use crate::session::waiting::waiting;
 
     /// A session in a phase, with so many failed attempts of a handler behind it, the first of them so long ago.
@@ -255,8 +254,7 @@ mod tests {
     #[test]
     fn who_waits_past_the_groups_pending_timeout_expires() {
         let mut world = snapshot(vec![]);
-        let group = serde_json::from_value(json!({"pendingTimeoutSeconds": 60})).expect("a group");
-        world.group = Some(std::sync::Arc::new(ScalingGroup::new("default", group)));
+        world.group = Some(std::sync::Arc::new(group(json!({"pendingTimeoutSeconds": 60}))));
         let handler = row(HandlerName::SweepSessions).expect("a row");
         let swept = |minutes| {
             let item = tried(HandlerName::ScheduleSessions, SessionPhase::Pending, 0, TimeDelta::minutes(minutes));
@@ -273,8 +271,7 @@ mod tests {
     fn waits_for_a_quota_never_count_whatever_a_group_counts() {
         let handler = HandlerName::ScheduleSessions;
         let mut world = snapshot(vec![]);
-        let group = serde_json::from_value(json!({"retry": {"countCapacity": true}})).expect("a group");
-        world.group = Some(std::sync::Arc::new(ScalingGroup::new("default", group)));
+        world.group = Some(std::sync::Arc::new(group(json!({"retry": {"countCapacity": true}}))));
         let result_after = |cause| {
             let mut item = tried(handler, SessionPhase::Pending, 5, TimeDelta::minutes(15));
             let mut session = (*item.session).clone();
@@ -291,8 +288,8 @@ mod tests {
     fn a_group_sets_limits_of_single_handlers_and_a_session_tightens_them() {
         let handler = HandlerName::StartSessions;
         let mut world = snapshot(vec![]);
-        let group = json!({"retry": {"handlers": [{"handler": "start-sessions", "maxAttempts": 2, "timeoutSeconds": 30}]}});
-        world.group = Some(std::sync::Arc::new(ScalingGroup::new("default", serde_json::from_value(group).expect("a group"))));
+        let limits = json!({"retry": {"handlers": [{"handler": "start-sessions", "maxAttempts": 2, "timeoutSeconds": 30}]}});
+        world.group = Some(std::sync::Arc::new(group(limits)));
         let failure = || Outcome::Failure(Failure::fault(Reason::EffectFailed, "it failed"));
         let result = |world: &Snapshot, item: &SessionItem| judged(world, handler, item, failure()).map(|judged| judged.result);
         let second = TimeDelta::seconds(1);

@@ -30,7 +30,7 @@ impl Coordinator {
         }
     }
 
-    /// Records that kernels run, one after the other.
+    /// Records that kernels run or what holds them up, one after the other.
     pub(super) async fn run_facts(self: Arc<Self>) {
         loop {
             self.marks.marked(HandlerName::RecordKernels).await;

@@ -37,7 +37,7 @@ pub struct Timing {
     pub avoid_failed_agent: Duration,
     /// How long it may wait to be committed that a session's pods are made; in a rush, longer.
     pub linger: Duration,
-    /// How long it may wait to be recorded that a kernel runs; in a rush, longer.
+    /// How long it may wait to be recorded that a kernel runs or is held up; in a rush, longer.
     pub facts: Duration,
     /// The pause between writes that only tell people, while many sessions are on their way.
     pub rush_pace: Duration,

@@ -112,7 +112,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::session::handlers::testing::{now, session};
+    use crate::session::handlers::testing::{group, now, session};
 
     fn at(second: u32) -> String {
         format!("1970-01-01T00:59:{second:02}Z")
@@ -131,7 +131,7 @@ mod tests {
             "waiting": waiting, "attempts": 2, "nextAttemptAt": "1970-01-01T01:02:00Z",
         });
         session.status = Some(serde_json::from_value(status).expect("a status"));
-        let mut group = ScalingGroup::new("default", serde_json::from_value(json!({})).expect("a group"));
+        let mut group = group(json!({}));
         group.status = Some(serde_json::from_value(json!({"agentsReady": 32, "agents": 40})).expect("a status"));
         let told = view(&session, Some(&group), std::slice::from_ref(&session), now()).to_string();
         let wanted = [
@@ -157,7 +157,7 @@ mod tests {
             "nodes": "a", "kernelsReady": "0/1",
         });
         session.status = Some(serde_json::from_value(status).expect("a status"));
-        let group = ScalingGroup::new("default", serde_json::from_value(json!({})).expect("a group"));
+        let group = group(json!({}));
         let told = view(&session, Some(&group), &[], now()).to_string();
         let wanted =
             ["ns/s is Terminated for 30s, with result Error", "reason: node-lost: node a is lost", "kernels running: 0/1 on a"];

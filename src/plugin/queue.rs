@@ -217,7 +217,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::session::handlers::testing::session;
+    use crate::session::handlers::testing::{group, session};
 
     fn waiting(name: &str, priority: i32) -> Session {
         let mut session = session(json!({"priority": priority}));
@@ -228,7 +228,7 @@ mod tests {
 
     #[test]
     fn a_place_is_exact_where_all_can_be_seen_and_a_range_where_not() {
-        let mut group = ScalingGroup::new("default", serde_json::from_value(json!({})).expect("a group"));
+        let mut group = group(json!({}));
         let told = json!({"waitingByPriority": [{"priority": 50, "sessions": 3}, {"priority": 10, "sessions": 4}]});
         group.status = Some(serde_json::from_value(told).expect("a status"));
         let sessions = [waiting("a", 10), waiting("b", 10), waiting("c", 50)];
@@ -248,7 +248,7 @@ mod tests {
             })
             .collect();
         let places = |sequencer| {
-            let group = ScalingGroup::new("default", serde_json::from_value(json!({"sequencer": sequencer})).expect("a group"));
+            let group = group(json!({"sequencer": sequencer}));
             let place = |session| place(session, &group, &sessions).expect("a place").to_string();
             sessions.iter().map(place).collect::<Vec<_>>()
         };

@@ -45,15 +45,15 @@ pub fn view(session: &Session, kernels: &[Kernel], visible: Option<&[Pod]>) -> T
     let mut kernels: Vec<&Kernel> = kernels.iter().collect();
     kernels.sort_by_key(|kernel| (kernel.spec.allocation_generation, kernel.spec.local_rank));
     let branch = |kernel: &&Kernel| {
-        let status = kernel.status.clone();
+        let status = kernel.status.as_ref();
         Branch {
             hostname: kernel.spec.hostname.clone(),
             kernel: kernel.name_any(),
             attempt: kernel.spec.allocation_generation,
             // Until something is recorded of it, it is where its session is.
-            phase: status.as_ref().map_or(session.phase().to_string(), |status| status.phase.to_string()),
+            phase: status.map_or(session.phase().to_string(), |status| status.phase.to_string()),
             node: kernel.spec.node.0.clone(),
-            reason: status.and_then(|status| status.reason),
+            reason: status.and_then(|status| status.reason.clone()),
             pods: pods.iter().filter(|pod| pod.name_any() == kernel.name_any()).map(leaf).collect(),
         }
     };

@@ -167,10 +167,11 @@ pub fn for_people(remains: &Remains<'_>) -> Vec<Effect> {
 fn on_its_way(remains: &Remains<'_>, pod: &PodView, record: &Kernel) -> Option<Effect> {
     let old = record.status.clone().unwrap_or_default();
     let state = judge_alone(pod, remains.image_timeout, remains.now);
-    let started_at = match (state.phase, &pod.main) {
-        (KernelPhase::Running, MainState::Running { since }) => old.started_at.or(*since),
-        // A kubelet's words change with each of its tries, what they are about does not.
-        (phase, _) if phase.is_pre_running() && state.reason.is_some() && state.reason != old.reason => old.started_at,
+    // A kubelet's words change with each of its tries, what they are about does not.
+    let held_up = state.phase.is_pre_running() && state.reason.is_some() && state.reason != old.reason;
+    let since = match &pod.main {
+        MainState::Running { since } if state.phase == KernelPhase::Running => *since,
+        _ if held_up => None,
         _ => return None,
     };
     let new = KernelStatus {
@@ -178,7 +179,7 @@ fn on_its_way(remains: &Remains<'_>, pod: &PodView, record: &Kernel) -> Option<E
         reason: state.reason,
         message: state.message,
         pod_ip: pod.ip.clone(),
-        started_at,
+        started_at: old.started_at.or(since),
         ..old.clone()
     };
     recorded(record, old, new)

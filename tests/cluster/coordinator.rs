@@ -270,10 +270,7 @@ async fn st_003_a_session_whose_image_is_not_there_yet_is_pulling() {
     let scene = Scene::with("pulling", 1, unhurried()).await;
     let operator = scene.operator().await;
     scene.submit("one", json!({"kernels": [kernel("main", 1, &["sim", "no-image"])]})).await;
-    let told = |session: &Session| {
-        session.phase() == SessionPhase::Pulling
-            && session.status.as_ref().is_some_and(|status| status.reason.as_deref() == Some("image-pull-failed"))
-    };
+    let told = |session: &Session| session.phase() == SessionPhase::Pulling && reason_is("image-pull-failed")(session);
     let status = scene.until("one", "pulling with its reason", told).await.status.unwrap();
     assert!(status.message.as_deref().is_some_and(|message| message.contains("main1 on")), "{:?}", status.message);
     scene.end(operator).await;
@@ -364,8 +361,7 @@ async fn what_a_tenant_uses_and_may_use_stands_in_its_status() {
     scene.submit("one", json!({})).await;
     scene.until_phase("one", SessionPhase::Running).await;
     scene.submit("two", json!({})).await;
-    let refused = |session: &Session| session.status.as_ref().is_some_and(|s| s.reason.as_deref() == Some("quota-exceeded"));
-    scene.until("two", "refused", refused).await;
+    scene.until("two", "refused", reason_is("quota-exceeded")).await;
     eventually("the keypair to tell", || async {
         let status = keypairs.get(&scene.name).await.map_err(|error| error.to_string())?.status.unwrap_or_default();
         let cpu = status.resources.iter().find(|usage| usage.resource == "cpu");

@@ -87,11 +87,7 @@ async fn an_image_that_does_not_exist_cancels_the_session_with_the_kubelets_word
     let status = scene.until_phase("one", SessionPhase::Cancelled).await.status.unwrap();
     assert_eq!((status.reason.as_deref(), status.result), (Some("image-pull-failed"), SessionResult::Error));
     assert!(status.message.unwrap().contains("no such image"));
-    eventually("its pod to be gone", || async {
-        let left = scene.pods("one").await.len();
-        if left == 0 { Ok(()) } else { Err(format!("{left} left")) }
-    })
-    .await;
+    scene.until_no_pods("one").await;
     scene.end(operator).await;
 }
 
@@ -137,11 +133,7 @@ async fn a_batch_session_ends_with_its_main_container_whatever_else_runs_in_its_
     pods.patch_status(&pod.name_any(), &PatchParams::default(), &patch).await.unwrap();
     let status = scene.until_phase("one", SessionPhase::Terminated).await.status.unwrap();
     assert_eq!((status.result, status.exit_code), (SessionResult::Failure, Some(3)));
-    eventually("its pod to go", || async {
-        let left = scene.pods("one").await.len();
-        if left == 0 { Ok(()) } else { Err(format!("{left} left")) }
-    })
-    .await;
+    scene.until_no_pods("one").await;
     scene.end(operator).await;
 }
 
@@ -191,11 +183,7 @@ async fn forced_termination_ends_at_once_and_cleans_up_behind() {
     let status = scene.until_phase("one", SessionPhase::Terminated).await.status.unwrap();
     let last = status.history.last().unwrap();
     assert_eq!((last.from.as_str(), last.to.as_str()), ("Running", "Terminated"));
-    eventually("its pod to be gone", || async {
-        let left = scene.pods("one").await.len();
-        if left == 0 { Ok(()) } else { Err(format!("{left} left")) }
-    })
-    .await;
+    scene.until_no_pods("one").await;
     scene.end(operator).await;
 }
 

@@ -137,6 +137,14 @@ impl Space {
         self.api::<Pod>().list(&of).await.expect("pods can be listed").items
     }
 
+    pub async fn until_no_pods(&self, session: &str) {
+        eventually(&format!("the pods of {session} to be gone"), || async {
+            let left: Vec<_> = self.pods(session).await.into_iter().map(|pod| pod.metadata).collect();
+            if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+        })
+        .await;
+    }
+
     pub async fn kernels(&self, session: &str) -> Vec<Kernel> {
         let of = ListParams::default().labels(&format!("{LABEL_SESSION}={session}"));
         self.api::<Kernel>().list(&of).await.expect("kernels can be listed").items

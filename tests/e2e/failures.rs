@@ -113,8 +113,7 @@ async fn a_request_no_node_can_hold() {
     let mut huge = kernel("main", 1, FOREVER);
     huge["resources"] = json!({"cpu": 1000, "memory": "16Mi"});
     space.create(session(&name, "", json!({"priority": 0, "kernels": [huge]}))).await.unwrap();
-    let refused = |session: &Session| session.status.as_ref().is_some_and(|s| s.reason.as_deref() == Some("no-available-agent"));
-    let message = space.until(&name, "refused", refused).await.status.unwrap().message.unwrap();
+    let message = space.until(&name, "refused", common::reason_is("no-available-agent")).await.status.unwrap().message.unwrap();
     assert!(message.contains("of 1k needed") || message.contains("of 1000 needed"), "{message}");
     space.until_phase(&name, SessionPhase::Cancelled).await;
     nothing_left(&space, &name).await;
@@ -157,11 +156,7 @@ async fn the_kubelet_stopped_while_a_session_runs() {
     assert!(status.message.unwrap().contains("node-1"));
     assert_eq!(space.pods(&name).await.len(), 1, "its container may still run, so its pod stays");
     start_kubelet().await;
-    eventually("the pod to go once its node is back", || async {
-        let left = space.pods(&name).await.len();
-        if left == 0 { Ok(()) } else { Err(format!("{left} left")) }
-    })
-    .await;
+    space.until_no_pods(&name).await;
     group(json!({"lostAfterSeconds": 60})).await;
     nothing_left(&space, &name).await;
 }

@@ -57,35 +57,35 @@ async fn a_gang_starts_together_and_its_kernels_find_each_other() {
     space.until_gone::<Session>(&name).await;
 }
 
-/// Ignores the request to stop.
-const STUBBORN: &str = "trap '' TERM; while :; do sleep 1; done";
+/// A running session whose program ignores the request to stop.
+async fn stubborn(space: &Space, grace: i64) -> String {
+    let name = common::unique("stubborn");
+    let patient = json!({"termination": {"gracePeriodSeconds": grace}});
+    space.create(session(&name, "trap '' TERM; while :; do sleep 1; done", patient)).await.unwrap();
+    space.until_phase(&name, SessionPhase::Running).await;
+    name
+}
 
 #[tokio::test]
 async fn what_is_forced_is_killed_at_once_whatever_its_grace() {
     let space = sessions().await;
-    let name = common::unique("force");
-    let patient = json!({"termination": {"gracePeriodSeconds": 3600}});
-    space.create(session(&name, STUBBORN, patient)).await.unwrap();
-    space.until_phase(&name, SessionPhase::Running).await;
+    let name = stubborn(&space, 3600).await;
     space.patch_spec(&name, json!({"desiredState": "Terminated", "termination": {"mode": "Forced"}})).await.unwrap();
     space.until_phase(&name, SessionPhase::Terminated).await;
-    until_no_pods(&space, &name).await;
+    space.until_no_pods(&name).await;
 }
 
 /// Whether a kubelet that already waits takes the shorter grace is up to it: those of today wait on.
 #[tokio::test]
 async fn what_takes_its_time_to_end_can_be_forced() {
     let space = sessions().await;
-    let name = common::unique("hasten");
-    let patient = json!({"termination": {"gracePeriodSeconds": 20}});
-    space.create(session(&name, STUBBORN, patient)).await.unwrap();
-    space.until_phase(&name, SessionPhase::Running).await;
+    let name = stubborn(&space, 20).await;
     space.patch_spec(&name, json!({"desiredState": "Terminated"})).await.unwrap();
     until_graces(&space, &name, &[&[Some(20)]]).await;
     space.patch_spec(&name, json!({"termination": {"mode": "Forced"}})).await.unwrap();
     space.until_phase(&name, SessionPhase::Terminated).await;
     until_graces(&space, &name, &[&[Some(0)], &[]]).await;
-    until_no_pods(&space, &name).await;
+    space.until_no_pods(&name).await;
 }
 
 /// Waits for the graces of a session's pods to be as one of these.
@@ -93,14 +93,6 @@ async fn until_graces(space: &Space, name: &str, wanted: &[&[Option<i64>]]) {
     common::eventually("its pods' graces", || async {
         let graces: Vec<_> = space.pods(name).await.iter().map(|pod| pod.metadata.deletion_grace_period_seconds).collect();
         if wanted.contains(&&graces[..]) { Ok(()) } else { Err(format!("{graces:?}, not {wanted:?}")) }
-    })
-    .await;
-}
-
-async fn until_no_pods(space: &Space, name: &str) {
-    common::eventually("its pods to be gone", || async {
-        let metas: Vec<_> = space.pods(name).await.into_iter().map(|pod| pod.metadata).collect();
-        if metas.is_empty() { Ok(()) } else { Err(format!("{metas:?}")) }
     })
     .await;
 }

@@ -28,7 +28,7 @@ pub enum HandlerName {
     FinalizeSessions,
     /// Keeps kernels' ends and leftover pods right; like those below it decides on no session, so it has no row.
     SyncKernels,
-    /// Records that kernels run, for people: behind all else.
+    /// Records that kernels run or what holds them up, for people: behind all else.
     RecordKernels,
     /// Commits what has waited for long enough.
     CommitLingering,

@@ -40,6 +40,10 @@ pub fn gang() -> serde_json::Value {
            "clusterMode": "MultiNode"})
 }
 
+pub fn group(spec: serde_json::Value) -> ScalingGroup {
+    ScalingGroup::new("default", serde_json::from_value(spec).expect("a group"))
+}
+
 /// A session of one kernel that has been in this phase for a minute, allocated on node-1 where it holds anything.
 pub fn session_in(phase: SessionPhase) -> Session {
     let mut session = session(json!({}));
@@ -157,12 +161,11 @@ pub fn snapshot(agents: Vec<AgentView>) -> Snapshot {
     tenancy.users.insert("user".into(), Arc::new(User::new("user", user)));
     let keypair = serde_json::from_value(json!({"user": "user"})).expect("a keypair");
     tenancy.keypairs.insert("key".into(), Arc::new(Keypair::new("key", keypair)));
-    let group = serde_json::from_value(json!({})).expect("a group");
     let agents: BTreeMap<_, _> = agents.into_iter().map(|agent| (agent.name.clone(), Arc::new(agent))).collect();
     Snapshot {
         now: now(),
         timing: Arc::new(Timing::default()),
-        group: Some(Arc::new(ScalingGroup::new("default", group))),
+        group: Some(Arc::new(group(json!({})))),
         group_name: "default".into(),
         agents: Arc::new(agents),
         tenancy: Arc::new(tenancy),
