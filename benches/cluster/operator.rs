@@ -91,6 +91,14 @@ pub fn between(before: &Writes, after: &Writes, events: bool) -> f64 {
     counted.map(|(what, n)| n - before.get(what).copied().unwrap_or(0.0)).sum()
 }
 
+/// Writes between two looks by what was written, each divided by `n`, most first.
+pub fn each(before: &Writes, after: &Writes, n: f64) -> String {
+    let share = |(what, count): (&String, &f64)| (what.clone(), (count - before.get(what).copied().unwrap_or(0.0)) / n);
+    let mut shares: Vec<(String, f64)> = after.iter().map(share).filter(|(_, share)| *share >= 0.005).collect();
+    shares.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+    shares.iter().map(|(what, share)| format!("{what} {share:.2}")).collect::<Vec<_>>().join(", ")
+}
+
 fn metrics() -> Option<String> {
     let mut stream = TcpStream::connect(LISTEN).ok()?;
     stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;

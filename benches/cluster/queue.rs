@@ -15,7 +15,7 @@ use sokovan::api::{Domain, Keypair, Project, ResourcePolicy, Session, SessionPha
 use tokio::sync::Semaphore;
 
 use crate::objects::{Work, pod, session};
-use crate::operator::{Operator, between};
+use crate::operator::{Operator, between, each};
 use crate::run::{Object, PATIENCE, Run};
 use crate::setting;
 
@@ -102,6 +102,7 @@ pub async fn bench(client: &Client) -> Value {
         operator.cpu_seconds(),
         operator.peak_mib()
     );
+    println!("writes of a session: {}", each(&before, &after, n));
     println!("\n| class | waited for its turn, s on average | bare pods until started |\n|---|---|---|");
     for class in &CLASSES {
         println!("| {} | {:.1} | {:.1} |", class.name, sessions.waited[class.name], bare.waited[class.name]);
