@@ -1,6 +1,8 @@
-//! What is created: bare pods and sessions that ask for the same.
+//! What is created: bare pods and sessions that ask for the same, and tenants.
 
 use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client};
 use serde_json::{Value, json};
 use sokovan::api::Session;
 
@@ -48,4 +50,17 @@ pub fn session(name: &str, subs: usize, work: Work, more: &Value) -> Session {
         "apiVersion": "sokovan.dev/v1alpha1", "kind": "Session", "metadata": {"name": name}, "spec": spec,
     });
     serde_json::from_value(object).unwrap()
+}
+
+/// An object of the cluster's, with this spec.
+pub async fn apply<K>(client: &Client, name: &str, spec: Value)
+where
+    K: kube::Resource<DynamicType = (), Scope = kube::core::ClusterResourceScope>
+        + Clone
+        + serde::de::DeserializeOwned
+        + std::fmt::Debug,
+{
+    let api: Api<K> = Api::all(client.clone());
+    let object = json!({"apiVersion": K::api_version(&()), "kind": K::kind(&()), "metadata": {"name": name}, "spec": spec});
+    api.patch(name, &PatchParams::apply("bench").force(), &Patch::Apply(object)).await.unwrap();
 }

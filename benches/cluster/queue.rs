@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, PostParams};
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 use sokovan::api::{Domain, Keypair, Project, ResourcePolicy, Session, SessionPhase, User};
 use tokio::sync::Semaphore;
 
-use crate::objects::{Work, pod, session};
+use crate::objects::{Work, apply, pod, session};
 use crate::operator::{Operator, between, each};
 use crate::run::{Object, PATIENCE, Run};
 use crate::setting;
@@ -125,18 +125,6 @@ async fn tenant(client: &Client, number: usize) -> Run {
     apply::<User>(client, &format!("user-{number}"), json!({"domain": domain})).await;
     apply::<Keypair>(client, &format!("key-{number}"), json!({"user": format!("user-{number}")})).await;
     Run::new(client, &project, &project).await
-}
-
-async fn apply<K>(client: &Client, name: &str, spec: Value)
-where
-    K: kube::Resource<DynamicType = (), Scope = kube::core::ClusterResourceScope>
-        + Clone
-        + serde::de::DeserializeOwned
-        + std::fmt::Debug,
-{
-    let api: Api<K> = Api::all(client.clone());
-    let object = json!({"apiVersion": K::api_version(&()), "kind": K::kind(&()), "metadata": {"name": name}, "spec": spec});
-    api.patch(name, &PatchParams::apply("bench").force(), &Patch::Apply(object)).await.unwrap();
 }
 
 /// How far an object has come.

@@ -63,19 +63,23 @@ impl Run {
         let creating = stream::iter(objects).for_each_concurrent(CONCURRENCY, |object| async {
             api.create(&params, object).await.expect("it can be created");
         });
-        let names: HashSet<String> = objects.iter().map(ResourceExt::name_any).collect();
-        let watching = async {
-            let mut watch = watcher(api.clone(), watcher::Config::default()).applied_objects().boxed();
-            let mut reached = HashSet::new();
-            while reached.len() < names.len() {
-                let object = watch.try_next().await.expect("a watch").expect("a watch without end");
-                if names.contains(&object.name_any()) && done(&object) {
-                    reached.insert(object.name_any());
-                }
-            }
-        };
-        tokio::time::timeout(PATIENCE, futures::future::join(creating, watching)).await.expect("all are done in time");
+        tokio::time::timeout(PATIENCE, futures::future::join(creating, self.until_all(objects, done)))
+            .await
+            .expect("all are done in time");
         start.elapsed().as_secs_f64()
+    }
+
+    /// Until all objects are as `done` wants them.
+    pub async fn until_all<K: Object>(&self, objects: &[K], done: impl Fn(&K) -> bool) {
+        let names: HashSet<String> = objects.iter().map(ResourceExt::name_any).collect();
+        let mut watch = watcher(self.api::<K>(), watcher::Config::default()).applied_objects().boxed();
+        let mut reached = HashSet::new();
+        while reached.len() < names.len() {
+            let object = watch.try_next().await.expect("a watch").expect("a watch without end");
+            if names.contains(&object.name_any()) && done(&object) {
+                reached.insert(object.name_any());
+            }
+        }
     }
 
     /// Seconds until none of the kind is left here.

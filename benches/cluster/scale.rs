@@ -1,13 +1,14 @@
 //! Many of them: 10,000 sessions and 500 gangs of 20 on 1,000 nodes beside bare pods, then a queue of 10,000 that cannot fit.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Pod;
-use kube::Client;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client};
 use serde_json::{Value, json};
-use sokovan::api::Session;
+use sokovan::api::{Keypair, ResourcePolicy, Session};
 
-use crate::objects::{SMALL, Work, pod, session};
+use crate::objects::{SMALL, Work, apply, pod, session};
 use crate::operator::{Operator, between};
 use crate::run::{Run, pod_runs, session_runs};
 use crate::setting;
@@ -49,24 +50,25 @@ pub async fn bench(client: &Client) -> Value {
     println!("{gangs} gangs of 20: {kernels_per_s:.1} kernels/s, {gang_ratio:.2} of bare pods, {gang_writes:.1} writes each");
 
     let alone = probe(client).await;
-    let queue = queue(&operator, &Run::new(client, "queue", "default").await, waiting).await;
+    let run = Run::new(client, "queue", "default").await;
+    let all: Vec<_> = (0..waiting).map(|number| session(&format!("w-{number}"), 0, WHOLE_NODE, &json!({}))).collect();
+    let queue = queue(&operator, &run, &all).await;
     let beside = probe(client).await;
-    println!("a session that fits: {alone:.2} s alone, {beside:.2} s beside {waiting} that do not");
+    let anew = told_anew(&run, &all, n + gangs as f64 * 20.0).await;
+    println!("a session that fits, median and slowest of {PROBES}: {alone} s alone, {beside} s beside {waiting} that do not");
     println!("operator: {:.0} MiB at most, {:.1} CPU s", operator.peak_mib(), operator.cpu_seconds());
     json!({
         "bench": "scale", "sessions": count, "sessions_per_s": sessions_per_s, "pods_per_s": pods_per_s, "ratio": ratio,
         "writes_per_session": writes, "gangs_of_20": gangs, "kernels_per_s": kernels_per_s, "gang_ratio": gang_ratio,
-        "writes_per_gang": gang_writes, "queue": queue, "probe_alone_s": alone, "probe_beside_queue_s": beside,
+        "writes_per_gang": gang_writes, "queue": queue, "probe_alone_s": alone, "probe_beside_queue_s": beside, "told_anew": anew,
         "operator_peak_mib": operator.peak_mib(), "operator_cpu_s": operator.cpu_seconds(),
     })
 }
 
 /// Sessions that no node has room for: the verdict each is given, and what they cost from then on.
-async fn queue(operator: &Operator, run: &Run, count: usize) -> Value {
-    let before = operator.writes();
-    let all: Vec<_> = (0..count).map(|number| session(&format!("w-{number}"), 0, WHOLE_NODE, &json!({}))).collect();
-    let told = |session: &Session| session.status.as_ref().is_some_and(|status| status.waiting.is_some());
-    let seconds = run.create(&all, told).await;
+async fn queue(operator: &Operator, run: &Run, all: &[Session]) -> Value {
+    let (before, count) = (operator.writes(), all.len());
+    let seconds = run.create(all, |session| waits_for(session, "no-available-agent")).await;
     let after = operator.settled().await;
     let verdicts = between(&before, &after, false) / count.max(1) as f64;
     let (idle, cpu) = (setting("IDLE_SECONDS", 60), operator.cpu_seconds());
@@ -79,13 +81,34 @@ async fn queue(operator: &Operator, run: &Run, count: usize) -> Value {
     json!({"waiting": count, "told_s": seconds, "writes_each": verdicts, "idle_seconds": idle, "idle_writes": idle_writes, "idle_cpu_s": idle_cpu})
 }
 
-/// Seconds from apply to RUNNING of one session, the median of some, one after another.
-async fn probe(client: &Client) -> f64 {
+/// All of them are given another reason at once: a limit that they do not keep to, and the probes do.
+async fn told_anew(run: &Run, all: &[Session], running: f64) -> Value {
+    let limits = json!({"limits": {"cpu": (running / 10.0) as u64 + 16}, "unspecified": "Unlimited"});
+    apply::<ResourcePolicy>(&run.client, "tight", limits).await;
+    let start = Instant::now();
+    let change = json!({"spec": {"resourcePolicy": "tight"}});
+    Api::<Keypair>::all(run.client.clone()).patch("default", &PatchParams::default(), &Patch::Merge(change)).await.unwrap();
+    let told = async {
+        run.until_all(all, |session| waits_for(session, "quota-exceeded")).await;
+        start.elapsed().as_secs_f64()
+    };
+    let (told, meanwhile) = futures::future::join(told, probe(&run.client)).await;
+    println!("{} told anew in {told:.0} s; a session that fits meanwhile: {meanwhile} s", all.len());
+    json!({"told_s": told, "probe_s": meanwhile})
+}
+
+fn waits_for(session: &Session, reason: &str) -> bool {
+    session.status.as_ref().is_some_and(|status| status.waiting.is_some() && status.reason.as_deref() == Some(reason))
+}
+
+/// Seconds from apply to RUNNING of one session, one after another: the median, and the slowest.
+async fn probe(client: &Client) -> Value {
     let run = Run::new(client, "probe", "default").await;
     let mut seconds = vec![];
     for number in 0..PROBES {
         seconds.push(run.create(&[session(&format!("p-{number}"), 0, SMALL, &json!({}))], session_runs).await);
     }
     seconds.sort_by(f64::total_cmp);
-    seconds[PROBES / 2]
+    let rounded = |seconds: f64| (seconds * 1000.0).round() / 1000.0;
+    json!([rounded(seconds[PROBES / 2]), rounded(seconds[PROBES - 1])])
 }

@@ -26,7 +26,8 @@ use crate::cluster::world::{World, uid_of};
 use crate::lifecycle::{Failure, Reason, Timing};
 use crate::metrics::{Metrics, Run, RunResult};
 use crate::provisioner::Room;
-use crate::session::handlers::{Decide, HANDLERS, Handler, HandlerName, Verdict};
+use crate::session::handlers::{Decide, HANDLERS, Handler, HandlerName, Outcome, Verdict};
+use crate::session::snapshot::{SessionItem, Snapshot};
 
 /// How many sessions of one group are worked on at once.
 pub(super) const CONCURRENCY: usize = 32;
@@ -116,7 +117,7 @@ impl Coordinator {
             tokio::time::sleep(self.timing.short_cycle).await;
             return None;
         };
-        let deadline = Instant::now() + self.timing.lock_lifetime;
+        let start = Instant::now();
         let batches = self.world.batches(handler, &mark);
         if batches.is_empty() {
             return None;
@@ -135,11 +136,11 @@ impl Coordinator {
             self.world.keep_cursors(room);
         }
         let groups = decided.into_iter().map(|(batch, verdicts, run)| async move {
-            self.group(handler, batch, verdicts, deadline).await;
+            self.group(handler, batch, verdicts, start).await;
             self.metrics.ran(&run);
         });
         let mut work = join_all(groups).map(|_| ()).boxed();
-        match tokio::time::timeout_at(deadline.into(), &mut work).await {
+        match tokio::time::timeout_at((start + self.timing.lock_lifetime).into(), &mut work).await {
             Ok(()) => None,
             Err(_) => Some(work),
         }
@@ -182,22 +183,38 @@ impl Coordinator {
         (Batch { snapshot, items: busy.0 }, busy.1)
     }
 
-    async fn group(&self, handler: &'static Handler, batch: Batch, verdicts: Vec<Verdict>, deadline: Instant) {
-        let snapshot = &batch.snapshot;
+    /// What does something goes first. Who is only told why nothing is done is told so for a moment, and the rest after the
+    /// next look at all: however many wait, who can be placed meanwhile does not wait for that.
+    async fn group(&self, handler: &'static Handler, batch: Batch, verdicts: Vec<Verdict>, start: Instant) {
+        let deadline = start + self.timing.lock_lifetime;
         let shared = shared_steps(handler, &batch);
-        let work = batch.items.into_iter().zip(verdicts).map(|(item, verdict)| {
-            let shared = &shared;
-            async move {
-                let uid = uid_of(&item.session);
-                let processed = if Instant::now() < deadline {
-                    Work::new(self, handler, snapshot.clone(), item, shared).until(deadline).finish(verdict).await
-                } else {
-                    self.marks.one(handler.name, &uid);
-                    Processed::default()
-                };
-                self.world.unclaim(&uid);
-                processed
-            }
+        let Batch { snapshot, items } = batch;
+        let (told, done): (Vec<_>, Vec<_>) = items.into_iter().zip(verdicts).partition(|(_, verdict)| only_tells(verdict));
+        self.work_on(handler, &snapshot, &shared, done, deadline).await;
+        // Of a very long queue, to decide takes long too.
+        let telling = deadline.min(Instant::now() + self.timing.telling.max(start.elapsed()));
+        self.work_on(handler, &snapshot, &shared, told, telling).await;
+    }
+
+    /// What is not begun before the deadline is marked again.
+    async fn work_on(
+        &self,
+        handler: &'static Handler,
+        snapshot: &Snapshot,
+        shared: &[SubStep],
+        items: Vec<(SessionItem, Verdict)>,
+        deadline: Instant,
+    ) {
+        let work = items.into_iter().map(|(item, verdict)| async move {
+            let uid = uid_of(&item.session);
+            let processed = if Instant::now() < deadline {
+                Work::new(self, handler, snapshot.clone(), item, shared).until(deadline).finish(verdict).await
+            } else {
+                self.marks.one(handler.name, &uid);
+                Processed::default()
+            };
+            self.world.unclaim(&uid);
+            processed
         });
         let done = futures::stream::iter(work).buffer_unordered(CONCURRENCY);
         let processed = done.fold(Processed::default(), |mut all, one| async move {
@@ -220,6 +237,11 @@ async fn take_lock(locks: &Locks, marks: &Marks, handler: &Handler, mark: Mark, 
     tracing::warn!(handler = %handler.name, "its lock was not to be had; it is tried again");
     marks.add(handler.name, mark);
     None
+}
+
+/// Whether a verdict has nothing carried out: it says why, and at most gives up.
+fn only_tells(verdict: &Verdict) -> bool {
+    verdict.effects.is_empty() && matches!(verdict.outcome, Outcome::Failure(_) | Outcome::Skipped(..))
 }
 
 /// What was done for all sessions of a batch together: schedule-sessions looks at all who wait, and at all agents.
@@ -256,8 +278,8 @@ fn decide(handler: &Handler, batch: &Batch, room: Option<&mut Room>) -> (Vec<Ver
 mod tests {
     use super::*;
     use crate::api::{SessionPhase, SessionResult};
+    use crate::session::handlers::Transitions;
     use crate::session::handlers::testing::{item, session_in, snapshot};
-    use crate::session::handlers::{Decide, Outcome, Transitions};
 
     fn frail(waits: bool) -> Handler {
         Handler {
@@ -285,6 +307,14 @@ mod tests {
         assert_eq!(asked.elapsed().as_secs(), 30);
         assert_eq!(marks.take(handler.name), mark());
         drop(held);
+    }
+
+    #[test]
+    fn who_fails_or_is_skipped_without_an_effect_is_only_told_so() {
+        let failure = || Verdict::failure(Failure::fault(Reason::EffectFailed, "it failed"));
+        assert!(only_tells(&failure()));
+        assert!(!only_tells(&failure().effects(vec![crate::session::effect::Effect::DeleteService])));
+        assert!(!only_tells(&Verdict::success()) && !only_tells(&Verdict::idle()));
     }
 
     #[test]

@@ -15,6 +15,8 @@ pub struct Timing {
     pub coalesce: Duration,
     /// Longest wait for an in-process lock.
     pub lock_lifetime: Duration,
+    /// How long a cycle may tell those for whom it does nothing why, before all are looked at again; longer where that takes longer.
+    pub telling: Duration,
     /// Longest time for one request to the API server.
     pub request: Duration,
     /// Longest time for one gate hook.
@@ -80,6 +82,7 @@ impl Default for Timing {
             long_cycle_initial: seconds(30),
             coalesce: Duration::from_millis(20),
             lock_lifetime: seconds(30),
+            telling: seconds(1),
             request: seconds(10),
             hook: seconds(10),
             fault_backoff: seconds(1),
