@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
+use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::PostParams;
+use kube::ResourceExt;
+use kube::api::{ListParams, PostParams, WatchEvent, WatchParams};
 use serde_json::json;
 use sokovan::api::*;
 use sokovan::lifecycle::Timing;
 use sokovan::operator::Options;
 
-use crate::common::reason_is;
+use crate::common::{patience, reason_is};
 use crate::scene::{Scene, fast, kernel};
 
 #[tokio::test]
@@ -54,6 +56,35 @@ async fn a_session_waits_for_capacity_and_gets_it_when_another_ends() {
     assert_eq!(waiting.history.last().unwrap().cause, Some(Cause::Capacity));
     scene.patch_spec("first", json!({"desiredState": "Terminated"})).await.unwrap();
     scene.until_phase("second", SessionPhase::Running).await;
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn who_can_be_placed_is_placed_before_others_are_told_why_not() {
+    let scene = Scene::new("first").await;
+    // More than are worked on at once, so that the last one would have to wait for some of them.
+    let late = (0..50).map(|number| format!("a-{number}"));
+    for name in late.clone() {
+        scene.submit(&name, json!({"startsAt": "2100-01-01T00:00:00Z"})).await;
+    }
+    scene.submit("z-fits", json!({})).await;
+    let all = scene.api::<Session>();
+    let since = all.list(&ListParams::default()).await.unwrap().metadata.resource_version.unwrap();
+    let mut changes = all.watch(&WatchParams::default(), &since).await.unwrap().boxed();
+    let operator = scene.operator().await;
+    let first = tokio::time::timeout(patience(), async {
+        loop {
+            match changes.try_next().await.expect("a watch").expect("a watch without end") {
+                WatchEvent::Modified(session) if session.status.is_some() => break session,
+                _ => {}
+            }
+        }
+    });
+    let first = first.await.expect("some status in time");
+    assert_eq!((first.name_any().as_str(), first.phase()), ("z-fits", SessionPhase::Scheduled));
+    for name in late {
+        scene.until(&name, "told", reason_is("not-yet-due")).await;
+    }
     scene.end(operator).await;
 }
 
