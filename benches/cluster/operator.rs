@@ -87,16 +87,19 @@ impl Operator {
 
 /// Writes between two looks: those of Events, or all others.
 pub fn between(before: &Writes, after: &Writes, events: bool) -> f64 {
-    let counted = after.iter().filter(|(what, _)| (what.as_str() == "event") == events);
-    counted.map(|(what, n)| n - before.get(what).copied().unwrap_or(0.0)).sum()
+    grown(before, after).filter(|(what, _)| (*what == "event") == events).map(|(_, n)| n).sum()
 }
 
 /// Writes between two looks by what was written, each divided by `n`, most first.
 pub fn each(before: &Writes, after: &Writes, n: f64) -> String {
-    let share = |(what, count): (&String, &f64)| (what.clone(), (count - before.get(what).copied().unwrap_or(0.0)) / n);
-    let mut shares: Vec<(String, f64)> = after.iter().map(share).filter(|(_, share)| *share >= 0.005).collect();
+    let mut shares: Vec<_> = grown(before, after).map(|(what, count)| (what, count / n)).collect();
     shares.sort_by(|(_, a), (_, b)| b.total_cmp(a));
-    shares.iter().map(|(what, share)| format!("{what} {share:.2}")).collect::<Vec<_>>().join(", ")
+    let told = shares.iter().filter(|(_, share)| *share >= 0.005).map(|(what, share)| format!("{what} {share:.2}"));
+    told.collect::<Vec<_>>().join(", ")
+}
+
+fn grown<'a>(before: &Writes, after: &'a Writes) -> impl Iterator<Item = (&'a str, f64)> {
+    after.iter().map(|(what, n)| (what.as_str(), n - before.get(what).copied().unwrap_or(0.0)))
 }
 
 fn metrics() -> Option<String> {

@@ -63,23 +63,24 @@ impl Run {
         let creating = stream::iter(objects).for_each_concurrent(CONCURRENCY, |object| async {
             api.create(&params, object).await.expect("it can be created");
         });
-        tokio::time::timeout(PATIENCE, futures::future::join(creating, self.until_all(objects, done)))
-            .await
-            .expect("all are done in time");
+        futures::future::join(creating, self.until_all(objects, done)).await;
         start.elapsed().as_secs_f64()
     }
 
     /// Until all objects are as `done` wants them.
     pub async fn until_all<K: Object>(&self, objects: &[K], done: impl Fn(&K) -> bool) {
         let names: HashSet<String> = objects.iter().map(ResourceExt::name_any).collect();
-        let mut watch = watcher(self.api::<K>(), watcher::Config::default()).applied_objects().boxed();
-        let mut reached = HashSet::new();
-        while reached.len() < names.len() {
-            let object = watch.try_next().await.expect("a watch").expect("a watch without end");
-            if names.contains(&object.name_any()) && done(&object) {
-                reached.insert(object.name_any());
+        let watching = async {
+            let mut watch = watcher(self.api::<K>(), watcher::Config::default()).applied_objects().boxed();
+            let mut reached = HashSet::new();
+            while reached.len() < names.len() {
+                let object = watch.try_next().await.expect("a watch").expect("a watch without end");
+                if names.contains(&object.name_any()) && done(&object) {
+                    reached.insert(object.name_any());
+                }
             }
-        }
+        };
+        tokio::time::timeout(PATIENCE, watching).await.expect("all are done in time");
     }
 
     /// Seconds until none of the kind is left here.

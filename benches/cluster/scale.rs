@@ -3,8 +3,7 @@
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Patch, PatchParams};
-use kube::{Api, Client};
+use kube::Client;
 use serde_json::{Value, json};
 use sokovan::api::{Keypair, ResourcePolicy, Session};
 
@@ -54,7 +53,7 @@ pub async fn bench(client: &Client) -> Value {
     let all: Vec<_> = (0..waiting).map(|number| session(&format!("w-{number}"), 0, WHOLE_NODE, &json!({}))).collect();
     let queue = queue(&operator, &run, &all).await;
     let beside = probe(client).await;
-    let anew = told_anew(&run, &all, n + gangs as f64 * 20.0).await;
+    let anew = told_anew(&run, &all, count + gangs * 20).await;
     println!("a session that fits, median and slowest of {PROBES}: {alone} s alone, {beside} s beside {waiting} that do not");
     println!("operator: {:.0} MiB at most, {:.1} CPU s", operator.peak_mib(), operator.cpu_seconds());
     json!({
@@ -81,13 +80,12 @@ async fn queue(operator: &Operator, run: &Run, all: &[Session]) -> Value {
     json!({"waiting": count, "told_s": seconds, "writes_each": verdicts, "idle_seconds": idle, "idle_writes": idle_writes, "idle_cpu_s": idle_cpu})
 }
 
-/// All of them are given another reason at once: a limit that they do not keep to, and the probes do.
-async fn told_anew(run: &Run, all: &[Session], running: f64) -> Value {
-    let limits = json!({"limits": {"cpu": (running / 10.0) as u64 + 16}, "unspecified": "Unlimited"});
+/// All of them are given another reason at once: a limit that they do not keep to, and the probes beside so many small ones do.
+async fn told_anew(run: &Run, all: &[Session], small: usize) -> Value {
+    let limits = json!({"limits": {"cpu": small / 10 + 16}, "unspecified": "Unlimited"});
     apply::<ResourcePolicy>(&run.client, "tight", limits).await;
     let start = Instant::now();
-    let change = json!({"spec": {"resourcePolicy": "tight"}});
-    Api::<Keypair>::all(run.client.clone()).patch("default", &PatchParams::default(), &Patch::Merge(change)).await.unwrap();
+    apply::<Keypair>(&run.client, "default", json!({"resourcePolicy": "tight"})).await;
     let told = async {
         run.until_all(all, |session| waits_for(session, "quota-exceeded")).await;
         start.elapsed().as_secs_f64()
@@ -98,7 +96,7 @@ async fn told_anew(run: &Run, all: &[Session], running: f64) -> Value {
 }
 
 fn waits_for(session: &Session, reason: &str) -> bool {
-    session.status.as_ref().is_some_and(|status| status.waiting.is_some() && status.reason.as_deref() == Some(reason))
+    session.status.as_ref().is_some_and(|status| status.reason.as_deref() == Some(reason))
 }
 
 /// Seconds from apply to RUNNING of one session, one after another: the median, and the slowest.

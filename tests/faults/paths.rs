@@ -203,8 +203,7 @@ async fn stranger(scene: &Scene) {
     });
     scene.make_here::<Service>(service).await;
     scene.submit("three", gang()).await;
-    let waits = |session: &Session| session.status.as_ref().is_some_and(|s| s.reason.as_deref() == Some("name-taken"));
-    scene.until("three", "waiting for the name", waits).await;
+    scene.until("three", "waiting for the name", crate::common::reason_is("name-taken")).await;
     assert!(scene.pods("three").await.is_empty());
     scene.api::<Service>().delete("ses-three", &Default::default()).await.expect("it can be deleted");
     scene.until_phase("three", SessionPhase::Running).await;
