@@ -15,7 +15,8 @@ use sokovan::api::{LABEL_PROJECT, Session, SessionPhase};
 
 /// How many requests are under way at once, for pods and sessions alike.
 pub const CONCURRENCY: usize = 32;
-pub const PATIENCE: Duration = Duration::from_secs(1800);
+/// For anything that is waited for: more than the longest run took, by a half or so.
+pub const PATIENCE: Duration = Duration::from_secs(5400);
 
 /// A namespaced kind whose objects are created and watched.
 pub trait Object:
