@@ -26,7 +26,7 @@ use crate::cluster::world::{World, uid_of};
 use crate::lifecycle::{Failure, Reason, Timing};
 use crate::metrics::{Metrics, Run, RunResult};
 use crate::provisioner::Room;
-use crate::session::handlers::{Decide, HANDLERS, Handler, HandlerName, Outcome, Verdict};
+use crate::session::handlers::{Decide, HANDLERS, Handler, HandlerName, Verdict};
 use crate::session::snapshot::{SessionItem, Snapshot};
 
 /// How many sessions of one group are worked on at once.
@@ -129,14 +129,15 @@ impl Coordinator {
             let began = Instant::now();
             let (verdicts, result) = decide(handler, &batch, room.as_mut());
             let run = Run { handler: handler.name, group: batch.snapshot.group_name.clone(), result, began };
-            let (batch, verdicts) = self.leave_quiet(handler, batch, verdicts);
-            decided.push((batch, verdicts, run));
+            decided.push((self.leave_quiet(handler, batch, verdicts), run));
         }
         if let Some(room) = room {
             self.world.keep_cursors(room);
         }
-        let groups = decided.into_iter().map(|(batch, verdicts, run)| async move {
-            self.group(handler, batch, verdicts, start).await;
+        // Of a very long queue, to decide takes long too.
+        let telling = self.timing.telling.max(start.elapsed());
+        let groups = decided.into_iter().map(|(tasks, run)| async move {
+            self.group(handler, tasks, start, telling).await;
             self.metrics.ran(&run);
         });
         let mut work = join_all(groups).map(|_| ()).boxed();
@@ -162,41 +163,43 @@ impl Coordinator {
     }
 
     /// Sessions of which there is nothing to do or to tell are given back at once: of a long queue, nearly all.
-    fn leave_quiet(&self, handler: &'static Handler, batch: Batch, verdicts: Vec<Verdict>) -> (Batch, Vec<Verdict>) {
-        let Batch { snapshot, items } = batch;
-        let mut busy = (vec![], vec![]);
-        for (item, verdict) in items.into_iter().zip(verdicts) {
-            let quiet = verdict.effects.is_empty()
-                && judge(handler, &snapshot, &item, &verdict.outcome, &verdict.change, false).is_none();
-            if !quiet {
-                busy.0.push(item);
-                busy.1.push(verdict);
-                continue;
-            }
-            let uid = item.uid();
-            if let Some(wake) = verdict.wake_at {
-                self.marks.at(handler.name, &uid, wake);
-            }
-            self.tell_observed(&item);
-            self.world.unclaim(&uid);
-        }
-        (Batch { snapshot, items: busy.0 }, busy.1)
-    }
-
-    /// What does something goes first. Who is only told why nothing is done is told so for a moment, and the rest after the
-    /// next look at all: however many wait, who can be placed meanwhile does not wait for that.
-    async fn group(&self, handler: &'static Handler, batch: Batch, verdicts: Vec<Verdict>, start: Instant) {
-        let deadline = start + self.timing.lock_lifetime;
+    fn leave_quiet(&self, handler: &'static Handler, batch: Batch, verdicts: Vec<Verdict>) -> Tasks {
         let shared = shared_steps(handler, &batch);
         let Batch { snapshot, items } = batch;
-        let (told, done): (Vec<_>, Vec<_>) = items.into_iter().zip(verdicts).partition(|(_, verdict)| only_tells(verdict));
-        self.work_on(handler, &snapshot, &shared, done, deadline).await;
-        // Of a very long queue, to decide takes long too.
-        let telling = deadline.min(Instant::now() + self.timing.telling.max(start.elapsed()));
-        self.work_on(handler, &snapshot, &shared, told, telling).await;
+        let mut tasks = Tasks { snapshot, shared, doing: vec![], telling: vec![] };
+        for (item, verdict) in items.into_iter().zip(verdicts) {
+            match task(handler, &tasks.snapshot, &item, &verdict) {
+                Task::Do => tasks.doing.push((item, verdict)),
+                Task::Tell => tasks.telling.push((item, verdict)),
+                Task::Nothing => {
+                    let uid = item.uid();
+                    if let Some(wake) = verdict.wake_at {
+                        self.marks.at(handler.name, &uid, wake);
+                    }
+                    self.tell_observed(&item);
+                    self.world.unclaim(&uid);
+                }
+            }
+        }
+        tasks
     }
 
-    /// What is not begun before the deadline is marked again.
+    /// What does something goes first. Those for whom nothing is done are told why for a moment, which is theirs however
+    /// much there is to do; the rest of them after the next look at all, so that who can be placed does not wait for that.
+    async fn group(&self, handler: &'static Handler, tasks: Tasks, start: Instant, moment: Duration) {
+        let Tasks { snapshot, shared, doing, telling } = tasks;
+        let deadline = start + self.timing.lock_lifetime;
+        let mut work = std::pin::pin!(self.work_on(handler, &snapshot, &shared, doing, deadline));
+        let turn = start + self.timing.lock_lifetime.saturating_sub(moment);
+        let done = tokio::time::timeout_at(turn.into(), &mut work).await;
+        let tell = self.work_on(handler, &snapshot, &shared, telling, deadline.min(Instant::now() + moment));
+        match done {
+            Ok(()) => tell.await,
+            Err(_) => _ = futures::join!(work, tell),
+        }
+    }
+
+    /// What is not begun before the deadline is marked again, even while all that was begun is stuck.
     async fn work_on(
         &self,
         handler: &'static Handler,
@@ -205,23 +208,44 @@ impl Coordinator {
         items: Vec<(SessionItem, Verdict)>,
         deadline: Instant,
     ) {
-        let work = items.into_iter().map(|(item, verdict)| async move {
-            let uid = uid_of(&item.session);
-            let processed = if Instant::now() < deadline {
-                Work::new(self, handler, snapshot.clone(), item, shared).until(deadline).finish(verdict).await
-            } else {
-                self.marks.one(handler.name, &uid);
-                Processed::default()
-            };
+        let mut items = items.into_iter();
+        let mut under_way = FuturesUnordered::new();
+        let mut processed = Processed::default();
+        while Instant::now() < deadline {
+            while under_way.len() < CONCURRENCY
+                && let Some((item, verdict)) = items.next()
+            {
+                under_way.push(self.work(handler, snapshot, shared, item, verdict, deadline));
+            }
+            match tokio::time::timeout_at(deadline.into(), under_way.next()).await {
+                Ok(Some(one)) => processed.merge(one),
+                Ok(None) | Err(_) => break,
+            }
+        }
+        for (item, _) in items {
+            let uid = item.uid();
+            self.marks.one(handler.name, &uid);
             self.world.unclaim(&uid);
-            processed
-        });
-        let done = futures::stream::iter(work).buffer_unordered(CONCURRENCY);
-        let processed = done.fold(Processed::default(), |mut all, one| async move {
-            all.merge(one);
-            all
-        });
-        self.post_process(&processed.await);
+        }
+        self.post_process(&processed);
+        while let Some(late) = under_way.next().await {
+            self.post_process(&late);
+        }
+    }
+
+    async fn work(
+        &self,
+        handler: &'static Handler,
+        snapshot: &Snapshot,
+        shared: &[SubStep],
+        item: SessionItem,
+        verdict: Verdict,
+        deadline: Instant,
+    ) -> Processed {
+        let uid = item.uid();
+        let processed = Work::new(self, handler, snapshot.clone(), item, shared).until(deadline).finish(verdict).await;
+        self.world.unclaim(&uid);
+        processed
     }
 
     pub(super) fn post_process(&self, processed: &Processed) {
@@ -239,9 +263,33 @@ async fn take_lock(locks: &Locks, marks: &Marks, handler: &Handler, mark: Mark, 
     None
 }
 
-/// Whether a verdict has nothing carried out: it says why, and at most gives up.
-fn only_tells(verdict: &Verdict) -> bool {
-    verdict.effects.is_empty() && matches!(verdict.outcome, Outcome::Failure(_) | Outcome::Skipped(..))
+/// What the sessions of a batch need that need anything.
+struct Tasks {
+    snapshot: Snapshot,
+    shared: Vec<SubStep>,
+    doing: Vec<(SessionItem, Verdict)>,
+    telling: Vec<(SessionItem, Verdict)>,
+}
+
+/// What there is to do for a session.
+#[derive(Debug, PartialEq)]
+enum Task {
+    Nothing,
+    /// It stays as it is, and its status says why.
+    Tell,
+    /// Something is carried out, or it goes on to another phase.
+    Do,
+}
+
+fn task(handler: &Handler, snapshot: &Snapshot, item: &SessionItem, verdict: &Verdict) -> Task {
+    if !verdict.effects.is_empty() {
+        return Task::Do;
+    }
+    match judge(handler, snapshot, item, &verdict.outcome, &verdict.change, false) {
+        None => Task::Nothing,
+        Some(judged) if judged.to.is_none() => Task::Tell,
+        Some(_) => Task::Do,
+    }
 }
 
 /// What was done for all sessions of a batch together: schedule-sessions looks at all who wait, and at all agents.
@@ -277,9 +325,10 @@ fn decide(handler: &Handler, batch: &Batch, room: Option<&mut Room>) -> (Vec<Ver
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{SessionPhase, SessionResult};
-    use crate::session::handlers::Transitions;
+    use crate::api::{Cause, SessionPhase, SessionResult};
+    use crate::session::effect::Effect;
     use crate::session::handlers::testing::{item, session_in, snapshot};
+    use crate::session::handlers::{Outcome, Transitions, row};
 
     fn frail(waits: bool) -> Handler {
         Handler {
@@ -310,11 +359,22 @@ mod tests {
     }
 
     #[test]
-    fn who_fails_or_is_skipped_without_an_effect_is_only_told_so() {
-        let failure = || Verdict::failure(Failure::fault(Reason::EffectFailed, "it failed"));
-        assert!(only_tells(&failure()));
-        assert!(!only_tells(&failure().effects(vec![crate::session::effect::Effect::DeleteService])));
-        assert!(!only_tells(&Verdict::success()) && !only_tells(&Verdict::idle()));
+    fn who_stays_as_it_is_is_told_and_what_leads_on_or_has_effects_is_done() {
+        let waiting = item(session_in(SessionPhase::Pending), &[]);
+        let task = |name: HandlerName, item: &SessionItem, verdict: Verdict| {
+            task(row(name).expect("a row"), &snapshot(vec![]), item, &verdict)
+        };
+        let failure = |cause| Verdict::failure(Failure { cause, ..Failure::fault(Reason::PhaseTimeout, "it failed") });
+        let schedule = |verdict| task(HandlerName::ScheduleSessions, &waiting, verdict);
+        assert_eq!(schedule(failure(Cause::Fault)), Task::Tell);
+        assert_eq!(schedule(failure(Cause::Capacity)), Task::Tell);
+        assert_eq!(schedule(Verdict::skipped(Reason::NotYetDue, "not yet")), Task::Tell);
+        assert_eq!(schedule(Verdict::idle()), Task::Nothing);
+        assert_eq!(schedule(Verdict::success()), Task::Do, "it is given its agents");
+        assert_eq!(schedule(failure(Cause::Fault).effects(vec![Effect::DeleteService])), Task::Do);
+        // A place that is given up makes room for others.
+        let refused = item(session_in(SessionPhase::Preparing), &[]);
+        assert_eq!(task(HandlerName::ResetUnschedulable, &refused, failure(Cause::Capacity)), Task::Do);
     }
 
     #[test]

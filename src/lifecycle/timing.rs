@@ -15,8 +15,8 @@ pub struct Timing {
     pub coalesce: Duration,
     /// Longest wait for an in-process lock.
     pub lock_lifetime: Duration,
-    /// How long a cycle may tell those for whom it does nothing why, before all are looked at again; at least as long as
-    /// the cycle has taken until then.
+    /// How long a cycle tells those for whom it does nothing why, before all are looked at again; as long as it took to
+    /// decide, if that is more.
     pub telling: Duration,
     /// Longest time for one request to the API server.
     pub request: Duration,
