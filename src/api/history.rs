@@ -20,7 +20,7 @@ pub enum HistoryResult {
 }
 
 /// What a failure is due to, which decides what it costs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum Cause {
     /// It would fit if the scaling group were emptier. Waits, with growing pauses between recorded attempts.
     Capacity,

@@ -8,7 +8,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Condition, ProjectName, SessionType};
+use super::{Cause, Condition, ProjectName, SessionType};
 
 /// A set of nodes that sessions are scheduled onto.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
@@ -242,7 +242,7 @@ pub struct ScalingGroupStatus {
     pub waiting_by_priority: Vec<WaitingByPriority>,
     /// Those that wait, by the reason their status tells.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["reason"]))]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
     pub waiting_by_reason: Vec<WaitingByReason>,
     /// When the one was made that waits for longest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -268,6 +268,9 @@ pub struct WaitingByReason {
     /// As in a session's `status.reason`; `new` for those not looked at yet.
     #[schemars(length(max = 128))]
     pub reason: String,
+    /// What kind of failure it is: `Capacity` and `Quota` pass, a `Fault` does not. None for what is no failure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
     /// How many sessions.
     pub sessions: i64,
 }

@@ -16,6 +16,7 @@ use crate::coordinator::marks::Marks;
 use crate::lifecycle::Timing;
 use crate::provisioner::ForeignPod;
 use crate::session::handlers::HandlerName;
+use crate::session::queue;
 
 /// Which sessions are this operator's.
 #[derive(Clone, Debug, Default)]
@@ -86,6 +87,7 @@ impl World {
             return inner.sessions.get(&key).cloned().unwrap_or(session);
         }
         let (mut freed, appeared) = (false, old.is_none());
+        let counted_anew = old.as_ref().is_some_and(|old| queue::counted_by(old) != queue::counted_by(&session));
         match old {
             Some(old) if uid_of(&old) != uid => freed = inner.forget_session(&old), // another of the same name took its place
             Some(old) if old.spec.depends_on != session.spec.depends_on => inner.forget_dependencies(&old),
@@ -103,7 +105,7 @@ impl World {
         drop(inner);
         self.marks.session(&uid, session.phase());
         self.after_change(freed);
-        if moved {
+        if moved || counted_anew {
             self.mark_usage();
         }
         self.mark_waiting(dependents);

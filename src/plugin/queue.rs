@@ -9,7 +9,9 @@ use kube::ResourceExt;
 use serde::Serialize;
 
 use super::table::{age, table};
-use crate::api::{GroupName, ScalingGroup, ScalingGroupStatus, SequencerName, Session, SessionPhase, WaitingByPriority, whole};
+use crate::api::{
+    GroupName, ScalingGroup, ScalingGroupStatus, SequencerName, Session, SessionPhase, WaitingByPriority, WaitingByReason, whole,
+};
 use crate::session::snapshot::created_at;
 
 /// The queues of some groups.
@@ -181,7 +183,11 @@ impl Queue {
             status.agents,
             age(status.oldest_waiting_since, self.now)
         )?;
-        let reasons: Vec<String> = status.waiting_by_reason.iter().map(|w| format!("{} {}", w.sessions, w.reason)).collect();
+        let reason = |w: &WaitingByReason| match w.cause {
+            Some(cause) => format!("{} {} ({cause:?})", w.sessions, w.reason),
+            None => format!("{} {}", w.sessions, w.reason),
+        };
+        let reasons: Vec<String> = status.waiting_by_reason.iter().map(reason).collect();
         if reasons.is_empty() { Ok(()) } else { writeln!(f, "  {}", reasons.join(", ")) }
     }
 }
@@ -235,6 +241,17 @@ mod tests {
         assert_eq!(place(&sessions[1], &group, &sessions), Some(Place { first: 5, last: 7, of: 7 }));
         group.status = None;
         assert_eq!(place(&sessions[1], &group, &sessions).map(|place| place.to_string()).as_deref(), Some("3 of 3"));
+    }
+
+    #[test]
+    fn those_who_wait_are_told_by_reason_and_cause() {
+        let mut group = group(json!({}));
+        let told = |cause| json!({"reason": "no-available-agent", "cause": cause, "sessions": 2});
+        let status = json!({"waitingByReason": [{"reason": "not-yet-due", "sessions": 1}, told("Capacity"), told("Fault")]});
+        group.status = Some(serde_json::from_value(status).expect("a status"));
+        let text = view(None, Some(&[group]), &[], DateTime::UNIX_EPOCH).to_string();
+        let wanted = "\n  1 not-yet-due, 2 no-available-agent (Capacity), 2 no-available-agent (Fault)\n";
+        assert!(text.contains(wanted), "{text}");
     }
 
     #[test]

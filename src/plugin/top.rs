@@ -16,7 +16,8 @@ use crate::cluster::requests::requests;
 pub struct Top {
     /// None where its user may not see nodes and all pods.
     agents: Option<Vec<Agent>>,
-    tenants: Vec<Usage>,
+    /// Those its user may see; None where that is none of any kind.
+    tenants: Option<Vec<Usage>>,
 }
 
 #[derive(Serialize)]
@@ -44,7 +45,8 @@ pub fn view(of: &TopOf) -> Top {
     of.projects.iter().flatten().for_each(|it| add("project", it.name_any(), &it.status));
     of.users.iter().flatten().for_each(|it| add("user", it.name_any(), &it.status));
     of.keypairs.iter().flatten().for_each(|it| add("keypair", it.name_any(), &it.status));
-    Top { agents: agents(of), tenants }
+    let blind = of.domains.is_none() && of.projects.is_none() && of.users.is_none() && of.keypairs.is_none();
+    Top { agents: agents(of), tenants: (!blind).then_some(tenants) }
 }
 
 fn agents(of: &TopOf) -> Option<Vec<Agent>> {
@@ -106,10 +108,12 @@ impl fmt::Display for Top {
             let counts = [status.sessions_running, status.sessions_pending].map(|count| count.to_string());
             vec![usage.kind.to_owned(), usage.name.clone(), counts[0].clone(), counts[1].clone(), resources.join(", ")]
         };
-        let rows: Vec<_> = self.tenants.iter().map(row).collect();
-        match rows.is_empty() {
-            true => writeln!(f, "tenants: you may not list them"),
-            false => f.write_str(&table(&["TENANT", "NAME", "RUNNING", "PENDING", "USED/LIMIT"], &rows)),
+        match &self.tenants {
+            None => writeln!(f, "tenants: you may not list them"),
+            Some(tenants) => {
+                let rows: Vec<_> = tenants.iter().map(row).collect();
+                f.write_str(&table(&["TENANT", "NAME", "RUNNING", "PENDING", "USED/LIMIT"], &rows))
+            }
         }
     }
 }

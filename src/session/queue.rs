@@ -5,8 +5,24 @@ use std::collections::BTreeMap;
 
 use super::snapshot::created_at;
 use super::views::AgentView;
-use crate::api::{ScalingGroup, ScalingGroupStatus, Session, WaitingByPriority, WaitingByReason};
+use crate::api::{Cause, ScalingGroup, ScalingGroupStatus, Session, WaitingByPriority, WaitingByReason};
+use crate::lifecycle::last_attempt;
 use crate::provisioner::in_group;
+
+/// Why a session waits, as far as it has been told: the reason, and what kind of failure it is if it is one.
+type Why<'s> = (Option<&'s str>, Option<Cause>);
+
+fn why(session: &Session) -> Why<'_> {
+    let Some(status) = &session.status else { return (None, None) };
+    let reason = status.reason.as_deref();
+    let last = last_attempt(&status.history).filter(|last| last.error_code.as_deref() == reason);
+    (reason, last.and_then(|last| last.cause))
+}
+
+/// What a session that waits is counted by.
+pub fn counted_by(session: &Session) -> (i32, Why<'_>) {
+    (session.priority(), why(session))
+}
 
 /// The status of a group; what it says besides stays as it is.
 pub fn status<'w>(
@@ -22,17 +38,21 @@ pub fn status<'w>(
         status.agents_ready += i64::from(agent.takes_pods());
     }
     let mut by_priority: BTreeMap<Reverse<i32>, i64> = BTreeMap::new();
-    let mut by_reason: BTreeMap<&str, i64> = BTreeMap::new();
+    let mut by_reason: BTreeMap<Why<'_>, i64> = BTreeMap::new();
     for session in waiting {
         status.sessions_pending += 1;
-        *by_priority.entry(Reverse(session.priority())).or_default() += 1;
-        let reason = session.status.as_ref().and_then(|status| status.reason.as_deref());
-        *by_reason.entry(reason.unwrap_or("new")).or_default() += 1;
+        let (priority, why) = counted_by(session);
+        *by_priority.entry(Reverse(priority)).or_default() += 1;
+        *by_reason.entry(why).or_default() += 1;
         status.oldest_waiting_since = [status.oldest_waiting_since, created_at(session)].into_iter().flatten().min();
     }
     let priority = |(Reverse(priority), sessions)| WaitingByPriority { priority, sessions };
     status.waiting_by_priority = by_priority.into_iter().map(priority).collect();
-    let reason = |(reason, sessions): (&str, i64)| WaitingByReason { reason: reason.to_owned(), sessions };
+    let reason = |((reason, cause), sessions): (Why<'_>, i64)| WaitingByReason {
+        reason: reason.unwrap_or("new").to_owned(),
+        cause,
+        sessions,
+    };
     status.waiting_by_reason = by_reason.into_iter().map(reason).collect();
     status
 }
@@ -46,7 +66,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::session::handlers::testing::{agent, session};
+    use crate::session::handlers::testing::{agent, now, session};
 
     #[test]
     fn those_who_wait_are_counted_by_priority_and_reason() {
@@ -54,14 +74,31 @@ mod tests {
         let mut down = agent("b", 4);
         down.ready = false;
         let agents = [agent("a", 4), down];
-        let mut quota = session(json!({"priority": 50}));
-        quota.status = Some(crate::api::SessionStatus { reason: Some("quota-exceeded".into()), ..Default::default() });
-        let waiting = [session(json!({})), quota.clone(), quota];
+        let told = |spec, reason: &str, cause: Option<&str>| {
+            let mut session = session(spec);
+            let result = if cause.is_some() { "NeedRetry" } else { "Skipped" };
+            let entry = json!({"phase": "schedule-sessions", "result": result, "from": "Pending", "to": "Pending",
+                               "errorCode": reason, "cause": cause, "attempts": 1, "createdAt": now(), "updatedAt": now()});
+            session.status = serde_json::from_value(json!({"reason": reason, "history": [entry]})).expect("a status");
+            session
+        };
+        let quota = told(json!({"priority": 50}), "quota-exceeded", Some("Quota"));
+        let never = told(json!({}), "no-available-agent", Some("Fault"));
+        let later = told(json!({}), "no-available-agent", Some("Capacity"));
+        let behind = told(json!({}), "behind-priority", None);
+        let waiting = [session(json!({})), quota.clone(), quota, later.clone(), never, later, behind];
         let status = status(&group, agents.iter(), waiting.iter(), 7);
-        assert_eq!((status.agents, status.agents_ready, status.sessions_running, status.sessions_pending), (2, 1, 7, 3));
+        assert_eq!((status.agents, status.agents_ready, status.sessions_running, status.sessions_pending), (2, 1, 7, 7));
         let by_priority: Vec<_> = status.waiting_by_priority.iter().map(|w| (w.priority, w.sessions)).collect();
-        assert_eq!(by_priority, [(50, 2), (10, 1)]);
-        let by_reason: Vec<_> = status.waiting_by_reason.iter().map(|w| (w.reason.as_str(), w.sessions)).collect();
-        assert_eq!(by_reason, [("new", 1), ("quota-exceeded", 2)]);
+        assert_eq!(by_priority, [(50, 2), (10, 5)]);
+        let by_reason: Vec<_> = status.waiting_by_reason.iter().map(|w| (w.reason.as_str(), w.cause, w.sessions)).collect();
+        let wanted = [
+            ("new", None, 1),
+            ("behind-priority", None, 1),
+            ("no-available-agent", Some(Cause::Capacity), 2),
+            ("no-available-agent", Some(Cause::Fault), 1),
+            ("quota-exceeded", Some(Cause::Quota), 2),
+        ];
+        assert_eq!(by_reason, wanted);
     }
 }

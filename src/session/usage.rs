@@ -25,14 +25,16 @@ pub fn usage(tenancy: &Tenancy, room: &Room, pending: &HashMap<Tenant, i64>) -> 
 
 fn of_tenant(tenancy: &Tenancy, room: &Room, pending: i64, tenant: &Tenant) -> TenantStatus {
     let occupied = room.tenant(tenant);
-    // A policy that does not exist admits nothing and limits nothing that could be shown.
-    let policy = tenancy.policy_of(tenant).ok().flatten();
+    let policy = tenancy.policy_of(tenant);
+    // Where a policy does not exist, nothing is admitted.
+    let nothing = policy.is_err();
+    let policy = policy.ok().flatten();
     let limits = policy.as_ref().map(|policy| &policy.spec.limits);
     let mut names: BTreeSet<&str> =
         occupied.resources.iter().filter(|(_, used)| *used != Amount::ZERO).map(|(name, _)| name.as_str()).collect();
     names.extend(limits.into_iter().flat_map(|limits| limits.keys()).map(String::as_str));
     let limit = |name: &str| -> Option<Quantity> {
-        let policy = policy.as_ref()?;
+        let Some(policy) = &policy else { return nothing.then(|| Amount::ZERO.into()) };
         let none = || (policy.spec.unspecified == Unspecified::Limited).then(|| Amount::ZERO.into());
         policy.spec.limits.get(name).cloned().or_else(none)
     };
@@ -42,4 +44,42 @@ fn of_tenant(tenancy: &Tenancy, room: &Room, pending: i64, tenant: &Tenant) -> T
         limit: limit(name),
     });
     TenantStatus { sessions_running: occupied.sessions, sessions_pending: pending, resources: resources.collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::{Resources, SessionUid};
+    use crate::provisioner::{Holding, Ledger};
+    use crate::session::handlers::testing::limited;
+    use crate::session::tenancy::Account;
+
+    #[test]
+    fn where_a_policy_is_gone_nothing_is_allowed_and_without_one_everything() {
+        let mut world = limited(json!({"limits": {"cpu": 2}}));
+        let (mut ledger, mut used) = (Ledger::default(), Resources::default());
+        used.set("cpu", Amount::from_units(1));
+        let account = Account { namespace: "ns".into(), access_key: "key".into(), owner: None };
+        let agents = BTreeMap::from([("node-1".into(), (used, 1))]);
+        ledger.set_holding(&SessionUid("s".into()), Some(Holding { account, active: true, agents, ..Holding::default() }));
+        let (room, tenant) = (ledger.room(&world.tenancy), Tenant::Keypair("key".into()));
+        let mut told = |change: fn(&mut Tenancy)| {
+            let tenancy = Arc::make_mut(&mut world.tenancy);
+            change(tenancy);
+            let status = of_tenant(tenancy, &room, 0, &tenant);
+            status.resources.into_iter().map(|it| (it.used.0, it.limit.map(|limit| limit.0))).collect::<Vec<_>>()
+        };
+        assert_eq!(told(|_| ()), [("1".into(), Some("2".into()))]);
+        assert_eq!(told(|tenancy| tenancy.policies.clear()), [("1".into(), Some("0".into()))]);
+        let free = |tenancy: &mut Tenancy| {
+            for keypair in tenancy.keypairs.values_mut() {
+                Arc::make_mut(keypair).spec.resource_policy = None;
+            }
+        };
+        assert_eq!(told(free), [("1".into(), None)]);
+    }
 }

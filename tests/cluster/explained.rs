@@ -66,6 +66,28 @@ async fn want_of_room_is_told_agent_by_agent_and_the_group_tells_who_waits() {
     scene.end(operator).await;
 }
 
+#[tokio::test]
+async fn the_group_tells_anew_why_its_sessions_wait_when_that_is_all_that_changed() {
+    let scene = Scene::with("why", 1, json!({})).await;
+    let operator = scene.operator().await;
+    scene.submit("one", json!({"startsAt": "2099-01-01T00:00:00Z"})).await;
+    let told = |reason: &'static str| {
+        let (groups, name) = (scene.all::<ScalingGroup>(), scene.name.clone());
+        eventually(reason, move || {
+            let (groups, name) = (groups.clone(), name.clone());
+            async move {
+                let status = groups.get(&name).await.unwrap().status.unwrap_or_default();
+                let told: Vec<_> = status.waiting_by_reason.iter().map(|w| (w.reason.as_str(), w.sessions)).collect();
+                if told == [(reason, 1)] { Ok(()) } else { Err(format!("{told:?}")) }
+            }
+        })
+    };
+    told("not-yet-due").await;
+    scene.patch_spec("one", json!({"startsAt": null, "dependsOn": ["nobody"]})).await.unwrap();
+    told("dependency-missing").await;
+    scene.end(operator).await;
+}
+
 /// What is made now is made in a later second than this session, so that there is no doubt about which was first.
 async fn a_second_after(scene: &Scene, name: &str) {
     let made = scene.get(name).await.metadata.creation_timestamp;
