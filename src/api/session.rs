@@ -32,13 +32,16 @@ pub const MAX_KERNELS: i64 = 128;
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.kernelsReady", description = "kernels running / kernels"),
     printcolumn(name = "Node", type_ = "string", json_path = ".status.nodes"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Group", type_ = "string", json_path = ".status.scalingGroup", priority = 1),
     printcolumn(name = "Type", type_ = "string", json_path = ".spec.type", priority = 1),
     printcolumn(name = "Priority", type_ = "integer", json_path = ".status.effectivePriority", priority = 1),
     printcolumn(name = "Result", type_ = "string", json_path = ".status.result", priority = 1),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1),
     validation = Rule::new("self.metadata.name.size() <= 40").message("a session's name has at most 40 characters"),
     validation = Rule::new("!self.metadata.name.contains('.')")
-        .message("a session's name is a DNS label: lower-case letters, digits and '-', without dots")
+        .message("a session's name is a DNS label: lower-case letters, digits and '-', without dots"),
+    validation = Rule::new("!has(self.spec.dependsOn) || !(self.metadata.name in self.spec.dependsOn)")
+        .message("a session cannot depend on itself")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -376,7 +379,7 @@ pub struct VolumeMount {
     #[x_kube(
         validation = Rule::new("self.startsWith('/') && !self.endsWith('/') && !self.contains(':') && !self.contains('//') && !self.matches('/[.]{1,2}(/|$)')")
             .message("mountPath must be absolute and plain: no '/' at its end, no '.', '..', '//' or ':'"),
-        validation = Rule::new("!['/', '/bin', '/dev', '/etc', '/lib', '/lib64', '/proc', '/sbin', '/sys', '/usr', '/opt/sokovan'].exists(p, self == p) && !['/dev/', '/proc/', '/sys/', '/opt/sokovan/'].exists(p, self.startsWith(p))")
+        validation = Rule::new("!['/', '/bin', '/dev', '/etc', '/lib', '/lib64', '/proc', '/sbin', '/sys', '/usr', '/opt', '/opt/sokovan'].exists(p, self == p) && !['/dev/', '/proc/', '/sys/', '/opt/sokovan/'].exists(p, self.startsWith(p))")
             .message("mountPath lies over a path that the system or the operator needs")
     )]
     pub mount_path: String,

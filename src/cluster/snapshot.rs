@@ -7,10 +7,10 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::world::{Inner, World};
+use super::world::{Inner, World, key_of};
 use crate::api::*;
 use crate::coordinator::marks::Mark;
-use crate::provisioner::{Ahead, Room};
+use crate::provisioner::{Ahead, Dependency, Room};
 use crate::session::handlers::{Handler, HandlerName};
 use crate::session::kernels::{Evidence, KernelItem, allocated_nodes, expand, judge, kernel_name};
 use crate::session::pending::{self, Pending};
@@ -258,8 +258,14 @@ impl Inner {
         let kernels: Vec<KernelItem> = kernels.collect();
         let dependencies = session.spec.depends_on.iter().map(|other| {
             let found = self.sessions.get(&(namespace.clone(), other.clone()));
-            let status = found.map(|found| found.status.clone().unwrap_or_default());
-            (other.clone(), status.map(|status| (status.phase, status.result)))
+            let state = match found.map(|found| (found.phase(), found)) {
+                None => Dependency::Missing,
+                Some((SessionPhase::Pending, _)) if self.waits_for_itself(&session, other) => Dependency::Circular,
+                Some((phase, found)) => {
+                    Dependency::Is(phase, found.status.as_ref().map(|status| status.result).unwrap_or_default())
+                }
+            };
+            (other.clone(), state)
         });
         Some(SessionItem {
             dependencies: dependencies.collect(),
@@ -272,6 +278,25 @@ impl Inner {
             session: session.clone(),
             kernels,
         })
+    }
+
+    /// Whether what a session depends on depends on the session in turn, by way of not too many others that wait.
+    fn waits_for_itself(&self, session: &Session, dependency: &str) -> bool {
+        const MOST: usize = 32;
+        let (own, mut ahead, mut seen) = (key_of(&session.metadata), vec![dependency.to_owned()], BTreeSet::new());
+        while let Some(name) = ahead.pop() {
+            if name == own.1 {
+                return true;
+            }
+            let found = self.sessions.get(&(own.0.clone(), name.clone()));
+            if let Some(found) = found.filter(|found| found.phase() == SessionPhase::Pending)
+                && seen.len() < MOST
+                && seen.insert(name)
+            {
+                ahead.extend(found.spec.depends_on.iter().cloned());
+            }
+        }
+        false
     }
 
     fn names_resolve(&self, uid: &SessionUid, kernels: &[KernelItem]) -> bool {

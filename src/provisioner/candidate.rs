@@ -8,6 +8,16 @@ use super::kind::Kind;
 use super::validators::Ahead;
 use crate::api::{NodeName, SessionPhase, SessionResult};
 
+/// How a session stands that another depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dependency {
+    /// It does not exist.
+    Missing,
+    /// It waits for the one that depends on it: neither would ever start.
+    Circular,
+    Is(SessionPhase, SessionResult),
+}
+
 /// A waiting session.
 pub struct Candidate<'c> {
     pub kind: &'c Arc<Kind>,
@@ -17,8 +27,8 @@ pub struct Candidate<'c> {
     pub priority: i32,
     pub created_at: Option<DateTime<Utc>>,
     pub starts_at: Option<DateTime<Utc>>,
-    /// The sessions it depends on, with their phase and result; None for one that does not exist.
-    pub dependencies: &'c [(String, Option<(SessionPhase, SessionResult)>)],
+    /// The sessions it depends on.
+    pub dependencies: &'c [(String, Dependency)],
     /// The agents that failed it, which are tried last.
     pub avoided: Vec<&'c NodeName>,
     /// What waits before it, for each of its tenants that limits it.
@@ -30,7 +40,11 @@ pub struct Candidate<'c> {
 impl Candidate<'_> {
     /// Whether it waits for its start or for another session, and not for room.
     pub fn awaits_its_time(&self, now: DateTime<Utc>) -> bool {
-        let goes_on = |state: &Option<(SessionPhase, SessionResult)>| state.is_none_or(|(phase, _)| !phase.is_terminal());
+        let goes_on = |dependency: &Dependency| match dependency {
+            Dependency::Missing => true,
+            Dependency::Circular => false,
+            Dependency::Is(phase, _) => !phase.is_terminal(),
+        };
         self.starts_at.is_some_and(|due| now < due) || self.dependencies.iter().any(|(_, state)| goes_on(state))
     }
 }

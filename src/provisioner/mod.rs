@@ -16,7 +16,7 @@ pub(crate) mod testing;
 pub mod validators;
 
 pub use agents::in_group;
-pub use candidate::Candidate;
+pub use candidate::{Candidate, Dependency};
 pub use kind::*;
 pub use ledger::*;
 pub use pipeline::*;

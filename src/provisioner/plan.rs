@@ -103,7 +103,7 @@ fn missing_agents(scope: &Scope<'_>, kernel: &KernelRequest) -> Option<Blocker> 
     }
     let names = designated.iter().map(NodeName::as_str).collect::<Vec<_>>().join(", ");
     let message = format!("{}: none of its designated agents exists: {names}", kernel.role);
-    Some(Blocker::fault("agents", Reason::DesignatedAgentNotFound, message))
+    Some(Blocker::fault("agents", Reason::DesignatedAgentNotFound, message).needing("the names of agents that exist"))
 }
 
 /// What not even the group's agents, all empty and well, could hold. Without any agent nothing can be told.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use chrono::{DateTime, TimeDelta};
 use serde_json::{Value, json};
 
-use super::{Ahead, Candidate, Decision, Kind, Kinds, Refusal, Room, Scope, provision};
+use super::{Ahead, Candidate, Decision, Dependency, Kind, Kinds, Refusal, Room, Scope, provision};
 use crate::api::*;
 use crate::session::handlers::testing::snapshot;
 use crate::session::tenancy::Tenancy;
@@ -24,7 +24,7 @@ pub struct Setup {
 /// What else is known of all sessions that wait.
 #[derive(Default)]
 pub struct Extra<'e> {
-    pub dependencies: &'e [(String, Option<(SessionPhase, SessionResult)>)],
+    pub dependencies: &'e [(String, Dependency)],
     pub avoided: &'e [NodeName],
     pub ahead: &'e [Ahead],
     /// The names of those who have been told lately that no agent has room.

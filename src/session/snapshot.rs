@@ -12,11 +12,11 @@ use super::kernels::{KernelItem, kernel_name};
 use super::tenancy::Tenancy;
 use super::views::{AgentView, Liveness, PodView};
 use crate::api::{
-    GroupName, HandlerRetry, NodeName, RetryPolicy, ScalingGroup, Session, SessionPhase, SessionResult, SessionStatus,
-    SessionUid, TryingHandler, Waiting,
+    GroupName, HandlerRetry, NodeName, RetryPolicy, ScalingGroup, Session, SessionPhase, SessionStatus, SessionUid,
+    TryingHandler, Waiting,
 };
 use crate::lifecycle::{Reason, Timing};
-use crate::provisioner::{Ahead, Holding, Kind};
+use crate::provisioner::{Ahead, Dependency, Holding, Kind};
 
 /// The world at one moment, for the sessions of one scaling group.
 #[derive(Clone, Debug)]
@@ -35,8 +35,8 @@ pub struct Snapshot {
 pub struct SessionItem {
     pub session: Arc<Session>,
     pub kernels: Vec<KernelItem>,
-    /// The sessions it depends on, with their phase and result; None for one that does not exist.
-    pub dependencies: Vec<(String, Option<(SessionPhase, SessionResult)>)>,
+    /// The sessions it depends on.
+    pub dependencies: Vec<(String, Dependency)>,
     /// All its kernels are listed under their names, so that they find each other.
     pub names_resolve: bool,
     /// Whether a Service publishes any names of its kernels.

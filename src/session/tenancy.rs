@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::volumes::{ClaimKey, ClaimView, VolumeView};
 use crate::api::{
-    AccessKey, Domain, DomainName, Keypair, PolicyName, Project, ProjectName, ResourcePolicy, SessionOwner, User, UserName,
+    AccessKey, Domain, DomainName, Keypair, LABEL_PROJECT, PolicyName, Project, ProjectName, ResourcePolicy, SessionOwner, User,
+    UserName,
 };
 use crate::lifecycle::{Failure, Reason};
 
@@ -63,6 +64,21 @@ fn tenants(key: &AccessKey, owner: SessionOwner) -> Vec<Tenant> {
     tenants
 }
 
+/// One that a session belongs to and that does not exist or is not active.
+#[derive(Debug)]
+pub struct Inactive {
+    /// For example `keypair alice`.
+    pub object: String,
+    pub reason: Reason,
+    pub message: String,
+}
+
+impl Inactive {
+    fn new(reason: Reason, object: &str, words: impl std::fmt::Display) -> Self {
+        Self { reason, object: object.to_owned(), message: format!("{object} {words}") }
+    }
+}
+
 impl Tenancy {
     /// Whom the sessions of a key in a namespace belong to, as far as they are known.
     pub fn owner(&self, key: &AccessKey, namespace: &str) -> SessionOwner {
@@ -92,52 +108,52 @@ impl Tenancy {
     }
 
     /// What of a keypair, its user, the namespace's project and their domains does not exist or is not active: all of it.
-    pub fn inactive(&self, key: &AccessKey, namespace: &str) -> Vec<Failure> {
+    pub fn inactive(&self, key: &AccessKey, namespace: &str) -> Vec<Inactive> {
         let mut found = self.inactive_owner(key);
         found.extend(self.inactive_project(namespace));
         found
     }
 
-    fn inactive_owner(&self, key: &AccessKey) -> Vec<Failure> {
+    fn inactive_owner(&self, key: &AccessKey) -> Vec<Inactive> {
+        let object = format!("keypair {key}");
         let Some(keypair) = self.keypairs.get(key) else {
-            return vec![Failure::fault(Reason::KeypairNotFound, format!("keypair {key} does not exist"))];
+            return vec![Inactive::new(Reason::KeypairNotFound, &object, "does not exist")];
         };
         let mut found = vec![];
         if !keypair.spec.active {
-            found.push(Failure::fault(Reason::KeypairInactive, format!("keypair {key} is not active")));
+            found.push(Inactive::new(Reason::KeypairInactive, &object, "is not active"));
         }
-        let user = &keypair.spec.user;
-        match self.users.get(user).map(|user| &user.spec) {
-            None => found.push(Failure::fault(Reason::UserNotFound, format!("user {user} of keypair {key} does not exist"))),
-            Some(spec) => {
-                found.extend(self.inactive_in(&spec.domain, &format!("user {user}"), spec.active, Reason::UserInactive))
-            }
+        let user = format!("user {}", keypair.spec.user);
+        match self.users.get(&keypair.spec.user).map(|user| &user.spec) {
+            None => found.push(Inactive::new(Reason::UserNotFound, &user, format!("of {object} does not exist"))),
+            Some(spec) => found.extend(self.inactive_in(&spec.domain, &user, spec.active, Reason::UserInactive)),
         }
         found
     }
 
-    fn inactive_project(&self, namespace: &str) -> Vec<Failure> {
+    fn inactive_project(&self, namespace: &str) -> Vec<Inactive> {
         let Some(project) = self.namespaces.get(namespace) else {
-            let label = crate::api::LABEL_PROJECT;
-            let message = format!("namespace {namespace} belongs to no project: it has no label {label}");
-            return vec![Failure::fault(Reason::NamespaceWithoutProject, message)];
+            let words = format!("belongs to no project: it has no label {LABEL_PROJECT}");
+            return vec![Inactive::new(Reason::NamespaceWithoutProject, &format!("namespace {namespace}"), words)];
         };
+        let object = format!("project {project}");
         match self.projects.get(project).map(|project| &project.spec) {
-            None => vec![Failure::fault(Reason::ProjectNotFound, format!("project {project} does not exist"))],
-            Some(spec) => self.inactive_in(&spec.domain, &format!("project {project}"), spec.active, Reason::ProjectInactive),
+            None => vec![Inactive::new(Reason::ProjectNotFound, &object, "does not exist")],
+            Some(spec) => self.inactive_in(&spec.domain, &object, spec.active, Reason::ProjectInactive),
         }
     }
 
     /// Of one that belongs to a domain, itself and the domain.
-    fn inactive_in(&self, domain: &DomainName, name: &str, active: bool, inactive: Reason) -> Vec<Failure> {
+    fn inactive_in(&self, domain: &DomainName, name: &str, active: bool, inactive: Reason) -> Vec<Inactive> {
         let mut found = vec![];
         if !active {
-            found.push(Failure::fault(inactive, format!("{name} is not active")));
+            found.push(Inactive::new(inactive, name, "is not active"));
         }
+        let object = format!("domain {domain}");
         match self.domains.get(domain) {
-            None => found.push(Failure::fault(Reason::DomainNotFound, format!("domain {domain} of {name} does not exist"))),
-            Some(object) if !object.spec.active => {
-                found.push(Failure::fault(Reason::DomainInactive, format!("domain {domain} of {name} is not active")));
+            None => found.push(Inactive::new(Reason::DomainNotFound, &object, format!("of {name} does not exist"))),
+            Some(spec) if !spec.spec.active => {
+                found.push(Inactive::new(Reason::DomainInactive, &object, format!("of {name} is not active")));
             }
             Some(_) => {}
         }

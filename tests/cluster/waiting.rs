@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use kube::api::{ListParams, PostParams, WatchEvent, WatchParams};
+use kube::api::{DeleteParams, ListParams, PostParams, WatchEvent, WatchParams};
 use serde_json::json;
 use sokovan::api::*;
 use sokovan::lifecycle::Timing;
@@ -85,6 +86,66 @@ async fn who_can_be_placed_is_placed_before_others_are_told_why_not() {
     for name in late {
         scene.until(&name, "told", reason_is("not-yet-due")).await;
     }
+    scene.end(operator).await;
+}
+
+/// Lets no status of sessions with the label through, as a webhook that cannot be reached does.
+async fn block_statuses(scene: &Scene) {
+    let webhook = json!({
+        "metadata": {"name": scene.name},
+        "webhooks": [{
+            "name": "blocked.sokovan.test", "admissionReviewVersions": ["v1"], "sideEffects": "None", "failurePolicy": "Fail",
+            "timeoutSeconds": 1, "clientConfig": {"url": "https://127.0.0.1:1/"},
+            "objectSelector": {"matchLabels": {"blocked": scene.name}},
+            "rules": [{"apiGroups": ["sokovan.dev"], "apiVersions": ["*"], "operations": ["UPDATE"], "resources": ["sessions/status"]}],
+        }],
+    });
+    let webhook = serde_json::from_value(webhook).unwrap();
+    scene.all::<ValidatingWebhookConfiguration>().create(&PostParams::default(), &webhook).await.unwrap();
+}
+
+#[tokio::test]
+async fn writes_that_nobody_answers_keep_nobody_else_waiting() {
+    let scene = Scene::new("stuck").await;
+    block_statuses(&scene).await;
+    let small = json!({"kernels": [{"role": "main", "image": "busybox:1", "resources": {"cpu": "100m", "memory": "1Mi"}}]});
+    // More than are worked on at once.
+    let blocked: Vec<String> = (0..40).map(|number| format!("a-blocked-{number}")).collect();
+    for name in &blocked {
+        let mut session = scene.session(name, small.clone());
+        session["metadata"]["labels"] = json!({"blocked": scene.name});
+        scene.create(session).await.unwrap();
+    }
+    scene.submit("later", json!({"startsAt": "2100-01-01T00:00:00Z"})).await;
+    scene.submit("z-fits", small).await;
+    let timing = Timing { lock_lifetime: Duration::from_secs(2), ..fast() };
+    let operator = scene.operator_with(Options { timing, ..scene.options("stuck") }).await;
+    scene.until("later", "told", reason_is("not-yet-due")).await;
+    scene.until_phase("z-fits", SessionPhase::Running).await;
+    for name in &blocked {
+        assert_eq!(scene.get(name).await.status, None, "{name} is blocked");
+    }
+    scene.all::<ValidatingWebhookConfiguration>().delete(&scene.name, &DeleteParams::default()).await.unwrap();
+    for name in &blocked {
+        scene.until_phase(name, SessionPhase::Running).await;
+    }
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn sessions_that_wait_for_each_other_are_told_so() {
+    let scene = Scene::new("circle").await;
+    let operator = scene.operator().await;
+    for (name, next) in [("one", "two"), ("two", "three"), ("three", "one")] {
+        scene.submit(name, json!({"dependsOn": [next]})).await;
+    }
+    for name in ["one", "two", "three"] {
+        scene.until_phase(name, SessionPhase::Cancelled).await;
+    }
+    let history = scene.get("three").await.status.unwrap().history;
+    let told = history.iter().find(|entry| entry.error_code.as_deref() == Some("dependency-circular")).expect("it is told");
+    assert_eq!(told.message, "session one, which this one depends on, waits for this one");
+    assert_eq!(told.cause, Some(Cause::Fault));
     scene.end(operator).await;
 }
 

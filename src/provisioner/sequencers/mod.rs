@@ -121,7 +121,7 @@ mod tests {
         };
         let decisions = setup.run_with(&sessions, &Extra::default());
         assert_eq!(reasons(decisions), [Some(NotYetDue), None, Some(BehindPriority)]);
-        let dependencies = [("other".to_owned(), None)];
+        let dependencies = [("other".to_owned(), crate::provisioner::Dependency::Missing)];
         let decisions = setup.run_with(&sessions[1..], &Extra { dependencies: &dependencies, ..Extra::default() });
         assert_eq!(reasons(decisions), [Some(DependencyMissing); 2], "nobody comes first");
     }

@@ -13,13 +13,20 @@ fn check(context: &Context<'_>, subject: &Subject<'_>) -> Vec<Blocker> {
 
 fn blocker(context: &Context<'_>, Mount { claim, read_only }: &Mount) -> Option<Blocker> {
     let (name, namespace) = (&claim.name, &claim.namespace);
-    let (reason, message) = match context.tenancy.claims.get(claim) {
-        None => (Reason::VolumeClaimNotFound, format!("volume claim {name} does not exist in namespace {namespace}")),
-        Some(view) if view.deleting => (Reason::VolumeClaimNotFound, format!("volume claim {name} is being deleted")),
+    let object = format!("volume claim {name}");
+    let (reason, words, needs) = match context.tenancy.claims.get(claim) {
+        None => {
+            let words = format!("does not exist in namespace {namespace}");
+            (Reason::VolumeClaimNotFound, words, format!("{object} to be made"))
+        }
+        Some(view) if view.deleting => {
+            (Reason::VolumeClaimNotFound, "is being deleted".into(), format!("{object} to be made anew once it is gone"))
+        }
         Some(view) if view.read_only && !read_only => {
-            (Reason::VolumeReadOnly, format!("volume claim {name} is for reading only, and is mounted for writing"))
+            let words = "is for reading only, and is mounted for writing".into();
+            (Reason::VolumeReadOnly, words, "readOnly on its mount, or a claim that can be written to".into())
         }
         Some(_) => return None,
     };
-    Some(Blocker::fault(VALIDATOR.name, reason, message).of(format!("volume claim {name}")))
+    Some(Blocker::fault(VALIDATOR.name, reason, format!("{object} {words}")).of(object).needing(needs))
 }

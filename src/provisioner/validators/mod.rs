@@ -135,7 +135,7 @@ mod tests {
     use crate::api::{Cause, Domain, Project, SessionPhase, SessionResult, SessionType, User};
     use crate::lifecycle::Reason;
     use crate::provisioner::testing::{Extra, Setup, agent, kernel, refusal, waiting};
-    use crate::provisioner::{Ahead, Refusal};
+    use crate::provisioner::{Ahead, Dependency, Refusal};
     use crate::session::tenancy::Tenant;
     use crate::session::volumes::{ClaimKey, ClaimView};
 
@@ -166,7 +166,7 @@ mod tests {
         setup.tenancy.users.clear();
         let refused = setup.refusals(&[waiting("s", json!({"startsAt": "2999-01-01T00:00:00Z"}))]).remove(0).expect("refused");
         assert_eq!((refused.cause, reasons(&refused)), (None, vec![Reason::NotYetDue, Reason::UserNotFound]));
-        let ended = [("other".to_owned(), Some((SessionPhase::Terminated, SessionResult::Failure)))];
+        let ended = [("other".to_owned(), Dependency::Is(SessionPhase::Terminated, SessionResult::Failure))];
         let later = waiting("s", json!({"startsAt": "2999-01-01T00:00:00Z"}));
         let decisions = setup.run_with(&[later], &Extra { dependencies: &ended, ..Extra::default() });
         let refused = refusal(&decisions[0]).expect("refused");
@@ -272,8 +272,10 @@ mod tests {
         for (change, reason) in cases {
             let mut setup = setup(json!({}));
             change(&mut setup);
-            let refused = setup.refusals(&[waiting("s", json!({}))]).remove(0).map(|refused| (refused.cause, refused.reason));
-            assert_eq!(refused, Some((Some(Cause::Fault), reason)));
+            let refused = setup.refusals(&[waiting("s", json!({}))]).remove(0).expect("refused");
+            assert_eq!((refused.cause, refused.reason), (Some(Cause::Fault), reason));
+            let first = &refused.blockers[0];
+            assert!(first.object.is_some() && first.needs.is_some(), "what is to change, and of what: {first:?}");
         }
     }
 
@@ -334,17 +336,18 @@ mod tests {
     #[test]
     fn waiting_for_a_dependency_or_a_time_is_no_failure_and_a_failed_dependency_is() {
         let mut setup = setup(json!({}));
-        let mut told = |phase, result| {
-            let dependencies = [("first".to_owned(), Some((phase, result)))];
+        let mut told = |state| {
+            let dependencies = [("first".to_owned(), state)];
             let decisions =
                 setup.run_with(&[waiting("s", json!({}))], &Extra { dependencies: &dependencies, ..Extra::default() });
             refusal(&decisions[0]).map(|refused| (refused.cause, refused.reason))
         };
-        let pending = told(SessionPhase::Running, SessionResult::Undefined);
+        let pending = told(Dependency::Is(SessionPhase::Running, SessionResult::Undefined));
         assert_eq!(pending, Some((None, Reason::DependencyPending)));
-        let failed = told(SessionPhase::Terminated, SessionResult::Failure);
+        let failed = told(Dependency::Is(SessionPhase::Terminated, SessionResult::Failure));
         assert_eq!(failed, Some((Some(Cause::Fault), Reason::DependencyFailed)));
-        assert_eq!(told(SessionPhase::Terminated, SessionResult::Success), None);
+        assert_eq!(told(Dependency::Circular), Some((Some(Cause::Fault), Reason::DependencyCircular)));
+        assert_eq!(told(Dependency::Is(SessionPhase::Terminated, SessionResult::Success)), None);
         let later = waiting("s", json!({"startsAt": "1970-01-01T01:00:01Z"}));
         let refused = setup.refusals(&[later]).remove(0).expect("refused");
         assert_eq!((refused.cause, refused.reason), (None, Reason::NotYetDue));

@@ -1,12 +1,25 @@
 //! Keypair, user, project and domain exist and are active.
 
 use super::{Check, Context, Subject, Validator};
+use crate::api::LABEL_PROJECT;
+use crate::lifecycle::Reason;
 use crate::provisioner::refusal::Blocker;
+use crate::session::tenancy::Inactive;
 
 pub static VALIDATOR: Validator = Validator { name: "owner", check: Check::Kind(check) };
 
 fn check(context: &Context<'_>, subject: &Subject<'_>) -> Vec<Blocker> {
     let inactive = context.tenancy.inactive(&subject.kind.access_key, &subject.kind.namespace);
-    let blocker = |failure: crate::lifecycle::Failure| Blocker::fault(VALIDATOR.name, failure.reason, failure.message);
     inactive.into_iter().map(blocker).collect()
+}
+
+fn blocker(Inactive { object, reason, message }: Inactive) -> Blocker {
+    let needs = match reason {
+        Reason::NamespaceWithoutProject => format!("the label {LABEL_PROJECT} on {object}, with the project's name"),
+        Reason::KeypairNotFound | Reason::UserNotFound | Reason::ProjectNotFound | Reason::DomainNotFound => {
+            format!("{object} to be made")
+        }
+        _ => format!("{object} to be made active"),
+    };
+    Blocker::fault(VALIDATOR.name, reason, message).of(object).needing(needs)
 }

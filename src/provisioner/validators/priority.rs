@@ -13,7 +13,8 @@ fn check(context: &Context<'_>, candidate: &Candidate<'_>) -> Vec<Blocker> {
     let wanted = candidate.priority;
     let too_high = highest.filter(|highest| wanted > *highest).map(|highest| {
         let message = format!("keypair {key}: priority {wanted} requested, {highest} is the highest it may have");
-        Blocker::fault(VALIDATOR.name, Reason::PriorityTooHigh, message).of(format!("keypair {key}"))
+        let needs = format!("a priority of at most {highest}, or maxPriority of keypair {key} raised to {wanted}");
+        Blocker::fault(VALIDATOR.name, Reason::PriorityTooHigh, message).of(format!("keypair {key}")).needing(needs)
     });
     too_high.into_iter().collect()
 }

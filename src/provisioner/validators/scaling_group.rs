@@ -7,28 +7,32 @@ use crate::provisioner::refusal::Blocker;
 pub static VALIDATOR: Validator = Validator { name: "scaling-group", check: Check::Kind(check) };
 
 fn check(context: &Context<'_>, subject: &Subject<'_>) -> Vec<Blocker> {
-    let name = context.group_name;
-    let fault =
-        |reason, message: String| vec![Blocker::fault(VALIDATOR.name, reason, message).of(format!("scaling group {name}"))];
+    let (name, type_) = (context.group_name, subject.kind.type_);
     if name.is_none() {
-        let words =
-            format!("no scaling group takes sessions of type {:?} from namespace {}", subject.kind.type_, subject.kind.namespace);
-        return vec![Blocker::fault(VALIDATOR.name, Reason::ScalingGroupNotFound, words)];
+        let words = format!("no scaling group takes sessions of type {type_:?} from namespace {}", subject.kind.namespace);
+        let needs = "a scaling group that takes it, or the session to name one";
+        return vec![Blocker::fault(VALIDATOR.name, Reason::ScalingGroupNotFound, words).needing(needs)];
     }
+    let object = format!("scaling group {name}");
+    let fault = |reason, message: String, needs: String| {
+        vec![Blocker::fault(VALIDATOR.name, reason, message).of(object.clone()).needing(needs)]
+    };
     let Some(group) = context.group else {
-        return fault(Reason::ScalingGroupNotFound, format!("scaling group {name} does not exist"));
+        return fault(Reason::ScalingGroupNotFound, format!("{object} does not exist"), format!("{object} to be made"));
     };
     if !group.spec.active {
-        return fault(Reason::ScalingGroupInactive, format!("scaling group {name} is not active"));
+        return fault(Reason::ScalingGroupInactive, format!("{object} is not active"), format!("{object} to be made active"));
     }
-    let type_ = subject.kind.type_;
+    let other = |what: String| format!("another scaling group, or {what} of {object}");
     if !group.spec.session_types.contains(&type_) {
-        return fault(Reason::ScalingGroupNotAllowed, format!("scaling group {name} takes no sessions of type {type_:?}"));
+        let words = format!("{object} takes no sessions of type {type_:?}");
+        return fault(Reason::ScalingGroupNotAllowed, words, other(format!("{type_:?} among sessionTypes")));
     }
     let project = context.tenancy.namespaces.get(&subject.kind.namespace);
     if !group.spec.projects.is_empty() && !project.is_some_and(|project| group.spec.projects.contains(project)) {
         let project = project.map_or("none", |project| project.as_str());
-        return fault(Reason::ScalingGroupNotAllowed, format!("project {project} may not use scaling group {name}"));
+        let words = format!("project {project} may not use {object}");
+        return fault(Reason::ScalingGroupNotAllowed, words, other(format!("{project} among projects")));
     }
     vec![]
 }
