@@ -92,6 +92,8 @@ impl Occupied {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Load {
     pub used: Resources,
+    /// Of it, what pods of DaemonSets and static ones take: that does not become free.
+    pub of_node: Resources,
     /// How many sessions hold something here, and how many of these are private.
     pub sessions: i64,
     pub private: i64,
@@ -183,12 +185,13 @@ impl Ledger {
     /// Counts a foreign pod in, or out with `sign` −1.
     pub fn count_foreign(&mut self, pod: &ForeignPod, sign: i64) {
         let load = self.loads.entry(pod.node.clone()).or_default();
-        if sign >= 0 {
-            load.used.add(&pod.requests);
+        let count = |sum: &mut Resources| if sign >= 0 { sum.add(&pod.requests) } else { sum.sub(&pod.requests) };
+        count(&mut load.used);
+        if pod.of_node {
+            count(&mut load.of_node);
         } else {
-            load.used.sub(&pod.requests);
+            load.foreign_pods += sign.signum();
         }
-        load.foreign_pods += if pod.of_node { 0 } else { sign.signum() };
         self.forget_if_empty(&pod.node);
     }
 

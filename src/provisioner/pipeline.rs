@@ -234,8 +234,9 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::api::Cause;
+    use crate::api::{Amount, Cause, Resources};
     use crate::provisioner::testing::{Extra, Setup, agent, kernel, nodes, refusal, waiting};
+    use crate::provisioner::{ForeignPod, Ledger};
     use crate::session::volumes::{ClaimKey, ClaimView, Operator, Requirement, Subject, VolumeView};
 
     fn gang(replicas: i32) -> serde_json::Value {
@@ -276,6 +277,28 @@ mod tests {
         assert!(refused.message.contains("1 of 2: kept for a private session"), "{}", refused.message);
         let refused = setup.refusals(&[private()]).remove(0).expect("refused");
         assert!(refused.message.contains("2 of 2: not empty, as a private session needs"), "{}", refused.message);
+    }
+
+    #[test]
+    fn what_a_nodes_own_pods_take_never_becomes_free_and_what_others_take_does() {
+        let mut setup = Setup::new(json!({}), vec![agent("a", &[("cpu", 4)])]);
+        let mut ledger = Ledger::default();
+        let mut refused = |of_node: bool| {
+            let mut requests = Resources::default();
+            requests.set("cpu", Amount::from_units(1));
+            ledger.count_foreign(&ForeignPod { node: "a".into(), requests, of_node }, 1);
+            setup.room = ledger.room(&setup.tenancy);
+            let wants_three = waiting("3", json!({"kernels": [kernel(&[("cpu", 3)])]}));
+            let wants_all = waiting("4", json!({"kernels": [kernel(&[("cpu", 4)])]}));
+            let told = setup.refusals(&[wants_all, wants_three]);
+            told.into_iter().map(|told| told.map(|told| (told.cause, told.message.clone()))).collect::<Vec<_>>()
+        };
+        assert_eq!(refused(false)[0].as_ref().and_then(|told| told.0), Some(Cause::Capacity));
+        let told = refused(true);
+        let (cause, message) = told[0].clone().expect("refused");
+        assert_eq!(cause, Some(Cause::Fault));
+        assert!(message.contains("even an empty one: 1 of 1: cpu 3 of 4 needed"), "{message}");
+        assert_eq!(told[1].as_ref().and_then(|told| told.0), Some(Cause::Capacity), "were it empty, three would fit");
     }
 
     #[test]

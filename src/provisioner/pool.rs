@@ -7,7 +7,7 @@ use super::agents::{Rejection, closed};
 use super::kind::{KernelRequest, Request};
 use super::room::Room;
 use super::selectors::Choice;
-use crate::api::{Amount, NodeName, ResourceName, ScalingGroup};
+use crate::api::{Amount, NodeName, ResourceName, Resources, ScalingGroup};
 use crate::session::tenancy::Tenancy;
 use crate::session::views::AgentView;
 use crate::session::volumes::ClaimKey;
@@ -24,6 +24,8 @@ struct Slot<'a> {
     class: usize,
     /// What is left, in the order of the pool's resources.
     left: Vec<i64>,
+    /// What its own pods take, whatever ends.
+    of_node: Resources,
     sessions: i64,
     private: i64,
     foreign_pods: i64,
@@ -86,6 +88,7 @@ impl<'a> Pool<'a> {
             let used = |name: &ResourceName| load.map_or(0, |load| load.used.amount(name).milli());
             let slot = Slot {
                 left: pool.resources.iter().zip(&offered).map(|(name, offered)| offered - used(name)).collect(),
+                of_node: load.map(|load| load.of_node.clone()).unwrap_or_default(),
                 closed: closed(agent, group),
                 sessions: load.map_or(0, |load| load.sessions),
                 private: load.map_or(0, |load| load.private),
@@ -190,9 +193,8 @@ impl<'a> Pool<'a> {
 
     /// Why an agent could never take the kernel, were it empty and well.
     pub fn never(&self, index: Index, wish: &Wish) -> Option<Rejection> {
-        let agent = self.slots[index].agent;
-        let offered: Vec<i64> = self.resources.iter().map(|name| agent.allocatable.amount(name).milli()).collect();
-        self.misfit(index, wish).or_else(|| self.lacking(wish, &offered))
+        let empty: Vec<i64> = self.resources.iter().map(|name| self.slots[index].when_empty(name)).collect();
+        self.misfit(index, wish).or_else(|| self.lacking(wish, &empty))
     }
 
     /// How many such kernels an agent would hold, were it empty and well.
@@ -200,9 +202,8 @@ impl<'a> Pool<'a> {
         if self.misfit(index, wish).is_some() {
             return 0;
         }
-        let agent = self.slots[index].agent;
         let wanted = self.resources.iter().zip(&wish.wanted).filter(|(_, wanted)| **wanted > 0);
-        let times = wanted.map(|(name, wanted)| agent.allocatable.amount(name).milli().max(0) / wanted);
+        let times = wanted.map(|(name, wanted)| self.slots[index].when_empty(name).max(0) / wanted);
         times.min().unwrap_or(i64::MAX)
     }
 
@@ -335,6 +336,11 @@ impl Slot<'_> {
 
     fn is_empty(&self) -> bool {
         self.sessions == 0 && self.foreign_pods == 0
+    }
+
+    /// What it would have of a resource with no pods but those of DaemonSets and static ones.
+    fn when_empty(&self, name: &ResourceName) -> i64 {
+        self.agent.allocatable.amount(name).milli() - self.of_node.amount(name).milli()
     }
 }
 
