@@ -19,6 +19,7 @@ mod permissions;
 mod refusals;
 mod removals;
 mod restarts;
+mod samples;
 mod scene;
 mod stale;
 mod volumes;

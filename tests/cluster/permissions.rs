@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicyBinding;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Secret, Service};
-use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule, Role};
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, Subject};
 use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use sokovan::api::*;
 
@@ -36,6 +37,7 @@ async fn the_operator_itself_is_bound_to_what_it_needs() {
         ("a token", changed(&pod, "/spec/automountServiceAccountToken", json!(true)), "no service account token"),
         ("the host's network", changed(&pod, "/spec/hostNetwork", json!(true)), "share nothing with their host"),
         ("the host's processes", changed(&pod, "/spec/hostPID", json!(true)), "share nothing with their host"),
+        ("the host's shared memory", changed(&pod, "/spec/hostIPC", json!(true)), "share nothing with their host"),
         ("the host's files", volume(json!({"name": "v", "hostPath": {"path": "/"}})), "scratch space"),
         ("a secret", volume(json!({"name": "v", "secret": {"secretName": "token"}})), "their session's own secret"),
         (
@@ -44,6 +46,15 @@ async fn the_operator_itself_is_bound_to_what_it_needs() {
             "their session's own secret",
         ),
         ("a privileged container", container(json!({"securityContext": {"privileged": true}})), "no privileged container"),
+        (
+            "/proc unmasked",
+            changed(
+                &container(json!({"securityContext": {"procMount": "Unmasked"}})),
+                "/spec/hostUsers",
+                json!(false), // else the API server refuses it itself
+            ),
+            "and /proc masked",
+        ),
         ("a port of the host", container(json!({"ports": [{"containerPort": 80, "hostPort": 80}]})), "no port of the host"),
         (
             "a capability",
@@ -168,6 +179,21 @@ fn permissions(rules: Vec<PolicyRule>) -> Vec<String> {
     verbs.into_iter().map(|(what, verbs)| format!("{what}: {}", verbs.into_iter().collect::<Vec<_>>().join(" "))).collect()
 }
 
+/// The roles that are bound to the operator, anywhere.
+async fn roles_of_the_operator() -> BTreeSet<String> {
+    let client = crate::common::client().await;
+    let all = ListParams::default();
+    let everywhere = Api::<ClusterRoleBinding>::all(client.clone()).list(&all).await.unwrap().items;
+    let somewhere = Api::<RoleBinding>::all(client).list(&all).await.unwrap().items;
+    let bound = everywhere.into_iter().map(|binding| (binding.role_ref, binding.subjects));
+    let bound = bound.chain(somewhere.into_iter().map(|binding| (binding.role_ref, binding.subjects)));
+    let to_it = |subjects: &Option<Vec<Subject>>| {
+        let its = |s: &Subject| s.name == "sokovan-operator" && s.namespace.as_deref() == Some("sokovan-system");
+        subjects.iter().flatten().any(|subject| its(subject) || subject.name == OPERATOR)
+    };
+    bound.filter(|(_, subjects)| to_it(subjects)).map(|(role, _)| role.name).collect()
+}
+
 #[tokio::test]
 async fn the_operators_permissions_are_these_and_no_others() {
     let client = crate::common::client().await;
@@ -177,6 +203,8 @@ async fn the_operators_permissions_are_these_and_no_others() {
     let role = all.get("sokovan-operator").await.unwrap().rules.unwrap_or_default();
     let lease = own.get("sokovan-lease").await.unwrap().rules.unwrap_or_default();
     let leases = of_nodes.get("sokovan-node-leases").await.unwrap().rules.unwrap_or_default();
+    let roles = ["sokovan-lease", "sokovan-node-leases", "sokovan-operator"];
+    assert_eq!(roles_of_the_operator().await, roles.map(str::to_owned).into());
     let found = [permissions(role), permissions(lease), permissions(leases)].concat();
     let golden: Vec<&str> = include_str!("operator-permissions.txt").lines().collect();
     assert_eq!(found, golden, "a change here wants a reason, and a change of operator-permissions.txt");
@@ -213,4 +241,46 @@ async fn roles_are_made_up_of_those_for_each_kind() {
     }
     let view = permissions(roles.get("sokovan-view").await.unwrap().rules.unwrap_or_default());
     assert!(!view.iter().any(|line| line.contains("keypairs") || line.contains("create")), "{view:#?}");
+}
+
+#[tokio::test]
+async fn a_group_gives_its_kernels_what_the_operator_may_make() {
+    let scene = Scene::with("no-caps", 0, json!({})).await;
+    let groups = scene.all::<ScalingGroup>();
+    let say = async |pod: Value| {
+        let patch = Patch::Merge(json!({"spec": {"pod": pod}}));
+        let dry = PatchParams { dry_run: true, ..PatchParams::default() };
+        groups.patch(&scene.name, &dry, &patch).await.err().map(|error| error.to_string())
+    };
+    let container = |more: Value| json!({"containerSecurityContext": more});
+    let capability = |name: &str| container(json!({"capabilities": {"add": [name]}}));
+    let seccomp = |kind: &str| json!({"securityContext": {"seccompProfile": {"type": kind}}});
+    let confined = "confined by seccomp and AppArmor";
+    let cases = [
+        (capability("SYS_ADMIN"), "no capability beyond the baseline and IPC_LOCK"),
+        (container(json!({"procMount": "Unmasked"})), "no capability beyond the baseline and IPC_LOCK"),
+        (seccomp("Unconfined"), confined),
+        (container(json!({"appArmorProfile": {"type": "Unconfined"}})), confined),
+    ];
+    for (attempt, words) in &cases {
+        let said = say(attempt.clone()).await.unwrap_or_else(|| panic!("{attempt} was let through"));
+        assert!(said.contains(words), "{attempt}: {said}");
+    }
+    for harmless in [capability("IPC_LOCK"), seccomp("RuntimeDefault")] {
+        assert_eq!(say(harmless).await, None);
+    }
+    lift_from_group(&scene, "group-pods").await;
+    for (attempt, _) in cases {
+        accepted("what the policy refused", || async { say(attempt.clone()).await.map_or(Ok(()), Err) }).await;
+    }
+}
+
+/// Lifts a policy of the chart from the scene's scaling group.
+async fn lift_from_group(scene: &Scene, policy: &str) {
+    let bindings = scene.all::<ValidatingAdmissionPolicyBinding>();
+    let but = json!({"matchExpressions": [{"key": "lifted.test/group", "operator": "DoesNotExist"}]});
+    let patch = Patch::Merge(json!({"spec": {"matchResources": {"objectSelector": but}}}));
+    bindings.patch(&format!("sokovan-{policy}"), &PatchParams::default(), &patch).await.unwrap();
+    let label = Patch::Merge(json!({"metadata": {"labels": {"lifted.test/group": "yes"}}}));
+    scene.all::<ScalingGroup>().patch(&scene.name, &PatchParams::default(), &label).await.unwrap();
 }

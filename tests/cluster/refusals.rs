@@ -2,6 +2,7 @@
 
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
+use kube::core::DynamicObject;
 use serde_json::{Value, json};
 use sokovan::api::*;
 
@@ -10,9 +11,9 @@ use crate::scene::{Scene, forged_kernel};
 /// What the API server says to a session; None if it takes it.
 async fn refusal(scene: &Scene, name: &str, spec: Value) -> Option<String> {
     let session = scene.session(name, spec);
-    let dynamic: kube::core::DynamicObject = serde_json::from_value(session).unwrap();
+    let dynamic: DynamicObject = serde_json::from_value(session).unwrap();
     let resource = kube::core::ApiResource::erase::<Session>(&());
-    let api: Api<kube::core::DynamicObject> = Api::namespaced_with(scene.client.clone(), &scene.namespace, &resource);
+    let api: Api<DynamicObject> = Api::namespaced_with(scene.client.clone(), &scene.namespace, &resource);
     let dry = PostParams { dry_run: true, ..PostParams::default() };
     match api.create(&dry, &dynamic).await {
         Ok(_) => None,
@@ -90,6 +91,7 @@ async fn enums_and_bounds_are_kept() {
     refused(&scene, json!({"dependsOn": vec!["a"; 17]}), "must have at most 16 items").await;
     accepted(&scene, json!({"dependsOn": vec!["a"; 16]})).await;
     refused(&scene, json!({"dependsOn": ["a\nb"]}), "should match").await;
+    refused(&scene, json!({"dependsOn": ["a", "x"]}), "a session cannot depend on itself").await;
     refused(&scene, with(json!({"volumes": [{"claimName": "\u{1b}[2J", "mountPath": "/v"}]})), "should match").await;
     refused(&scene, with(json!({"image": "i".repeat(513)})), "may not be more than 512").await;
     accepted(&scene, with(json!({"image": "i".repeat(512)}))).await;
@@ -184,23 +186,4 @@ async fn kernels_and_statuses_are_the_operators_alone() {
     theirs.api::<Session>().patch("x", &PatchParams::default(), &both).await.expect("the spec is the user's");
     let session = scene.get("x").await;
     assert_eq!((session.spec.priority, session.status), (20, None), "a status in the main resource is ignored");
-}
-
-#[tokio::test]
-async fn a_group_gives_its_kernels_what_the_operator_may_make() {
-    let scene = Scene::with("no-caps", 0, json!({})).await;
-    let groups = scene.all::<ScalingGroup>();
-    let say = async |pod: Value| {
-        let patch = Patch::Merge(json!({"spec": {"pod": pod}}));
-        let dry = PatchParams { dry_run: true, ..PatchParams::default() };
-        groups.patch(&scene.name, &dry, &patch).await.err().map(|error| error.to_string())
-    };
-    let capability = |name: &str| json!({"containerSecurityContext": {"capabilities": {"add": [name]}}});
-    let said = say(capability("SYS_ADMIN")).await.expect("the host is one step away");
-    assert!(said.contains("no capability beyond the baseline and IPC_LOCK"), "{said}");
-    assert_eq!(say(capability("IPC_LOCK")).await, None);
-    let seccomp = |kind: &str| json!({"securityContext": {"seccompProfile": {"type": kind}}});
-    let said = say(seccomp("Unconfined")).await.expect("unconfined");
-    assert!(said.contains("confined by seccomp and AppArmor"), "{said}");
-    assert_eq!(say(seccomp("RuntimeDefault")).await, None);
 }
