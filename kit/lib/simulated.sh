@@ -20,9 +20,13 @@ YAML
 }
 
 simulated_up() {
-  local wanted number present
+  local wanted number present leases
   wanted=$(wanted_nodes)
   [ "$wanted" -gt 0 ] || return 0
+  # Who played them before holds their leases for minutes yet.
+  leases=$(K8S -n kube-node-lease get leases -o name | grep '/sim-')
+  # shellcheck disable=SC2086
+  [ -z "$leases" ] || K8S -n kube-node-lease delete $leases >/dev/null || exit 1
   start_process kwok "$KIT_BIN/kwok" --kubeconfig "$STATE/pki/kwok.kubeconfig" --config "$KIT_DIR/stages.yaml" \
     --manage-nodes-with-annotation-selector kwok.x-k8s.io/node=fake --node-ip 127.0.0.1 --cidr 10.200.0.0/16 \
     --node-lease-duration-seconds $(($(monitor_grace) * 2)) -v WARN

@@ -40,8 +40,8 @@ pub const MAX_KERNELS: i64 = 128;
     validation = Rule::new("self.metadata.name.size() <= 40").message("a session's name has at most 40 characters"),
     validation = Rule::new("!self.metadata.name.contains('.')")
         .message("a session's name is a DNS label: lower-case letters, digits and '-', without dots"),
-    validation = Rule::new("!has(self.spec.dependsOn) || !(self.metadata.name in self.spec.dependsOn)")
-        .message("a session cannot depend on itself")
+    validation = Rule::new("oldSelf.hasValue() || !has(self.spec.dependsOn) || !(self.metadata.name in self.spec.dependsOn)")
+        .optional_old_self(true).message("a session cannot depend on itself")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(

@@ -87,7 +87,10 @@ fn foreign(pod: &Pod) -> Folded {
         Some(node) if !has_ended(pod) => {
             let owners = pod.metadata.owner_references.iter().flatten();
             let of_node = owners.into_iter().any(|owner| matches!(owner.kind.as_str(), "DaemonSet" | "Node"));
-            Folded::Foreign(ForeignPod { node: NodeName(node), requests: requests(pod), of_node })
+            // While such a pod is replaced there may be two of it for a while.
+            let settled =
+                pod.metadata.deletion_timestamp.is_none() && condition(pod, "Ready").is_some_and(|c| c.status == "True");
+            Folded::Foreign(ForeignPod { node: NodeName(node), requests: requests(pod), of_node, stays: of_node && settled })
         }
         _ => Folded::Nothing,
     }
@@ -228,18 +231,23 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_pod_of_a_daemon_set_is_of_its_node() {
-        let of = |kind: &str| -> Pod {
-            serde_json::from_value(json!({
-                "metadata": {"name": "p", "ownerReferences": [{"apiVersion": "apps/v1", "kind": kind, "name": "d", "uid": "u"}]},
-                "spec": {"nodeName": "n", "containers": [{"name": "c"}]}
+    fn a_pod_of_a_daemon_set_is_of_its_node_and_stays_unless_it_is_being_replaced() {
+        let of = |kind: &str, ready: &str, deleted: Option<&str>| {
+            let owner = json!([{"apiVersion": "apps/v1", "kind": kind, "name": "d", "uid": "u"}]);
+            let found: Pod = serde_json::from_value(json!({
+                "metadata": {"name": "p", "ownerReferences": owner, "deletionTimestamp": deleted},
+                "spec": {"nodeName": "n", "containers": [{"name": "c"}]},
+                "status": {"conditions": [{"type": "Ready", "status": ready}]}
             }))
-            .expect("a pod")
+            .expect("a pod");
+            let Folded::Foreign(found) = pod(&found) else { panic!("foreign") };
+            (found.of_node, found.stays)
         };
-        let Folded::Foreign(daemon) = pod(&of("DaemonSet")) else { panic!("foreign") };
-        assert!(daemon.of_node);
-        let Folded::Foreign(job) = pod(&of("Job")) else { panic!("foreign") };
-        assert!(!job.of_node);
+        assert_eq!(of("DaemonSet", "True", None), (true, true));
+        assert_eq!(of("Node", "True", None), (true, true));
+        assert_eq!(of("DaemonSet", "False", None), (true, false), "it is only coming");
+        assert_eq!(of("DaemonSet", "True", Some("2026-01-01T00:00:00Z")), (true, false), "it is going");
+        assert_eq!(of("Job", "True", None), (false, false));
     }
 
     #[test]

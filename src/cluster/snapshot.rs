@@ -7,7 +7,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::world::{Inner, World, key_of};
+use super::world::{Inner, World};
 use crate::api::*;
 use crate::coordinator::marks::Mark;
 use crate::provisioner::{Ahead, Dependency, Room};
@@ -278,25 +278,6 @@ impl Inner {
             session: session.clone(),
             kernels,
         })
-    }
-
-    /// Whether what a session depends on depends on the session in turn, by way of not too many others that wait.
-    fn waits_for_itself(&self, session: &Session, dependency: &str) -> bool {
-        const MOST: usize = 32;
-        let (own, mut ahead, mut seen) = (key_of(&session.metadata), vec![dependency.to_owned()], BTreeSet::new());
-        while let Some(name) = ahead.pop() {
-            if name == own.1 {
-                return true;
-            }
-            let found = self.sessions.get(&(own.0.clone(), name.clone()));
-            if let Some(found) = found.filter(|found| found.phase() == SessionPhase::Pending)
-                && seen.len() < MOST
-                && seen.insert(name)
-            {
-                ahead.extend(found.spec.depends_on.iter().cloned());
-            }
-        }
-        false
     }
 
     fn names_resolve(&self, uid: &SessionUid, kernels: &[KernelItem]) -> bool {

@@ -265,6 +265,24 @@ impl Inner {
         self.dependents_of.get(key).into_iter().flatten().filter(waits).cloned().collect()
     }
 
+    /// Whether what a session depends on depends on the session in turn, by way of not too many others that wait.
+    pub(super) fn waits_for_itself(&self, session: &Session, dependency: &str) -> bool {
+        const MOST: usize = 32;
+        let (own, mut ahead, mut seen) = (key_of(&session.metadata), vec![dependency.to_owned()], BTreeSet::new());
+        while let Some(name) = ahead.pop().filter(|_| seen.len() < MOST) {
+            if name == own.1 {
+                return true;
+            }
+            if seen.insert(name.clone())
+                && let Some(found) = self.sessions.get(&(own.0.clone(), name))
+                && found.phase() == SessionPhase::Pending
+            {
+                ahead.extend(found.spec.depends_on.iter().cloned());
+            }
+        }
+        false
+    }
+
     /// How many groups, tenants, policies and volumes there are that cannot be read.
     fn unreadable_tenants(&self) -> usize {
         self.groups.unreadable()

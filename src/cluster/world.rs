@@ -251,9 +251,12 @@ impl World {
     fn in_scope(&self, folded: Folded) -> Folded {
         match folded {
             Folded::Ours(view) if !self.scope.includes(&view.group) => match &view.node {
-                Some(node) if view.is_live() => {
-                    Folded::Foreign(ForeignPod { node: node.clone(), requests: view.requests.clone(), of_node: false })
-                }
+                Some(node) if view.is_live() => Folded::Foreign(ForeignPod {
+                    node: node.clone(),
+                    requests: view.requests.clone(),
+                    of_node: false,
+                    stays: false,
+                }),
                 _ => Folded::Nothing,
             },
             other => other,

@@ -12,11 +12,12 @@ use tokio::task::JoinSet;
 
 use super::hooks::Hooks;
 use super::item::Work;
-use super::judge::{judge, paused_until};
+use super::judge::paused_until;
 use super::locks::{Held, Locks};
 use super::marks::{Mark, Marks};
 use super::post_processors::{self, Processed, Real};
 use super::recorder::step;
+use super::tasks::{Task, Tasks, task};
 use crate::api::{SessionUid, SubStep, SubStepResult};
 use crate::cluster::commit::Committer;
 use crate::cluster::effects::Effects;
@@ -263,35 +264,6 @@ async fn take_lock(locks: &Locks, marks: &Marks, handler: &Handler, mark: Mark, 
     None
 }
 
-/// What the sessions of a batch need that need anything.
-struct Tasks {
-    snapshot: Snapshot,
-    shared: Vec<SubStep>,
-    doing: Vec<(SessionItem, Verdict)>,
-    telling: Vec<(SessionItem, Verdict)>,
-}
-
-/// What there is to do for a session.
-#[derive(Debug, PartialEq)]
-enum Task {
-    Nothing,
-    /// It stays as it is, and its status says why.
-    Tell,
-    /// Something is carried out, or it goes on to another phase.
-    Do,
-}
-
-fn task(handler: &Handler, snapshot: &Snapshot, item: &SessionItem, verdict: &Verdict) -> Task {
-    if !verdict.effects.is_empty() {
-        return Task::Do;
-    }
-    match judge(handler, snapshot, item, &verdict.outcome, &verdict.change, false) {
-        None => Task::Nothing,
-        Some(judged) if judged.to.is_none() => Task::Tell,
-        Some(_) => Task::Do,
-    }
-}
-
 /// What was done for all sessions of a batch together: schedule-sessions looks at all who wait, and at all agents.
 fn shared_steps(handler: &Handler, batch: &Batch) -> Vec<SubStep> {
     match handler.decide {
@@ -325,10 +297,9 @@ fn decide(handler: &Handler, batch: &Batch, room: Option<&mut Room>) -> (Vec<Ver
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{Cause, SessionPhase, SessionResult};
-    use crate::session::effect::Effect;
+    use crate::api::{SessionPhase, SessionResult};
     use crate::session::handlers::testing::{item, session_in, snapshot};
-    use crate::session::handlers::{Outcome, Transitions, row};
+    use crate::session::handlers::{Outcome, Transitions};
 
     fn frail(waits: bool) -> Handler {
         Handler {
@@ -356,25 +327,6 @@ mod tests {
         assert_eq!(asked.elapsed().as_secs(), 30);
         assert_eq!(marks.take(handler.name), mark());
         drop(held);
-    }
-
-    #[test]
-    fn who_stays_as_it_is_is_told_and_what_leads_on_or_has_effects_is_done() {
-        let waiting = item(session_in(SessionPhase::Pending), &[]);
-        let task = |name: HandlerName, item: &SessionItem, verdict: Verdict| {
-            task(row(name).expect("a row"), &snapshot(vec![]), item, &verdict)
-        };
-        let failure = |cause| Verdict::failure(Failure { cause, ..Failure::fault(Reason::PhaseTimeout, "it failed") });
-        let schedule = |verdict| task(HandlerName::ScheduleSessions, &waiting, verdict);
-        assert_eq!(schedule(failure(Cause::Fault)), Task::Tell);
-        assert_eq!(schedule(failure(Cause::Capacity)), Task::Tell);
-        assert_eq!(schedule(Verdict::skipped(Reason::NotYetDue, "not yet")), Task::Tell);
-        assert_eq!(schedule(Verdict::idle()), Task::Nothing);
-        assert_eq!(schedule(Verdict::success()), Task::Do, "it is given its agents");
-        assert_eq!(schedule(failure(Cause::Fault).effects(vec![Effect::DeleteService])), Task::Do);
-        // A place that is given up makes room for others.
-        let refused = item(session_in(SessionPhase::Preparing), &[]);
-        assert_eq!(task(HandlerName::ResetUnschedulable, &refused, failure(Cause::Capacity)), Task::Do);
     }
 
     #[test]

@@ -10,5 +10,6 @@ pub mod marks;
 pub mod post_processors;
 mod recorder;
 mod sync;
+mod tasks;
 
 pub use cycle::Coordinator;

@@ -92,8 +92,8 @@ impl Occupied {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Load {
     pub used: Resources,
-    /// Of it, what pods of DaemonSets and static ones take: that does not become free.
-    pub of_node: Resources,
+    /// Of it, what does not become free.
+    pub stays: Resources,
     /// How many sessions hold something here, and how many of these are private.
     pub sessions: i64,
     pub private: i64,
@@ -138,6 +138,8 @@ pub struct ForeignPod {
     pub requests: Resources,
     /// It belongs to the node (DaemonSet, static) and does not stand against a private session.
     pub of_node: bool,
+    /// It belongs to the node and will go on as it is.
+    pub stays: bool,
 }
 
 /// What is taken, everywhere.
@@ -187,11 +189,10 @@ impl Ledger {
         let load = self.loads.entry(pod.node.clone()).or_default();
         let count = |sum: &mut Resources| if sign >= 0 { sum.add(&pod.requests) } else { sum.sub(&pod.requests) };
         count(&mut load.used);
-        if pod.of_node {
-            count(&mut load.of_node);
-        } else {
-            load.foreign_pods += sign.signum();
+        if pod.stays {
+            count(&mut load.stays);
         }
+        load.foreign_pods += if pod.of_node { 0 } else { sign.signum() };
         self.forget_if_empty(&pod.node);
     }
 
@@ -252,7 +253,7 @@ mod tests {
         ledger.set_holding(&a, Some(holding("n", 2)));
         ledger.set_holding(&a, Some(holding("n", 3)));
         ledger.set_holding(&b, Some(holding("n", 1)));
-        let foreign = ForeignPod { node: "n".into(), requests: cpu(4), of_node: false };
+        let foreign = ForeignPod { node: "n".into(), requests: cpu(4), of_node: false, stays: false };
         ledger.count_foreign(&foreign, 1);
         assert_eq!(ledger.loads.get(&"n".into()).map(|l| l.used.get("cpu")), Some(Amount::from_units(8)));
         ledger.set_holding(&a, None);

@@ -286,7 +286,7 @@ mod tests {
         let mut refused = |of_node: bool| {
             let mut requests = Resources::default();
             requests.set("cpu", Amount::from_units(1));
-            ledger.count_foreign(&ForeignPod { node: "a".into(), requests, of_node }, 1);
+            ledger.count_foreign(&ForeignPod { node: "a".into(), requests, of_node, stays: of_node }, 1);
             setup.room = ledger.room(&setup.tenancy);
             let wants_three = waiting("3", json!({"kernels": [kernel(&[("cpu", 3)])]}));
             let wants_all = waiting("4", json!({"kernels": [kernel(&[("cpu", 4)])]}));

@@ -55,7 +55,7 @@ pub fn plan(scope: &Scope<'_>, pool: &Pool<'_>, request: &Request) -> Plan {
             request.kernels.iter().map(part).collect()
         }
     };
-    let refused = steps.iter().find_map(|part| impossible(pool, part)).or_else(|| too_much(scope, pool, &steps));
+    let refused = steps.iter().find_map(|part| impossible(pool, part)).or_else(|| too_much(pool, &steps));
     Plan { steps, refused: refused.map(Arc::new) }
 }
 
@@ -134,12 +134,12 @@ fn impossible(pool: &Pool<'_>, part: &Part) -> Option<Refusal> {
 }
 
 /// What is more than the group's agents, all empty and well, have together.
-fn too_much(scope: &Scope<'_>, pool: &Pool<'_>, steps: &[Part]) -> Option<Refusal> {
+fn too_much(pool: &Pool<'_>, steps: &[Part]) -> Option<Refusal> {
     let mut total = Resources::default();
     for part in steps {
         total.add(&part.resources.times(whole(part.hostnames.len())));
     }
-    let (name, wanted, had) = scope.capacity.lacking(&total).filter(|_| !pool.is_empty())?;
+    let (name, wanted, had) = pool.together.lacking(&total).filter(|_| !pool.is_empty())?;
     let message = format!("all {} agents of the group have {name} {had} together, {wanted} are requested", pool.len());
     Refusal::of(vec![never(message).needing("a smaller session, or more agents in the group")])
 }

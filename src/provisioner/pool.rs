@@ -24,8 +24,8 @@ struct Slot<'a> {
     class: usize,
     /// What is left, in the order of the pool's resources.
     left: Vec<i64>,
-    /// What its own pods take, whatever ends.
-    of_node: Resources,
+    /// What does not become free.
+    stays: Resources,
     sessions: i64,
     private: i64,
     foreign_pods: i64,
@@ -48,6 +48,8 @@ pub struct Pool<'a> {
     slots: Vec<Slot<'a>>,
     by_name: HashMap<&'a NodeName, Index>,
     classes: Vec<Class>,
+    /// What all of them have, with no pods but those that stay.
+    pub together: Resources,
     /// Where round robin goes on.
     pub cursor: Index,
 }
@@ -71,7 +73,14 @@ impl<'a> Pool<'a> {
         let names: BTreeSet<&ResourceName> =
             agents.iter().flat_map(|agent| agent.allocatable.iter().map(|(name, _)| name)).collect();
         let resources: Vec<ResourceName> = names.into_iter().cloned().collect();
-        let mut pool = Self { resources, slots: vec![], by_name: HashMap::new(), classes: vec![], cursor: 0 };
+        let mut pool = Self {
+            resources,
+            slots: vec![],
+            by_name: HashMap::new(),
+            classes: vec![],
+            together: Resources::default(),
+            cursor: 0,
+        };
         let mut classes: HashMap<(Vec<usize>, &str), usize> = HashMap::new();
         let mut orders: Vec<Vec<(Rank, Index)>> = vec![];
         for (index, agent) in agents.iter().copied().enumerate() {
@@ -88,7 +97,7 @@ impl<'a> Pool<'a> {
             let used = |name: &ResourceName| load.map_or(0, |load| load.used.amount(name).milli());
             let slot = Slot {
                 left: pool.resources.iter().zip(&offered).map(|(name, offered)| offered - used(name)).collect(),
-                of_node: load.map(|load| load.of_node.clone()).unwrap_or_default(),
+                stays: load.map(|load| load.stays.clone()).unwrap_or_default(),
                 closed: closed(agent, group),
                 sessions: load.map_or(0, |load| load.sessions),
                 private: load.map_or(0, |load| load.private),
@@ -97,6 +106,8 @@ impl<'a> Pool<'a> {
                 agent,
                 class,
             };
+            pool.together.add(&agent.allocatable);
+            pool.together.sub(&slot.stays);
             if slot.is_open() {
                 orders[class].push((pool.classes[class].rank(&slot.left), index));
             }
@@ -338,9 +349,9 @@ impl Slot<'_> {
         self.sessions == 0 && self.foreign_pods == 0
     }
 
-    /// What it would have of a resource with no pods but those of DaemonSets and static ones.
+    /// What it would have of a resource with no pods but those that stay.
     fn when_empty(&self, name: &ResourceName) -> i64 {
-        self.agent.allocatable.amount(name).milli() - self.of_node.amount(name).milli()
+        self.agent.allocatable.amount(name).milli() - self.stays.amount(name).milli()
     }
 }
 

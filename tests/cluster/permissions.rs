@@ -15,7 +15,7 @@ use crate::common::eventually;
 use crate::scene::Scene;
 
 /// The operator's account, as the chart names it.
-const OPERATOR: &str = "system:serviceaccount:sokovan-system:sokovan-operator";
+pub const OPERATOR: &str = "system:serviceaccount:sokovan-system:sokovan-operator";
 
 #[tokio::test]
 async fn the_operator_itself_is_bound_to_what_it_needs() {

@@ -12,7 +12,8 @@ use sokovan::api::*;
 use sokovan::lifecycle::Timing;
 use sokovan::operator::Options;
 
-use crate::common::{patience, reason_is};
+use crate::common::{eventually, patience, reason_is};
+use crate::permissions::OPERATOR;
 use crate::scene::{Scene, fast, kernel};
 
 #[tokio::test]
@@ -89,8 +90,8 @@ async fn who_can_be_placed_is_placed_before_others_are_told_why_not() {
     scene.end(operator).await;
 }
 
-/// Lets no status of sessions with the label through, as a webhook that cannot be reached does.
-async fn block_statuses(scene: &Scene) {
+/// Lets no status of sessions with the label through, of which `session` is one, as a webhook that cannot be reached does.
+async fn block_statuses(scene: &Scene, session: &str) {
     let webhook = json!({
         "metadata": {"name": scene.name},
         "webhooks": [{
@@ -102,12 +103,22 @@ async fn block_statuses(scene: &Scene) {
     });
     let webhook = serde_json::from_value(webhook).unwrap();
     scene.all::<ValidatingWebhookConfiguration>().create(&PostParams::default(), &webhook).await.unwrap();
+    let operator = scene.of(OPERATOR).await;
+    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    let mut blocked = scene.get(session).await;
+    blocked.status = Some(SessionStatus::default());
+    eventually("the webhook to be asked", || async {
+        match operator.api::<Session>().replace_status(session, &dry, &blocked).await {
+            Err(error) if error.to_string().contains("failed calling webhook") => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn writes_that_nobody_answers_keep_nobody_else_waiting() {
     let scene = Scene::new("stuck").await;
-    block_statuses(&scene).await;
     let small = json!({"kernels": [{"role": "main", "image": "busybox:1", "resources": {"cpu": "100m", "memory": "1Mi"}}]});
     // More than are worked on at once.
     let blocked: Vec<String> = (0..40).map(|number| format!("a-blocked-{number}")).collect();
@@ -116,6 +127,7 @@ async fn writes_that_nobody_answers_keep_nobody_else_waiting() {
         session["metadata"]["labels"] = json!({"blocked": scene.name});
         scene.create(session).await.unwrap();
     }
+    block_statuses(&scene, &blocked[0]).await;
     scene.submit("later", json!({"startsAt": "2100-01-01T00:00:00Z"})).await;
     scene.submit("z-fits", small).await;
     let timing = Timing { lock_lifetime: Duration::from_secs(2), ..fast() };
