@@ -13,7 +13,7 @@ use crate::api::{
     ANNOTATION_GATE, FINALIZER_POD, GATE_OPEN, GroupName, LABEL_GENERATION, LABEL_GROUP, LABEL_KERNEL, LABEL_PROJECT,
     LABEL_SESSION_UID, NodeName, ProjectName, SessionUid,
 };
-use crate::provisioner::ForeignPod;
+use crate::provisioner::{ForeignPod, Tenure};
 use crate::session::views::{AgentView, GateState, MainState, PodView, Taint};
 use crate::session::volumes::{ClaimView, Operator, Requirement, Subject, VolumeView};
 
@@ -85,15 +85,20 @@ fn foreign(pod: &Pod) -> Folded {
     let spec = pod.spec.as_ref();
     match spec.and_then(|spec| spec.node_name.clone()) {
         Some(node) if !has_ended(pod) => {
-            let owners = pod.metadata.owner_references.iter().flatten();
-            let of_node = owners.into_iter().any(|owner| matches!(owner.kind.as_str(), "DaemonSet" | "Node"));
-            // While such a pod is replaced there may be two of it for a while.
-            let settled =
-                pod.metadata.deletion_timestamp.is_none() && condition(pod, "Ready").is_some_and(|c| c.status == "True");
-            Folded::Foreign(ForeignPod { node: NodeName(node), requests: requests(pod), of_node, stays: of_node && settled })
+            Folded::Foreign(ForeignPod { node: NodeName(node), requests: requests(pod), tenure: tenure(pod) })
         }
         _ => Folded::Nothing,
     }
+}
+
+fn tenure(pod: &Pod) -> Tenure {
+    let mut owners = pod.metadata.owner_references.iter().flatten();
+    if !owners.any(|owner| matches!(owner.kind.as_str(), "DaemonSet" | "Node")) {
+        return Tenure::Passing;
+    }
+    // While such a pod is replaced there may be two of it for a while.
+    let ready = condition(pod, "Ready").is_some_and(|condition| condition.status == "True");
+    if ready && pod.metadata.deletion_timestamp.is_none() { Tenure::Lasting } else { Tenure::OfNode }
 }
 
 fn condition<'a>(pod: &'a Pod, type_: &str) -> Option<&'a k8s_openapi::api::core::v1::PodCondition> {
@@ -241,13 +246,13 @@ mod tests {
             }))
             .expect("a pod");
             let Folded::Foreign(found) = pod(&found) else { panic!("foreign") };
-            (found.of_node, found.stays)
+            found.tenure
         };
-        assert_eq!(of("DaemonSet", "True", None), (true, true));
-        assert_eq!(of("Node", "True", None), (true, true));
-        assert_eq!(of("DaemonSet", "False", None), (true, false), "it is only coming");
-        assert_eq!(of("DaemonSet", "True", Some("2026-01-01T00:00:00Z")), (true, false), "it is going");
-        assert_eq!(of("Job", "True", None), (false, false));
+        assert_eq!(of("DaemonSet", "True", None), Tenure::Lasting);
+        assert_eq!(of("Node", "True", None), Tenure::Lasting);
+        assert_eq!(of("DaemonSet", "False", None), Tenure::OfNode, "it is only coming");
+        assert_eq!(of("DaemonSet", "True", Some("2026-01-01T00:00:00Z")), Tenure::OfNode, "it is going");
+        assert_eq!(of("Job", "True", None), Tenure::Passing);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::table::Key;
 use crate::api::*;
 use crate::coordinator::marks::Marks;
 use crate::lifecycle::Timing;
-use crate::provisioner::ForeignPod;
+use crate::provisioner::{ForeignPod, Tenure};
 use crate::session::handlers::HandlerName;
 use crate::session::queue;
 
@@ -251,12 +251,9 @@ impl World {
     fn in_scope(&self, folded: Folded) -> Folded {
         match folded {
             Folded::Ours(view) if !self.scope.includes(&view.group) => match &view.node {
-                Some(node) if view.is_live() => Folded::Foreign(ForeignPod {
-                    node: node.clone(),
-                    requests: view.requests.clone(),
-                    of_node: false,
-                    stays: false,
-                }),
+                Some(node) if view.is_live() => {
+                    Folded::Foreign(ForeignPod { node: node.clone(), requests: view.requests.clone(), tenure: Tenure::Passing })
+                }
                 _ => Folded::Nothing,
             },
             other => other,

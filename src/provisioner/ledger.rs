@@ -136,10 +136,18 @@ impl Load {
 pub struct ForeignPod {
     pub node: NodeName,
     pub requests: Resources,
-    /// It belongs to the node (DaemonSet, static) and does not stand against a private session.
-    pub of_node: bool,
-    /// It belongs to the node and will go on as it is.
-    pub stays: bool,
+    pub tenure: Tenure,
+}
+
+/// How long a foreign pod is to be reckoned with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tenure {
+    /// Until it ends; it stands against a private session.
+    Passing,
+    /// It belongs to the node (DaemonSet, static), and is coming or going.
+    OfNode,
+    /// It belongs to the node, and what it takes does not become free.
+    Lasting,
 }
 
 /// What is taken, everywhere.
@@ -189,10 +197,10 @@ impl Ledger {
         let load = self.loads.entry(pod.node.clone()).or_default();
         let count = |sum: &mut Resources| if sign >= 0 { sum.add(&pod.requests) } else { sum.sub(&pod.requests) };
         count(&mut load.used);
-        if pod.stays {
+        if pod.tenure == Tenure::Lasting {
             count(&mut load.stays);
         }
-        load.foreign_pods += if pod.of_node { 0 } else { sign.signum() };
+        load.foreign_pods += if pod.tenure == Tenure::Passing { sign.signum() } else { 0 };
         self.forget_if_empty(&pod.node);
     }
 
@@ -253,7 +261,7 @@ mod tests {
         ledger.set_holding(&a, Some(holding("n", 2)));
         ledger.set_holding(&a, Some(holding("n", 3)));
         ledger.set_holding(&b, Some(holding("n", 1)));
-        let foreign = ForeignPod { node: "n".into(), requests: cpu(4), of_node: false, stays: false };
+        let foreign = ForeignPod { node: "n".into(), requests: cpu(4), tenure: Tenure::Passing };
         ledger.count_foreign(&foreign, 1);
         assert_eq!(ledger.loads.get(&"n".into()).map(|l| l.used.get("cpu")), Some(Amount::from_units(8)));
         ledger.set_holding(&a, None);

@@ -236,7 +236,7 @@ mod tests {
     use super::*;
     use crate::api::{Amount, Cause, Resources};
     use crate::provisioner::testing::{Extra, Setup, agent, kernel, nodes, refusal, waiting};
-    use crate::provisioner::{ForeignPod, Ledger};
+    use crate::provisioner::{ForeignPod, Ledger, Tenure};
     use crate::session::volumes::{ClaimKey, ClaimView, Operator, Requirement, Subject, VolumeView};
 
     fn gang(replicas: i32) -> serde_json::Value {
@@ -283,18 +283,18 @@ mod tests {
     fn what_a_nodes_own_pods_take_never_becomes_free_and_what_others_take_does() {
         let mut setup = Setup::new(json!({}), vec![agent("a", &[("cpu", 4)])]);
         let mut ledger = Ledger::default();
-        let mut refused = |of_node: bool| {
+        let mut refused = |tenure| {
             let mut requests = Resources::default();
             requests.set("cpu", Amount::from_units(1));
-            ledger.count_foreign(&ForeignPod { node: "a".into(), requests, of_node, stays: of_node }, 1);
+            ledger.count_foreign(&ForeignPod { node: "a".into(), requests, tenure }, 1);
             setup.room = ledger.room(&setup.tenancy);
             let wants_three = waiting("3", json!({"kernels": [kernel(&[("cpu", 3)])]}));
             let wants_all = waiting("4", json!({"kernels": [kernel(&[("cpu", 4)])]}));
             let told = setup.refusals(&[wants_all, wants_three]);
             told.into_iter().map(|told| told.map(|told| (told.cause, told.message.clone()))).collect::<Vec<_>>()
         };
-        assert_eq!(refused(false)[0].as_ref().and_then(|told| told.0), Some(Cause::Capacity));
-        let told = refused(true);
+        assert_eq!(refused(Tenure::Passing)[0].as_ref().and_then(|told| told.0), Some(Cause::Capacity));
+        let told = refused(Tenure::Lasting);
         let (cause, message) = told[0].clone().expect("refused");
         assert_eq!(cause, Some(Cause::Fault));
         assert!(message.contains("even an empty one: 1 of 1: cpu 3 of 4 needed"), "{message}");
