@@ -29,7 +29,7 @@ impl Operator {
         let log = std::fs::File::create(std::env::var("OPERATOR_LOG").unwrap_or("/dev/null".into())).unwrap();
         let child = Command::new(binary)
             .args(["operator", "--listen", LISTEN, "--identity", "bench"])
-            .env("RUST_LOG", "warn")
+            .env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or("warn".into()))
             .stdout(log)
             .stderr(Stdio::inherit())
             .spawn()

@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
+use kube::api::ListParams;
 use serde_json::{Value, json};
-use sokovan::api::{Keypair, ResourcePolicy, Session};
+use sokovan::api::{Keypair, LABEL_SESSION, ResourcePolicy, Session};
 
 use crate::objects::{SMALL, Work, apply, pod, session};
 use crate::operator::{Operator, between};
@@ -15,7 +16,9 @@ use crate::setting;
 /// As much as a simulated node has: it fits none on which anything runs.
 const WHOLE_NODE: Work = Work { cpu: "32", memory: "1Gi", command: &[] };
 /// How many sessions that fit are started one after another, to see whether the queue slows them.
-const PROBES: usize = 20;
+fn probes() -> usize {
+    setting("PROBES", 20)
+}
 
 pub async fn bench(client: &Client) -> Value {
     let (count, gangs, waiting) = (setting("SESSIONS", 10_000), setting("GANGS", 500), setting("WAITING", 10_000));
@@ -54,7 +57,7 @@ pub async fn bench(client: &Client) -> Value {
     let queue = queue(&operator, &run, &all).await;
     let beside = probe(client).await;
     let anew = told_anew(&run, &all, count + gangs * 20).await;
-    println!("a session that fits, median and slowest of {PROBES}: {alone} s alone, {beside} s beside {waiting} that do not");
+    println!("a session that fits, median and slowest of {}: {alone} s alone, {beside} s beside {waiting} that do not", probes());
     println!("operator: {:.0} MiB at most, {:.1} CPU s", operator.peak_mib(), operator.cpu_seconds());
     json!({
         "bench": "scale", "sessions": count, "sessions_per_s": sessions_per_s, "pods_per_s": pods_per_s, "ratio": ratio,
@@ -80,9 +83,9 @@ async fn queue(operator: &Operator, run: &Run, all: &[Session]) -> Value {
     json!({"waiting": count, "told_s": seconds, "writes_each": verdicts, "idle_seconds": idle, "idle_writes": idle_writes, "idle_cpu_s": idle_cpu})
 }
 
-/// All of them are given another reason at once: a limit that they do not keep to, and the probes beside so many small ones do.
+/// All of them are given another reason at once: a limit that they do not keep to, and all probes beside so many small ones do.
 async fn told_anew(run: &Run, all: &[Session], small: usize) -> Value {
-    let limits = json!({"limits": {"cpu": small / 10 + 16}, "unspecified": "Unlimited"});
+    let limits = json!({"limits": {"cpu": (small + 3 * probes()).div_ceil(10) + 1}, "unspecified": "Unlimited"});
     apply::<ResourcePolicy>(&run.client, "tight", limits).await;
     let start = Instant::now();
     apply::<Keypair>(&run.client, "default", json!({"resourcePolicy": "tight"})).await;
@@ -99,14 +102,23 @@ fn waits_for(session: &Session, reason: &str) -> bool {
     session.status.as_ref().is_some_and(|status| status.reason.as_deref() == Some(reason))
 }
 
-/// Seconds from apply to RUNNING of one session, one after another: the median, and the slowest.
+/// Seconds from apply to RUNNING of one session, one after another: the median, and the slowest, which says by its status
+/// what it was about if it took much longer.
 async fn probe(client: &Client) -> Value {
     let run = Run::new(client, "probe", "default").await;
-    let mut seconds = vec![];
-    for number in 0..PROBES {
-        seconds.push(run.create(&[session(&format!("p-{number}"), 0, SMALL, &json!({}))], session_runs).await);
+    let mut took = vec![];
+    for number in 0..probes() {
+        took.push((run.create(&[session(&format!("p-{number}"), 0, SMALL, &json!({}))], session_runs).await, number));
     }
-    seconds.sort_by(f64::total_cmp);
+    took.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let (median, (slowest, which)) = (took[took.len() / 2].0, took[took.len() - 1]);
+    if slowest > 10.0 * median {
+        let name = format!("p-{which}");
+        let slow = run.api::<Session>().get(&name).await.unwrap();
+        let pods = run.api::<Pod>().list(&ListParams::default().labels(&format!("{LABEL_SESSION}={name}"))).await.unwrap();
+        println!("{name} took {slowest:.3} s: {}", json!({"made": slow.metadata.creation_timestamp, "status": slow.status}));
+        println!("{}", json!(pods.items.iter().map(|pod| (&pod.metadata.creation_timestamp, &pod.status)).collect::<Vec<_>>()));
+    }
     let rounded = |seconds: f64| (seconds * 1000.0).round() / 1000.0;
-    json!([rounded(seconds[PROBES / 2]), rounded(seconds[PROBES - 1])])
+    json!([rounded(median), rounded(slowest)])
 }

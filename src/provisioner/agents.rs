@@ -82,29 +82,26 @@ pub fn closed(agent: &AgentView, group: &ScalingGroup) -> Option<Rejection> {
     taint.map(|taint| Rejection::Tainted(taint.key.clone()))
 }
 
-/// At most six reasons, the most frequent first; `closed` of the agents take no kernel at all now.
-pub fn count(rejections: Vec<Rejection>, closed: usize) -> AgentCounts {
-    let total = rejections.len();
-    // Of those that lack one thing, the most that any of them has left speaks for all.
-    let mut most: BTreeMap<(ResourceName, Amount), Amount> = BTreeMap::new();
-    for rejection in &rejections {
-        if let Rejection::Lacks(name, left, wanted) = rejection {
-            let most = most.entry((name.clone(), *wanted)).or_insert(*left);
-            *most = (*most).max(*left);
-        }
-    }
-    let mut counts: BTreeMap<Rejection, usize> = BTreeMap::new();
+/// At most six reasons, the most frequent first; `closed` of the agents take no kernel at all now. Of those that lack one
+/// thing, the most that any of them has left speaks for all.
+pub fn count(rejections: impl Iterator<Item = Rejection>, closed: usize) -> AgentCounts {
+    let mut alike: BTreeMap<Rejection, (usize, Amount)> = BTreeMap::new();
+    let mut total = 0;
     for rejection in rejections {
-        let alike = match rejection {
-            Rejection::Lacks(name, left, wanted) => {
-                let most = most.get(&(name.clone(), wanted)).copied().unwrap_or(left);
-                Rejection::Lacks(name, most, wanted)
-            }
-            other => other,
+        let (rejection, left) = match rejection {
+            Rejection::Lacks(name, left, wanted) => (Rejection::Lacks(name, Amount::ZERO, wanted), left),
+            other => (other, Amount::ZERO),
         };
-        *counts.entry(alike).or_default() += 1;
+        let (count, most) = alike.entry(rejection).or_default();
+        *count += 1;
+        *most = left.max(*most);
+        total += 1;
     }
-    let mut ranked: Vec<_> = counts.into_iter().collect();
+    let with_most = |(rejection, (count, most))| match rejection {
+        Rejection::Lacks(name, _, wanted) => (Rejection::Lacks(name, most, wanted), count),
+        other => (other, count),
+    };
+    let mut ranked: Vec<(Rejection, usize)> = alike.into_iter().map(with_most).collect();
     ranked.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     let more: usize = ranked.iter().skip(MOST_REASONS).map(|(_, count)| count).sum();
     let told = ranked.into_iter().take(MOST_REASONS).map(|(rejection, count)| (rejection.to_string(), count));
@@ -131,7 +128,7 @@ mod tests {
     #[test]
     fn agents_that_lack_the_same_are_told_together_whatever_each_has_left() {
         let lacks = |left: i64| Rejection::Lacks(ResourceName::Memory, Amount::from_units(left), Amount::from_units(4096));
-        let rejections = (1..=40).map(lacks).chain([Rejection::NotReady, Rejection::NotReady]).collect();
+        let rejections = (1..=40).map(lacks).chain([Rejection::NotReady, Rejection::NotReady]);
         assert_eq!(count(rejections, 2).to_string(), "40 of 42: memory 40 of 4Ki needed; 2 of 42: not ready");
     }
 }

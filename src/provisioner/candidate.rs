@@ -38,6 +38,11 @@ pub struct Candidate<'c> {
 }
 
 impl Candidate<'_> {
+    /// When it was made, in microseconds since 1970.
+    pub fn made(&self) -> i64 {
+        self.created_at.map_or(0, |made| made.timestamp_micros())
+    }
+
     /// Whether it waits for its start or for another session, and not for room.
     pub fn awaits_its_time(&self, now: DateTime<Utc>) -> bool {
         let goes_on = |dependency: &Dependency| match dependency {

@@ -127,7 +127,7 @@ fn impossible(pool: &Pool<'_>, part: &Part) -> Option<Refusal> {
     let nevers: Vec<Rejection> = (0..pool.len()).filter_map(|index| pool.never(index, &part.wish)).collect();
     let needs: BTreeSet<&str> = nevers.iter().map(Rejection::needs).collect();
     let needs = needs.into_iter().collect::<Vec<_>>().join("; or ");
-    let counts = count(nevers, pool.closed());
+    let counts = count(nevers.into_iter(), pool.closed());
     let message = format!("{} fits no agent of the group, even an empty one: {counts}", part.who);
     let refusal = Refusal::of(vec![never(message).needing(needs)])?;
     Some(Refusal { agents: Some(counts), ..refusal })
@@ -146,8 +146,8 @@ fn too_much(pool: &Pool<'_>, steps: &[Part]) -> Option<Refusal> {
 
 /// Why none of the agents takes a kernel now; for one who has been told lately, only that none does.
 pub fn refuse(pool: &Pool<'_>, part: &Part, mine: &[Index], told: bool) -> Refusal {
-    let rejections = || (0..pool.len()).filter_map(|index| pool.rejection(index, &part.wish, mine)).collect();
-    let counts = (!told).then(|| count(rejections(), pool.closed()));
+    let rejections = (0..pool.len()).filter_map(|index| pool.rejection(index, &part.wish, mine));
+    let counts = (!told).then(|| count(rejections, pool.closed()));
     let message = match &counts {
         _ if pool.is_empty() => "the scaling group has no agents".to_owned(),
         None => format!("no agent has room for {} ({})", part.who, part.resources),

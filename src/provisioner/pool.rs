@@ -75,8 +75,8 @@ impl<'a> Pool<'a> {
         let resources: Vec<ResourceName> = names.into_iter().cloned().collect();
         let mut pool = Self {
             resources,
-            slots: vec![],
-            by_name: HashMap::new(),
+            slots: Vec::with_capacity(agents.len()),
+            by_name: HashMap::with_capacity(agents.len()),
             classes: vec![],
             together: Resources::default(),
             cursor: 0,

@@ -6,7 +6,7 @@ use crate::provisioner::pipeline::Scope;
 use crate::provisioner::room::Room;
 use crate::session::tenancy::Tenant;
 
-pub static SEQUENCER: Sequencer = Sequencer { share: Some(dominant_share), compare: |a, b| a.created_at.cmp(&b.created_at) };
+pub static SEQUENCER: Sequencer = Sequencer { share: Some(dominant_share), rank: |candidate| candidate.made() };
 
 /// The largest part of any resource of the group that the owner occupies; what the group has none of is ignored.
 fn dominant_share(scope: &Scope<'_>, room: &Room, candidate: &Candidate<'_>) -> f64 {

@@ -2,4 +2,4 @@
 
 use super::Sequencer;
 
-pub static SEQUENCER: Sequencer = Sequencer { share: None, compare: |a, b| a.created_at.cmp(&b.created_at) };
+pub static SEQUENCER: Sequencer = Sequencer { share: None, rank: |candidate| candidate.made() };

@@ -4,18 +4,17 @@ mod drf;
 mod fifo;
 mod lifo;
 
-use std::cmp::Ordering;
-
 use super::candidate::Candidate;
 use super::pipeline::Scope;
 use super::room::Room;
 use crate::api::SequencerName;
 
-/// A sequencer: how two sessions of one priority compare. Shares of owners are those of the cycle's beginning.
+/// A sequencer: in which order sessions of one priority are looked at, the smallest share and then the smallest rank
+/// first. Shares of owners are those of the cycle's beginning.
 pub struct Sequencer {
     /// Worked out once for each owner.
     pub share: Option<fn(&Scope<'_>, &Room, &Candidate<'_>) -> f64>,
-    pub compare: fn(&Candidate<'_>, &Candidate<'_>) -> Ordering,
+    pub rank: fn(&Candidate<'_>) -> i64,
 }
 
 /// To add one: its file, its name in the API, and a line here.
@@ -27,31 +26,38 @@ pub fn sequencer(name: SequencerName) -> &'static Sequencer {
     }
 }
 
+/// A session's turn: what it is compared by, beside where it stands, so that sorting touches nothing else.
+struct Turn {
+    priority: i32,
+    share: f64,
+    rank: i64,
+    at: usize,
+}
+
 /// The order of the queue: highest effective priority first, then as the sequencer has it, then by name.
 pub fn sequence(scope: &Scope<'_>, room: &Room, queue: &[Candidate<'_>]) -> Vec<usize> {
     let sequencer = sequencer(scope.group.spec.sequencer);
     let mut shares = std::collections::HashMap::new();
-    let mut keyed: Vec<(f64, usize)> = vec![];
+    let mut turns = vec![];
     for (at, candidate) in queue.iter().enumerate() {
         let share = match sequencer.share {
             None => 0.0,
             Some(share) => *shares.entry(&candidate.kind.access_key).or_insert_with(|| share(scope, room, candidate)),
         };
-        keyed.push((share, at));
+        turns.push(Turn { priority: candidate.priority, share, rank: (sequencer.rank)(candidate), at });
     }
-    keyed.sort_by(|(a_share, a), (b_share, b)| {
-        let (a, b) = (&queue[*a], &queue[*b]);
+    turns.sort_unstable_by(|a, b| {
         let by_priority = b.priority.cmp(&a.priority);
-        let by_share = a_share.total_cmp(b_share);
-        by_priority.then(by_share).then_with(|| (sequencer.compare)(a, b)).then_with(|| a.name.cmp(&b.name))
+        let by_sequencer = by_priority.then(a.share.total_cmp(&b.share)).then(a.rank.cmp(&b.rank));
+        by_sequencer.then_with(|| queue[a.at].name.cmp(&queue[b.at].name))
     });
     if scope.group.spec.top_priority_only {
         // Who waits for one of lower priority must not hold that one up.
         let waits = |at: usize| queue[at].awaits_its_time(scope.now);
-        let top = keyed.iter().find(|(_, at)| !waits(*at)).map(|(_, at)| queue[*at].priority);
-        keyed.retain(|(_, at)| Some(queue[*at].priority) == top || waits(*at));
+        let top = turns.iter().find(|turn| !waits(turn.at)).map(|turn| turn.priority);
+        turns.retain(|turn| Some(turn.priority) == top || waits(turn.at));
     }
-    keyed.into_iter().map(|(_, at)| at).collect()
+    turns.into_iter().map(|turn| turn.at).collect()
 }
 
 #[cfg(test)]
