@@ -179,10 +179,10 @@ fn permissions(rules: Vec<PolicyRule>) -> Vec<String> {
     verbs.into_iter().map(|(what, verbs)| format!("{what}: {}", verbs.into_iter().collect::<Vec<_>>().join(" "))).collect()
 }
 
-/// The roles that are bound to the operator, anywhere.
+/// The roles that are bound to the operator, anywhere, but for what a scene grants it for a while.
 async fn roles_of_the_operator() -> BTreeSet<String> {
     let client = crate::common::client().await;
-    let all = ListParams::default();
+    let all = ListParams::default().labels("!scene");
     let everywhere = Api::<ClusterRoleBinding>::all(client.clone()).list(&all).await.unwrap().items;
     let somewhere = Api::<RoleBinding>::all(client).list(&all).await.unwrap().items;
     let bound = everywhere.into_iter().map(|binding| (binding.role_ref, binding.subjects));

@@ -140,12 +140,12 @@ impl Scene {
         self.api::<K>().create(&PostParams::default(), &object).await.expect("it can be made");
     }
 
-    /// Gives a user rights in the scene's namespace.
+    /// Gives a user rights in the scene's namespace, labelled so that they are not taken for the chart's.
     pub async fn grant(&self, user: &str, rules: Value) {
         let name = unique("right");
         self.make_here::<Role>(json!({"metadata": {"name": name, "namespace": self.name}, "rules": rules})).await;
         self.make_here::<RoleBinding>(json!({
-            "metadata": {"name": name, "namespace": self.name},
+            "metadata": {"name": name, "namespace": self.name, "labels": {"scene": self.name}},
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
             "subjects": [{"kind": "User", "name": user, "apiGroup": "rbac.authorization.k8s.io"}],
         }))
