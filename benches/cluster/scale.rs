@@ -70,7 +70,7 @@ pub async fn bench(client: &Client) -> Value {
 /// Sessions that no node has room for: the verdict each is given, and what they cost from then on.
 async fn queue(operator: &Operator, run: &Run, all: &[Session]) -> Value {
     let (before, count) = (operator.writes(), all.len());
-    let seconds = run.create(all, |session| waits_for(session, "no-available-agent")).await;
+    let seconds = run.create(all, |session| waits_for(session, "NoAvailableNode")).await;
     let after = operator.settled().await;
     let verdicts = between(&before, &after, false) / count.max(1) as f64;
     let (idle, cpu) = (setting("IDLE_SECONDS", 60), operator.cpu_seconds());
@@ -90,7 +90,7 @@ async fn told_anew(run: &Run, all: &[Session], small: usize) -> Value {
     let start = Instant::now();
     apply::<Keypair>(&run.client, "default", json!({"resourcePolicy": "tight"})).await;
     let told = async {
-        run.until_all(all, |session| waits_for(session, "quota-exceeded")).await;
+        run.until_all(all, |session| waits_for(session, "QuotaExceeded")).await;
         start.elapsed().as_secs_f64()
     };
     let (told, meanwhile) = futures::future::join(told, probe(&run.client)).await;

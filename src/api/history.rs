@@ -26,7 +26,10 @@ pub enum Cause {
     Capacity,
     /// A quota or limit is used up. Waits until usage or policy changes.
     Quota,
-    /// Anything else. Counts towards giving up.
+    /// Somebody stopped it, or something it needs is not there yet: an inactive or missing scaling group or tenant, a
+    /// request that no node can hold today. Waits until that object changes, and keeps its priority.
+    Hold,
+    /// Anything else, which the session itself would have to change. Counts towards giving up.
     Fault,
 }
 
@@ -45,7 +48,7 @@ pub struct HistoryEntry {
     /// The phase after; the same where nothing changed.
     #[schemars(length(max = 32))]
     pub to: String,
-    /// Why, as one stable word: `no-available-agent`, `quota-exceeded` …
+    /// Why, as one stable word: `NoAvailableNode`, `QuotaExceeded` …
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub error_code: Option<String>,

@@ -72,6 +72,11 @@ pub struct ScalingGroupSpec {
     #[serde(default)]
     pub selector: SelectorStrategy,
 
+    /// Whether a request that no node of the group could hold, even an empty one, counts as a fault: after some attempts it
+    /// costs priority, and in the end cancels the session. By default such a session waits until the nodes change.
+    #[serde(default)]
+    pub fail_unfit: bool,
+
     /// Whether the replicas of one deployment are spread over agents, with the strategy Concentrated.
     #[serde(default)]
     pub enforce_spreading: bool,
@@ -268,7 +273,7 @@ pub struct WaitingByReason {
     /// As in a session's `status.reason`; `new` for those not looked at yet.
     #[schemars(length(max = 128))]
     pub reason: String,
-    /// What kind of failure it is: `Capacity` and `Quota` pass, a `Fault` does not. None for what is no failure.
+    /// What kind of failure it is: `Capacity`, `Quota` and `Hold` pass, a `Fault` does not. Absent for what is no failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<Cause>,
     /// How many sessions.

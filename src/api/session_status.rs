@@ -170,6 +170,10 @@ pub struct SessionStatus {
     /// How often in a row its pods were refused, by kube-scheduler or a ResourceQuota, so that it went back to the queue.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub refusals: i32,
+    /// How often something outside the session ended its pods before anything had started, so that it began again elsewhere: an
+    /// eviction, a drain, a refusal by the kubelet, a lost node.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub disruptions: i32,
     /// Nodes that failed this session; tried last for an hour.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]

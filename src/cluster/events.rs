@@ -14,7 +14,6 @@ use super::write::Writer;
 use crate::api::{ANNOTATION_CREATION_ID, Session, SessionPhase};
 use crate::lifecycle::Timing;
 use crate::metrics::Metrics;
-use crate::session::status::camel_case;
 
 /// Most events waiting to be sent.
 const QUEUE: usize = 20_000;
@@ -105,7 +104,7 @@ fn event(told: &Told, identity: &str, number: u64) -> serde_json::Result<Event> 
             },
         },
         "eventTime": now.format("%Y-%m-%dT%H:%M:%S%.6fZ").to_string(),
-        "action": told.action, "reason": camel_case(&told.reason), "note": note,
+        "action": told.action, "reason": told.reason, "note": note,
         "type": if warning { "Warning" } else { "Normal" },
         "reportingController": "sokovan.dev/operator", "reportingInstance": identity,
         "regarding": {

@@ -14,7 +14,7 @@ use crate::api::{
     LABEL_SESSION_UID, NodeName, ProjectName, SessionUid,
 };
 use crate::provisioner::{ForeignPod, Tenure};
-use crate::session::views::{AgentView, GateState, MainState, PodView, Taint};
+use crate::session::views::{AgentView, Disruption, GateState, MainState, PodView, Taint};
 use crate::session::volumes::{ClaimView, Operator, Requirement, Subject, VolumeView};
 
 /// What a pod is to us.
@@ -60,6 +60,12 @@ pub fn pod(pod: &Pod) -> Folded {
         node: bound.or_else(|| spec.and_then(pinned_to)).map(NodeName),
         requests: requests(pod),
         deleting: pod.metadata.deletion_timestamp.is_some(),
+        deletion_requested_at: deletion_requested_at(pod),
+        disruption: condition(pod, "DisruptionTarget").filter(|c| c.status == "True").map(|c| Disruption {
+            reason: c.reason.clone().unwrap_or_default(),
+            message: c.message.clone().unwrap_or_default(),
+        }),
+        other_finalizers: pod.metadata.finalizers.iter().flatten().filter(|name| *name != FINALIZER_POD).cloned().collect(),
         grace: pod.metadata.deletion_grace_period_seconds,
         held: pod.metadata.finalizers.iter().flatten().any(|name| name == FINALIZER_POD),
         gate: has_gate.then(|| gate.map_or(GateState::Waiting, gate_state)),
@@ -79,6 +85,12 @@ pub fn pod(pod: &Pod) -> Folded {
         message: status.message.clone(),
         resource_version: version(pod.metadata.resource_version.as_ref()),
     }))
+}
+
+/// The deletion timestamp is when the grace is over.
+fn deletion_requested_at(pod: &Pod) -> Option<DateTime<Utc>> {
+    let due = time(pod.metadata.deletion_timestamp.as_ref())?;
+    Some(due - chrono::TimeDelta::seconds(pod.metadata.deletion_grace_period_seconds.unwrap_or(0)))
 }
 
 fn foreign(pod: &Pod) -> Folded {

@@ -245,7 +245,7 @@ impl Inner {
             let pod = key.as_ref().and_then(|key| self.our_pod(key)).cloned();
             let record = key.as_ref().and_then(|key| self.kernels.get(key)).cloned();
             let state = judge(&Evidence {
-                session_phase: session.phase(),
+                session: &session,
                 allocated: node.is_some(),
                 pod: pod.as_deref(),
                 record: record.as_deref(),

@@ -202,12 +202,13 @@ impl<'a> Work<'a> {
             change: &verdict.change,
             steps: self.recorder.take(),
         };
+        let trouble = step.trouble().map(|(reason, words)| (reason, words.to_owned()));
         let status = advance(&self.snapshot, &self.item.session, &self.item.kernels, step);
         let mut session = (*self.item.session).clone();
         if let Some(next) = status.next_attempt_at.filter(|_| failure.is_some()) {
             self.coordinator.marks.at(self.handler.name, &uid_of(&session), next);
         }
-        self.tell(&judged, &status);
+        self.tell(&judged, &status, trouble);
         session.status = Some(status);
         self.item.session = Arc::new(session);
         self.news.results.push((self.handler.name, judged.result));
@@ -269,7 +270,7 @@ impl<'a> Work<'a> {
     }
 
     /// One event for each transition, and one for each failure that is new.
-    fn tell(&mut self, judged: &Judged, status: &SessionStatus) {
+    fn tell(&mut self, judged: &Judged, status: &SessionStatus, trouble: Option<(Reason, String)>) {
         let before = self.item.session.status.as_ref();
         let (from, to) = (before.map(|status| status.phase).unwrap_or_default(), status.phase);
         let last = before.and_then(|status| last_attempt(&status.history));
@@ -278,7 +279,13 @@ impl<'a> Work<'a> {
             return;
         }
         let moved = (from != to).then(|| format!("{from} → {to}"));
-        let message = status.message.clone().filter(|message| !message.is_empty());
+        // A session that is ending keeps the reason of its end: what delays the end is the Event's own.
+        let trouble = trouble.filter(|_| judged.to.is_none() && from == SessionPhase::Terminating);
+        let (reason, message) = match trouble {
+            Some((reason, words)) => (Some(reason.as_str().to_owned()), Some(words)),
+            None => (status.reason.clone(), status.message.clone()),
+        };
+        let message = message.filter(|message| !message.is_empty());
         if moved.is_some() {
             self.news.told.retain(|told| told.from != told.to); // what it failed at before is in the history, and led to this
         }
@@ -287,7 +294,7 @@ impl<'a> Work<'a> {
             session: self.original.clone(),
             action: self.handler.name.as_str(),
             warning: ended_badly || !matches!(judged.result, HistoryResult::Success | HistoryResult::Skipped),
-            reason: status.reason.clone().unwrap_or_else(|| to.as_str().to_owned()),
+            reason: reason.unwrap_or_else(|| to.as_str().to_owned()),
             from,
             to,
             note: moved.into_iter().chain(message).collect::<Vec<_>>().join(": "),

@@ -39,7 +39,9 @@ pub fn judge(
         }
         Outcome::Skipped(reason, words) => {
             let status = item.session.status.as_ref();
-            let stands = status.is_some_and(|status| status.reason.as_deref() == Some(reason.as_str()));
+            // A session that is ending keeps the reason of its end: there, the history alone tells of the skip.
+            let ending = item.phase() == SessionPhase::Terminating || item.phase().is_terminal();
+            let stands = ending || status.is_some_and(|status| status.reason.as_deref() == Some(reason.as_str()));
             let told = stands && is_last_skip(history, handler, *reason, words) && !is_blocked_by_others(item, change);
             let told = told && !item.is_outdated();
             (!told).then_some(Judged { result: HistoryResult::Skipped, to: None })
@@ -58,7 +60,9 @@ fn judge_failure(handler: &Handler, snapshot: &Snapshot, item: &SessionItem, fai
     let class = classify(&record, &limits, failure.cause, snapshot.now, |class| leads(class).is_some());
     let to = match class {
         Class::Expired => change.expired_to.or(leads(class)),
-        Class::NeedRetry if failure.reason == Reason::NamespaceQuota => handler.transitions.refused,
+        Class::NeedRetry if failure.reason == Reason::NamespaceQuota || failure.cause == Cause::Hold => {
+            handler.transitions.refused.or(leads(class))
+        }
         _ => leads(class),
     };
     // What may run on a node that does not answer is not begun anew elsewhere: whether the node is lost comes first.
@@ -86,7 +90,7 @@ fn record(handler: &Handler, snapshot: &Snapshot, item: &SessionItem) -> Record 
     let record = attempts_of(history, handler.name.as_str());
     // Waiting is not failing: attempts for want of quota never count towards giving up, of capacity only if opted in.
     let counts = match last_attempt(history).and_then(|last| last.cause) {
-        Some(Cause::Quota) => false,
+        Some(Cause::Quota | Cause::Hold) => false,
         Some(Cause::Capacity) => counts_capacity(snapshot),
         Some(Cause::Fault) | None => true,
     };
@@ -108,8 +112,8 @@ fn counts_capacity(snapshot: &Snapshot) -> bool {
     snapshot.group.as_ref().is_some_and(|group| group.spec.retry.count_capacity)
 }
 
-/// Whether a failure says something that does not stand there already. A fault that is tried always does; waiting
-/// does when its reason changed or its pause is over; a handler that waits, when its words changed.
+/// Whether a failure says something new. A fault of a handler that acts always does. Waiting does when its reason changed
+/// or its pause is over, and so does a fault found by evaluation alone. For a handler that waits, a changed message is new.
 fn is_news(handler: &Handler, snapshot: &Snapshot, item: &SessionItem, failure: &Failure) -> bool {
     let status = item.session.status.as_ref();
     let Some(last) = status.and_then(|status| last_attempt(&status.history)) else { return true };
@@ -120,8 +124,8 @@ fn is_news(handler: &Handler, snapshot: &Snapshot, item: &SessionItem, failure: 
         return !same || last.message != shortened(&failure.message);
     }
     match failure.cause {
-        Cause::Fault => true,
-        Cause::Capacity | Cause::Quota => {
+        Cause::Fault if !handler.evaluates() => true,
+        Cause::Fault | Cause::Capacity | Cause::Quota | Cause::Hold => {
             !same
                 || item.is_outdated()
                 || status.and_then(|status| status.next_attempt_at).is_none_or(|next| snapshot.now >= next)
@@ -159,7 +163,8 @@ fn is_last_skip(history: &[HistoryEntry], handler: &Handler, reason: Reason, wor
     })
 }
 
-/// Until when a handler that tries leaves a session alone: the pause after its last fault, or after a reset.
+/// Until when a handler that tries leaves a session alone: the pause after its last fault, or after a reset. A changed spec
+/// ends the pause of a fault.
 pub fn paused_until(
     handler: &Handler,
     session: &Session,
@@ -167,7 +172,8 @@ pub fn paused_until(
 ) -> Option<chrono::DateTime<chrono::Utc>> {
     let status = session.status.as_ref().filter(|_| !handler.waits)?;
     let last = last_attempt(&status.history)?;
-    let failed = last.phase == handler.name.as_str() && last.cause == Some(Cause::Fault);
+    let changed = session.metadata.generation.is_some_and(|generation| status.observed_generation < generation);
+    let failed = last.phase == handler.name.as_str() && last.cause == Some(Cause::Fault) && !handler.evaluates() && !changed;
     let refused = status.phase == SessionPhase::Pending && status.refusals > 0 && last.from != last.to;
     status.next_attempt_at.filter(|next| (failed || refused) && *next > now)
 }
@@ -277,7 +283,7 @@ mod tests {
             let mut session = (*item.session).clone();
             session.status.iter_mut().flat_map(|status| &mut status.history).for_each(|entry| entry.cause = Some(cause));
             item.session = std::sync::Arc::new(session);
-            let full = Outcome::Failure(Failure::new(Cause::Capacity, Reason::NoAvailableAgent, "full"));
+            let full = Outcome::Failure(Failure::new(Cause::Capacity, Reason::NoAvailableNode, "full"));
             judged(&world, handler, &item, full).map(|judged| judged.result)
         };
         assert_eq!(result_after(Cause::Quota), Some(HistoryResult::NeedRetry));
@@ -342,12 +348,12 @@ mod tests {
 
     #[test]
     fn a_wait_for_capacity_is_recorded_again_only_when_its_pause_is_over() {
-        let full = || Outcome::Failure(Failure::new(Cause::Capacity, Reason::NoAvailableAgent, "full"));
+        let full = || Outcome::Failure(Failure::new(Cause::Capacity, Reason::NoAvailableNode, "full"));
         let mut waiting = tried(HandlerName::ScheduleSessions, SessionPhase::Pending, 1, TimeDelta::seconds(10));
         let mut session = (*waiting.session).clone();
         let set = |session: &mut Session, next: TimeDelta| {
             let status = session.status.as_mut().expect("a status");
-            status.history[0].error_code = Some(Reason::NoAvailableAgent.as_str().into());
+            status.history[0].error_code = Some(Reason::NoAvailableNode.as_str().into());
             status.history[0].cause = Some(Cause::Capacity);
             status.history[0].attempts = 50;
             status.next_attempt_at = Some(now() + next);

@@ -45,7 +45,7 @@ pub fn classify(
     let counts = match cause {
         Cause::Fault => true,
         Cause::Capacity => limits.count_capacity,
-        Cause::Quota => false,
+        Cause::Quota | Cause::Hold => false,
     };
     let gives_up = counts && limits.max_attempts.is_some_and(|max| record.attempts >= max);
     let expired = match (limits.timeout, record.started_at) {
@@ -103,8 +103,8 @@ mod tests {
     }
 
     #[test]
-    fn waiting_for_capacity_or_quota_is_never_given_up() {
-        for cause in [Cause::Capacity, Cause::Quota] {
+    fn waiting_for_capacity_quota_or_a_hold_is_never_given_up() {
+        for cause in [Cause::Capacity, Cause::Quota, Cause::Hold] {
             assert_eq!(classify(&record(50, 0), &limits(), cause, at(1), |_| true), Class::NeedRetry);
         }
         let opted_in = Limits { count_capacity: true, ..limits() };

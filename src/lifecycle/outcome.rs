@@ -2,12 +2,15 @@
 
 use std::fmt;
 
+use strum::{EnumString, IntoStaticStr};
+
 pub use crate::api::Cause;
 
-/// Why something failed or waits, as one stable word: part of the API (`status.reason`, `history[].errorCode`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// Why something failed, waits or ended, as one stable word: part of the API (`status.reason`, `history[].errorCode`,
+/// Events). The variant's name is that word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, IntoStaticStr, EnumString)]
 pub enum Reason {
-    NoAvailableAgent,
+    NoAvailableNode,
     QuotaExceeded,
     ConcurrencyExceeded,
     PendingLimitExceeded,
@@ -26,7 +29,7 @@ pub enum Reason {
     ScalingGroupNotFound,
     ScalingGroupInactive,
     ScalingGroupNotAllowed,
-    DesignatedAgentNotFound,
+    DesignatedNodeNotFound,
     NotYetDue,
     DependencyPending,
     DependencyMissing,
@@ -59,66 +62,39 @@ pub enum Reason {
     Deprioritized,
     LowestPriority,
     PodGone,
+    /// Somebody other than the operator deleted the pod.
     PodDeleted,
+    /// kube-scheduler made room for a pod of higher priority, or the kubelet for a critical one.
+    Preempted,
+    /// The Eviction API removed the pod, as `kubectl drain` does, or its node shut down.
+    Drained,
+    /// The kubelet or a taint evicted the pod.
+    Evicted,
+    /// The kubelet refused the pod when it arrived.
+    AdmissionRefused,
+    DeadlineExceeded,
+    OutOfMemory,
+    /// The program exited of its own accord.
+    ExitCode,
+    /// The operator deleted the pod because another kernel ended the session.
+    SessionEnded,
+    RuntimeClassNotFound,
+    VolumeClaimNotBound,
+    VolumeClaimInUse,
+    /// Finalizers of others keep an object that is being deleted.
+    DeletionHeld,
+    /// The API server refuses the status: the object is too large.
+    StatusRefused,
 }
 
 impl Reason {
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::NoAvailableAgent => "no-available-agent",
-            Self::QuotaExceeded => "quota-exceeded",
-            Self::ConcurrencyExceeded => "concurrency-exceeded",
-            Self::PendingLimitExceeded => "pending-limit-exceeded",
-            Self::BehindPriority => "behind-priority",
-            Self::ContainerLimitExceeded => "container-limit-exceeded",
-            Self::KeypairNotFound => "keypair-not-found",
-            Self::KeypairInactive => "keypair-inactive",
-            Self::UserNotFound => "user-not-found",
-            Self::UserInactive => "user-inactive",
-            Self::ProjectNotFound => "project-not-found",
-            Self::ProjectInactive => "project-inactive",
-            Self::DomainNotFound => "domain-not-found",
-            Self::DomainInactive => "domain-inactive",
-            Self::PolicyNotFound => "policy-not-found",
-            Self::NamespaceWithoutProject => "namespace-without-project",
-            Self::ScalingGroupNotFound => "scaling-group-not-found",
-            Self::ScalingGroupInactive => "scaling-group-inactive",
-            Self::ScalingGroupNotAllowed => "scaling-group-not-allowed",
-            Self::DesignatedAgentNotFound => "designated-agent-not-found",
-            Self::NotYetDue => "not-yet-due",
-            Self::DependencyPending => "dependency-pending",
-            Self::DependencyMissing => "dependency-missing",
-            Self::DependencyFailed => "dependency-failed",
-            Self::DependencyCircular => "dependency-circular",
-            Self::EffectFailed => "effect-failed",
-            Self::NameTaken => "name-taken",
-            Self::NamespaceQuota => "namespace-quota",
-            Self::HandlerPanicked => "handler-panicked",
-            Self::HookFailed => "hook-failed",
-            Self::VolumeCountExceeded => "volume-count-exceeded",
-            Self::VolumeClaimNotFound => "volume-claim-not-found",
-            Self::VolumeReadOnly => "volume-read-only",
-            Self::PriorityTooHigh => "priority-too-high",
-            Self::WaitingForKernels => "waiting-for-kernels",
-            Self::ImagePullFailed => "image-pull-failed",
-            Self::ContainerNotStarted => "container-not-started",
-            Self::Unschedulable => "unschedulable",
-            Self::ExceededMaxRetries => "EXCEEDED_MAX_RETRIES",
-            Self::PhaseTimeout => "phase-timeout",
-            Self::PendingTimeoutExceeded => "PENDING_TIMEOUT_EXCEEDED",
-            Self::AbnormalTermination => "ABNORMAL_TERMINATION",
-            Self::StaleKernel => "STALE_KERNEL",
-            Self::NodeLost => "node-lost",
-            Self::NoKernels => "no-kernels",
-            Self::UserRequested => "user-requested",
-            Self::Deleted => "deleted",
-            Self::BatchFinished => "batch-finished",
-            Self::BatchTimeout => "batch-timeout",
-            Self::Deprioritized => "deprioritized",
-            Self::LowestPriority => "lowest-priority",
-            Self::PodGone => "pod-gone",
-            Self::PodDeleted => "pod-deleted",
-        }
+        self.into()
+    }
+
+    /// The reason that a status or a kernel's record names, if it is one of these.
+    pub fn parse(text: &str) -> Option<Self> {
+        text.parse().ok()
     }
 }
 

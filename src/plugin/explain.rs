@@ -123,11 +123,11 @@ mod tests {
         let mut session = session(json!({}));
         let waiting = json!({
             "evaluatedAt": at(50),
-            "blockers": [{"check": "agents", "reason": "no-available-agent", "needs": "room on an agent"}],
+            "blockers": [{"check": "agents", "reason": "NoAvailableNode", "needs": "room on an agent"}],
             "agents": {"total": 40, "reasons": [{"agents": 12, "reason": "cpu 3 of 4 needed"}, {"agents": 8, "reason": "not ready"}]},
         });
         let status = json!({
-            "phase": "Pending", "statusSince": at(30), "reason": "no-available-agent", "message": "no \u{1b}[2Jroom",
+            "phase": "Pending", "statusSince": at(30), "reason": "NoAvailableNode", "message": "no \u{1b}[2Jroom",
             "waiting": waiting, "attempts": 2, "nextAttemptAt": "1970-01-01T01:02:00Z",
         });
         session.status = Some(serde_json::from_value(status).expect("a status"));
@@ -137,8 +137,8 @@ mod tests {
         let wanted = [
             "ns/s is Pending for 30s",
             "place in the queue: 1 of 1",
-            "reason: no-available-agent: no  [2Jroom",
-            "  agents (no-available-agent) needs: room on an agent",
+            "reason: NoAvailableNode: no  [2Jroom",
+            "  agents (NoAvailableNode) needs: room on an agent",
             "  of 40 agents:",
             "      12  cpu 3 of 4 needed",
             "       8  not ready",
@@ -153,14 +153,14 @@ mod tests {
     fn of_who_has_ended_only_the_result_and_the_reason_are_told() {
         let mut session = session(json!({}));
         let status = json!({
-            "phase": "Terminated", "statusSince": at(30), "result": "Error", "reason": "node-lost", "message": "node a is lost",
+            "phase": "Terminated", "statusSince": at(30), "result": "Error", "reason": "NodeLost", "message": "node a is lost",
             "nodes": "a", "kernelsReady": "0/1",
         });
         session.status = Some(serde_json::from_value(status).expect("a status"));
         let group = group(json!({}));
         let told = view(&session, Some(&group), &[], now()).to_string();
         let wanted =
-            ["ns/s is Terminated for 30s, with result Error", "reason: node-lost: node a is lost", "kernels running: 0/1 on a"];
+            ["ns/s is Terminated for 30s, with result Error", "reason: NodeLost: node a is lost", "kernels running: 0/1 on a"];
         assert_eq!(told.lines().collect::<Vec<_>>(), wanted);
     }
 }

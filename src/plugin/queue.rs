@@ -246,11 +246,11 @@ mod tests {
     #[test]
     fn those_who_wait_are_told_by_reason_and_cause() {
         let mut group = group(json!({}));
-        let told = |cause| json!({"reason": "no-available-agent", "cause": cause, "sessions": 2});
-        let status = json!({"waitingByReason": [{"reason": "not-yet-due", "sessions": 1}, told("Capacity"), told("Fault")]});
+        let told = |cause| json!({"reason": "NoAvailableNode", "cause": cause, "sessions": 2});
+        let status = json!({"waitingByReason": [{"reason": "NotYetDue", "sessions": 1}, told("Capacity"), told("Fault")]});
         group.status = Some(serde_json::from_value(status).expect("a status"));
         let text = view(None, Some(&[group]), &[], DateTime::UNIX_EPOCH).to_string();
-        let wanted = "\n  1 not-yet-due, 2 no-available-agent (Capacity), 2 no-available-agent (Fault)\n";
+        let wanted = "\n  1 NotYetDue, 2 NoAvailableNode (Capacity), 2 NoAvailableNode (Fault)\n";
         assert!(text.contains(wanted), "{text}");
     }
 

@@ -123,7 +123,7 @@ mod tests {
     fn a_session_is_shown_with_its_kernels_and_their_pods() {
         let session = session_in(SessionPhase::Pulling);
         let mut held_up = kernel_of(&session);
-        let told = json!({"phase": "Pulling", "reason": "image-pull-failed"});
+        let told = json!({"phase": "Pulling", "reason": "ImagePullFailed"});
         held_up.status = Some(serde_json::from_value(told).expect("a status"));
         let mut silent = kernel_of(&session);
         silent.metadata.name = Some("other".into());
@@ -139,7 +139,7 @@ mod tests {
         let kernels = [silent, held_up];
         let wanted = [
             "session s  Pulling",
-            "├─ kernel main1  Pulling (image-pull-failed) on node-1, attempt 1",
+            "├─ kernel main1  Pulling (ImagePullFailed) on node-1, attempt 1",
             &format!("│  └─ pod {name} (main1)  Running, ready"),
             "├─ kernel sub1  Pulling on node-1, attempt 1",
             "└─ pod stray (main1)  Running, ready",

@@ -42,10 +42,10 @@ impl Rejection {
     /// What would have to change for an agent to take the kernel ever.
     pub fn needs(&self) -> &'static str {
         match self {
-            Self::NotDesignated => "designated agents that are in the group",
-            Self::Architecture => "another architecture, or agents of that one in the group",
-            Self::VolumeElsewhere(_) => "an agent in the group from which the volume is reached",
-            _ => "a smaller request, or a larger agent in the group",
+            Self::NotDesignated => "designated nodes that are in the group",
+            Self::Architecture => "another architecture, or nodes of that one in the group",
+            Self::VolumeElsewhere(_) => "a node in the group from which the volume is reached",
+            _ => "a smaller request, or a larger node in the group",
         }
     }
 }

@@ -264,7 +264,7 @@ mod tests {
         assert_eq!(setup.run(&[waiting("s", spec.clone())]), [["b", "b", "b"]]);
         let mut small = Setup::new(json!({}), vec![agent("a", &[("cpu", 4)]), agent("b", &[("cpu", 4)])]);
         let refused = small.refusals(&[waiting("s", spec)]).remove(0).expect("refused");
-        assert_eq!(refused.cause, Some(Cause::Fault), "{}", refused.message);
+        assert_eq!(refused.cause, Some(Cause::Hold), "{}", refused.message);
     }
 
     #[test]
@@ -296,7 +296,7 @@ mod tests {
         assert_eq!(refused(Tenure::Passing)[0].as_ref().and_then(|told| told.0), Some(Cause::Capacity));
         let told = refused(Tenure::Lasting);
         let (cause, message) = told[0].clone().expect("refused");
-        assert_eq!(cause, Some(Cause::Fault));
+        assert_eq!(cause, Some(Cause::Hold));
         assert!(message.contains("even an empty one: 1 of 1: cpu 3 of 4 needed"), "{message}");
         assert_eq!(told[1].as_ref().and_then(|told| told.0), Some(Cause::Capacity), "were it empty, three would fit");
     }
@@ -314,7 +314,7 @@ mod tests {
         assert!(refused.message.contains("1 of 2: not designated"), "{}", refused.message);
         assert_eq!(refused.cause, Some(Cause::Capacity));
         let refused = setup.refusals(&[on(&["nowhere"])]).remove(0).expect("refused");
-        assert_eq!(refused.reason, Reason::DesignatedAgentNotFound);
+        assert_eq!((refused.cause, refused.reason), (Some(Cause::Hold), Reason::DesignatedNodeNotFound));
     }
 
     #[test]
@@ -356,7 +356,7 @@ mod tests {
         let mut words: Vec<&str> = counts.reasons[1..].iter().map(|(reason, _)| reason.as_str()).collect();
         words.sort_unstable();
         assert_eq!(words, ["architecture", "cordoned", "not ready"]);
-        assert_eq!(refused.cause, Some(Cause::Capacity), "two of them would have room if they were well");
+        assert_eq!(refused.cause, Some(Cause::Hold), "two of them would have room if they were ready");
     }
 
     #[test]
@@ -366,8 +366,8 @@ mod tests {
         let decisions = setup.run_with(&sessions, &Extra { told: &["told"], ..Extra::default() });
         assert!(matches!(decisions[0], Decision::Placed(_)));
         let counted = |at: usize| refusal(&decisions[at]).map(|refused| (refused.reason, refused.agents.is_some()));
-        assert_eq!(counted(1), Some((Reason::NoAvailableAgent, false)));
-        assert_eq!(counted(2), Some((Reason::NoAvailableAgent, true)));
+        assert_eq!(counted(1), Some((Reason::NoAvailableNode, false)));
+        assert_eq!(counted(2), Some((Reason::NoAvailableNode, true)));
     }
 
     #[test]
@@ -393,6 +393,6 @@ mod tests {
     #[test]
     fn an_empty_group_makes_everyone_wait_and_nobody_fail() {
         let refused = Setup::new(json!({}), vec![]).refusals(&[waiting("s", json!({}))]).remove(0).expect("refused");
-        assert_eq!((refused.cause, refused.message.as_str()), (Some(Cause::Capacity), "the scaling group has no agents"));
+        assert_eq!((refused.cause, refused.message.as_str()), (Some(Cause::Hold), "the scaling group has no nodes"));
     }
 }

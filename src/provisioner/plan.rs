@@ -55,7 +55,8 @@ pub fn plan(scope: &Scope<'_>, pool: &Pool<'_>, request: &Request) -> Plan {
             request.kernels.iter().map(part).collect()
         }
     };
-    let refused = steps.iter().find_map(|part| impossible(pool, part)).or_else(|| too_much(pool, &steps));
+    let unfit = unfit_cause(scope);
+    let refused = steps.iter().find_map(|part| impossible(pool, part, unfit)).or_else(|| too_much(pool, &steps, unfit));
     Plan { steps, refused: refused.map(Arc::new) }
 }
 
@@ -74,7 +75,7 @@ fn together(request: &Request) -> Result<KernelRequest, Box<Blocker>> {
         whole.resources.add(&kernel.resources.times(i64::from(kernel.replicas)));
         if kernel.architecture.is_some() && whole.architecture.is_some() && kernel.architecture != whole.architecture {
             let message = "the kernels of a SingleNode session name different architectures";
-            return Err(Box::new(never(message).needing("one architecture for all its kernels, or clusterMode MultiNode")));
+            return Err(Box::new(contradiction(message).needing("one architecture for all its kernels, or clusterMode MultiNode")));
         }
         whole.architecture = whole.architecture.or_else(|| kernel.architecture.clone());
         if whole.designated.is_empty() {
@@ -82,32 +83,41 @@ fn together(request: &Request) -> Result<KernelRequest, Box<Blocker>> {
         } else if !kernel.designated.is_empty() {
             whole.designated.retain(|agent| kernel.designated.contains(agent));
             if whole.designated.is_empty() {
-                let message = "the kernels of a SingleNode session designate different agents";
-                return Err(Box::new(never(message).needing("one agent for all its kernels, or clusterMode MultiNode")));
+                let message = "the kernels of a SingleNode session designate different nodes";
+                return Err(Box::new(contradiction(message).needing("one node for all its kernels, or clusterMode MultiNode")));
             }
         }
     }
     Ok(whole)
 }
 
-/// No agent of the group could ever hold it.
-fn never(message: impl Into<String>) -> Blocker {
-    Blocker::fault("agents", Reason::NoAvailableAgent, message)
+/// Only another spec would fit.
+fn contradiction(message: impl Into<String>) -> Blocker {
+    Blocker::fault("nodes", Reason::NoAvailableNode, message)
 }
 
-/// A designated agent that does not exist is the session's fault: it is told at once.
+/// A request that no node can hold waits for other nodes, unless its scaling group says that it has failed.
+fn unfit_cause(scope: &Scope<'_>) -> Cause {
+    if scope.group.spec.fail_unfit { Cause::Fault } else { Cause::Hold }
+}
+
+fn unfit(cause: Cause, message: impl Into<String>) -> Blocker {
+    Blocker::new("nodes", cause, Reason::NoAvailableNode, message)
+}
+
+/// A designated node that does not exist may be under repair, or not have joined yet.
 fn missing_agents(scope: &Scope<'_>, kernel: &KernelRequest) -> Option<Blocker> {
     let designated = &kernel.designated;
     if designated.is_empty() || designated.iter().any(|node| scope.all_agents.contains_key(node)) {
         return None;
     }
     let names = designated.iter().map(NodeName::as_str).collect::<Vec<_>>().join(", ");
-    let message = format!("{}: none of its designated agents exists: {names}", kernel.role);
-    Some(Blocker::fault("agents", Reason::DesignatedAgentNotFound, message).needing("the names of agents that exist"))
+    let message = format!("{}: none of its designated nodes exists: {names}", kernel.role);
+    Some(Blocker::hold("nodes", Reason::DesignatedNodeNotFound, message).needing(format!("one of these nodes to join: {names}")))
 }
 
-/// What not even the group's agents, all empty and well, could hold. Without any agent nothing can be told.
-fn impossible(pool: &Pool<'_>, part: &Part) -> Option<Refusal> {
+/// What not even all nodes of the group, empty and ready, could hold. Without any node nothing is known.
+fn impossible(pool: &Pool<'_>, part: &Part, cause: Cause) -> Option<Refusal> {
     let wanted = whole(part.hostnames.len());
     let mut holds: i64 = 0;
     for index in 0..pool.len() {
@@ -121,38 +131,40 @@ fn impossible(pool: &Pool<'_>, part: &Part) -> Option<Refusal> {
     }
     if holds > 0 {
         let message =
-            format!("all {} agents of the group, even empty, hold {holds} of {wanted} {} kernels", pool.len(), part.who);
-        return Refusal::of(vec![never(message).needing("fewer or smaller kernels, or more agents in the group")]);
+            format!("all {} nodes of the group, even empty, hold {holds} of {wanted} {} kernels", pool.len(), part.who);
+        return Refusal::of(vec![unfit(cause, message).needing("fewer or smaller kernels, or more nodes in the group")]);
     }
     let nevers: Vec<Rejection> = (0..pool.len()).filter_map(|index| pool.never(index, &part.wish)).collect();
     let needs: BTreeSet<&str> = nevers.iter().map(Rejection::needs).collect();
     let needs = needs.into_iter().collect::<Vec<_>>().join("; or ");
     let counts = count(nevers.into_iter(), pool.closed());
-    let message = format!("{} fits no agent of the group, even an empty one: {counts}", part.who);
-    let refusal = Refusal::of(vec![never(message).needing(needs)])?;
+    let message = format!("{} fits no node of the group, even an empty one: {counts}", part.who);
+    let refusal = Refusal::of(vec![unfit(cause, message).needing(needs)])?;
     Some(Refusal { agents: Some(counts), ..refusal })
 }
 
-/// What is more than the group's agents, all empty and well, have together.
-fn too_much(pool: &Pool<'_>, steps: &[Part]) -> Option<Refusal> {
+/// What is more than all nodes of the group, empty and ready, have together.
+fn too_much(pool: &Pool<'_>, steps: &[Part], cause: Cause) -> Option<Refusal> {
     let mut total = Resources::default();
     for part in steps {
         total.add(&part.resources.times(whole(part.hostnames.len())));
     }
     let (name, wanted, had) = pool.together.lacking(&total).filter(|_| !pool.is_empty())?;
-    let message = format!("all {} agents of the group have {name} {had} together, {wanted} are requested", pool.len());
-    Refusal::of(vec![never(message).needing("a smaller session, or more agents in the group")])
+    let message = format!("all {} nodes of the group have {name} {had} together, {wanted} are requested", pool.len());
+    Refusal::of(vec![unfit(cause, message).needing("a smaller session, or more nodes in the group")])
 }
 
-/// Why none of the agents takes a kernel now; for one who has been told lately, only that none does.
+/// Why no node takes a kernel now; a session that was told lately only learns that none does.
 pub fn refuse(pool: &Pool<'_>, part: &Part, mine: &[Index], told: bool) -> Refusal {
+    // Emptier nodes help only where one that is open could hold the kernel.
+    let cause = if pool.open_nodes_hold(&part.wish, whole(part.hostnames.len())) { Cause::Capacity } else { Cause::Hold };
     let rejections = (0..pool.len()).filter_map(|index| pool.rejection(index, &part.wish, mine));
-    let counts = (!told).then(|| count(rejections, pool.closed()));
+    let counts = (!told || cause == Cause::Hold).then(|| count(rejections, pool.closed()));
     let message = match &counts {
-        _ if pool.is_empty() => "the scaling group has no agents".to_owned(),
-        None => format!("no agent has room for {} ({})", part.who, part.resources),
-        Some(counts) => format!("no agent has room for {} ({}): {counts}", part.who, part.resources),
+        _ if pool.is_empty() => "the scaling group has no nodes".to_owned(),
+        None => format!("no node has room for {} ({})", part.who, part.resources),
+        Some(counts) => format!("no node has room for {} ({}): {counts}", part.who, part.resources),
     };
-    let blockers = vec![Blocker::new("agents", Cause::Capacity, Reason::NoAvailableAgent, message.clone())];
-    Refusal { cause: Some(Cause::Capacity), reason: Reason::NoAvailableAgent, message, blockers, agents: counts }
+    let blockers = vec![Blocker::new("nodes", cause, Reason::NoAvailableNode, message.clone())];
+    Refusal { cause: Some(cause), reason: Reason::NoAvailableNode, message, blockers, agents: counts }
 }

@@ -218,6 +218,18 @@ impl<'a> Pool<'a> {
         times.min().unwrap_or(i64::MAX)
     }
 
+    /// Whether the nodes that take kernels now would hold so many of them, were they empty.
+    pub fn open_nodes_hold(&self, wish: &Wish, wanted: i64) -> bool {
+        let mut holds: i64 = 0;
+        for index in (0..self.slots.len()).filter(|index| self.slots[*index].closed.is_none()) {
+            holds = holds.saturating_add(self.holds_empty(index, wish));
+            if holds >= wanted {
+                return true; // mostly after a few
+            }
+        }
+        false
+    }
+
     fn misfit(&self, index: Index, wish: &Wish) -> Option<Rejection> {
         let agent = self.slots[index].agent;
         if !wish.designated.is_empty() && !wish.designated.contains(&agent.name) {

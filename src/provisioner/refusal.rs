@@ -38,6 +38,11 @@ impl Blocker {
         Self::new(validator, Cause::Fault, reason, message)
     }
 
+    /// Something it needs is stopped or not there yet.
+    pub fn hold(validator: &'static str, reason: Reason, message: impl Into<String>) -> Self {
+        Self::new(validator, Cause::Hold, reason, message)
+    }
+
     /// No failure: it is not its time yet.
     pub fn not_yet(validator: &'static str, reason: Reason, message: impl Into<String>) -> Self {
         Self { cause: None, ..Self::fault(validator, reason, message) }
@@ -61,15 +66,16 @@ impl Blocker {
         self.counting(None, units(requested), units(used), units(limit))
     }
 
-    /// What can never be any more; then what is only a matter of time, since the rest may change until then: faults,
-    /// quotas, capacity.
+    /// A failed dependency never recovers, so it comes first. Then what only time solves, since the rest may change until
+    /// then: faults, holds, quotas, capacity.
     fn weight(&self) -> u8 {
         match self.cause {
             Some(Cause::Fault) if self.reason == Reason::DependencyFailed => 0,
             None => 1,
             Some(Cause::Fault) => 2,
-            Some(Cause::Quota) => 3,
-            Some(Cause::Capacity) => 4,
+            Some(Cause::Hold) => 3,
+            Some(Cause::Quota) => 4,
+            Some(Cause::Capacity) => 5,
         }
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 
+use super::ends::{EndCause, end_of, own_deletion};
 use super::views::{GateState, Liveness, MainState, PodView};
 use crate::api::{Kernel, KernelPhase, KernelTemplate, NodeName, Resources, Session, SessionPhase};
 use crate::lifecycle::{Reason, advance};
@@ -109,11 +110,17 @@ impl KernelItem {
         self.record.as_ref().is_some_and(|record| record.recorded_end().is_some())
     }
 
+    /// Whether its container is known to have started.
+    pub fn has_started(&self) -> bool {
+        let recorded = self.record.as_ref().and_then(|record| record.status.as_ref()).is_some_and(|s| s.started_at.is_some());
+        recorded || self.phase() == KernelPhase::Running || self.pod.as_ref().is_some_and(|pod| pod.has_started())
+    }
+
     pub fn is_main(&self) -> bool {
         self.hostname == MAIN_HOSTNAME
     }
 
-    /// `sub2 on node-1: image-pull-failed, no such image`, for messages.
+    /// `sub2 on node-1: ImagePullFailed, no such image`, for messages.
     pub fn describe(&self) -> String {
         let mut text = self.hostname.clone();
         if let Some(node) = &self.node {
@@ -151,6 +158,13 @@ impl KernelState {
         Self { phase, ..Self::default() }
     }
 
+    /// What ended it, or is ending it, as far as that is known. Records of older versions name the container's own reason
+    /// beside the exit code.
+    pub fn end_cause(&self) -> Option<EndCause> {
+        let named = self.reason.as_deref().and_then(EndCause::parse);
+        named.or(self.exit_code.map(|_| EndCause::ExitCode))
+    }
+
     fn because(phase: KernelPhase, reason: impl Into<String>, message: impl Into<String>) -> Self {
         Self { phase, reason: Some(reason.into()), message: Some(message.into()), ..Self::default() }
     }
@@ -158,7 +172,7 @@ impl KernelState {
 
 /// What a kernel's state is judged by.
 pub struct Evidence<'a> {
-    pub session_phase: SessionPhase,
+    pub session: &'a Session,
     pub allocated: bool,
     pub pod: Option<&'a PodView>,
     pub record: Option<&'a Kernel>,
@@ -189,7 +203,7 @@ pub fn judge(evidence: &Evidence<'_>) -> KernelState {
     match evidence.pod {
         Some(pod) => {
             let recorded = evidence.record.and_then(|kernel| kernel.status.as_ref()).map(|status| status.phase);
-            let seen = judge_alone(pod, evidence.image_timeout, evidence.now);
+            let seen = judge_alone(pod, Some(evidence.session), evidence.image_timeout, evidence.now);
             // A pod seen earlier on its way than the kernel was recorded is late news.
             match recorded {
                 Some(recorded) if advance(recorded, seen.phase) != seen.phase => KernelState::of(recorded),
@@ -197,22 +211,19 @@ pub fn judge(evidence: &Evidence<'_>) -> KernelState {
             }
         }
         None if !evidence.allocated => KernelState::of(KernelPhase::Pending),
-        None if evidence.session_phase == SessionPhase::Scheduled => KernelState::of(KernelPhase::Scheduled),
+        None if evidence.session.phase() == SessionPhase::Scheduled => KernelState::of(KernelPhase::Scheduled),
         None => KernelState::because(KernelPhase::Terminated, Reason::PodGone.as_str(), "its pod is gone"),
     }
 }
 
 /// Where a kernel stands by its pod alone.
-pub fn judge_alone(pod: &PodView, image_timeout: Duration, now: DateTime<Utc>) -> KernelState {
-    if let Some(MainState::Ended { exit_code, reason, message, .. }) = pod.main_end() {
-        return KernelState { exit_code: Some(*exit_code), ..KernelState::because(KernelPhase::Terminated, reason, message) };
-    }
-    if pod.ended {
-        let reason = pod.reason.clone().unwrap_or_else(|| "PodEnded".into());
-        return KernelState::because(KernelPhase::Terminated, reason, pod.message.clone().unwrap_or_default());
-    }
-    if pod.deleting {
-        return KernelState::because(KernelPhase::Terminating, Reason::PodDeleted.as_str(), "its pod is being deleted");
+pub fn judge_alone(pod: &PodView, session: Option<&Session>, image_timeout: Duration, now: DateTime<Utc>) -> KernelState {
+    if let Some(end) = end_of(pod) {
+        let over = pod.ended || pod.main_end().is_some();
+        let phase = if over { KernelPhase::Terminated } else { KernelPhase::Terminating };
+        let own = session.and_then(own_deletion).filter(|_| end.cause == EndCause::PodDeleted);
+        let (reason, message) = own.unwrap_or_else(|| (end.cause.as_str().to_owned(), end.message));
+        return KernelState { exit_code: end.exit_code.filter(|_| over), ..KernelState::because(phase, reason, message) };
     }
     if matches!(pod.main, MainState::Running { .. } | MainState::Ended { .. }) {
         return KernelState::of(KernelPhase::Running);
@@ -278,7 +289,7 @@ mod tests {
     }
 
     fn phase(pod: &PodView, seconds: i64) -> KernelPhase {
-        judge_alone(pod, Duration::from_secs(120), DateTime::UNIX_EPOCH + chrono::TimeDelta::seconds(seconds)).phase
+        judge_alone(pod, None, Duration::from_secs(120), DateTime::UNIX_EPOCH + chrono::TimeDelta::seconds(seconds)).phase
     }
 
     #[test]
@@ -307,7 +318,7 @@ mod tests {
         assert_eq!(phase(&gated, 0), KernelPhase::Prepared);
         assert_eq!(phase(&PodView { gate_opened: true, ..gated }, 0), KernelPhase::Creating);
         let main = MainState::Waiting { reason: "CreateContainerConfigError".into(), message: "no secret".into() };
-        let troubled = judge_alone(&PodView { main, ready_to_start: true, ..pod() }, Duration::ZERO, DateTime::UNIX_EPOCH);
+        let troubled = judge_alone(&PodView { main, ready_to_start: true, ..pod() }, None, Duration::ZERO, DateTime::UNIX_EPOCH);
         assert_eq!((troubled.phase, troubled.message.as_deref()), (KernelPhase::Pulling, Some("no secret")));
         let running = PodView { main: MainState::Running { since: None }, ..pod() };
         assert_eq!(phase(&running, 0), KernelPhase::Running);
@@ -347,7 +358,7 @@ mod tests {
         kernel.status = Some(KernelStatus { phase: KernelPhase::Terminated, exit_code: Some(3), ..KernelStatus::default() });
         let running = PodView { main: MainState::Running { since: None }, ..pod() };
         let state = judge(&Evidence {
-            session_phase: SessionPhase::Running,
+            session: &crate::session::handlers::testing::session_in(SessionPhase::Running),
             allocated: true,
             pod: Some(&running),
             record: Some(&kernel),

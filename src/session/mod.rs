@@ -1,6 +1,7 @@
 //! Sessions: what is seen of them, and every decision about them. Pure throughout: no client, no task, no clock.
 
 pub mod effect;
+pub mod ends;
 pub mod handlers;
 pub mod holding;
 pub mod kernels;

@@ -82,10 +82,10 @@ mod tests {
             session.status = serde_json::from_value(json!({"reason": reason, "history": [entry]})).expect("a status");
             session
         };
-        let quota = told(json!({"priority": 50}), "quota-exceeded", Some("Quota"));
-        let never = told(json!({}), "no-available-agent", Some("Fault"));
-        let later = told(json!({}), "no-available-agent", Some("Capacity"));
-        let behind = told(json!({}), "behind-priority", None);
+        let quota = told(json!({"priority": 50}), "QuotaExceeded", Some("Quota"));
+        let never = told(json!({}), "NoAvailableNode", Some("Fault"));
+        let later = told(json!({}), "NoAvailableNode", Some("Capacity"));
+        let behind = told(json!({}), "BehindPriority", None);
         let waiting = [session(json!({})), quota.clone(), quota, later.clone(), never, later, behind];
         let status = status(&group, agents.iter(), waiting.iter(), 7);
         assert_eq!((status.agents, status.agents_ready, status.sessions_running, status.sessions_pending), (2, 1, 7, 7));
@@ -94,10 +94,10 @@ mod tests {
         let by_reason: Vec<_> = status.waiting_by_reason.iter().map(|w| (w.reason.as_str(), w.cause, w.sessions)).collect();
         let wanted = [
             ("new", None, 1),
-            ("behind-priority", None, 1),
-            ("no-available-agent", Some(Cause::Capacity), 2),
-            ("no-available-agent", Some(Cause::Fault), 1),
-            ("quota-exceeded", Some(Cause::Quota), 2),
+            ("BehindPriority", None, 1),
+            ("NoAvailableNode", Some(Cause::Capacity), 2),
+            ("NoAvailableNode", Some(Cause::Fault), 1),
+            ("QuotaExceeded", Some(Cause::Quota), 2),
         ];
         assert_eq!(by_reason, wanted);
     }

@@ -132,16 +132,16 @@ fn facts(remains: &Remains<'_>, pod: &PodView, record: &Kernel, never_reports: b
     if old.phase.is_terminal() {
         return None;
     }
-    let state = judge_alone(pod, remains.image_timeout, remains.now);
+    let state = judge_alone(pod, remains.session, remains.image_timeout, remains.now);
     let new = if pod.ended || pod.main_end().is_some() {
         ended(&old, pod, &state, remains.now)
     } else if never_reports {
-        let ran = old.started_at.is_some() || matches!(pod.main, MainState::Running { .. } | MainState::Ended { .. });
+        let ran = old.started_at.is_some() || pod.has_started();
         let phase = if ran { KernelPhase::Terminated } else { KernelPhase::Cancelled };
         KernelStatus {
             phase,
-            reason: given_up_for(&old).or(Some(Reason::PodGone.as_str().into())),
-            message: Some("its pod was deleted and will not report its end".into()),
+            reason: given_up_for(&old).or(state.reason).or(Some(Reason::PodGone.as_str().into())),
+            message: state.message.or(Some("its pod was deleted and will not report its end".into())),
             finished_at: Some(remains.now),
             ..old.clone()
         }
@@ -166,7 +166,7 @@ pub fn for_people(remains: &Remains<'_>) -> Vec<Effect> {
 
 fn on_its_way(remains: &Remains<'_>, pod: &PodView, record: &Kernel) -> Option<Effect> {
     let old = record.status.clone().unwrap_or_default();
-    let state = judge_alone(pod, remains.image_timeout, remains.now);
+    let state = judge_alone(pod, remains.session, remains.image_timeout, remains.now);
     // A kubelet's words change with each of its tries, what they are about does not.
     let held_up = state.phase.is_pre_running() && state.reason.is_some() && state.reason != old.reason;
     let since = match &pod.main {
@@ -319,7 +319,7 @@ mod tests {
         assert_eq!(told(&kernel, pod_of(&session)), None, "nothing holds it up");
         kernel.status = told(&kernel, failing("ErrImagePull"));
         let status = kernel.status.clone().unwrap();
-        assert_eq!((status.phase, status.reason.as_deref()), (KernelPhase::Pulling, Some("image-pull-failed")));
+        assert_eq!((status.phase, status.reason.as_deref()), (KernelPhase::Pulling, Some("ImagePullFailed")));
         assert_eq!(status.message.as_deref(), Some("ErrImagePull: not found"));
         assert_eq!(told(&kernel, failing("ImagePullBackOff")), None, "in other words");
         let running = PodView { main: MainState::Running { since: None }, ..pod_of(&session) };
@@ -331,11 +331,11 @@ mod tests {
     fn why_its_image_was_missing_is_not_why_its_pod_is_gone() {
         let session = session_in(SessionPhase::Pulling);
         let mut kernel = kernel_of(&session);
-        let held_up = Some("image-pull-failed".to_owned());
+        let held_up = Some("ImagePullFailed".to_owned());
         kernel.status = Some(KernelStatus { phase: KernelPhase::Pulling, reason: held_up, ..KernelStatus::default() });
         let effects = for_kernels(&remains(Some(&session), Some(kernel), None));
         let [_, Effect::RecordKernel { status, .. }] = &effects[..] else { panic!("{effects:?}") };
-        assert_eq!(status.reason.as_deref(), Some("pod-gone"));
+        assert_eq!(status.reason.as_deref(), Some("PodGone"));
     }
 
     #[test]
@@ -395,7 +395,7 @@ mod tests {
         let effects = for_kernels(&remains(Some(&running), Some(kernel_of(&running)), None));
         assert_eq!(names(&effects), ["confirm-no-pod", "record-kernel"]);
         let Effect::RecordKernel { status, .. } = &effects[1] else { panic!("a record") };
-        assert_eq!((status.phase, status.reason.as_deref()), (KernelPhase::Terminated, Some("pod-gone")));
+        assert_eq!((status.phase, status.reason.as_deref()), (KernelPhase::Terminated, Some("PodGone")));
     }
 
     #[test]

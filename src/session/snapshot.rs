@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
+use super::ends::EndCause;
 use super::handlers::HandlerName;
 use super::kernels::{KernelItem, kernel_name};
 use super::tenancy::Tenancy;
@@ -49,6 +50,15 @@ pub struct SessionItem {
     pub holding: Option<Arc<Holding>>,
     /// What waits before it, for each of its tenants that limits that.
     pub ahead: Vec<Ahead>,
+}
+
+/// Whether a session's start was disrupted from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DisruptedStart {
+    No,
+    /// A pod is being removed; whether its container started is not known yet.
+    Open,
+    Certain,
 }
 
 impl SessionItem {
@@ -109,11 +119,30 @@ impl SessionItem {
         kernel.pod.as_deref().is_some_and(free)
     }
 
-    /// Why kernels of it ended before their time: image failures are named as such.
+    /// Why it ends: the cause of the kernel that ended it. A program's exit may follow from what happened to another kernel,
+    /// so any other cause outranks it.
     pub fn reason_of_end(&self) -> Reason {
-        let image = Reason::ImagePullFailed.as_str();
-        let by_image = self.kernels.iter().any(|kernel| kernel.state.reason.as_deref() == Some(image));
-        if by_image { Reason::ImagePullFailed } else { Reason::AbnormalTermination }
+        let causes = || self.kernels.iter().filter(|kernel| kernel.is_ending()).filter_map(|kernel| kernel.state.end_cause());
+        let named = causes().find(|cause| !matches!(cause, EndCause::ExitCode | EndCause::PodGone)).or_else(|| causes().next());
+        named.map_or(Reason::AbnormalTermination, EndCause::reason)
+    }
+
+    /// Whether something outside the session ended kernels of it before any container of the user's started, so that it
+    /// begins again elsewhere.
+    pub fn disrupted_start(&self) -> DisruptedStart {
+        let disrupted =
+            |kernel: &&KernelItem| kernel.is_ending() && kernel.state.end_cause().is_some_and(EndCause::is_disruption);
+        let kernels: Vec<&KernelItem> = self.kernels.iter().filter(disrupted).collect();
+        let opened = |kernel: &KernelItem| kernel.pod.as_ref().is_some_and(|pod| pod.gate_opened);
+        if kernels.is_empty() || self.kernels.iter().any(|kernel| kernel.has_started() || (self.is_gang() && opened(kernel))) {
+            return DisruptedStart::No;
+        }
+        // Without a gate, a container may have started unseen until the kubelet reports how the pod ended.
+        if self.is_gang() || kernels.iter().all(|kernel| kernel.phase().is_terminal()) {
+            DisruptedStart::Certain
+        } else {
+            DisruptedStart::Open
+        }
     }
 
     /// By which it is scheduled.

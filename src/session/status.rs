@@ -4,14 +4,16 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
+use super::ends::EndCause;
 use super::handlers::{Change, HandlerName, To};
 use super::kernels::KernelItem;
 use super::snapshot::Snapshot;
 use crate::api::{
-    Cause, Condition, FailedAgent, HistoryEntry, HistoryResult, KernelPhase, ResourceList, Session, SessionPhase, SessionResult,
+    Cause, Condition, FailedAgent, HistoryEntry, HistoryResult, KernelPhase, NodeName, ResourceList, Session, SessionPhase, SessionResult,
     SessionStatus, SubStep, set_condition,
 };
 use crate::lifecycle::{Failure, Reason, backoff, bound, bytes_in_json, last_attempt, push, to_millis, truncate};
+use crate::provisioner::in_group;
 use crate::session::kernels::{requested, short_hash};
 
 /// Most agents remembered as having failed a session.
@@ -32,6 +34,13 @@ pub struct Step<'a> {
     pub skip: Option<(Reason, &'a str)>,
     pub change: &'a Change,
     pub steps: Vec<SubStep>,
+}
+
+impl Step<'_> {
+    /// Why it failed, or why it has nothing to do yet.
+    pub fn trouble(&self) -> Option<(Reason, &str)> {
+        self.failure.map(|failure| (failure.reason, failure.message.as_str())).or(self.skip)
+    }
 }
 
 /// The status after a step.
@@ -69,7 +78,7 @@ pub fn advance(snapshot: &Snapshot, session: &Session, kernels: &[KernelItem], s
         schedule_next(&mut status, pause, snapshot.now);
     }
     summarize(&mut status, kernels);
-    conditions(&mut status, session, snapshot.now);
+    conditions(&mut status, session, &step, snapshot.now);
     let left = MAX_STATUS_BYTES.saturating_sub(fixed_bytes(&status));
     status.history_dropped += bound(&mut status.history, left);
     status
@@ -123,7 +132,8 @@ fn record(status: &mut SessionStatus, step: &Step<'_>, from: SessionPhase, to: S
     };
 }
 
-/// Reason and message: what the step says, else why it failed or waits, else nothing.
+/// Reason and message: what the step says, else why it failed or waits, else nothing. A session that is ending keeps the
+/// reason of its end; why the end takes long is in the history, the Event and the condition `Terminated`.
 fn explain(status: &mut SessionStatus, step: &Step<'_>, from: SessionPhase, to: SessionPhase) {
     let told = step.change.reason.as_ref().map(|(reason, words)| (reason.as_str(), words.clone()));
     let failed = step.failure.map(|failure| {
@@ -134,9 +144,9 @@ fn explain(status: &mut SessionStatus, step: &Step<'_>, from: SessionPhase, to: 
         (reason.as_str(), failure.message.clone())
     });
     let skipped = step.skip.map(|(reason, words)| (reason.as_str(), words.to_owned()));
-    let said = told.or(failed).or(skipped);
-    // An end keeps the reason it was begun with.
-    if said.is_none() && (from == to || from == SessionPhase::Terminating) {
+    let ending = from == SessionPhase::Terminating || from.is_terminal();
+    let said = told.or(failed).or(skipped).filter(|_| !ending || status.reason.is_none());
+    if said.is_none() && (from == to || ending) {
         return;
     }
     status.reason = said.as_ref().map(|(reason, _)| (*reason).to_owned());
@@ -176,12 +186,15 @@ fn reset(status: &mut SessionStatus, snapshot: &Snapshot, kernels: &[KernelItem]
     match step.failure.map(|failure| failure.cause) {
         Some(Cause::Capacity | Cause::Quota) => status.refusals += 1,
         Some(Cause::Fault) | None => status.resets += 1,
+        Some(Cause::Hold) => {}
     }
+    let disruption = step.failure.and_then(|failure| EndCause::parse(failure.reason.as_str())).filter(|cause| cause.is_disruption());
+    status.disruptions += i32::from(disruption.is_some());
     status.allocation.clear();
     status.occupied.clear();
-    let by_quota = step.failure.is_some_and(|failure| failure.reason == Reason::NamespaceQuota);
-    let failed = if by_quota {
-        vec![] // the nodes are not to blame
+    let nodes_are_innocent = |failure: &Failure| failure.reason == Reason::NamespaceQuota || failure.cause == Cause::Hold;
+    let failed = if step.failure.is_some_and(nodes_are_innocent) {
+        vec![]
     } else if step.change.failed_agents.is_empty() {
         kernels.iter().filter(|k| k.phase() != KernelPhase::Running).filter_map(|k| k.node.clone()).collect()
     } else {
@@ -194,21 +207,31 @@ fn reset(status: &mut SessionStatus, snapshot: &Snapshot, kernels: &[KernelItem]
     status.failed_agents.drain(..excess);
 }
 
-/// How long a failure is left alone: a fault for seconds, want of capacity or quota for minutes. After a reset it is tried
-/// elsewhere at once; but what was refused several times in a row waits, some longer than others, so that those who were
-/// in each other's way do not meet again.
+/// How long a failure is left alone: a fault for seconds, everything else for minutes. After a reset another node is tried
+/// at once. Once every node has refused the session, or a quota has done so twice, it waits; the wait differs between
+/// sessions, so that those that collided do not collide again.
 fn pause(status: &SessionStatus, session: &Session, snapshot: &Snapshot, cause: Cause, reset: bool) -> Option<Duration> {
     let timing = &snapshot.timing;
     let waiting = |attempts| backoff(timing.wait_backoff, timing.wait_backoff_max, attempts);
     match cause {
-        Cause::Fault if reset => None,
+        Cause::Fault | Cause::Hold if reset => None,
+        Cause::Capacity if reset && has_untried_node(status, snapshot) => None,
         Cause::Capacity | Cause::Quota if reset => {
             let pause = waiting(status.refusals - 1);
             (status.refusals > 1).then(|| pause + pause.mul_f64(share(session)))
         }
         Cause::Fault => Some(backoff(timing.fault_backoff, timing.fault_backoff_max, status.attempts)),
-        Cause::Capacity | Cause::Quota => Some(waiting(status.attempts)),
+        Cause::Capacity | Cause::Quota | Cause::Hold => Some(waiting(status.attempts)),
     }
+}
+
+/// Whether a ready node of the scaling group has not refused the session yet. Beyond the nodes that a status remembers, none
+/// counts as untried.
+fn has_untried_node(status: &SessionStatus, snapshot: &Snapshot) -> bool {
+    let Some(group) = &snapshot.group else { return false };
+    let mut candidates = snapshot.agents.values().filter(|node| node.takes_pods() && in_group(node, group));
+    let refused = |node: &NodeName| status.failed_agents.iter().any(|failed| failed.node == *node);
+    status.failed_agents.len() < MAX_FAILED_AGENTS && candidates.any(|node| !refused(&node.name))
 }
 
 /// A number from 0 to 1 that is the session's own.
@@ -242,7 +265,7 @@ fn summarize(status: &mut SessionStatus, kernels: &[KernelItem]) {
 }
 
 /// The four conditions, as the phase implies them. Those of steps that an ended session had reached stay as they were.
-fn conditions(status: &mut SessionStatus, session: &Session, now: DateTime<Utc>) {
+fn conditions(status: &mut SessionStatus, session: &Session, step: &Step<'_>, now: DateTime<Utc>) {
     use SessionPhase::{Creating, Prepared, Running, Terminating};
     let phase = status.phase;
     let ending = phase.is_terminal() || phase == Terminating;
@@ -257,29 +280,24 @@ fn conditions(status: &mut SessionStatus, session: &Session, now: DateTime<Utc>)
         if ending && reached && status.conditions.iter().any(|condition| condition.type_ == type_) {
             continue;
         }
-        let reason = status.reason.as_deref().map_or_else(|| phase.as_str().to_owned(), camel_case);
+        let (mut reason, mut message) = (status.reason.as_deref(), status.message.clone());
+        if phase == Terminating && type_ == "Terminated"
+            && let Some((why, words)) = step.trouble()
+        {
+            let mut words = words.to_owned();
+            truncate(&mut words, MAX_STATUS_MESSAGE);
+            (reason, message) = (Some(why.as_str()), Some(words));
+        }
         let condition = Condition {
             type_: type_.into(),
             status: holds.into(),
-            reason,
-            message: status.message.clone().unwrap_or_default(),
+            reason: reason.unwrap_or_else(|| phase.as_str()).to_owned(),
+            message: message.unwrap_or_default(),
             observed_generation: session.metadata.generation.unwrap_or_default(),
             last_transition_time: now,
         };
         set_condition(&mut status.conditions, condition);
     }
-}
-
-/// `no-available-agent` and `EXCEEDED_MAX_RETRIES` as conditions write them: `NoAvailableAgent`, `ExceededMaxRetries`.
-pub fn camel_case(reason: &str) -> String {
-    reason
-        .split(['-', '_'])
-        .map(|word| {
-            let mut letters = word.chars();
-            let first = letters.next().map(|c| c.to_ascii_uppercase());
-            first.into_iter().chain(letters.map(|c| c.to_ascii_lowercase())).collect::<String>()
-        })
-        .collect()
 }
 
 #[cfg(test)]
@@ -313,7 +331,7 @@ mod tests {
         let status = advance(&snapshot(vec![]), &item.session, &item.kernels, given_up);
         assert_eq!((status.phase, status.resets), (SessionPhase::Pending, 1));
         assert!(status.allocation.is_empty() && status.occupied.is_empty() && status.nodes.is_none());
-        assert_eq!(status.reason.as_deref(), Some("EXCEEDED_MAX_RETRIES"));
+        assert_eq!(status.reason.as_deref(), Some("ExceededMaxRetries"));
         assert_eq!(status.failed_agents.iter().map(|agent| agent.node.as_str()).collect::<Vec<_>>(), ["node-3"]);
         assert_eq!(status.failed_agents[0].until, now() + chrono::TimeDelta::hours(1));
         assert_eq!(status.allocation_generation, 1, "the next allocation gets a number of its own");

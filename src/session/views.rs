@@ -23,6 +23,12 @@ pub struct PodView {
     pub bound: bool,
     pub requests: Resources,
     pub deleting: bool,
+    /// When its deletion was requested, by the API server's clock.
+    pub deletion_requested_at: Option<DateTime<Utc>>,
+    /// Its condition `DisruptionTarget`, if that is true.
+    pub disruption: Option<Disruption>,
+    /// The finalizers on it that are not ours.
+    pub other_finalizers: Vec<String>,
     /// How many seconds it is given to end, once it is being deleted.
     pub grace: Option<i64>,
     /// Our finalizer is on it.
@@ -47,6 +53,14 @@ pub struct PodView {
     pub reason: Option<String>,
     pub message: Option<String>,
     pub resource_version: u64,
+}
+
+/// Why Kubernetes is about to end a pod, or has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disruption {
+    /// As Kubernetes names it: `EvictionByEvictionAPI` …
+    pub reason: String,
+    pub message: String,
 }
 
 /// What is known of a gated pod's gate.
@@ -85,6 +99,15 @@ impl PodView {
     /// Whether it still takes what it requested: until its containers have ended.
     pub fn is_live(&self) -> bool {
         !self.ended
+    }
+
+    /// Whether its main container is known to have started.
+    pub fn has_started(&self) -> bool {
+        match &self.main {
+            MainState::Running { .. } => true,
+            MainState::Ended { started_at, .. } => started_at.is_some_and(|at| at > DateTime::UNIX_EPOCH),
+            MainState::Unknown | MainState::Waiting { .. } => false,
+        }
     }
 
     /// How its main container ended, once that is the end of its kernel. The kubelet tells of the container before it tells

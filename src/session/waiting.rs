@@ -64,14 +64,15 @@ fn derived(blocker: &Blocker, agents: Option<&WaitingAgents>) -> String {
                 format!("{free} {what} given back by others of {object}, or its limit raised to {total}")
             }
         }
-        (Some(Cause::Capacity), ..) => match agents.filter(|agents| agents.total > 0 && agents.closed == agents.total) {
+        (Some(Cause::Hold), _, Reason::NoAvailableNode) => match agents.filter(|agents| agents.total > 0) {
             Some(agents) => {
-                format!("agents that take sessions: all {} of the group are not ready, cordoned or tainted", agents.total)
+                format!("nodes that are not ready, cordoned or tainted ({} of {}) to come back, or nodes added", agents.closed, agents.total)
             }
-            None => "room on an agent: others ending, or agents added to the group".into(),
+            None => "nodes added to the scaling group".into(),
         },
+        (Some(Cause::Capacity), ..) => "room on a node: other sessions ending, or nodes added to the group".into(),
         (_, _, Reason::DependencyPending) => format!("{object} to end with Success"),
-        (_, _, Reason::DependencyMissing) => format!("{object} to be made, and to end with Success"),
+        (_, _, Reason::DependencyMissing) => format!("{object} to be created, and to end with Success"),
         (_, _, Reason::NotYetDue) => "its time to come".into(),
         (_, _, Reason::BehindPriority) => "those of higher priority to be placed".into(),
         (Some(Cause::Fault), Some(numbers), _) => {
@@ -112,6 +113,6 @@ mod tests {
         let missing = Blocker::fault("policies", Reason::PolicyNotFound, "no such policy").of("user bob");
         let both = told(vec![quota(4, 6, 8), missing]);
         assert!(!first.says_the_same(&both));
-        assert_eq!(both.blockers[0].reason, "policy-not-found", "faults come first");
+        assert_eq!(both.blockers[0].reason, "PolicyNotFound", "faults come first");
     }
 }

@@ -81,7 +81,7 @@ async fn sc_co_006_a_gate_hook_that_fails_keeps_that_session_and_only_it() {
     }
     scene.until_phase("passes", SessionPhase::Running).await;
     for (name, why) in [("kept", "as planned"), ("silent", "no answer within 0.2 s")] {
-        let kept = scene.until(name, "kept by its hook", reason_is("hook-failed")).await.status.unwrap();
+        let kept = scene.until(name, "kept by its hook", reason_is("HookFailed")).await.status.unwrap();
         assert_eq!(kept.phase, SessionPhase::Creating);
         let last = kept.history.last().unwrap();
         let words = format!("hook hearing keeps it from Running: {why}");
@@ -270,7 +270,7 @@ async fn st_003_a_session_whose_image_is_not_there_yet_is_pulling() {
     let scene = Scene::with("pulling", 1, unhurried()).await;
     let operator = scene.operator().await;
     scene.submit("one", json!({"kernels": [kernel("main", 1, &["sim", "no-image"])]})).await;
-    let told = |session: &Session| session.phase() == SessionPhase::Pulling && reason_is("image-pull-failed")(session);
+    let told = |session: &Session| session.phase() == SessionPhase::Pulling && reason_is("ImagePullFailed")(session);
     let status = scene.until("one", "pulling with its reason", told).await.status.unwrap();
     assert!(status.message.as_deref().is_some_and(|message| message.contains("main1 on")), "{:?}", status.message);
     scene.end(operator).await;
@@ -300,7 +300,7 @@ async fn st_006_one_kernel_that_cannot_be_made_fails_the_whole_session_until_it_
     let operator = scene.operator().await;
     scene.submit("three", gang()).await;
     // While Kubernetes recounts what was deleted it may let more through than the quota: then it runs the second time.
-    let refused = |entry: &HistoryEntry| entry.error_code.as_deref() == Some("namespace-quota") && entry.to == "Pending";
+    let refused = |entry: &HistoryEntry| entry.error_code.as_deref() == Some("NamespaceQuota") && entry.to == "Pending";
     let was_refused = |session: &Session| session.status.as_ref().is_some_and(|status| status.history.iter().any(refused));
     let status = scene.until("three", "refused by the namespace's quota", was_refused).await.status.unwrap();
     assert_eq!(status.history.iter().find(|entry| refused(entry)).and_then(|entry| entry.cause), Some(Cause::Quota));
@@ -318,7 +318,7 @@ async fn st_006_one_kernel_that_cannot_be_started_fails_the_whole_session_until_
     scene.forbid_changes("three-sub1-").await;
     let operator = scene.operator().await;
     scene.submit("three", gang()).await;
-    let status = scene.until("three", "one that does not start", reason_is("effect-failed")).await.status.unwrap();
+    let status = scene.until("three", "one that does not start", reason_is("EffectFailed")).await.status.unwrap();
     assert_eq!(status.phase, SessionPhase::Prepared);
     assert!(status.message.as_deref().is_some_and(|message| message.contains("three-sub1-")), "{:?}", status.message);
     scene.allow().await;
@@ -361,7 +361,7 @@ async fn what_a_tenant_uses_and_may_use_stands_in_its_status() {
     scene.submit("one", json!({})).await;
     scene.until_phase("one", SessionPhase::Running).await;
     scene.submit("two", json!({})).await;
-    scene.until("two", "refused", reason_is("quota-exceeded")).await;
+    scene.until("two", "refused", reason_is("QuotaExceeded")).await;
     eventually("the keypair to tell", || async {
         let status = keypairs.get(&scene.name).await.map_err(|error| error.to_string())?.status.unwrap_or_default();
         let cpu = status.resources.iter().find(|usage| usage.resource == "cpu");

@@ -19,7 +19,7 @@ async fn ts_001_a_user_ends_a_running_session_and_its_record_stays() {
     scene.until_phase("one", SessionPhase::Running).await;
     scene.patch_spec("one", json!({"desiredState": "Terminated"})).await.unwrap();
     let status = scene.until_phase("one", SessionPhase::Terminated).await.status.unwrap();
-    assert_eq!((status.result, status.reason.as_deref()), (SessionResult::UserCancelled, Some("user-requested")));
+    assert_eq!((status.result, status.reason.as_deref()), (SessionResult::UserCancelled, Some("UserRequested")));
     assert!(status.finished_at.is_some() && status.occupied.is_empty());
     eventually("all kernels to be recorded as ended", || async {
         let kernels = scene.kernels("one").await;
@@ -85,7 +85,7 @@ async fn an_image_that_does_not_exist_cancels_the_session_with_the_kubelets_word
     let operator = scene.operator().await;
     scene.submit("one", json!({"kernels": [kernel("main", 1, &["sim", "no-image"])]})).await;
     let status = scene.until_phase("one", SessionPhase::Cancelled).await.status.unwrap();
-    assert_eq!((status.reason.as_deref(), status.result), (Some("image-pull-failed"), SessionResult::Error));
+    assert_eq!((status.reason.as_deref(), status.result), (Some("ImagePullFailed"), SessionResult::Error));
     assert!(status.message.unwrap().contains("no such image"));
     scene.until_no_pods("one").await;
     scene.end(operator).await;
@@ -100,7 +100,7 @@ async fn a_pod_deleted_behind_our_back_ends_the_session() {
     let victim = scene.pods("one").await.into_iter().find(|pod| pod.name_any().contains("-sub2-")).unwrap();
     scene.api::<Pod>().delete(&victim.name_any(), &DeleteParams::default()).await.unwrap();
     let status = scene.until_phase("one", SessionPhase::Terminated).await.status.unwrap();
-    assert_eq!((status.reason.as_deref(), status.result), (Some("ABNORMAL_TERMINATION"), SessionResult::Error));
+    assert_eq!((status.reason.as_deref(), status.result), (Some("AbnormalTermination"), SessionResult::Error));
     assert!(status.message.unwrap().contains("sub2"));
     scene.end(operator).await;
 }
@@ -111,7 +111,7 @@ async fn a_command_that_fails_at_once_ends_an_interactive_session() {
     let operator = scene.operator().await;
     scene.submit("one", json!({"kernels": [kernel("main", 1, &["sim", "fail", "10ms"])]})).await;
     let status = scene.until_phase("one", SessionPhase::Terminated).await.status.unwrap();
-    assert_eq!((status.reason.as_deref(), status.result), (Some("ABNORMAL_TERMINATION"), SessionResult::Error));
+    assert_eq!((status.reason.as_deref(), status.result), (Some("AbnormalTermination"), SessionResult::Error));
     assert_eq!(status.exit_code, Some(1));
     scene.end(operator).await;
 }
@@ -165,7 +165,7 @@ async fn a_cordoned_node_gets_no_sessions_and_keeps_those_it_has() {
     scene.until_phase("one", SessionPhase::Running).await;
     cordoned(true).await;
     scene.submit("two", json!({})).await;
-    let told = scene.until("two", "waiting", reason_is("no-available-agent")).await.status.unwrap().message.unwrap();
+    let told = scene.until("two", "waiting", reason_is("NoAvailableNode")).await.status.unwrap().message.unwrap();
     assert!(told.contains("1 of 1: cordoned"), "{told}");
     assert_eq!(scene.get("one").await.phase(), SessionPhase::Running, "cordoned is not lost");
     cordoned(false).await;
@@ -205,7 +205,7 @@ async fn a_gang_whose_node_is_lost_before_its_start_is_begun_anew_elsewhere() {
     let status = scene.until("two", "begun anew", anew).await.status.unwrap();
     assert_ne!(node_of(&status, "main1"), lost);
     assert!(status.failed_agents.iter().any(|agent| agent.node.0 == lost), "{:?}", status.failed_agents);
-    assert!(status.history.iter().any(|entry| entry.error_code.as_deref() == Some("node-lost")));
+    assert!(status.history.iter().any(|entry| entry.error_code.as_deref() == Some("NodeLost")));
     scene.end(operator).await;
 }
 
@@ -219,7 +219,7 @@ async fn a_gang_whose_node_is_lost_while_it_starts_ends_and_is_not_run_again() {
     scene.lose_node(&node_of(&status, "sub1"), LONG_AGO).await;
     let status = scene.until_phase("two", SessionPhase::Terminated).await.status.unwrap();
     assert_eq!((status.result, status.resets), (SessionResult::Error, 0));
-    assert!(status.history.iter().any(|entry| entry.message.contains("node-lost")), "{:#?}", status.history);
+    assert!(status.history.iter().any(|entry| entry.message.contains("NodeLost")), "{:#?}", status.history);
     scene.end(operator).await;
 }
 
@@ -276,7 +276,7 @@ async fn ts_004_a_pod_that_cannot_be_deleted_is_tried_again_and_keeps_no_other()
     let kept = scene.pods("three").await.into_iter().map(|pod| pod.name_any()).find(|name| name.contains("-main1-")).unwrap();
     scene.forbid_deletion(&kept).await;
     scene.patch_spec("three", json!({"desiredState": "Terminated"})).await.expect("the wish is accepted");
-    let status = scene.until("three", "a pod that stays", reason_is("effect-failed")).await.status.unwrap();
+    let status = scene.until("three", "a pod that stays", reason_is("EffectFailed")).await.status.unwrap();
     assert_eq!(status.phase, SessionPhase::Terminating);
     assert!(status.message.as_deref().is_some_and(|message| message.contains(&kept)), "{:?}", status.message);
     eventually("the others to end", || async {

@@ -22,7 +22,7 @@ async fn a_quota_is_told_with_requested_used_and_limit_and_what_would_help() {
     scene.submit("first", json!({})).await;
     scene.until_phase("first", SessionPhase::Running).await;
     scene.submit("second", json!({})).await;
-    let status = scene.until("second", "over quota", reason_is("quota-exceeded")).await.status.unwrap();
+    let status = scene.until("second", "over quota", reason_is("QuotaExceeded")).await.status.unwrap();
     let blocker = &status.waiting.as_ref().expect("a verdict").blockers[0];
     assert_eq!((blocker.check.as_str(), blocker.resource.as_deref()), ("quota", Some("cpu")));
     assert_eq!(blocker.object, Some(format!("keypair {}", scene.name)));
@@ -47,7 +47,7 @@ async fn want_of_room_is_told_agent_by_agent_and_the_group_tells_who_waits() {
         scene.submit(name, json!({"kernels": [arm.clone()]})).await;
     }
     scene.submit("later", json!({"startsAt": "2099-01-01T00:00:00Z", "priority": 30})).await;
-    scene.until("later", "told to wait for its time", reason_is("not-yet-due")).await;
+    scene.until("later", "told to wait for its time", reason_is("NotYetDue")).await;
     let groups = scene.all::<ScalingGroup>();
     let status = eventually("the group to tell who waits", || async {
         let status = groups.get(&scene.name).await.unwrap().status.unwrap_or_default();
@@ -59,7 +59,7 @@ async fn want_of_room_is_told_agent_by_agent_and_the_group_tells_who_waits() {
     assert_eq!(by_priority, [(30, 1), (10, 2)]);
     assert!(status.oldest_waiting_since.is_some());
     let waits = scene.api::<Session>().list(&Default::default()).await.unwrap();
-    let waits = waits.items.iter().find(|session| reason_is("no-available-agent")(session)).expect("one without room");
+    let waits = waits.items.iter().find(|session| reason_is("NoAvailableNode")(session)).expect("one without room");
     let agents = waits.status.as_ref().unwrap().waiting.as_ref().unwrap().agents.clone().expect("agents");
     assert_eq!(agents.total, 3);
     assert_eq!(agents.reasons.iter().map(|reason| reason.agents).sum::<i64>(), 3);
@@ -82,9 +82,9 @@ async fn the_group_tells_anew_why_its_sessions_wait_when_that_is_all_that_change
             }
         })
     };
-    told("not-yet-due").await;
+    told("NotYetDue").await;
     scene.patch_spec("one", json!({"startsAt": null, "dependsOn": ["nobody"]})).await.unwrap();
-    told("dependency-missing").await;
+    told("DependencyMissing").await;
     scene.end(operator).await;
 }
 
@@ -113,10 +113,10 @@ async fn each_that_leaves_the_queue_lets_the_next_into_it_at_once() {
         scene.until_phase(name, SessionPhase::Running).await;
     }
     scene.submit("waits", json!({"dependsOn": ["nobody"]})).await;
-    scene.until("waits", "told what it waits for", reason_is("dependency-missing")).await;
+    scene.until("waits", "told what it waits for", reason_is("DependencyMissing")).await;
     a_second_after(&scene, "waits").await;
     scene.submit("next", json!({})).await;
-    scene.until("next", "refused", reason_is("pending-limit-exceeded")).await;
+    scene.until("next", "refused", reason_is("PendingLimitExceeded")).await;
     scene.delete("waits").await;
     scene.until_phase("next", SessionPhase::Running).await;
     scene.end(operator).await;
@@ -127,13 +127,13 @@ async fn who_depends_on_another_is_told_when_that_appears_and_goes() {
     let scene = Scene::with("appears", 1, json!({})).await;
     let operator = scene.operator_with(Options { timing: patient(), ..scene.options("patient") }).await;
     scene.submit("after", json!({"dependsOn": ["before"]})).await;
-    scene.until("after", "told that there is none", reason_is("dependency-missing")).await;
+    scene.until("after", "told that there is none", reason_is("DependencyMissing")).await;
     scene.submit("before", json!({})).await;
-    let status = scene.until("after", "told to wait for its end", reason_is("dependency-pending")).await.status.unwrap();
+    let status = scene.until("after", "told to wait for its end", reason_is("DependencyPending")).await.status.unwrap();
     assert_eq!(status.message.as_deref(), Some("waits for before to end with Success"));
     scene.delete("before").await;
     scene.until_gone::<Session>("before").await;
-    scene.until("after", "told that it is gone", reason_is("dependency-missing")).await;
+    scene.until("after", "told that it is gone", reason_is("DependencyMissing")).await;
     scene.end(operator).await;
 }
 
@@ -148,10 +148,10 @@ async fn what_waits_beyond_the_limit_of_its_tenant_gets_its_turn_when_others_are
     scene.submit("runs", whole.clone()).await;
     scene.until_phase("runs", SessionPhase::Running).await;
     scene.submit("waits", whole).await;
-    scene.until("waits", "without room", reason_is("no-available-agent")).await;
+    scene.until("waits", "without room", reason_is("NoAvailableNode")).await;
     a_second_after(&scene, "waits").await;
     scene.submit("beyond", json!({})).await;
-    let status = scene.until("beyond", "refused", reason_is("pending-limit-exceeded")).await.status.unwrap();
+    let status = scene.until("beyond", "refused", reason_is("PendingLimitExceeded")).await.status.unwrap();
     assert!(status.message.as_deref().unwrap().contains("has 1 sessions waiting before this one of 1"), "{:?}", status.message);
     scene.patch_spec("waits", json!({"desiredState": "Terminated"})).await.unwrap();
     scene.patch_spec("runs", json!({"desiredState": "Terminated"})).await.unwrap();

@@ -56,7 +56,7 @@ async fn a_gang_with_one_image_missing_starts_nobody_and_names_who_holds_it_up()
     let spec = json!({"clusterMode": "MultiNode", "kernels": [kernel("main", 1, &[]), kernel("sub", 1, &["sim", "no-image"])]});
     scene.submit("two", spec).await;
     let status = scene.until_phase("two", SessionPhase::Terminated).await.status.unwrap();
-    assert_eq!(status.reason.as_deref(), Some("ABNORMAL_TERMINATION"));
+    assert_eq!(status.reason.as_deref(), Some("AbnormalTermination"));
     assert_eq!(status.result, SessionResult::Error);
     let told = status.history.iter().any(|entry| entry.message.contains("sub1 on") && entry.message.contains("no such image"));
     assert!(told, "{:#?}", status.history);
@@ -85,7 +85,7 @@ async fn a_gang_that_does_not_fit_whole_takes_nothing() {
     scene.submit("one", json!({})).await;
     scene.until_phase("one", SessionPhase::Running).await;
     scene.submit("twelve", kernels(11)).await;
-    let waiting = scene.until("twelve", "refused", reason_is("no-available-agent")).await.status.unwrap();
+    let waiting = scene.until("twelve", "refused", reason_is("NoAvailableNode")).await.status.unwrap();
     assert_eq!(waiting.history.last().and_then(|entry| entry.cause), Some(Cause::Capacity));
     assert!(waiting.allocation.is_empty() && scene.pods("twelve").await.is_empty());
     scene.submit("eleven", kernels(10)).await;

@@ -18,7 +18,7 @@ async fn a_namespace_that_is_deleted_takes_its_sessions_along() {
     scene.until_phase("gang", SessionPhase::Running).await;
     let namespaces = scene.all::<Namespace>();
     scene.submit("waits", json!({"dependsOn": ["gang"]})).await;
-    scene.until("waits", "told why", crate::common::reason_is("dependency-pending")).await;
+    scene.until("waits", "told why", crate::common::reason_is("DependencyPending")).await;
     namespaces.delete(&scene.name, &DeleteParams::default()).await.unwrap();
     for session in ["gang", "waits"] {
         scene.until_gone::<Session>(session).await;
@@ -59,7 +59,7 @@ async fn a_kernel_object_deleted_by_hand_ends_its_session_and_leaves_nothing() {
     scene.api::<Kernel>().delete(&kernel, &DeleteParams::default()).await.unwrap();
     // Its pod goes with it: the session has lost what it ran on, and says so.
     let status = scene.until_phase("one", SessionPhase::Terminated).await.status.unwrap();
-    assert_eq!((status.result, status.reason.as_deref()), (SessionResult::Error, Some("ABNORMAL_TERMINATION")));
+    assert_eq!((status.result, status.reason.as_deref()), (SessionResult::Error, Some("AbnormalTermination")));
     scene.until_gone::<Pod>(&kernel).await;
     scene.delete("one").await;
     scene.until_gone::<Session>("one").await;
@@ -76,7 +76,7 @@ async fn a_removed_scaling_group_ends_nothing_and_starts_nothing() {
     let group = groups.get(&scene.name).await.unwrap();
     groups.delete(&scene.name, &DeleteParams::default()).await.unwrap();
     scene.submit("waits", json!({"priority": 100})).await; // so high that it is tried for longer than this takes
-    scene.until("waits", "told why", crate::common::reason_is("scaling-group-not-found")).await;
+    scene.until("waits", "told why", crate::common::reason_is("ScalingGroupNotFound")).await;
     assert_eq!(scene.get("runs").await.phase(), SessionPhase::Running);
     scene.patch_spec("runs", json!({"desiredState": "Terminated"})).await.unwrap();
     scene.until_phase("runs", SessionPhase::Terminated).await;

@@ -41,13 +41,13 @@ async fn sk_001_a_kernel_is_terminating_when_its_kubelet_shows_no_sign_of_life_t
     leave_lease(&scene, &node, FAR_AHEAD, 1).await;
     let status = scene.until("one", "given up", |session| session.phase() > SessionPhase::Running).await.status.unwrap();
     let why = status.history.last().map(|entry| entry.message.as_str()).unwrap_or_default();
-    assert!(why.contains("STALE_KERNEL") && why.contains(&node), "{:#?}", status.history);
+    assert!(why.contains("StaleKernel") && why.contains(&node), "{:#?}", status.history);
     let seen = scene.all::<Node>().get(&node).await.unwrap();
     assert!(fold::node(&seen).ready, "nobody has called it lost");
     let status = scene.until_phase("one", SessionPhase::Terminated).await.status.unwrap();
     assert_eq!(status.result, SessionResult::Error);
     let kernel = scene.kernels("one").await.remove(0).status.unwrap();
-    assert_eq!(kernel.reason.as_deref(), Some("STALE_KERNEL"));
+    assert_eq!(kernel.reason.as_deref(), Some("StaleKernel"));
     assert_eq!(scene.pods("one").await.len(), 1, "it may still run there, and counts");
 
     scene.submit("two", json!({})).await;

@@ -28,7 +28,7 @@ async fn a_session_waits_for_its_claim_and_runs_where_the_volume_is() {
     let scene = Scene::new("volume").await;
     let operator = scene.operator().await;
     scene.submit("early", mounting(false)).await;
-    let told = scene.until("early", "told so", reason_is("volume-claim-not-found")).await.status.unwrap();
+    let told = scene.until("early", "told so", reason_is("VolumeClaimNotFound")).await.status.unwrap();
     let message = format!("volume claim data does not exist in namespace {}", scene.name);
     assert_eq!(told.message.as_deref(), Some(message.as_str()));
     scene
@@ -49,7 +49,7 @@ async fn a_session_waits_for_its_claim_and_runs_where_the_volume_is() {
         assert_eq!(running.nodes, Some(scene.node_name(2)));
     }
     scene.submit("fifth", mounting(false)).await;
-    let told = scene.until("fifth", "told so", reason_is("no-available-agent")).await.status.unwrap().message.unwrap();
+    let told = scene.until("fifth", "told so", reason_is("NoAvailableNode")).await.status.unwrap().message.unwrap();
     assert!(told.contains("2 of 3: volume of claim data not reached from there; 1 of 3: cpu 0 of 1 needed"), "{told}");
     let volumes = scene.all::<PersistentVolume>();
     volumes.delete(&scene.name, &DeleteParams::default()).await.unwrap();
@@ -62,7 +62,7 @@ async fn a_claim_for_reading_only_is_not_mounted_for_writing() {
     let operator = scene.operator().await;
     claim(&scene, "ReadOnlyMany", "none").await;
     scene.submit("writes", mounting(false)).await;
-    let told = scene.until("writes", "told so", reason_is("volume-read-only")).await.status.unwrap();
+    let told = scene.until("writes", "told so", reason_is("VolumeReadOnly")).await.status.unwrap();
     assert_eq!(told.message.as_deref(), Some("volume claim data is for reading only, and is mounted for writing"));
     scene.submit("reads", mounting(true)).await;
     scene.until("reads", "placed", |session| session.phase() > SessionPhase::Pending).await;

@@ -30,7 +30,7 @@ async fn ss_003_a_request_no_node_can_hold_is_told_so_with_numbers_and_ends() {
         .await;
     let status = scene.until_phase("huge", SessionPhase::Cancelled).await.status.unwrap();
     let first = &status.history[0];
-    assert_eq!((first.error_code.as_deref(), first.cause), (Some("no-available-agent"), Some(Cause::Fault)));
+    assert_eq!((first.error_code.as_deref(), first.cause), (Some("NoAvailableNode"), Some(Cause::Fault)));
     assert!(first.message.contains("3 of 3: cpu 4 of 64 needed"), "{}", first.message);
     assert_eq!(status.result, SessionResult::Error);
     assert_eq!(status.effective_priority, Some(0), "it was deprioritized on the way");
@@ -51,7 +51,7 @@ async fn a_session_waits_for_capacity_and_gets_it_when_another_ends() {
     scene.submit("first", four.clone()).await;
     scene.until_phase("first", SessionPhase::Running).await;
     scene.submit("second", four).await;
-    let waiting = scene.until("second", "waiting", reason_is("no-available-agent")).await.status.unwrap();
+    let waiting = scene.until("second", "waiting", reason_is("NoAvailableNode")).await.status.unwrap();
     assert_eq!(waiting.phase, SessionPhase::Pending);
     let message = waiting.message.unwrap();
     assert!(message.contains("cpu 0 of 4 needed"), "{message}");
@@ -85,7 +85,7 @@ async fn who_can_be_placed_is_placed_before_others_are_told_why_not() {
     let first = first.await.expect("some status in time");
     assert_eq!((first.name_any().as_str(), first.phase()), ("z-fits", SessionPhase::Scheduled));
     for name in late {
-        scene.until(&name, "told", reason_is("not-yet-due")).await;
+        scene.until(&name, "told", reason_is("NotYetDue")).await;
     }
     scene.end(operator).await;
 }
@@ -132,7 +132,7 @@ async fn writes_that_nobody_answers_keep_nobody_else_waiting() {
     scene.submit("z-fits", small).await;
     let timing = Timing { lock_lifetime: Duration::from_secs(2), ..fast() };
     let operator = scene.operator_with(Options { timing, ..scene.options("stuck") }).await;
-    scene.until("later", "told", reason_is("not-yet-due")).await;
+    scene.until("later", "told", reason_is("NotYetDue")).await;
     scene.until_phase("z-fits", SessionPhase::Running).await;
     for name in &blocked {
         assert_eq!(scene.get(name).await.status, None, "{name} is blocked");
@@ -155,7 +155,7 @@ async fn sessions_that_wait_for_each_other_are_told_so() {
         scene.until_phase(name, SessionPhase::Cancelled).await;
     }
     let history = scene.get("three").await.status.unwrap().history;
-    let told = history.iter().find(|entry| entry.error_code.as_deref() == Some("dependency-circular")).expect("it is told");
+    let told = history.iter().find(|entry| entry.error_code.as_deref() == Some("DependencyCircular")).expect("it is told");
     assert_eq!(told.message, "session one, which this one depends on, waits for this one");
     assert_eq!(told.cause, Some(Cause::Fault));
     scene.end(operator).await;
@@ -168,10 +168,10 @@ async fn a_group_without_agents_is_told_once_and_then_nothing_is_written() {
     let timing = Timing { wait_backoff: Duration::from_secs(3600), long_cycle: often, long_cycle_initial: often, ..fast() };
     let operator = scene.operator_with(Options { timing, ..scene.options("patient") }).await;
     scene.submit("one", json!({})).await;
-    let told = scene.until("one", "told", reason_is("no-available-agent")).await;
+    let told = scene.until("one", "told", reason_is("NoAvailableNode")).await;
     for other in ["two", "three"] {
         scene.submit(other, json!({})).await;
-        scene.until(other, "told", reason_is("no-available-agent")).await;
+        scene.until(other, "told", reason_is("NoAvailableNode")).await;
     }
     let later = scene.get("one").await;
     assert_eq!(later.metadata.resource_version, told.metadata.resource_version, "{:#?}", later.status);
@@ -187,7 +187,7 @@ async fn a_priority_that_is_raised_later_counts() {
     scene.until_phase("first", SessionPhase::Running).await;
     for name in ["second", "third"] {
         scene.submit(name, four.clone()).await;
-        scene.until(name, "waiting", reason_is("no-available-agent")).await;
+        scene.until(name, "waiting", reason_is("NoAvailableNode")).await;
     }
     scene.patch_spec("third", json!({"priority": 60})).await.unwrap();
     let raised = |session: &Session| session.status.as_ref().is_some_and(|status| status.effective_priority == Some(60));
@@ -214,7 +214,7 @@ async fn foreign_pods_count_and_nothing_is_over_allocated() {
         scene.submit(name, json!({})).await;
     }
     let running = |session: &Session| session.phase() == SessionPhase::Running;
-    let waiting = reason_is("no-available-agent");
+    let waiting = reason_is("NoAvailableNode");
     let settled = |session: &Session| running(session) || waiting(session);
     let (a, b) = (scene.until("a", "settled", settled).await, scene.until("b", "settled", settled).await);
     assert_ne!(running(&a), running(&b), "one core is left, so one of the two runs");
@@ -244,7 +244,7 @@ async fn ss_009_a_reservation_waits_until_it_is_due() {
     scene.until_phase("first", SessionPhase::Running).await; // the operator is at work
     let due = chrono::Utc::now() + chrono::TimeDelta::seconds(10);
     scene.submit("later", json!({"startsAt": due})).await;
-    let waiting = scene.until("later", "waiting", reason_is("not-yet-due")).await.status.unwrap();
+    let waiting = scene.until("later", "waiting", reason_is("NotYetDue")).await.status.unwrap();
     assert_eq!((waiting.phase, waiting.attempts), (SessionPhase::Pending, 0));
     let status = scene.until_phase("later", SessionPhase::Running).await.status.unwrap();
     assert!(status.history.iter().find(|entry| entry.to == "Scheduled").unwrap().created_at >= due);
@@ -256,7 +256,7 @@ async fn a_dependent_session_waits_for_the_success_of_another() {
     let scene = Scene::new("depend").await;
     let operator = scene.operator().await;
     scene.submit("after", json!({"dependsOn": ["before"]})).await;
-    scene.until("after", "waiting", reason_is("dependency-missing")).await;
+    scene.until("after", "waiting", reason_is("DependencyMissing")).await;
     scene.submit("before", json!({"type": "Batch", "kernels": [kernel("main", 1, &["sim", "run", "200ms"])]})).await;
     scene.until_phase("after", SessionPhase::Running).await;
     assert_eq!(scene.get("before").await.phase(), SessionPhase::Terminated);
@@ -270,7 +270,7 @@ async fn ss_010_a_private_session_shares_its_node_with_nobody() {
     scene.submit("alone", json!({"private": true})).await;
     scene.until_phase("alone", SessionPhase::Running).await;
     scene.submit("other", json!({})).await;
-    let waiting = scene.until("other", "waiting", reason_is("no-available-agent")).await.status.unwrap();
+    let waiting = scene.until("other", "waiting", reason_is("NoAvailableNode")).await.status.unwrap();
     assert!(waiting.message.unwrap().contains("kept for a private session"));
     scene.end(operator).await;
 }
@@ -289,7 +289,7 @@ async fn ss_004_ss_005_designated_agents_are_the_only_ones() {
     assert_eq!(status.nodes, Some(scene.node_name(3)));
     scene.submit("nowhere", on("no-such-node".into())).await;
     let status = scene.until_phase("nowhere", SessionPhase::Cancelled).await.status.unwrap();
-    assert_eq!(status.history[0].error_code.as_deref(), Some("designated-agent-not-found"));
+    assert_eq!(status.history[0].error_code.as_deref(), Some("DesignatedNodeNotFound"));
     scene.end(operator).await;
 }
 
@@ -300,7 +300,7 @@ async fn an_unknown_keypair_or_group_is_told_at_once() {
     scene.submit("nobody", json!({"accessKey": "no-such-key"})).await;
     let status = scene.until_phase("nobody", SessionPhase::Cancelled).await.status.unwrap();
     let first = &status.history[0];
-    assert_eq!(first.error_code.as_deref(), Some("keypair-not-found"));
+    assert_eq!(first.error_code.as_deref(), Some("KeypairNotFound"));
     assert_eq!(first.message, "keypair no-such-key does not exist");
     scene.end(operator).await;
 }

@@ -36,7 +36,7 @@ async fn an_image_that_does_not_exist() {
     missing["image"] = json!("no/such-image:1");
     space.create(session(&name, "", json!({"kernels": [missing]}))).await.unwrap();
     let status = space.until_phase(&name, SessionPhase::Cancelled).await.status.unwrap();
-    assert_eq!((status.reason.as_deref(), status.result), (Some("image-pull-failed"), SessionResult::Error));
+    assert_eq!((status.reason.as_deref(), status.result), (Some("ImagePullFailed"), SessionResult::Error));
     assert!(status.message.unwrap().contains("no/such-image:1"));
     group(json!({"retry": {"imagePullTimeoutSeconds": 120}})).await;
     nothing_left(&space, &name).await;
@@ -50,7 +50,7 @@ async fn a_command_that_fails_at_once() {
     let words = "head -c 4000 /dev/zero | tr '\\0' x > /dev/termination-log; exit 3";
     space.create(session(&name, words, json!({}))).await.unwrap();
     let status = space.until_phase(&name, SessionPhase::Terminated).await.status.unwrap();
-    assert_eq!((status.reason.as_deref(), status.exit_code), (Some("ABNORMAL_TERMINATION"), Some(3)));
+    assert_eq!((status.reason.as_deref(), status.exit_code), (Some("AbnormalTermination"), Some(3)));
     eventually("its end to be recorded", || async {
         let record = space.kernels(&name).await.remove(0).status.unwrap_or_default();
         let said = record.message.clone().is_some_and(|message| message.starts_with("xxx") && message.len() > 1000);
@@ -68,7 +68,7 @@ async fn a_secret_that_does_not_exist_is_told_with_the_kubelets_words() {
     let mut needy = kernel("main", 1, FOREVER);
     needy["env"] = json!([{"name": "TOKEN", "secretKeyRef": {"name": "no-such-secret", "key": "token"}}]);
     space.create(session(&name, "", json!({"kernels": [needy]}))).await.unwrap();
-    let told = space.until(&name, "told", common::reason_is("container-not-started")).await.status.unwrap();
+    let told = space.until(&name, "told", common::reason_is("ContainerNotStarted")).await.status.unwrap();
     let message = told.message.unwrap();
     assert!(message.contains("main1") && message.contains("no-such-secret"), "{message}");
     eventually("its kernel to say what holds it up", || async {
@@ -102,7 +102,7 @@ async fn a_pod_deleted_behind_our_back() {
     let pod = space.pods(&name).await.remove(0).name_any();
     space.api::<Pod>().delete(&pod, &DeleteParams::default().grace_period(0)).await.unwrap();
     let status = space.until_phase(&name, SessionPhase::Terminated).await.status.unwrap();
-    assert_eq!((status.reason.as_deref(), status.result), (Some("ABNORMAL_TERMINATION"), SessionResult::Error));
+    assert_eq!((status.reason.as_deref(), status.result), (Some("AbnormalTermination"), SessionResult::Error));
     nothing_left(&space, &name).await;
 }
 
@@ -113,7 +113,7 @@ async fn a_request_no_node_can_hold() {
     let mut huge = kernel("main", 1, FOREVER);
     huge["resources"] = json!({"cpu": 1000, "memory": "16Mi"});
     space.create(session(&name, "", json!({"priority": 0, "kernels": [huge]}))).await.unwrap();
-    let message = space.until(&name, "refused", common::reason_is("no-available-agent")).await.status.unwrap().message.unwrap();
+    let message = space.until(&name, "refused", common::reason_is("NoAvailableNode")).await.status.unwrap().message.unwrap();
     assert!(message.contains("of 1k needed") || message.contains("of 1000 needed"), "{message}");
     space.until_phase(&name, SessionPhase::Cancelled).await;
     nothing_left(&space, &name).await;
@@ -152,7 +152,7 @@ async fn the_kubelet_stopped_while_a_session_runs() {
     space.until_phase(&name, SessionPhase::Running).await;
     stop_kubelet();
     let status = space.until_phase(&name, SessionPhase::Terminated).await.status.unwrap();
-    assert_eq!((status.reason.as_deref(), status.result), (Some("node-lost"), SessionResult::Error));
+    assert_eq!((status.reason.as_deref(), status.result), (Some("NodeLost"), SessionResult::Error));
     assert!(status.message.unwrap().contains("node-1"));
     assert_eq!(space.pods(&name).await.len(), 1, "its container may still run, so its pod stays");
     start_kubelet().await;
@@ -172,7 +172,7 @@ async fn the_kubelet_stopped_while_a_session_terminates() {
     space.patch_spec(&name, json!({"desiredState": "Terminated"})).await.unwrap();
     space.until_phase(&name, SessionPhase::Terminating).await;
     let status = space.until_phase(&name, SessionPhase::Terminated).await.status.unwrap();
-    assert_eq!((status.reason.as_deref(), status.result), (Some("node-lost"), SessionResult::UserCancelled));
+    assert_eq!((status.reason.as_deref(), status.result), (Some("NodeLost"), SessionResult::UserCancelled));
     start_kubelet().await;
     group(json!({"lostAfterSeconds": 60})).await;
     nothing_left(&space, &name).await;

@@ -45,7 +45,7 @@ pub const PATHS: [Path; 18] = [
     },
     Path { name: "delete-running", group: || json!({}), run: |scene| Box::pin(delete_in(scene, SessionPhase::Running, gang())) },
     Path { name: "delete-ending", group: || json!({}), run: |scene| Box::pin(delete_ending(scene)) },
-    Path { name: "node-lost", group: || json!({}), run: |scene| Box::pin(node_lost(scene)) },
+    Path { name: "NodeLost", group: || json!({}), run: |scene| Box::pin(node_lost(scene)) },
     Path { name: "node-away", group: || json!({}), run: |scene| Box::pin(node_away(scene)) },
     Path { name: "stranger", group: || json!({}), run: |scene| Box::pin(stranger(scene)) },
     Path { name: "crowd", group: || json!({}), run: |scene| Box::pin(crowd(scene)) },
@@ -203,7 +203,7 @@ async fn stranger(scene: &Scene) {
     });
     scene.make_here::<Service>(service).await;
     scene.submit("three", gang()).await;
-    scene.until("three", "waiting for the name", crate::common::reason_is("name-taken")).await;
+    scene.until("three", "waiting for the name", crate::common::reason_is("NameTaken")).await;
     assert!(scene.pods("three").await.is_empty());
     scene.api::<Service>().delete("ses-three", &Default::default()).await.expect("it can be deleted");
     scene.until_phase("three", SessionPhase::Running).await;

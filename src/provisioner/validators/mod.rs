@@ -97,14 +97,13 @@ pub fn check_kind(context: &Context<'_>, subject: &Subject<'_>) -> Vec<Blocker> 
     of_kind.flatten().map(|blocker| if context.tenancy.unreadable > 0 { may_be_there(blocker) } else { blocker }).collect()
 }
 
-/// While something cannot be read, such as what a newer version of the operator wrote, what is not found may be just that:
-/// nobody fails for it.
+/// While an object cannot be read, such as one that a newer version of the operator wrote, a missing object may be that one.
 fn may_be_there(blocker: Blocker) -> Blocker {
     use crate::lifecycle::Reason::*;
     match blocker.reason {
         ScalingGroupNotFound | KeypairNotFound | UserNotFound | ProjectNotFound | DomainNotFound | PolicyNotFound => {
             let message = format!("{}, or cannot be read by this version of the operator", blocker.message);
-            Blocker { cause: None, message, ..blocker }
+            Blocker { message, ..blocker }
         }
         _ => blocker,
     }
@@ -150,14 +149,17 @@ mod tests {
     }
 
     #[test]
-    fn while_something_cannot_be_read_nobody_fails_for_what_is_not_found() {
+    fn while_an_object_cannot_be_read_a_missing_one_may_be_that_one() {
         let mut setup = setup(json!({}));
         setup.tenancy.users.clear();
         let session = [waiting("s", json!({}))];
-        let refused = |setup: &mut Setup| setup.refusals(&session).remove(0).map(|refused| (refused.cause, refused.reason));
-        assert_eq!(refused(&mut setup), Some((Some(Cause::Fault), Reason::UserNotFound)));
+        let refused = |setup: &mut Setup| setup.refusals(&session).remove(0).expect("refused");
+        let words = "cannot be read by this version of the operator";
+        let missing = refused(&mut setup);
+        assert_eq!((missing.cause, missing.reason), (Some(Cause::Hold), Reason::UserNotFound));
+        assert!(!missing.message.contains(words), "{}", missing.message);
         setup.tenancy.unreadable = 1;
-        assert_eq!(refused(&mut setup), Some((None, Reason::UserNotFound)));
+        assert!(refused(&mut setup).message.contains(words));
     }
 
     #[test]

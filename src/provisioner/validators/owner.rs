@@ -17,9 +17,9 @@ fn blocker(Inactive { object, reason, message }: Inactive) -> Blocker {
     let needs = match reason {
         Reason::NamespaceWithoutProject => format!("the label {LABEL_PROJECT} on {object}, with the project's name"),
         Reason::KeypairNotFound | Reason::UserNotFound | Reason::ProjectNotFound | Reason::DomainNotFound => {
-            format!("{object} to be made")
+            format!("{object} to be created")
         }
-        _ => format!("{object} to be made active"),
+        _ => format!("{object} to be activated"),
     };
-    Blocker::fault(VALIDATOR.name, reason, message).of(object).needing(needs)
+    Blocker::hold(VALIDATOR.name, reason, message).of(object).needing(needs)
 }

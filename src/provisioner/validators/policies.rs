@@ -8,8 +8,8 @@ pub static VALIDATOR: Validator = Validator { name: "policies", check: Check::Ki
 fn check(context: &Context<'_>, subject: &Subject<'_>) -> Vec<Blocker> {
     let missing = |tenant: &crate::session::tenancy::Tenant| {
         let failure = context.tenancy.policy_of(tenant).err()?;
-        let needs = format!("that resource policy to be made, or another one named by {tenant}");
-        Some(Blocker::fault(VALIDATOR.name, failure.reason, failure.message).of(tenant.to_string()).needing(needs))
+        let needs = format!("that resource policy to be created, or another one named by {tenant}");
+        Some(Blocker::hold(VALIDATOR.name, failure.reason, failure.message).of(tenant.to_string()).needing(needs))
     };
     // One that was found need not be looked for again.
     let unknown = subject.tenants.iter().filter(|(_, policy)| policy.is_none());

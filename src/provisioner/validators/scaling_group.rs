@@ -11,17 +11,19 @@ fn check(context: &Context<'_>, subject: &Subject<'_>) -> Vec<Blocker> {
     if name.is_none() {
         let words = format!("no scaling group takes sessions of type {type_:?} from namespace {}", subject.kind.namespace);
         let needs = "a scaling group that takes it, or the session to name one";
-        return vec![Blocker::fault(VALIDATOR.name, Reason::ScalingGroupNotFound, words).needing(needs)];
+        return vec![Blocker::hold(VALIDATOR.name, Reason::ScalingGroupNotFound, words).needing(needs)];
     }
     let object = format!("scaling group {name}");
-    let fault = |reason, message: String, needs: String| {
-        vec![Blocker::fault(VALIDATOR.name, reason, message).of(object.clone()).needing(needs)]
+    let blocker = |blocker: fn(&'static str, Reason, String) -> Blocker, reason, message: String, needs: String| {
+        vec![blocker(VALIDATOR.name, reason, message).of(object.clone()).needing(needs)]
     };
+    let hold = |reason, message, needs| blocker(Blocker::hold, reason, message, needs);
+    let fault = |reason, message, needs| blocker(Blocker::fault, reason, message, needs);
     let Some(group) = context.group else {
-        return fault(Reason::ScalingGroupNotFound, format!("{object} does not exist"), format!("{object} to be made"));
+        return hold(Reason::ScalingGroupNotFound, format!("{object} does not exist"), format!("{object} to be created"));
     };
     if !group.spec.active {
-        return fault(Reason::ScalingGroupInactive, format!("{object} is not active"), format!("{object} to be made active"));
+        return hold(Reason::ScalingGroupInactive, format!("{object} is not active"), format!("{object} to be activated"));
     }
     let other = |what: String| format!("another scaling group, or {what} of {object}");
     if !group.spec.session_types.contains(&type_) {

@@ -110,7 +110,7 @@ mod tests {
         let items = [scheduled(json!({})), item(stranger, &[crate::api::KernelPhase::Scheduled]), scheduled(gang())];
         let verdicts = decide(&world, &mut Room::default(), &items);
         assert!(matches!(verdicts[0].outcome, Outcome::Success { .. }));
-        assert_eq!(failure(&verdicts[1]), Some((Cause::Fault, Reason::KeypairNotFound)));
+        assert_eq!(failure(&verdicts[1]), Some((Cause::Hold, Reason::KeypairNotFound)));
         assert!(matches!(verdicts[2].outcome, Outcome::Success { .. }));
     }
 

@@ -1,9 +1,11 @@
 //! detect-termination: a session of which any kernel has ended or is ending ends as a whole.
 
+use super::reset_unschedulable::begins_again;
 use super::{Decide, Handler, HandlerName, To, Transitions, Verdict};
 use crate::api::{KernelPhase, SessionPhase, SessionResult};
 use crate::lifecycle::{Match, Reason};
 use crate::session::effect::Effect;
+use crate::session::ends::EndCause;
 use crate::session::kernels::{KernelItem, describe_all};
 use crate::session::snapshot::{SessionItem, Snapshot, is_over, over_at};
 
@@ -31,22 +33,34 @@ fn detect(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
     if !Match::Any.holds(&item.kernels, KernelItem::is_ending) {
         return batch_timeout(snapshot, item);
     }
+    if begins_again(snapshot, item) {
+        return Verdict::idle();
+    }
     let message = describe_all(item.kernels.iter().filter(|kernel| kernel.is_ending()));
     if Match::All.holds(&item.kernels, |kernel| kernel.phase() == KernelPhase::Cancelled) {
         return Verdict::success_to(SessionPhase::Cancelled).because(item.reason_of_end(), message).result(SessionResult::Error);
     }
     let main = item.kernels.iter().find(|kernel| kernel.is_main());
     let exit_code = main.and_then(|kernel| kernel.state.exit_code);
-    let mut verdict = match exit_code.filter(|_| item.is_batch()) {
-        Some(0) => Verdict::success().because(Reason::BatchFinished, "main1 exited with 0").result(SessionResult::Success),
-        Some(code) => {
-            let words = format!("main1 exited with {code}");
-            Verdict::success().because(Reason::BatchFinished, words).result(SessionResult::Failure)
+    let batch_end = main.filter(|main| item.is_batch() && main.phase().is_terminal()).and_then(|main| main.state.end_cause());
+    let mut verdict = match (batch_end, exit_code) {
+        (Some(EndCause::ExitCode), Some(0)) => {
+            Verdict::success().because(Reason::BatchFinished, "main1 exited with 0").result(SessionResult::Success)
         }
-        None => Verdict::success().because(Reason::AbnormalTermination, message).result(SessionResult::Error),
+        (Some(EndCause::ExitCode), Some(code)) => {
+            Verdict::success().because(Reason::ExitCode, exit_words(code, message)).result(SessionResult::Failure)
+        }
+        (Some(EndCause::OutOfMemory), _) => {
+            Verdict::success().because(Reason::OutOfMemory, message).result(SessionResult::Failure)
+        }
+        _ => Verdict::success().because(item.reason_of_end(), message).result(SessionResult::Error),
     };
     verdict.change.exit_code = exit_code;
     verdict.effects(absences(item))
+}
+
+fn exit_words(code: i32, details: String) -> String {
+    format!("main1 exited with {code} ({details})")
 }
 
 /// What is not to be seen may only be not seen yet: what a former leader sent late may have been made meanwhile.

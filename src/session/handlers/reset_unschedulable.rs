@@ -1,11 +1,11 @@
 //! reset-unschedulable: a session that cannot start where it was placed goes back to the queue, and that node is avoided:
-//! kube-scheduler refuses a pod, or the node does not answer any more and nothing of the session can have started.
+//! kube-scheduler or the kubelet refuses a pod, a pod is evicted or drained, or its node is lost, before anything started.
 
 use super::{Decide, Handler, HandlerName, To, Transitions, Verdict};
 use crate::api::SessionPhase;
 use crate::lifecycle::{Cause, Failure, Reason};
 use crate::session::kernels::{KernelItem, describe_all};
-use crate::session::snapshot::{SessionItem, Snapshot};
+use crate::session::snapshot::{DisruptedStart, SessionItem, Snapshot};
 
 pub static ROW: Handler = Handler {
     name: HandlerName::ResetUnschedulable,
@@ -28,7 +28,25 @@ fn reset(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
         verdict.change.failed_agents = lost.iter().filter_map(|kernel| kernel.node.clone()).collect();
         return verdict;
     }
+    if item.disrupted_start() == DisruptedStart::Certain && begins_again(snapshot, item) {
+        return disrupted(item);
+    }
     refused(snapshot, item)
+}
+
+/// Whether a disrupted start is, or may turn out to be, no end: a few times, the session begins again elsewhere.
+pub(super) fn begins_again(snapshot: &Snapshot, item: &SessionItem) -> bool {
+    let times = item.session.status.as_ref().map_or(0, |status| status.disruptions);
+    let undisturbed = ROW.targets.contains(&item.phase()) && item.disrupted_start() != DisruptedStart::No;
+    undisturbed && times < snapshot.max_attempts(&item.session, None)
+}
+
+fn disrupted(item: &SessionItem) -> Verdict {
+    let ended = || item.kernels.iter().filter(|kernel| kernel.is_ending());
+    let message = format!("ended before anything started: {}", describe_all(ended()));
+    let mut verdict = Verdict::failure(Failure::new(Cause::Capacity, item.reason_of_end(), message));
+    verdict.change.failed_agents = ended().filter_map(|kernel| kernel.node.clone()).collect();
+    verdict
 }
 
 fn refused(snapshot: &Snapshot, item: &SessionItem) -> Verdict {

@@ -120,7 +120,8 @@ pub struct Transitions {
     pub need_retry: Option<To>,
     pub expired: Option<To>,
     pub give_up: Option<To>,
-    /// Where it leads that the namespace's ResourceQuota refuses a pod: what was made is taken back, all or nothing.
+    /// Transition when the namespace's ResourceQuota rejects a pod, or when something the session needs is on hold: its
+    /// nodes are given back.
     pub refused: Option<To>,
 }
 
@@ -147,6 +148,14 @@ pub struct Handler {
     /// Whether it waits rather than tries: its clock is the phase's, and it never gives up.
     pub waits: bool,
     pub decide: Decide,
+}
+
+impl Handler {
+    /// Whether it decides in memory, without an effect that could fail. Such a handler also evaluates sessions whose last
+    /// fault is recent, so that they start the moment its cause is fixed.
+    pub fn evaluates(&self) -> bool {
+        self.name == HandlerName::ScheduleSessions
+    }
 }
 
 /// How a handler decides: on each item by itself, or on the whole set with what is taken.

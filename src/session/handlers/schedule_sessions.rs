@@ -55,7 +55,7 @@ fn candidate<'i>(snapshot: &Snapshot, item: &'i SessionItem) -> Candidate<'i> {
 /// Whether its status says that no agent has room, and is not due to be written again.
 fn is_told(snapshot: &Snapshot, item: &SessionItem) -> bool {
     let status = item.session.status.as_ref();
-    let told = |status: &&SessionStatus| status.reason.as_deref() == Some(Reason::NoAvailableAgent.as_str());
+    let told = |status: &&SessionStatus| status.reason.as_deref() == Some(Reason::NoAvailableNode.as_str());
     let due = status.filter(told).and_then(|status| status.next_attempt_at);
     due.is_some_and(|due| snapshot.now < due) && !item.is_outdated()
 }
@@ -124,7 +124,7 @@ mod tests {
         down.ready = false;
         for agents in [vec![down], vec![]] {
             let verdicts = run(&snapshot(agents), &[pending("s", json!({}))]);
-            assert_eq!(failure(&verdicts[0]), Some((Cause::Capacity, Reason::NoAvailableAgent)));
+            assert_eq!(failure(&verdicts[0]), Some((Cause::Hold, Reason::NoAvailableNode)));
         }
     }
 
@@ -135,17 +135,17 @@ mod tests {
         let placed: Vec<String> = verdicts.iter().flat_map(nodes).collect();
         assert_eq!(placed.iter().filter(|node| *node == "a").count(), 4);
         assert_eq!(placed.iter().filter(|node| *node == "b").count(), 4);
-        assert_eq!(verdicts.iter().filter_map(failure).collect::<Vec<_>>(), [(Cause::Capacity, Reason::NoAvailableAgent)]);
+        assert_eq!(verdicts.iter().filter_map(failure).collect::<Vec<_>>(), [(Cause::Capacity, Reason::NoAvailableNode)]);
     }
 
     #[test]
-    fn ss_003_what_could_fit_waits_for_capacity_and_what_never_can_is_a_fault() {
+    fn ss_003_what_could_fit_waits_for_capacity_and_what_no_node_can_hold_is_on_hold() {
         let world = snapshot(vec![agent("a", 4)]);
         let big = pending("big", json!({"kernels": [kernel(4)]}));
         let verdicts = run(&world, &[big, pending("s", json!({}))]);
-        assert_eq!(failure(&verdicts[1]), Some((Cause::Capacity, Reason::NoAvailableAgent)));
+        assert_eq!(failure(&verdicts[1]), Some((Cause::Capacity, Reason::NoAvailableNode)));
         let verdicts = run(&world, &[pending("huge", json!({"kernels": [kernel(5)]}))]);
-        assert_eq!(failure(&verdicts[0]), Some((Cause::Fault, Reason::NoAvailableAgent)));
+        assert_eq!(failure(&verdicts[0]), Some((Cause::Hold, Reason::NoAvailableNode)));
     }
 
     #[test]
@@ -154,10 +154,10 @@ mod tests {
         assert_eq!(nodes(&verdicts[0]), ["a", "b", "a"]);
         let full = pending("full", json!({"priority": 20, "kernels": [kernel(2)]}));
         let verdicts = run(&snapshot(vec![agent("a", 2), agent("b", 2)]), &[pending("g", gang()), pending("s", json!({})), full]);
-        assert_eq!(failure(&verdicts[0]), Some((Cause::Capacity, Reason::NoAvailableAgent)));
+        assert_eq!(failure(&verdicts[0]), Some((Cause::Capacity, Reason::NoAvailableNode)));
         assert_eq!(nodes(&verdicts[1]), ["b"], "what a gang did not take is there for others");
         let verdicts = run(&snapshot(vec![agent("a", 2)]), &[pending("g", gang()), pending("s", json!({}))]);
-        assert_eq!(failure(&verdicts[0]), Some((Cause::Fault, Reason::NoAvailableAgent)), "three will never fit");
+        assert_eq!(failure(&verdicts[0]), Some((Cause::Hold, Reason::NoAvailableNode)), "three fit no node there is");
         assert!(nodes(&verdicts[0]).is_empty());
         assert_eq!(nodes(&verdicts[1]), ["a"]);
     }
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn cp_003_cp_004_an_inactive_domain_or_project_is_a_fault() {
+    fn cp_003_cp_004_an_inactive_domain_or_project_is_a_hold() {
         for (what, reason) in [("domain", Reason::DomainInactive), ("project", Reason::ProjectInactive)] {
             let mut world = snapshot(vec![agent("a", 4)]);
             let mut tenancy: Tenancy = (*world.tenancy).clone();
@@ -197,7 +197,7 @@ mod tests {
             }
             world.tenancy = Arc::new(tenancy);
             let verdicts = run(&world, &[pending("s", json!({}))]);
-            assert_eq!(failure(&verdicts[0]), Some((Cause::Fault, reason)), "{what}");
+            assert_eq!(failure(&verdicts[0]), Some((Cause::Hold, reason)), "{what}");
         }
     }
 
@@ -217,14 +217,14 @@ mod tests {
     fn without_its_group_all_that_stands_against_a_session_is_told_and_its_time_is_waited_for() {
         let world = Snapshot { group: None, ..snapshot(vec![agent("a", 4)]) };
         let verdicts = run(&world, &[pending("s", json!({})), pending("later", json!({"startsAt": "2999-01-01T00:00:00Z"}))]);
-        assert_eq!(failure(&verdicts[0]), Some((Cause::Fault, Reason::ScalingGroupNotFound)));
+        assert_eq!(failure(&verdicts[0]), Some((Cause::Hold, Reason::ScalingGroupNotFound)));
         assert!(matches!(verdicts[1].outcome, Outcome::Skipped(Reason::NotYetDue, _)), "{:?}", verdicts[1].outcome);
         let told = |verdict: &Verdict| {
             let waiting = verdict.change.waiting.as_ref().expect("a verdict to tell");
             waiting.blockers.iter().map(|blocker| blocker.reason.clone()).collect::<Vec<_>>()
         };
-        assert_eq!(told(&verdicts[0]), ["scaling-group-not-found"]);
-        assert_eq!(told(&verdicts[1]), ["not-yet-due", "scaling-group-not-found"]);
+        assert_eq!(told(&verdicts[0]), ["ScalingGroupNotFound"]);
+        assert_eq!(told(&verdicts[1]), ["NotYetDue", "ScalingGroupNotFound"]);
     }
 
     #[test]
@@ -235,9 +235,9 @@ mod tests {
             let waiting = verdicts.remove(1).change.waiting.expect("a verdict");
             (waiting.agents.map_or(0, |agents| agents.closed), waiting.blockers[0].needs.clone())
         };
-        let all = "agents that take sessions: all 2 of the group are not ready, cordoned or tainted";
+        let all = "nodes that are not ready, cordoned or tainted (2 of 2) to come back, or nodes added";
         assert_eq!(needs(vec![closed("a"), closed("b")]), (2, all.into()));
-        let some = "room on an agent: others ending, or agents added to the group";
+        let some = "room on a node: other sessions ending, or nodes added to the group";
         assert_eq!(needs(vec![closed("a"), agent("b", 1)]), (1, some.into()));
     }
 }

@@ -80,15 +80,15 @@ mod tests {
         let verdict = sweep(&snapshot(vec![]), &item);
         let [Effect::RecordKernel { name, status, .. }] = &verdict.effects[..] else { panic!("{:?}", verdict.effects) };
         assert_eq!(name, "sub1");
-        assert_eq!((status.phase, status.reason.as_deref()), (KernelPhase::Terminated, Some("STALE_KERNEL")));
+        assert_eq!((status.phase, status.reason.as_deref()), (KernelPhase::Terminated, Some("StaleKernel")));
         assert!(matches!(verdict.outcome, crate::session::handlers::Outcome::Idle), "the session is left alone");
     }
 
     #[test]
     fn sk_001_sk_003_a_kernel_whose_agent_shows_no_sign_of_life_or_does_not_answer_is_terminating() {
         let ending = |reason: &str| [(KernelPhase::Terminating, Some(reason.to_owned()))];
-        assert_eq!(swept(Liveness::Stale, KernelPhase::Running), ending("STALE_KERNEL"));
-        assert_eq!(swept(Liveness::Lost, KernelPhase::Running), ending("node-lost"));
+        assert_eq!(swept(Liveness::Stale, KernelPhase::Running), ending("StaleKernel"));
+        assert_eq!(swept(Liveness::Lost, KernelPhase::Running), ending("NodeLost"));
     }
 
     #[test]
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn a_kernel_whose_node_is_gone_has_ended() {
-        let ended = (KernelPhase::Terminated, Some("STALE_KERNEL".to_owned()));
+        let ended = (KernelPhase::Terminated, Some("StaleKernel".to_owned()));
         assert_eq!(swept(Liveness::Gone, KernelPhase::Running), [ended]);
     }
 }

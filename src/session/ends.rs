@@ -1,0 +1,270 @@
+//! How a kernel ended, by one rule: the same whether the operator saw the end live or finds it later (docs/lifecycle.md).
+
+use strum::{EnumString, IntoStaticStr};
+
+use super::views::{MainState, PodView};
+use crate::api::{Session, SessionPhase};
+use crate::lifecycle::Reason;
+
+/// Who or what ended a kernel. The variant's name is the reason in its record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, EnumString)]
+pub enum EndCause {
+    NodeLost,
+    StaleKernel,
+    Preempted,
+    Drained,
+    Evicted,
+    AdmissionRefused,
+    DeadlineExceeded,
+    /// Somebody other than the operator deleted the pod.
+    PodDeleted,
+    /// The pod vanished without telling how it ended.
+    PodGone,
+    OutOfMemory,
+    ContainerNotStarted,
+    /// The kubelet lost track of the container.
+    ContainerStatusUnknown,
+    ImagePullFailed,
+    /// The program exited of its own accord.
+    ExitCode,
+}
+
+impl EndCause {
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+
+    /// The cause that a kernel's record names, if it is one of these.
+    pub fn parse(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+
+    /// Whether it lies outside the session: neither its program nor its spec is to blame.
+    pub fn is_disruption(self) -> bool {
+        match self {
+            Self::NodeLost
+            | Self::StaleKernel
+            | Self::Preempted
+            | Self::Drained
+            | Self::Evicted
+            | Self::AdmissionRefused
+            | Self::PodDeleted => true,
+            Self::DeadlineExceeded
+            | Self::PodGone
+            | Self::OutOfMemory
+            | Self::ContainerNotStarted
+            | Self::ContainerStatusUnknown
+            | Self::ImagePullFailed
+            | Self::ExitCode => false,
+        }
+    }
+
+    /// The reason that its session gives for the end.
+    pub fn reason(self) -> Reason {
+        match self {
+            Self::NodeLost => Reason::NodeLost,
+            Self::StaleKernel => Reason::StaleKernel,
+            Self::Preempted => Reason::Preempted,
+            Self::Drained => Reason::Drained,
+            Self::Evicted => Reason::Evicted,
+            Self::AdmissionRefused => Reason::AdmissionRefused,
+            Self::DeadlineExceeded => Reason::DeadlineExceeded,
+            Self::PodDeleted => Reason::PodDeleted,
+            Self::PodGone => Reason::PodGone,
+            Self::OutOfMemory => Reason::OutOfMemory,
+            Self::ContainerNotStarted => Reason::ContainerNotStarted,
+            Self::ContainerStatusUnknown | Self::ExitCode => Reason::AbnormalTermination,
+            Self::ImagePullFailed => Reason::ImagePullFailed,
+        }
+    }
+}
+
+/// How a kernel's pod ended, or is ending.
+#[derive(Clone, Debug, PartialEq)]
+pub struct End {
+    pub cause: EndCause,
+    pub message: String,
+    /// Of the main container, if it exited.
+    pub exit_code: Option<i32>,
+}
+
+/// How a pod ended, or why it is ending. None while nothing ends it.
+///
+/// A disruption outranks the exit code: a program that saves its state and exits with 0 when it is evicted has not done
+/// its work. A pod that had ended before somebody deleted it keeps its own end.
+pub fn end_of(pod: &PodView) -> Option<End> {
+    let exit_code = match &pod.main {
+        MainState::Ended { exit_code, .. } => Some(*exit_code),
+        MainState::Unknown | MainState::Waiting { .. } | MainState::Running { .. } => None,
+    };
+    let may_be_disrupted = (pod.ended || pod.deleting) && !ended_before_deletion(pod);
+    let disrupted = if may_be_disrupted { disruption(pod) } else { None };
+    let (cause, message) = match disrupted {
+        Some(disrupted) => disrupted,
+        None if pod.ended || pod.main_end().is_some() => own_end(pod),
+        None => return None,
+    };
+    Some(End { cause, message, exit_code })
+}
+
+/// Why the operator itself deletes the pods of a session that is ending.
+pub fn own_deletion(session: &Session) -> Option<(String, String)> {
+    let ending = session.phase() == SessionPhase::Terminating || session.phase().is_terminal();
+    let status = session.status.as_ref().filter(|_| ending)?;
+    let reason = status.reason.as_deref().unwrap_or_default();
+    let message = status.message.as_deref().unwrap_or_default();
+    let by_a_kernel = EndCause::parse(reason).is_some()
+        || matches!(Reason::parse(reason), None | Some(Reason::AbnormalTermination | Reason::BatchFinished));
+    let own = if by_a_kernel { Reason::SessionEnded.as_str() } else { reason };
+    Some((own.to_owned(), format!("its session ended: {message}")))
+}
+
+/// The API server deletes a pod that has ended without grace. Then the request to delete came after the end, if the
+/// container's end is no later than the request.
+fn ended_before_deletion(pod: &PodView) -> bool {
+    let MainState::Ended { finished_at: Some(finished_at), .. } = &pod.main else { return false };
+    pod.ended && pod.grace == Some(0) && pod.deletion_requested_at.is_some_and(|requested_at| *finished_at <= requested_at)
+}
+
+/// What outside the pod ended it, if anything did.
+fn disruption(pod: &PodView) -> Option<(EndCause, String)> {
+    let words = |text: &str| if text.is_empty() { String::new() } else { format!(": {text}") };
+    let kubelet = words(pod.message.as_deref().unwrap_or_default());
+    if let Some(disruption) = &pod.disruption {
+        let told = words(&disruption.message);
+        return Some(match (disruption.reason.as_str(), pod.reason.as_deref()) {
+            ("PreemptionByScheduler", _) => (EndCause::Preempted, format!("preempted{told}")),
+            ("EvictionByEvictionAPI", _) => (EndCause::Drained, format!("evicted through the Eviction API, as a drain does{told}")),
+            ("DeletionByTaintManager", _) => (EndCause::Evicted, format!("evicted because of a taint of its node{told}")),
+            ("DeletionByPodGC", _) => (EndCause::NodeLost, format!("removed with its node{told}")),
+            ("TerminationByKubelet", Some("Preempting")) => (EndCause::Preempted, format!("preempted by the kubelet{kubelet}")),
+            ("TerminationByKubelet", Some("Terminated" | "NodeShutdown")) => {
+                (EndCause::Drained, format!("stopped because its node shuts down{kubelet}"))
+            }
+            _ => (EndCause::Evicted, format!("evicted{}", if kubelet.is_empty() { told } else { kubelet })),
+        });
+    }
+    match pod.reason.as_deref() {
+        Some("Evicted") => return Some((EndCause::Evicted, format!("evicted{kubelet}"))),
+        Some("NodeLost") => return Some((EndCause::NodeLost, format!("its node is lost{kubelet}"))),
+        Some("DeadlineExceeded") => return Some((EndCause::DeadlineExceeded, format!("ran for longer than its pod may{kubelet}"))),
+        // A kubelet that refuses a pod reports its end without ever having started a container.
+        Some(reason) if pod.ended && !pod.has_started() => {
+            return Some((EndCause::AdmissionRefused, format!("the kubelet refused its pod: {reason}{kubelet}")));
+        }
+        Some(_) | None => {}
+    }
+    pod.deleting.then(|| (EndCause::PodDeleted, "its pod was deleted by somebody other than the operator".to_owned()))
+}
+
+/// How a pod ended that nothing outside ended.
+fn own_end(pod: &PodView) -> (EndCause, String) {
+    let MainState::Ended { exit_code, reason, message, .. } = &pod.main else {
+        let words = [pod.reason.as_deref(), pod.message.as_deref()].into_iter().flatten().collect::<Vec<_>>().join(": ");
+        return (EndCause::ContainerStatusUnknown, format!("its pod ended without telling how: {words}"));
+    };
+    let told = if message.is_empty() { String::new() } else { format!(": {message}") };
+    match reason.as_str() {
+        "OOMKilled" => (EndCause::OutOfMemory, format!("OOMKilled: the kernel ran out of memory (exit code {exit_code}){told}")),
+        "ContainerStatusUnknown" => (EndCause::ContainerStatusUnknown, format!("ContainerStatusUnknown{told}")),
+        "StartError" | "ContainerCannotRun" => (EndCause::ContainerNotStarted, format!("{reason}{told}")),
+        _ => (EndCause::ExitCode, format!("exited with {exit_code}{told}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::{DateTime, TimeDelta, Utc};
+
+    use super::*;
+    use crate::session::views::Disruption;
+
+    fn at(seconds: i64) -> DateTime<Utc> {
+        DateTime::UNIX_EPOCH + TimeDelta::seconds(seconds)
+    }
+
+    /// A pod whose program ran from second 10 to second 20.
+    fn exited(exit_code: i32, reason: &str) -> PodView {
+        let main = MainState::Ended {
+            exit_code,
+            reason: reason.into(),
+            message: String::new(),
+            started_at: Some(at(10)),
+            finished_at: Some(at(20)),
+        };
+        PodView { ended: true, main, ..PodView::default() }
+    }
+
+    fn disrupted_by(reason: &str) -> Option<Disruption> {
+        Some(Disruption { reason: reason.into(), message: "words".into() })
+    }
+
+    fn cause(pod: &PodView) -> Option<EndCause> {
+        end_of(pod).map(|end| end.cause)
+    }
+
+    #[test]
+    fn a_program_that_exits_of_its_own_accord_is_judged_by_its_exit_code() {
+        let end = end_of(&exited(0, "Completed")).expect("an end");
+        assert_eq!((end.cause, end.exit_code, end.message.as_str()), (EndCause::ExitCode, Some(0), "exited with 0"));
+        assert_eq!(cause(&PodView::default()), None);
+        assert_eq!(cause(&exited(137, "OOMKilled")), Some(EndCause::OutOfMemory));
+        assert_eq!(cause(&exited(128, "StartError")), Some(EndCause::ContainerNotStarted));
+    }
+
+    #[test]
+    fn a_disruption_outranks_an_exit_code_of_0() {
+        for (by, reason, expected) in [
+            ("PreemptionByScheduler", None, EndCause::Preempted),
+            ("EvictionByEvictionAPI", None, EndCause::Drained),
+            ("DeletionByTaintManager", None, EndCause::Evicted),
+            ("DeletionByPodGC", None, EndCause::NodeLost),
+            ("TerminationByKubelet", Some("Preempting"), EndCause::Preempted),
+            ("TerminationByKubelet", Some("Terminated"), EndCause::Drained),
+            ("TerminationByKubelet", Some("Evicted"), EndCause::Evicted),
+        ] {
+            let pod = PodView { disruption: disrupted_by(by), reason: reason.map(str::to_owned), ..exited(0, "Completed") };
+            let end = end_of(&pod).expect("an end");
+            assert_eq!((end.cause, end.exit_code), (expected, Some(0)), "{by}");
+            assert!(end.cause.is_disruption(), "{by}");
+        }
+        let evicted = PodView { reason: Some("Evicted".into()), message: Some("low on memory".into()), ..exited(0, "Completed") };
+        assert_eq!(end_of(&evicted).map(|end| end.message).as_deref(), Some("evicted: low on memory"));
+        let deleted = PodView { deleting: true, grace: Some(30), deletion_requested_at: Some(at(15)), ..exited(0, "Completed") };
+        assert_eq!(cause(&deleted), Some(EndCause::PodDeleted));
+    }
+
+    #[test]
+    fn an_end_before_the_deletion_stays_what_it_was() {
+        let deleted = |requested: i64, grace: i64| {
+            let disruption = disrupted_by("EvictionByEvictionAPI");
+            let requested = Some(at(requested));
+            let pod = PodView { deleting: true, disruption, deletion_requested_at: requested, ..exited(0, "Completed") };
+            cause(&PodView { grace: Some(grace), ..pod })
+        };
+        assert_eq!(deleted(21, 0), Some(EndCause::ExitCode));
+        assert_eq!(deleted(15, 0), Some(EndCause::Drained), "its end followed the deletion");
+        assert_eq!(deleted(21, 30), Some(EndCause::Drained), "a pod that had ended would have been given no grace");
+    }
+
+    #[test]
+    fn a_pod_that_no_container_of_started_in_was_refused_by_the_kubelet() {
+        let refused = PodView {
+            ended: true,
+            reason: Some("OutOfcpu".into()),
+            message: Some("Node didn't have enough resource".into()),
+            ..PodView::default()
+        };
+        let end = end_of(&refused).expect("an end");
+        assert_eq!(end.cause, EndCause::AdmissionRefused);
+        assert_eq!(end.message, "the kubelet refused its pod: OutOfcpu: Node didn't have enough resource");
+    }
+
+    #[test]
+    fn every_cause_can_be_read_back_from_a_record() {
+        for cause in [EndCause::NodeLost, EndCause::Drained, EndCause::OutOfMemory, EndCause::ExitCode] {
+            assert_eq!(EndCause::parse(cause.as_str()), Some(cause));
+        }
+        assert_eq!(EndCause::parse("Error"), None);
+    }
+}
