@@ -152,6 +152,10 @@ pub struct SessionStatus {
     /// Why it waits, while it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting: Option<Waiting>,
+    /// Sessions of `dependsOn` that have ended with Success. They stay met when those sessions are removed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(max = 40)))]
+    pub met_dependencies: Vec<String>,
     /// Counts the allocations; it only grows. Pods of an older one are swept.
     #[serde(default)]
     pub allocation_generation: i64,

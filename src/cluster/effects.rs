@@ -13,7 +13,7 @@ use super::write::{WriteError, Writer};
 use crate::api::*;
 use crate::lifecycle::{Cause, Failure, Reason};
 use crate::session::effect::{Effect, Launch, PodRef};
-use crate::session::kernels::service_name;
+use crate::session::kernels::{service_name, ssh_secret_name};
 
 /// Why an effect was not carried out.
 #[derive(Debug)]
@@ -86,6 +86,7 @@ impl Effects {
             Effect::DeleteSession => self.delete_session(session).await,
             Effect::CreateService => self.create_service(subject, session).await,
             Effect::DeleteService => self.delete_service(subject, session).await,
+            Effect::DeleteSshSecret => self.delete_secret(subject, &ssh_secret_name(&subject.name, &uid_of(session).0)).await,
             Effect::CreateSshSecret => self.create_secret(subject, session).await,
             Effect::Launch(launch) => self.launch(subject, session, launch).await,
             _ => Ok(()),
@@ -176,6 +177,11 @@ impl Effects {
             Err(WriteError::AlreadyExists) => Ok(()),
             done => Ok(done.map(|_| ())?),
         }
+    }
+
+    /// By its name alone: secrets are never read. The name has a hash of the session's uid in it.
+    async fn delete_secret(&self, subject: &Subject, name: &str) -> Result<(), EffectError> {
+        self.delete::<Secret>("secret-delete", &subject.namespace, name, DeleteParams::default()).await.map(|_| ())
     }
 
     async fn launch(&self, subject: &Subject, session: &Session, launch: &Launch) -> Result<(), EffectError> {

@@ -258,7 +258,9 @@ impl Inner {
         let kernels: Vec<KernelItem> = kernels.collect();
         let dependencies = session.spec.depends_on.iter().map(|other| {
             let found = self.sessions.get(&(namespace.clone(), other.clone()));
+            let is_met = status.is_some_and(|status| status.met_dependencies.contains(other));
             let state = match found.map(|found| (found.phase(), found)) {
+                _ if is_met => Dependency::Met,
                 None => Dependency::Missing,
                 Some((SessionPhase::Pending, _)) if self.waits_for_itself(&session, other) => Dependency::Circular,
                 Some((phase, found)) => {
@@ -275,6 +277,7 @@ impl Inner {
             kind: self.kind_of.get(uid)?.clone(),
             holding: self.ledger.holding(uid).cloned(),
             ahead: vec![],
+            is_awaited: self.is_awaited(&session),
             session: session.clone(),
             kernels,
         })

@@ -265,6 +265,24 @@ impl Inner {
         self.dependents_of.get(key).into_iter().flatten().filter(waits).cloned().collect()
     }
 
+    /// Whether a waiting session depends on this one, which ended with Success, and has not recorded that yet.
+    pub(super) fn is_awaited(&self, session: &Session) -> bool {
+        if session.status.as_ref().is_none_or(|status| status.result != SessionResult::Success) {
+            return false;
+        }
+        let key = key_of(&session.metadata);
+        let has_recorded = |uid: &SessionUid| {
+            let status = self.committed(uid).and_then(|dependent| dependent.status.as_ref());
+            status.is_some_and(|status| status.met_dependencies.contains(&key.1))
+        };
+        self.dependents(&key).iter().any(|uid| !self.shunned.contains_key(uid) && !has_recorded(uid))
+    }
+
+    /// The sessions that one depends on, as far as they exist.
+    pub(super) fn dependencies_of(&self, session: &Session) -> Vec<SessionUid> {
+        dependencies(session).filter_map(|key| self.sessions.get(&key)).map(|found| uid_of(found)).collect()
+    }
+
     /// Whether what a session depends on depends on the session in turn, by way of not too many others that wait.
     pub(super) fn waits_for_itself(&self, session: &Session, dependency: &str) -> bool {
         const MOST: usize = 32;

@@ -102,7 +102,9 @@ impl World {
         let moved = inner.place.get(&uid) != place.as_ref();
         // Whether it is there and whether it has ended are all that matters to them.
         let dependents = if appeared || session.phase().is_terminal() { inner.dependents(&key) } else { vec![] };
+        let dependencies = inner.dependencies_of(&session);
         drop(inner);
+        self.mark_removable(dependencies);
         self.marks.session(&uid, session.phase());
         self.after_change(freed);
         if moved || counted_anew {
@@ -110,6 +112,13 @@ impl World {
         }
         self.mark_waiting(dependents);
         session
+    }
+
+    /// Sessions whose removal may have waited for one that depends on them.
+    fn mark_removable(&self, sessions: Vec<SessionUid>) {
+        for uid in sessions {
+            self.marks.one(HandlerName::FinalizeSessions, &uid);
+        }
     }
 
     fn mark_waiting(&self, sessions: Vec<SessionUid>) {
@@ -137,8 +146,9 @@ impl World {
             let uid = uid_of(&session);
             let left_the_queue = inner.forget_session(&session);
             let freed = inner.refresh(&uid) || left_the_queue;
-            let dependents = inner.dependents(&key);
+            let (dependents, dependencies) = (inner.dependents(&key), inner.dependencies_of(&session));
             drop(inner);
+            self.mark_removable(dependencies);
             self.mark_waiting(dependents);
             self.marks.forget(&uid);
             self.marks.one(HandlerName::SyncKernels, &uid);

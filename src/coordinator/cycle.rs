@@ -307,6 +307,7 @@ mod tests {
             targets: &[SessionPhase::Pending],
             transitions: Transitions::NONE,
             lock: None,
+            trace: None,
             waits,
             decide: Decide::Each(|snapshot, _| {
                 assert!(snapshot.group_name.as_str() != "gpu", "as planned");

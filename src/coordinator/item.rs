@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
+use futures::future::join_all;
 
 use super::cycle::Coordinator;
 use super::hooks::Transition;
@@ -36,6 +37,9 @@ fn follower(after: HandlerName, reached: Option<SessionPhase>) -> Option<&'stati
         _ => None,
     }
 }
+
+/// Most pods of one session that are made, started or deleted at once.
+const SIDE_BY_SIDE: usize = 8;
 
 pub(super) struct Work<'a> {
     coordinator: &'a Coordinator,
@@ -117,6 +121,9 @@ impl<'a> Work<'a> {
     async fn step(&mut self, mut verdict: Verdict) -> Option<SessionPhase> {
         if let Some(wake) = verdict.wake_at {
             self.coordinator.marks.at(self.handler.name, &uid_of(&self.original), wake);
+        }
+        if let Some(trace) = self.handler.trace.filter(|_| !matches!(verdict.outcome, Outcome::Idle)) {
+            self.recorder.trace(trace(&self.item, &verdict), self.snapshot.now);
         }
         let effects = std::mem::take(&mut verdict.effects);
         if let Err(error) = self.carry_out(&effects).await {
@@ -216,30 +223,44 @@ impl<'a> Work<'a> {
         judged.to.map(|to| to.phase)
     }
 
-    /// In order, until one fails; each leaves a trace. A pod that cannot be deleted does not keep the others.
+    /// In order, until one fails; each leaves a trace. Pods of one session are made, started and deleted side by side. A pod
+    /// that cannot be deleted does not keep the others.
     async fn carry_out(&mut self, effects: &[Effect]) -> Result<(), EffectError> {
         let mut kept = Ok(());
-        for effect in effects {
-            let subject = self.subject();
-            let started_at = to_millis(Utc::now());
-            let done = self.coordinator.effects.run(&subject, effect).await;
-            self.recorder.effect(effect, started_at, &done);
-            match (effect, done) {
-                // What passes by itself tells less than any other error.
-                (Effect::DeletePod { .. }, Err(error)) if matches!(kept, Ok(()) | Err(EffectError::Again(_))) => {
-                    kept = Err(error)
+        for group in effects.chunk_by(Effect::may_run_beside) {
+            for together in group.chunks(SIDE_BY_SIDE) {
+                let subject = self.subject();
+                let running = together.iter().map(|effect| self.run_timed(&subject, effect));
+                let done = join_all(running).await;
+                let mut failed = Ok(());
+                for (effect, (started_at, done)) in together.iter().zip(done) {
+                    self.recorder.effect(effect, started_at, &done);
+                    let error = if matches!(effect, Effect::DeletePod { .. }) { &mut kept } else { &mut failed };
+                    // An error that passes by itself says less than any other.
+                    if done.is_err() && matches!(error, Ok(()) | Err(EffectError::Again(_))) {
+                        *error = done;
+                    }
                 }
-                (Effect::DeletePod { .. }, _) => {}
-                (_, done) => done?,
-            }
-            if *effect == Effect::HoldSession
-                && let Some((_, seen)) = self.coordinator.world.look_again(&uid_of(&self.original))
-            {
-                self.original = seen.session.clone();
-                self.item.session = seen.session;
+                failed?;
+                if together.contains(&Effect::HoldSession) {
+                    self.see_the_session_held();
+                }
             }
         }
         kept
+    }
+
+    async fn run_timed(&self, subject: &Subject, effect: &Effect) -> (DateTime<Utc>, Result<(), EffectError>) {
+        let started_at = to_millis(Utc::now());
+        (started_at, self.coordinator.effects.run(subject, effect).await)
+    }
+
+    /// The finalizer changed the session's version.
+    fn see_the_session_held(&mut self) {
+        if let Some((_, seen)) = self.coordinator.world.look_again(&uid_of(&self.original)) {
+            self.original = seen.session.clone();
+            self.item.session = seen.session;
+        }
     }
 
     fn subject(&self) -> Subject {

@@ -43,12 +43,13 @@ pub fn judge(
             let ending = item.phase() == SessionPhase::Terminating || item.phase().is_terminal();
             let stands = ending || status.is_some_and(|status| status.reason.as_deref() == Some(reason.as_str()));
             let told = stands && is_last_skip(history, handler, *reason, words) && !is_blocked_by_others(item, change);
-            let told = told && !item.is_outdated();
+            let told = told && !item.is_outdated() && change.met_dependencies.is_empty();
             (!told).then_some(Judged { result: HistoryResult::Skipped, to: None })
         }
         Outcome::Failure(failure) => {
             let judged = judge_failure(handler, snapshot, item, failure, change);
             let news = is_news(handler, snapshot, item, failure) || is_newly_blocked(snapshot, item, change);
+            let news = news || !change.met_dependencies.is_empty();
             (judged.to.is_some() || news).then_some(judged)
         }
     }

@@ -6,6 +6,7 @@ use crate::api::{SubStep, SubStepResult};
 use crate::cluster::effects::EffectError;
 use crate::lifecycle::{Reason, to_millis, truncate};
 use crate::session::effect::Effect;
+use crate::session::handlers::Trace;
 
 /// Most bytes of a step's detail.
 const MAX_DETAIL: usize = 200;
@@ -32,6 +33,14 @@ impl Recorder {
             Err(EffectError::Fenced) => (SubStepResult::Failure, None, "the lease is not held".into()),
         };
         self.steps.push(step(effect.name(), result, error_code, detail, started_at));
+    }
+
+    /// The sub-steps of a decision, which all happened at one moment.
+    pub fn trace(&mut self, traces: Vec<Trace>, at: DateTime<Utc>) {
+        for Trace { name, failed, detail } in traces {
+            let result = if failed.is_some() { SubStepResult::Failure } else { SubStepResult::Success };
+            self.steps.push(SubStep { ended_at: at, ..step(name, result, failed, detail, at) });
+        }
     }
 
     /// A gate hook that failed.

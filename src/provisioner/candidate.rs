@@ -11,6 +11,8 @@ use crate::api::{NodeName, SessionPhase, SessionResult};
 /// How a session stands that another depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dependency {
+    /// It ended with Success at some time, which the session that waits has on record.
+    Met,
     /// It does not exist.
     Missing,
     /// It waits for the one that depends on it: neither would ever start.
@@ -47,7 +49,7 @@ impl Candidate<'_> {
     pub fn awaits_its_time(&self, now: DateTime<Utc>) -> bool {
         let goes_on = |dependency: &Dependency| match dependency {
             Dependency::Missing => true,
-            Dependency::Circular => false,
+            Dependency::Met | Dependency::Circular => false,
             Dependency::Is(phase, _) => !phase.is_terminal(),
         };
         self.starts_at.is_some_and(|due| now < due) || self.dependencies.iter().any(|(_, state)| goes_on(state))

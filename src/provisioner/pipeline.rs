@@ -15,10 +15,10 @@ use super::pool::{Index, Pool};
 use super::refusal::{Blocker, Refusal};
 use super::room::Room;
 use super::selectors::{Choice, Select, selector};
-use super::sequencers::sequence;
+use super::sequencers::Sequence;
 use super::validators::{Context, Subject, check_kind, check_waiting, tenants};
 use crate::api::{GroupName, KernelAllocation, NodeName, ResourcePolicy, Resources, ScalingGroup, whole};
-use crate::lifecycle::Reason;
+use crate::lifecycle::{Cause, Reason};
 use crate::session::tenancy::{Account, Tenancy, Tenant};
 use crate::session::views::AgentView;
 
@@ -60,15 +60,36 @@ impl<'s> Scope<'s> {
 
 /// Decides on every session of the queue, in its order, and counts what they are given into the room.
 pub fn provision(scope: &Scope<'_>, room: &mut Room, queue: &[Candidate<'_>]) -> Vec<Decision> {
-    let order = sequence(scope, room, queue);
-    // Only those outside the top band are not looked at.
+    let mut sequence = Sequence::new(scope, room, queue);
+    // Sessions below the top band stay behind.
     let mut decisions = vec![Decision::Refused(Arc::new(behind())); queue.len()];
     let mut cycle = Cycle::new(scope, room);
-    for at in order {
-        decisions[at] = cycle.decide(&queue[at]);
+    let mut top: Option<i32> = None;
+    while let Some(at) = sequence.next(scope, cycle.room) {
+        let candidate = &queue[at];
+        // A session that waits for one of lower priority must not hold that one up.
+        let is_behind = top.is_some_and(|top| candidate.priority < top) && !candidate.awaits_its_time(scope.now);
+        if scope.group.spec.top_priority_only && is_behind {
+            continue;
+        }
+        decisions[at] = cycle.decide(candidate);
+        if decisions[at].could_start() {
+            top = top.or(Some(candidate.priority));
+        }
     }
     cycle.keep_cursor();
     decisions
+}
+
+impl Decision {
+    /// Whether the session starts, or would if there were room. Only such a session holds back those of lower priority:
+    /// waiting does not help one that is over its quota or that no node can hold.
+    fn could_start(&self) -> bool {
+        match self {
+            Self::Placed(_) => true,
+            Self::Refused(refusal) => refusal.cause == Some(Cause::Capacity),
+        }
+    }
 }
 
 /// What is told to those whom the group looks at only once nobody of higher priority waits.
@@ -234,7 +255,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::api::{Amount, Cause, Resources};
+    use crate::api::{Amount, Resources};
     use crate::provisioner::testing::{Extra, Setup, agent, kernel, nodes, refusal, waiting};
     use crate::provisioner::{ForeignPod, Ledger, Tenure};
     use crate::session::volumes::{ClaimKey, ClaimView, Operator, Requirement, Subject, VolumeView};

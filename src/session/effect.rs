@@ -21,6 +21,8 @@ pub enum Effect {
     DeleteService,
     /// Makes the SSH key pair that the kernels share.
     CreateSshSecret,
+    /// Deletes it: the garbage collector does not, where the session was deleted with `--cascade=orphan`.
+    DeleteSshSecret,
     /// Makes a kernel and its pod.
     Launch(Box<Launch>),
     /// Lets a gated pod start.
@@ -49,6 +51,7 @@ impl Effect {
             Self::CreateService => "create-service",
             Self::DeleteService => "delete-service",
             Self::CreateSshSecret => "create-ssh-secret",
+            Self::DeleteSshSecret => "delete-ssh-secret",
             Self::Launch(_) => "launch-kernel",
             Self::OpenGate(_) => "open-gate",
             Self::DeletePod { .. } => "delete-pod",
@@ -58,6 +61,16 @@ impl Effect {
             Self::ConfirmNoPod(_) => "confirm-no-pod",
             Self::ConfirmNoKernel(_) => "confirm-no-kernel",
         }
+    }
+
+    /// Whether it may be carried out at the same time as the one after it: both make, start or delete a pod.
+    pub fn may_run_beside(&self, next: &Self) -> bool {
+        matches!(
+            (self, next),
+            (Self::Launch(_), Self::Launch(_))
+                | (Self::OpenGate(_), Self::OpenGate(_))
+                | (Self::DeletePod { .. }, Self::DeletePod { .. })
+        )
     }
 
     /// What it is about, for the history's steps: a kernel and its pod have one name.

@@ -13,7 +13,7 @@ use super::kernels::{KernelItem, kernel_name};
 use super::tenancy::Tenancy;
 use super::views::{AgentView, Liveness, PodView};
 use crate::api::{
-    GroupName, HandlerRetry, NodeName, RetryPolicy, ScalingGroup, Session, SessionPhase, SessionStatus, SessionUid,
+    GroupName, HandlerRetry, NodeName, RetryPolicy, ScalingGroup, Session, SessionPhase, SessionResult, SessionStatus, SessionUid,
     TryingHandler, Waiting,
 };
 use crate::lifecycle::{Reason, Timing};
@@ -50,6 +50,8 @@ pub struct SessionItem {
     pub holding: Option<Arc<Holding>>,
     /// What waits before it, for each of its tenants that limits that.
     pub ahead: Vec<Ahead>,
+    /// Whether a session that depends on it has yet to record its success.
+    pub is_awaited: bool,
 }
 
 /// Whether a session's start was disrupted from outside.
@@ -143,6 +145,12 @@ impl SessionItem {
         } else {
             DisruptedStart::Open
         }
+    }
+
+    /// The dependencies that have ended with Success and are not on record yet.
+    pub fn newly_met(&self) -> impl Iterator<Item = String> {
+        let success = |state: &Dependency| matches!(state, Dependency::Is(phase, SessionResult::Success) if phase.is_terminal());
+        self.dependencies.iter().filter(move |(_, state)| success(state)).map(|(name, _)| name.clone())
     }
 
     /// By which it is scheduled.

@@ -61,6 +61,11 @@ pub fn advance(snapshot: &Snapshot, session: &Session, kernels: &[KernelItem], s
         let namespace = session.metadata.namespace.as_deref().unwrap_or_default();
         status.owner = Some(snapshot.tenancy.owner(&session.spec.access_key, namespace));
     }
+    let declared = &session.spec.depends_on;
+    status.met_dependencies.extend(step.change.met_dependencies.iter().cloned());
+    status.met_dependencies.retain(|name| declared.contains(name));
+    status.met_dependencies.sort_unstable();
+    status.met_dependencies.dedup();
     explain(&mut status, &step, from, to);
     // It stands as long as the session waits, with the numbers as of when it was recorded.
     status.waiting = step.change.waiting.clone().or(status.waiting).filter(|_| to == SessionPhase::Pending);

@@ -4,15 +4,17 @@ mod drf;
 mod fifo;
 mod lifo;
 
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
+
 use super::candidate::Candidate;
 use super::pipeline::Scope;
 use super::room::Room;
-use crate::api::SequencerName;
+use crate::api::{AccessKey, SequencerName};
 
-/// A sequencer: in which order sessions of one priority are looked at, the smallest share and then the smallest rank
-/// first. Shares of owners are those of the cycle's beginning.
+/// A sequencer: the order of sessions of one priority, the smallest share and then the smallest rank first.
 pub struct Sequencer {
-    /// Worked out once for each owner.
+    /// The share of a session's owner, computed again after each of the owner's sessions.
     pub share: Option<fn(&Scope<'_>, &Room, &Candidate<'_>) -> f64>,
     pub rank: fn(&Candidate<'_>) -> i64,
 }
@@ -26,39 +28,92 @@ pub fn sequencer(name: SequencerName) -> &'static Sequencer {
     }
 }
 
-/// A session's turn: what it is compared by, beside where it stands, so that sorting touches nothing else.
-struct Turn {
-    priority: i32,
+/// The sessions of one owner and priority, in their order; without shares, those of all owners.
+struct Lane<'q> {
     share: f64,
+    /// The next of them comes last.
+    turns: Vec<Turn<'q>>,
+}
+
+/// A session's turn: what it is compared by, next to its place in the queue, so that sorting touches nothing else.
+struct Turn<'q> {
     rank: i64,
+    name: (&'q str, &'q str),
     at: usize,
 }
 
-/// The order of the queue: highest effective priority first, then as the sequencer has it, then by name.
-pub fn sequence(scope: &Scope<'_>, room: &Room, queue: &[Candidate<'_>]) -> Vec<usize> {
-    let sequencer = sequencer(scope.group.spec.sequencer);
-    let mut shares = std::collections::HashMap::new();
-    let mut turns = vec![];
-    for (at, candidate) in queue.iter().enumerate() {
-        let share = match sequencer.share {
-            None => 0.0,
-            Some(share) => *shares.entry(&candidate.kind.access_key).or_insert_with(|| share(scope, room, candidate)),
-        };
-        turns.push(Turn { priority: candidate.priority, share, rank: (sequencer.rank)(candidate), at });
-    }
-    turns.sort_unstable_by(|a, b| {
-        let by_priority = b.priority.cmp(&a.priority);
-        let by_sequencer = by_priority.then(a.share.total_cmp(&b.share)).then(a.rank.cmp(&b.rank));
-        by_sequencer.then_with(|| queue[a.at].name.cmp(&queue[b.at].name))
-    });
-    if scope.group.spec.top_priority_only {
-        // Who waits for one of lower priority must not hold that one up.
-        let waits = |at: usize| queue[at].awaits_its_time(scope.now);
-        let top = turns.iter().find(|turn| !waits(turn.at)).map(|turn| turn.priority);
-        turns.retain(|turn| Some(turn.priority) == top || waits(turn.at));
-    }
-    turns.into_iter().map(|turn| turn.at).collect()
+/// The order of the queue: highest effective priority first, then as the sequencer has it, then by name. Shares count what
+/// the cycle itself has given away.
+pub struct Sequence<'q> {
+    sequencer: &'static Sequencer,
+    queue: &'q [Candidate<'q>],
+    /// By priority, the highest last.
+    bands: Vec<Vec<Lane<'q>>>,
+    /// The lanes of the highest band, the next one first.
+    lanes: BinaryHeap<Lane<'q>>,
+    /// The lane that came last: its owner's share may have grown since.
+    last: Option<Lane<'q>>,
 }
+
+impl<'q> Sequence<'q> {
+    pub fn new(scope: &Scope<'_>, room: &Room, queue: &'q [Candidate<'q>]) -> Self {
+        let sequencer = sequencer(scope.group.spec.sequencer);
+        let mut bands: BTreeMap<i32, HashMap<Option<&AccessKey>, Lane<'q>>> = BTreeMap::new();
+        for (at, candidate) in queue.iter().enumerate() {
+            let owner = sequencer.share.map(|_| &candidate.kind.access_key);
+            let lane = bands.entry(candidate.priority).or_default().entry(owner).or_insert_with(|| Lane {
+                share: sequencer.share.map_or(0.0, |share| share(scope, room, candidate)),
+                turns: vec![],
+            });
+            lane.turns.push(Turn { rank: (sequencer.rank)(candidate), name: candidate.name, at });
+        }
+        let sorted = |mut lane: Lane<'q>| {
+            lane.turns.sort_unstable_by(|a, b| (b.rank, b.name).cmp(&(a.rank, a.name)));
+            lane
+        };
+        let bands = bands.into_values().map(|lanes| lanes.into_values().map(sorted).collect()).collect();
+        Self { sequencer, queue, bands, lanes: BinaryHeap::new(), last: None }
+    }
+
+    /// The place in the queue of the session whose turn is next.
+    pub fn next(&mut self, scope: &Scope<'_>, room: &Room) -> Option<usize> {
+        if let Some(mut lane) = self.last.take()
+            && let Some(turn) = lane.turns.last()
+        {
+            lane.share = self.sequencer.share.map_or(0.0, |share| share(scope, room, &self.queue[turn.at]));
+            self.lanes.push(lane);
+        }
+        if self.lanes.is_empty() {
+            self.lanes = self.bands.pop()?.into();
+        }
+        let mut lane = self.lanes.pop()?;
+        let turn = lane.turns.pop()?;
+        self.last = Some(lane);
+        Some(turn.at)
+    }
+}
+
+impl Ord for Lane<'_> {
+    /// The lane whose turn comes first is the greatest, as a heap wants it.
+    fn cmp(&self, other: &Self) -> Ordering {
+        let next = |lane: &Self| lane.turns.last().map(|turn| (turn.rank, turn.name));
+        other.share.total_cmp(&self.share).then_with(|| next(other).cmp(&next(self)))
+    }
+}
+
+impl PartialOrd for Lane<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Lane<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Lane<'_> {}
 
 #[cfg(test)]
 mod tests {
@@ -104,8 +159,37 @@ mod tests {
         let mine = |name| (name, json!({}));
         let theirs = |name| (name, json!({"accessKey": "other"}));
         let specs = [mine("1"), mine("2"), theirs("3"), theirs("4")];
-        assert_eq!(placed(json!({"sequencer": "DRF"}), &specs, occupy), ["3", "4"]);
-        assert_eq!(placed(json!({"sequencer": "DRF"}), &specs, |_| ()), ["1", "2"], "equal shares: by age");
+        let only_theirs = [mine("1"), theirs("3"), theirs("4")];
+        assert_eq!(placed(json!({"sequencer": "DRF"}), &only_theirs, occupy), ["1", "3"], "theirs first, then equal: by age");
+        let occupy_all = |setup: &mut Setup| {
+            occupy(setup);
+            occupy(setup);
+        };
+        assert_eq!(placed(json!({"sequencer": "DRF"}), &specs, occupy_all), ["3", "4"]);
+        assert_eq!(placed(json!({"sequencer": "DRF"}), &specs[..2], |_| ()), ["1", "2"], "equal shares: by age");
+    }
+
+    #[test]
+    fn drf_counts_what_the_same_cycle_has_given_to_an_owner() {
+        let mine = |name| (name, json!({}));
+        let theirs = |name| (name, json!({"accessKey": "other"}));
+        let specs = [mine("1"), mine("2"), mine("3"), theirs("4"), theirs("5")];
+        assert_eq!(placed(json!({"sequencer": "DRF"}), &specs, |_| ()), ["1", "4"], "one of the two places each");
+        assert_eq!(placed(json!({"sequencer": "FIFO"}), &specs, |_| ()), ["1", "2"]);
+    }
+
+    #[test]
+    fn a_session_that_could_not_start_with_room_holds_nobody_up() {
+        let over_quota = ("over", json!({"accessKey": "other", "priority": 60}));
+        let unfit = ("unfit", json!({"priority": 50, "kernels": [crate::provisioner::testing::kernel(&[("cpu", 64)])]}));
+        let limit = |setup: &mut Setup| {
+            let policy = serde_json::from_value(json!({"limits": {"cpu": 0}})).expect("a policy");
+            setup.tenancy.policies.insert("none".into(), std::sync::Arc::new(crate::api::ResourcePolicy::new("none", policy)));
+            let keypair = serde_json::from_value(json!({"user": "user", "resourcePolicy": "none"})).expect("a keypair");
+            setup.tenancy.keypairs.insert("other".into(), std::sync::Arc::new(crate::api::Keypair::new("other", keypair)));
+        };
+        let specs = [over_quota, unfit, ("modest", json!({}))];
+        assert_eq!(placed(json!({"topPriorityOnly": true}), &specs, limit), ["modest"]);
     }
 
     #[test]

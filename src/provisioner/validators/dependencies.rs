@@ -12,6 +12,7 @@ fn check(_: &Context<'_>, candidate: &Candidate<'_>) -> Vec<Blocker> {
     let blocker = |(name, state): &(String, Dependency)| {
         let waits = |reason, message| Blocker::not_yet(VALIDATOR.name, reason, message);
         let blocker = match state {
+            Dependency::Met => return None,
             Dependency::Is(phase, SessionResult::Success) if phase.is_terminal() => return None,
             Dependency::Is(phase, result) if phase.is_terminal() => {
                 let message = format!("session {name}, which this one depends on, ended {phase} with {result:?}");

@@ -275,7 +275,8 @@ mod tests {
             let mut setup = setup(json!({}));
             change(&mut setup);
             let refused = setup.refusals(&[waiting("s", json!({}))]).remove(0).expect("refused");
-            assert_eq!((refused.cause, refused.reason), (Some(Cause::Fault), reason));
+            let cause = if reason == Reason::ScalingGroupNotAllowed { Cause::Fault } else { Cause::Hold };
+            assert_eq!((refused.cause, refused.reason), (Some(cause), reason));
             let first = &refused.blockers[0];
             assert!(first.object.is_some() && first.needs.is_some(), "what is to change, and of what: {first:?}");
         }

@@ -19,6 +19,7 @@ pub static ROW: Handler = Handler {
         ..Transitions::NONE
     },
     lock: Some(LockId::Preparing),
+    trace: None,
     waits: false,
     decide: Decide::All(decide),
 };

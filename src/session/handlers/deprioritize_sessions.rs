@@ -10,6 +10,7 @@ pub static ROW: Handler = Handler {
     targets: &[SessionPhase::Deprioritizing],
     transitions: Transitions { success: To::phase(SessionPhase::Pending), also: &[SessionPhase::Cancelled], ..Transitions::NONE },
     lock: None,
+    trace: None,
     waits: false,
     decide: Decide::Each(deprioritize),
 };

@@ -1,7 +1,7 @@
 //! detect-termination: a session of which any kernel has ended or is ending ends as a whole.
 
 use super::reset_unschedulable::begins_again;
-use super::{Decide, Handler, HandlerName, To, Transitions, Verdict};
+use super::{Decide, Handler, HandlerName, To, Transitions, Verdict, trace_kernels};
 use crate::api::{KernelPhase, SessionPhase, SessionResult};
 use crate::lifecycle::{Match, Reason};
 use crate::session::effect::Effect;
@@ -25,6 +25,7 @@ pub static ROW: Handler = Handler {
         ..Transitions::NONE
     },
     lock: None,
+    trace: Some(trace_kernels),
     waits: true,
     decide: Decide::Each(detect),
 };

@@ -13,6 +13,7 @@ pub static ROW: Handler = Handler {
         ..Transitions::NONE
     },
     lock: None,
+    trace: None,
     waits: true,
     decide: Decide::Each(end),
 };

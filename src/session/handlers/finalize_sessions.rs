@@ -1,26 +1,26 @@
 //! finalize-sessions: removes sessions that have ended, when they were deleted or their time to live is over.
 
 use super::{Decide, Handler, HandlerName, Transitions, Verdict};
-use crate::api::{FINALIZER_SESSION, SessionPhase};
+use chrono::{DateTime, Utc};
+
+use crate::api::{FINALIZER_SESSION, Session, SessionPhase};
+use crate::lifecycle::Reason;
 use crate::session::effect::Effect;
-use crate::session::snapshot::{SessionItem, Snapshot};
+use crate::session::snapshot::{SessionItem, Snapshot, is_over, over_at};
 
 pub static ROW: Handler = Handler {
     name: HandlerName::FinalizeSessions,
     targets: &[SessionPhase::Terminated, SessionPhase::Cancelled, SessionPhase::Error],
     transitions: Transitions::NONE,
     lock: None,
+    trace: None,
     waits: true,
     decide: Decide::Each(finalize),
 };
 
 fn finalize(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
-    let metadata = &item.session.metadata;
     if item.session.is_deleted() {
-        let held = metadata.finalizers.iter().flatten().any(|name| name == FINALIZER_SESSION);
-        // Its pods go first; sync-kernels sees to that.
-        let effects = if held && item.pods_left == 0 { vec![Effect::ReleaseSession] } else { vec![] };
-        return Verdict::idle().effects(effects);
+        return remove(snapshot, item);
     }
     // What the hook of the transition did not do, since it failed or the operator ended meanwhile.
     let leftover = if item.is_published { vec![Effect::DeleteService] } else { vec![] };
@@ -29,10 +29,52 @@ fn finalize(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
         finished + chrono::TimeDelta::from_std(snapshot.timing.configured(i64::from(ttl))).unwrap_or_default()
     });
     match due {
+        // The sessions that depend on it record its success first.
+        Some(due) if snapshot.now >= due && item.is_awaited => Verdict::idle(),
         Some(due) if snapshot.now >= due => Verdict::idle().effects(vec![Effect::DeleteSession]),
         due => Verdict::idle().effects(leftover).wake_at(due),
     }
 }
+
+/// Lets a deleted session go, once its pods are gone (sync-kernels sees to that) and its success is on record with the
+/// sessions that depend on it.
+fn remove(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
+    let finalizers = || item.session.metadata.finalizers.iter().flatten();
+    let held = finalizers().any(|name| name == FINALIZER_SESSION);
+    if held && item.is_awaited {
+        return Verdict::idle();
+    }
+    if held && item.pods_left == 0 {
+        let secret = item.is_gang().then_some(Effect::DeleteSshSecret);
+        return Verdict::idle().effects(secret.into_iter().chain([Effect::ReleaseSession]).collect());
+    }
+    // What others keep is named after a while: without that, a deletion that does not end says nothing.
+    let since = deleted_at(&item.session);
+    if !is_over(since, Some(snapshot.timing.held_up), snapshot.now) {
+        return Verdict::idle().wake_at(over_at(since, Some(snapshot.timing.held_up)));
+    }
+    let keepers = if held { pods_kept_by_others(item) } else { vec![keeper("the session", finalizers())] };
+    if keepers.is_empty() { Verdict::idle() } else { Verdict::skipped(Reason::DeletionHeld, keepers.join("; ")) }
+}
+
+fn deleted_at(session: &Session) -> Option<DateTime<Utc>> {
+    DateTime::from_timestamp_millis(session.metadata.deletion_timestamp.as_ref()?.0.as_millisecond())
+}
+
+/// `pod s-main1-1234 is kept by the finalizer other.dev/x`.
+fn keeper<'f>(object: &str, finalizers: impl Iterator<Item = &'f String>) -> String {
+    let names = finalizers.map(String::as_str).collect::<Vec<_>>().join(", ");
+    format!("{object} is kept by the finalizer {names}, which is not the operator's")
+}
+
+fn pods_kept_by_others(item: &SessionItem) -> Vec<String> {
+    let pods = item.kernels.iter().filter_map(|kernel| kernel.pod.as_deref());
+    let kept = pods.filter(|pod| pod.deleting && pod.ended && !pod.held && !pod.other_finalizers.is_empty());
+    kept.take(MAX_NAMED).map(|pod| keeper(&format!("pod {}", pod.name), pod.other_finalizers.iter())).collect()
+}
+
+/// Most pods named in one message.
+const MAX_NAMED: usize = 4;
 
 #[cfg(test)]
 mod tests {

@@ -1,7 +1,7 @@
 //! promote-to-prepared: a session all of whose images are there, and whose kernels can find each other, is prepared.
 
 use super::late::held_up;
-use super::{Decide, Handler, HandlerName, To, Transitions, Verdict};
+use super::{Decide, Handler, HandlerName, To, Transitions, Verdict, trace_kernels};
 use crate::api::SessionPhase;
 use crate::lifecycle::{Failure, Match, Reason};
 use crate::session::kernels::{KernelItem, describe_all};
@@ -12,6 +12,7 @@ pub static ROW: Handler = Handler {
     targets: &[SessionPhase::Preparing, SessionPhase::Pulling],
     transitions: Transitions { success: To::phase(SessionPhase::Prepared), ..Transitions::NONE },
     lock: None,
+    trace: Some(trace_kernels),
     waits: true,
     decide: Decide::Each(promote),
 };

@@ -1,6 +1,6 @@
 //! promote-to-pulling: a session of which any kernel pulls its image is pulling.
 
-use super::{Decide, Handler, HandlerName, To, Transitions, Verdict};
+use super::{Decide, Handler, HandlerName, To, Transitions, Verdict, trace_kernels};
 use crate::api::{KernelPhase, SessionPhase};
 use crate::lifecycle::Match;
 use crate::session::kernels::KernelItem;
@@ -11,6 +11,7 @@ pub static ROW: Handler = Handler {
     targets: &[SessionPhase::Preparing],
     transitions: Transitions { success: To::phase(SessionPhase::Pulling), ..Transitions::NONE },
     lock: None,
+    trace: Some(trace_kernels),
     waits: true,
     decide: Decide::Each(promote),
 };

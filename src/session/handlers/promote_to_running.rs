@@ -2,7 +2,7 @@
 
 use super::late::held_up;
 use super::promote_to_prepared::{end_of_a_kernel, kernel_failure};
-use super::{Decide, Handler, HandlerName, To, Transitions, Verdict};
+use super::{Decide, Handler, HandlerName, To, Transitions, Verdict, trace_kernels};
 use crate::api::SessionPhase;
 use crate::lifecycle::{Failure, Match, Reason};
 use crate::session::kernels::{KernelItem, describe_all};
@@ -13,6 +13,7 @@ pub static ROW: Handler = Handler {
     targets: &[SessionPhase::Creating],
     transitions: Transitions { success: To::phase(SessionPhase::Running), expired: To::PENDING_RESET, ..Transitions::NONE },
     lock: None,
+    trace: Some(trace_kernels),
     waits: true,
     decide: Decide::Each(promote),
 };

@@ -1,6 +1,6 @@
 //! promote-to-terminated: a session that is ending and all of whose kernels have ended has ended.
 
-use super::{Decide, Handler, HandlerName, To, Transitions, Verdict};
+use super::{Decide, Handler, HandlerName, To, Transitions, Verdict, trace_kernels};
 use crate::api::SessionPhase;
 use crate::lifecycle::{Match, Reason};
 use crate::session::kernels::{KernelItem, describe_all};
@@ -11,6 +11,7 @@ pub static ROW: Handler = Handler {
     targets: &[SessionPhase::Terminating],
     transitions: Transitions { success: To::phase(SessionPhase::Terminated), ..Transitions::NONE },
     lock: None,
+    trace: Some(trace_kernels),
     waits: true,
     decide: Decide::Each(promote),
 };

@@ -1,7 +1,7 @@
 //! reset-unschedulable: a session that cannot start where it was placed goes back to the queue, and that node is avoided:
 //! kube-scheduler or the kubelet refuses a pod, a pod is evicted or drained, or its node is lost, before anything started.
 
-use super::{Decide, Handler, HandlerName, To, Transitions, Verdict};
+use super::{Decide, Handler, HandlerName, To, Transitions, Verdict, trace_kernels};
 use crate::api::SessionPhase;
 use crate::lifecycle::{Cause, Failure, Reason};
 use crate::session::kernels::{KernelItem, describe_all};
@@ -16,6 +16,7 @@ pub static ROW: Handler = Handler {
         ..Transitions::NONE
     },
     lock: None,
+    trace: Some(trace_kernels),
     waits: false,
     decide: Decide::Each(reset),
 };

@@ -1,8 +1,10 @@
 //! What a handler is: its row in the table, and what it says of an item.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 
-use crate::api::{KernelAllocation, NodeName, SessionPhase, SessionResult, Waiting};
+use crate::api::{KernelAllocation, KernelPhase, NodeName, SessionPhase, SessionResult, Waiting};
 use crate::lifecycle::{Class, Failure, Reason};
 use crate::provisioner::{Refusal, Room};
 use crate::session::effect::Effect;
@@ -145,6 +147,8 @@ pub struct Handler {
     pub targets: &'static [SessionPhase],
     pub transitions: Transitions,
     pub lock: Option<LockId>,
+    /// The sub-steps that a decision leaves in the history besides its effects.
+    pub trace: Option<fn(&SessionItem, &Verdict) -> Vec<Trace>>,
     /// Whether it waits rather than tries: its clock is the phase's, and it never gives up.
     pub waits: bool,
     pub decide: Decide,
@@ -163,6 +167,33 @@ impl Handler {
 pub enum Decide {
     Each(fn(&Snapshot, &SessionItem) -> Verdict),
     All(fn(&Snapshot, &mut Room, &[SessionItem]) -> Vec<Verdict>),
+}
+
+/// One sub-step of a decision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trace {
+    pub name: &'static str,
+    /// None if it succeeded.
+    pub failed: Option<Reason>,
+    pub detail: String,
+}
+
+impl Trace {
+    pub fn done(name: &'static str, detail: impl Into<String>) -> Self {
+        Self { name, failed: None, detail: detail.into() }
+    }
+
+    pub fn failed(name: &'static str, reason: Reason, detail: impl Into<String>) -> Self {
+        Self { name, failed: Some(reason), detail: detail.into() }
+    }
+}
+
+/// What a promotion matched: how many kernels are in which phase.
+pub fn trace_kernels(item: &SessionItem, _: &Verdict) -> Vec<Trace> {
+    let mut counts: BTreeMap<KernelPhase, usize> = BTreeMap::new();
+    item.kernels.iter().for_each(|kernel| *counts.entry(kernel.phase()).or_default() += 1);
+    let counts: Vec<String> = counts.into_iter().map(|(phase, count)| format!("{phase}: {count}")).collect();
+    vec![Trace::done("match-kernels", counts.join(", "))]
 }
 
 /// What a handler says of one item.
@@ -205,6 +236,8 @@ pub struct Change {
     pub failed_agents: Vec<NodeName>,
     /// Why it waits.
     pub waiting: Option<Waiting>,
+    /// The sessions it depends on that have ended with Success since the last commit.
+    pub met_dependencies: Vec<String>,
     /// Where an expiry leads instead of where the row says.
     pub expired_to: Option<To>,
 }

@@ -1,9 +1,11 @@
 //! schedule-sessions: gives waiting sessions their agents, highest priority first, all kernels or none.
 
-use super::{Change, Decide, Handler, HandlerName, LockId, Outcome, To, Transitions, Verdict};
-use crate::api::{FINALIZER_SESSION, SessionPhase, SessionStatus};
+use std::collections::BTreeSet;
+
+use super::{Change, Decide, Handler, HandlerName, LockId, Outcome, To, Trace, Transitions, Verdict};
+use crate::api::{FINALIZER_SESSION, NodeName, SessionPhase, SessionStatus};
 use crate::lifecycle::Reason;
-use crate::provisioner::validators::check_all;
+use crate::provisioner::validators::{VALIDATORS, check_all};
 use crate::provisioner::{Candidate, Decision, Refusal, Room, Scope, provision};
 use crate::session::effect::Effect;
 use crate::session::precondition;
@@ -20,6 +22,7 @@ pub static ROW: Handler = Handler {
         ..Transitions::NONE
     },
     lock: Some(LockId::Pending),
+    trace: Some(trace),
     waits: false,
     decide: Decide::All(decide),
 };
@@ -64,6 +67,7 @@ fn refused(snapshot: &Snapshot, item: &SessionItem, refusal: &Refusal) -> Verdic
     let due = item.session.spec.starts_at.filter(|due| snapshot.now < *due);
     let mut verdict = Verdict::refused(refusal).wake_at(due);
     verdict.change.waiting = Some(waiting(refusal, snapshot.now));
+    verdict.change.met_dependencies = item.newly_met().collect();
     verdict
 }
 
@@ -73,9 +77,35 @@ fn verdict(snapshot: &Snapshot, item: &SessionItem, decision: Decision) -> Verdi
         Decision::Placed(allocation) => Verdict {
             outcome: Outcome::Success { to: None },
             effects: hold(item),
-            change: Change { allocation: Some(allocation), ..Change::default() },
+            change: Change {
+                allocation: Some(allocation),
+                met_dependencies: item.newly_met().collect(),
+                ..Change::default()
+            },
             wake_at: None,
         },
+    }
+}
+
+/// The stages of the provisioner: sequence (of the whole batch), validate, select, allocate.
+fn trace(_: &SessionItem, verdict: &Verdict) -> Vec<Trace> {
+    let validated = || Trace::done("validate", format!("{} checks passed", VALIDATORS.len()));
+    if let Some(allocation) = &verdict.change.allocation {
+        let nodes: BTreeSet<&NodeName> = allocation.iter().map(|kernel| &kernel.node).collect();
+        let names = nodes.iter().map(|node| node.as_str()).collect::<Vec<_>>().join(", ");
+        let counts = format!("{} kernels on {} nodes", allocation.len(), nodes.len());
+        return vec![validated(), Trace::done("select", names), Trace::done("allocate", counts)];
+    }
+    let (reason, message) = match &verdict.outcome {
+        Outcome::Failure(failure) => (failure.reason, &failure.message),
+        Outcome::Skipped(reason, message) => (*reason, message),
+        Outcome::Success { .. } | Outcome::Idle => return vec![],
+    };
+    let by_nodes = verdict.change.waiting.as_ref().is_some_and(|it| it.blockers.first().is_some_and(|b| b.check == "nodes"));
+    if by_nodes {
+        vec![validated(), Trace::failed("select", reason, message)]
+    } else {
+        vec![Trace::failed("validate", reason, message)]
     }
 }
 

@@ -17,6 +17,7 @@ pub static ROW: Handler = Handler {
         ..Transitions::NONE
     },
     lock: Some(LockId::Creating),
+    trace: None,
     waits: false,
     decide: Decide::Each(start),
 };

@@ -19,6 +19,7 @@ pub static ROW: Handler = Handler {
     ],
     transitions: Transitions::NONE,
     lock: Some(LockId::Terminating),
+    trace: None,
     waits: true,
     decide: Decide::Each(sweep),
 };

@@ -14,6 +14,7 @@ pub static ROW: Handler = Handler {
         ..Transitions::NONE
     },
     lock: Some(LockId::Terminating),
+    trace: None,
     waits: false,
     decide: Decide::Each(terminate),
 };

@@ -113,6 +113,7 @@ pub fn item(session: Session, phases: &[KernelPhase]) -> SessionItem {
         kind,
         holding: None,
         ahead: vec![],
+        is_awaited: false,
     }
 }
 
