@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::world::World;
 use super::write::{WriteError, Writer};
 use crate::api::*;
+use crate::metrics::Metrics;
 use crate::session::tenancy::{Tenancy, Tenant};
 
 /// Publishes for ever.
@@ -22,6 +23,7 @@ pub async fn publish(world: Arc<World>, writer: Writer) {
     loop {
         world.usage_to_publish().await;
         tokio::time::sleep(world.timing.usage).await;
+        world.forget_deleted_groups(&writer.metrics);
         let (tenancy, usage) = world.usage();
         let changed = changed(&tenancy, usage, world.is_whole(), &mut ours);
         for (tenant, status) in changed {
@@ -34,6 +36,16 @@ pub async fn publish(world: Arc<World>, writer: Writer) {
             });
             told(&world, group.as_str(), patch::<ScalingGroup, _>(&writer, &group.0, &status, lists).await);
         }
+    }
+}
+
+impl World {
+    /// Removes the series of scaling groups that do not exist any more. A comparison, not the watch event, triggers this:
+    /// a relist reports no deletion, and a cycle that began before the deletion still counts after it. The deletion marks
+    /// usage, so the comparison follows soon; the next one removes what a late cycle counted.
+    fn forget_deleted_groups(&self, metrics: &Metrics) {
+        let exists = |group: &GroupName| self.lock().groups.get(&(String::new(), group.0.clone())).is_some();
+        metrics.groups().iter().filter(|group| !exists(group)).for_each(|group| metrics.forget_group(group));
     }
 }
 
@@ -101,4 +113,39 @@ where
         status.extend(also);
     }
     writer.write("usage-status", api.patch_status(name, &PatchParams::default(), &Patch::Merge(&value))).await.map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::cluster::world::Scope;
+    use crate::metrics::{Run, RunResult};
+    use crate::session::handlers::HandlerName;
+    use crate::session::handlers::testing::group;
+
+    #[test]
+    fn series_of_a_deleted_scaling_group_are_removed_even_when_a_late_cycle_brings_them_back() {
+        let world = World::new(Arc::default(), Arc::default(), Scope::default());
+        let metrics = Metrics::default();
+        let key = |name: &str| (String::new(), name.to_owned());
+        let ran = |name: &str| {
+            let (handler, result) = (HandlerName::ScheduleSessions, RunResult::Success);
+            metrics.ran(&Run { handler, group: name.into(), result, began: Instant::now() });
+        };
+        for name in ["deleted", "relisted", "kept"] {
+            world.lock().groups.upsert(key(name), 1, Arc::new(group(json!({}))));
+            ran(name);
+        }
+        world.forget_deleted_groups(&metrics);
+        assert_eq!(metrics.groups().len(), 3, "all exist");
+        world.lock().groups.remove(&key("deleted"), 0);
+        world.forget_deleted_groups(&metrics);
+        assert_eq!(metrics.groups(), ["kept", "relisted"].map(GroupName::from).into());
+        ran("deleted");
+        world.lock().groups.remove(&key("relisted"), 0);
+        world.forget_deleted_groups(&metrics);
+        assert_eq!(metrics.groups(), ["kept"].map(GroupName::from).into());
+    }
 }

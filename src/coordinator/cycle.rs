@@ -25,7 +25,7 @@ use crate::cluster::events::Events;
 use crate::cluster::snapshot::Batch;
 use crate::cluster::world::{World, uid_of};
 use crate::lifecycle::{Failure, Reason, Timing};
-use crate::metrics::{Metrics, Run, RunResult};
+use crate::metrics::{Metrics, Run, RunResult, group_label};
 use crate::provisioner::Room;
 use crate::session::handlers::{Decide, HANDLERS, Handler, HandlerName, Verdict};
 use crate::session::snapshot::{SessionItem, Snapshot};
@@ -129,7 +129,7 @@ impl Coordinator {
             let batch = self.leave_paused(handler, batch);
             let began = Instant::now();
             let (verdicts, result) = decide(handler, &batch, room.as_mut());
-            let run = Run { handler: handler.name, group: batch.snapshot.group_name.clone(), result, began };
+            let run = Run { handler: handler.name, group: group_label(&batch.snapshot), result, began };
             decided.push((self.leave_quiet(handler, batch, verdicts), run));
         }
         if let Some(room) = room {

@@ -352,8 +352,7 @@ impl<'a> Work<'a> {
                     processed.reached.insert((phase, self.item.uid()));
                 }
                 for (handler, result) in news.results {
-                    let group = self.snapshot.group_name.as_str();
-                    self.coordinator.metrics.outcome(handler.as_str(), group, outcome_name(result));
+                    self.coordinator.metrics.outcome(handler.as_str(), &self.snapshot, outcome_name(result));
                     processed.add(result, &self.item.session.spec.access_key);
                 }
             }

@@ -36,6 +36,9 @@ pub struct Timing {
     pub unschedulable: Duration,
     /// How long an agent may show no sign of life while something runs there.
     pub stale: Duration,
+    /// The same for an agent without a lease. A kubelet writes an unchanged node status every 5 minutes, but after a change or
+    /// a restart up to half of that later (kubernetes/kubernetes#130919).
+    pub stale_without_lease: Duration,
     /// How long a node that failed a session is tried last.
     pub avoid_failed_agent: Duration,
     /// How long it may wait to be committed that a session's pods are made; in a rush, longer.
@@ -94,6 +97,7 @@ impl Default for Timing {
             wait_backoff_max: seconds(3600),
             unschedulable: seconds(10),
             stale: seconds(120),
+            stale_without_lease: seconds(480),
             avoid_failed_agent: seconds(3600),
             linger: seconds(1),
             facts: seconds(1),
