@@ -8,7 +8,7 @@ use std::time::Instant;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 use sokovan::api::*;
-use sokovan::provisioner::{Candidate, Decision, ForeignPod, Kind, Kinds, Ledger, Room, Scope, Tenure, provision};
+use sokovan::provisioner::{Candidate, Decision, ForeignPod, Kind, Kinds, Ledger, Room, Scope, provision};
 use sokovan::session::tenancy::Tenancy;
 use sokovan::session::views::AgentView;
 
@@ -162,7 +162,7 @@ fn full(agents: &BTreeMap<NodeName, Arc<AgentView>>, tenancy: &Tenancy) -> Room 
         let mut requests = agent.allocatable.clone();
         requests.set("cpu", agent.allocatable.get("cpu").saturating_sub(Amount::from_milli(500)));
         requests.set("pods", Amount::from_units(1));
-        ledger.count_foreign(&ForeignPod { node: agent.name.clone(), requests, tenure: Tenure::Passing }, 1);
+        ledger.count_foreign(&ForeignPod { node: agent.name.clone(), requests, ..ForeignPod::default() }, 1);
     }
     ledger.room(tenancy)
 }

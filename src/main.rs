@@ -1,6 +1,6 @@
 //! The command line: the operator itself, the CRDs it works with, and what people ask (`kubectl sokovan`).
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
@@ -59,6 +59,10 @@ struct OperatorArguments {
     /// The cluster's DNS domain.
     #[arg(long, default_value = "cluster.local")]
     cluster_domain: String,
+    /// The cluster's DNS server, which a gang's kernels ask for names of their own session first. Inside a cluster, the
+    /// operator's own server is taken if none is given.
+    #[arg(long)]
+    cluster_dns: Option<IpAddr>,
     /// For how many seconds a handler may hold its lock, and wait for it.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=600))]
     lock_lifetime_seconds: u64,
@@ -96,7 +100,11 @@ async fn run_operator(arguments: OperatorArguments) -> anyhow::Result<()> {
         lease_name: arguments.lease_name,
         scope: Scope { groups: arguments.groups.into_iter().map(Into::into).collect() },
         timing: Timing { lock_lifetime: Duration::from_secs(arguments.lock_lifetime_seconds), ..Timing::default() },
-        pods: PodOptions { gate_image: arguments.gate_image, cluster_domain: arguments.cluster_domain },
+        pods: PodOptions {
+            gate_image: arguments.gate_image,
+            cluster_domain: arguments.cluster_domain,
+            cluster_dns: arguments.cluster_dns.or_else(client::own_dns_server),
+        },
         hooks: Hooks::default(),
         listen: Some(arguments.listen),
     };

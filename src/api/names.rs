@@ -112,6 +112,8 @@ impl fmt::Display for SessionUid {
 
 /// On a namespace: the project it belongs to.
 pub const LABEL_PROJECT: &str = "sokovan.dev/project";
+/// On EndpointSlices, by Kubernetes: the name of their Service.
+pub const LABEL_SERVICE: &str = "kubernetes.io/service-name";
 /// On kernels, pods, services and secrets: the uid of their session.
 pub const LABEL_SESSION_UID: &str = "sokovan.dev/session-uid";
 /// On kernels and pods: the name of their session.

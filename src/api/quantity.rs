@@ -151,10 +151,12 @@ impl<'de> Deserialize<'de> for Quantity {
         #[serde(untagged)]
         enum Raw {
             Int(i64),
+            Fraction(f64),
             Text(String),
         }
         Ok(Self(match Raw::deserialize(deserializer)? {
             Raw::Int(number) => number.to_string(),
+            Raw::Fraction(number) => number.to_string(),
             Raw::Text(text) => text,
         }))
     }
@@ -170,6 +172,12 @@ impl JsonSchema for Quantity {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "x-kubernetes-int-or-string": true, "maxLength": 32 })
     }
+}
+
+/// The schema of amounts as people write them, `cpu: 0.5` among them. A CRD knows no type for a number or a text, so that the
+/// policy `quantities` checks the values instead.
+pub(super) fn written_amounts(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "object", "additionalProperties": {"x-kubernetes-preserve-unknown-fields": true}})
 }
 
 /// What users write per resource name: `{cpu: 2, memory: 1Gi, nvidia.com/gpu: 1}`.

@@ -1,13 +1,14 @@
 //! ResourcePolicy: limits that keypairs, users, projects and domains refer to.
 
-use kube::{CustomResource, KubeSchema};
+use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::ResourceList;
+use super::quantity::written_amounts;
 
 /// Limits that keypairs, users, projects and domains refer to.
-#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[derive(CustomResource, JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[kube(
     group = "sokovan.dev",
     version = "v1alpha1",
@@ -25,9 +26,7 @@ use super::ResourceList;
 pub struct ResourcePolicySpec {
     /// The most of each resource that may be occupied at a time.
     #[serde(default)]
-    #[schemars(extend("maxProperties" = 32))]
-    #[x_kube(validation = Rule::new("self.all(k, isQuantity(string(self[k])) && !quantity(string(self[k])).isLessThan(quantity('0')))")
-        .message("every limit must be a quantity of zero or more"))]
+    #[schemars(schema_with = "written_amounts", extend("maxProperties" = 32))]
     pub limits: ResourceList,
     /// What holds for a resource that `limits` does not name.
     #[serde(default)]
@@ -46,9 +45,7 @@ pub struct ResourcePolicySpec {
     pub max_pending_sessions: Option<i32>,
     /// The most of each resource that sessions may wait for at a time; no limit for one that is not named.
     #[serde(default, skip_serializing_if = "ResourceList::is_empty")]
-    #[schemars(extend("maxProperties" = 32))]
-    #[x_kube(validation = Rule::new("self.all(k, isQuantity(string(self[k])) && !quantity(string(self[k])).isLessThan(quantity('0')))")
-        .message("every limit must be a quantity of zero or more"))]
+    #[schemars(schema_with = "written_amounts", extend("maxProperties" = 32))]
     pub max_pending_resources: ResourceList,
     /// Most kernels in one session; 0 or absent means no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::names::DNS_NAME;
+use super::quantity::written_amounts;
 use super::{AccessKey, GroupName, NodeName, Quantity, ResourceList, SessionStatus};
 
 /// Most kernels one session may have.
@@ -46,7 +47,7 @@ pub const MAX_KERNELS: i64 = 128;
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("!has(self.batchTimeoutSeconds) || self.type == 'Batch'").message("batchTimeoutSeconds is for sessions of type Batch"),
-    validation = Rule::new("self.kernels.map(k, k.replicas).sum() <= 128").message("a session has at most 128 kernels")
+    validation = Rule::new("self.kernels.map(k, has(k.replicas) ? k.replicas : 1).sum() <= 128").message("a session has at most 128 kernels")
 )]
 pub struct SessionSpec {
     /// What the session is for. `Batch` ends when its main kernel's command does, with its exit code as the result.
@@ -73,9 +74,9 @@ pub struct SessionSpec {
     /// What to run. Exactly one has the role `main`, with one replica.
     #[schemars(length(min = 1, max = 16))]
     #[x_kube(
-        merge_strategy = ListMerge::Map(vec!["role".into()]),
-        validation = Rule::new("self.exists_one(k, k.role == 'main')").message("exactly one entry has the role main"),
-        validation = Rule::new("self.all(k, k.role != 'main' || k.replicas == 1)").message("the role main has one replica"),
+        validation = Rule::new("self.exists_one(k, !has(k.role) || k.role == 'main')").message("exactly one entry has the role main"),
+        validation = Rule::new("self.all(k, !has(k.role) || self.exists_one(other, has(other.role) && other.role == k.role))").message("each role has one entry"),
+        validation = Rule::new("self.all(k, (has(k.role) && k.role != 'main') || !has(k.replicas) || k.replicas == 1)").message("the role main has one replica"),
     )]
     pub kernels: Vec<KernelTemplate>,
 
@@ -204,13 +205,13 @@ pub struct SessionRetry {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct KernelTemplate {
-    /// `main`, or a name of your own such as `sub` or `worker`. With the index it makes the hostname: `main1`, `sub2`.
-    #[serde(default = "default_role")]
+    /// `main` (if absent), or a name of your own such as `sub` or `worker`. With the index it makes the hostname: `main1`, `sub2`.
+    #[serde(default = "default_role", skip_serializing_if = "is_default_role")]
     #[schemars(length(min = 1, max = 16), regex(pattern = r"^[a-z]([-a-z]*[a-z])?$"))]
     pub role: String,
 
-    /// How many of this role.
-    #[serde(default = "default_replicas")]
+    /// How many of this role; one if absent.
+    #[serde(default = "default_replicas", skip_serializing_if = "is_default_replicas")]
     #[schemars(range(min = 1, max = 128))]
     pub replicas: i32,
 
@@ -218,8 +219,8 @@ pub struct KernelTemplate {
     #[schemars(length(min = 1, max = 512), regex(pattern = r"^[^\s]+$"))]
     pub image: String,
 
-    /// When to pull the image.
-    #[serde(default)]
+    /// When to pull the image; `IfNotPresent` if absent.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub image_pull_policy: ImagePullPolicy,
 
     /// The CPU architecture the image is for, as in a node's label `kubernetes.io/arch`; any if absent.
@@ -228,16 +229,7 @@ pub struct KernelTemplate {
     pub architecture: Option<String>,
 
     /// What each replica gets, requested and limited alike: `cpu` (cores) and `memory` (bytes), and accelerators such as `nvidia.com/gpu`.
-    #[schemars(extend("maxProperties" = 16))]
-    #[x_kube(
-        validation = Rule::new("'cpu' in self && 'memory' in self").message("cpu and memory must be given"),
-        validation = Rule::new("self.all(k, isQuantity(string(self[k])) && quantity(string(self[k])).isGreaterThan(quantity('0')) && quantity(string(self[k])).isLessThan(quantity('9P')))")
-            .message("every resource must be a quantity greater than zero and less than 9P"),
-        validation = Rule::new("self.all(k, size(k) <= 253 && (k in ['cpu', 'memory', 'ephemeral-storage'] || k.startsWith('hugepages-') || k.contains('/')))")
-            .message("a resource is cpu, memory, ephemeral-storage, hugepages-… or an extended one such as nvidia.com/gpu, of at most 253 characters"),
-        validation = Rule::new("self.all(k, !k.contains('/') || quantity(string(self[k])).isInteger())")
-            .message("of extended resources only whole numbers can be given"),
-    )]
+    #[schemars(schema_with = "written_amounts", extend("maxProperties" = 16))]
     pub resources: ResourceList,
 
     /// The program and its first arguments, as they stand: `$(NAME)` is not expanded. The image's own if absent.
@@ -252,7 +244,7 @@ pub struct KernelTemplate {
 
     /// Environment variables. Names that begin with `BACKENDAI_` are the operator's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 128))]
+    #[schemars(length(max = 1000))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub env: Vec<EnvVar>,
 
@@ -273,11 +265,30 @@ pub struct KernelTemplate {
     #[schemars(length(max = 32))]
     pub designated_agents: Vec<NodeName>,
 
-    /// Size of /dev/shm; it counts towards the kernel's memory as it is used.
-    #[serde(default = "default_shm")]
+    /// Size of /dev/shm, 64Mi if absent; it counts towards the kernel's memory as it is used.
+    #[serde(default = "default_shm", skip_serializing_if = "is_default_shm")]
     #[x_kube(validation = Rule::new("isQuantity(string(self)) && quantity(string(self)).isGreaterThan(quantity('0'))")
         .message("sharedMemory must be a quantity greater than zero"))]
     pub shared_memory: Quantity,
+}
+
+// A default inside a list is none of the schema's: the API server would write it into the stored list, and each `kubectl
+// apply` would replace the list without it.
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+fn is_default_role(role: &String) -> bool {
+    *role == default_role()
+}
+
+fn is_default_replicas(replicas: &i32) -> bool {
+    *replicas == default_replicas()
+}
+
+fn is_default_shm(size: &Quantity) -> bool {
+    *size == default_shm()
 }
 
 fn default_role() -> String {
@@ -342,8 +353,8 @@ pub struct Port {
     #[x_kube(validation = Rule::new("!(self in [2000, 2001, 2002, 2003, 2200, 7681])")
         .message("ports 2000 to 2003, 2200 and 7681 are reserved"))]
     pub container_port: i32,
-    /// Its protocol.
-    #[serde(default)]
+    /// Its protocol; `TCP` if absent.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub protocol: Protocol,
 }
 
@@ -388,7 +399,7 @@ pub struct VolumeMount {
     #[schemars(length(max = 512))]
     #[x_kube(validation = Rule::new("!self.startsWith('/') && !self.contains('..')").message("subPath must be relative, without '..'"))]
     pub sub_path: Option<String>,
-    /// Whether the kernel may only read it.
-    #[serde(default)]
+    /// Whether the kernel may only read it; it may write if absent.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub read_only: bool,
 }

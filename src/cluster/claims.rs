@@ -21,7 +21,10 @@ impl World {
         let waiting = inner.waits_for.remove(uid).unwrap_or_default();
         let whole = inner.place.get(uid).is_none_or(|(group, _)| inner.looks_at_the_top_only(group));
         drop(inner);
-        for handler in waiting {
+        for (handler, urgent) in waiting {
+            if urgent {
+                self.marks.urgent(handler, uid);
+            }
             // Where only the highest priority is looked at, all of its group have waited.
             match handler {
                 HandlerName::ScheduleSessions if whole => self.marks.all(handler),

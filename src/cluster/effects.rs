@@ -13,7 +13,7 @@ use super::write::{WriteError, Writer};
 use crate::api::*;
 use crate::lifecycle::{Cause, Failure, Reason};
 use crate::session::effect::{Effect, Launch, PodRef};
-use crate::session::kernels::{service_name, ssh_secret_name};
+use crate::session::kernels::service_name;
 
 /// Why an effect was not carried out.
 #[derive(Debug)]
@@ -47,6 +47,9 @@ impl From<serde_json::Error> for EffectError {
     }
 }
 
+/// Most conflicts after which finalizers are changed again at once.
+const MAX_CONFLICTS: usize = 32;
+
 /// Whom effects are for.
 #[derive(Clone)]
 pub struct Subject {
@@ -75,6 +78,10 @@ impl Effects {
             Effect::ReleaseUnreadable(meta) => return self.release(meta).await,
             Effect::DeleteKernel { name, uid } => return self.delete_kernel(subject, name, uid).await,
             Effect::OpenGate(pod) => return self.open_gate(pod).await,
+            Effect::DeleteSshSecret(name) => return self.delete_secret(subject, name).await,
+            Effect::DeleteOrphanedService { session, uid } => {
+                return self.delete_orphaned_service(&subject.namespace, &service_name(session), uid).await;
+            }
             Effect::ConfirmNoPod(name) => return self.confirm_no_pod(subject, name).await,
             Effect::ConfirmNoKernel(name) => return self.confirm_no_kernel(subject, name).await,
             _ => {}
@@ -86,7 +93,6 @@ impl Effects {
             Effect::DeleteSession => self.delete_session(session).await,
             Effect::CreateService => self.create_service(subject, session).await,
             Effect::DeleteService => self.delete_service(subject, session).await,
-            Effect::DeleteSshSecret => self.delete_secret(subject, &ssh_secret_name(&subject.name, &uid_of(session).0)).await,
             Effect::CreateSshSecret => self.create_secret(subject, session).await,
             Effect::Launch(launch) => self.launch(subject, session, launch).await,
             _ => Ok(()),
@@ -101,28 +107,46 @@ impl Effects {
     }
 
     async fn hold(&self, session: &Session) -> Result<(), EffectError> {
-        let mut finalizers = session.metadata.finalizers.clone().unwrap_or_default();
-        if finalizers.iter().any(|name| name == FINALIZER_SESSION) {
+        let hold = |finalizers: &mut Vec<String>| finalizers.push(FINALIZER_SESSION.into());
+        if session.finalizers().iter().any(|name| name == FINALIZER_SESSION) {
             return Ok(());
         }
-        finalizers.push(FINALIZER_SESSION.into());
-        let (namespace, name) = key_of(&session.metadata);
-        let patch = Patch::Merge(finalizers_of(&session.metadata, &finalizers));
-        let api = self.api::<Session>(&namespace);
-        let held = self.writer.write("session-finalizer", api.patch(&name, &PatchParams::default(), &patch)).await?;
-        self.world.upsert_session(held);
+        let held = self.change_finalizers(&session.metadata, hold).await?;
+        if held.generation != session.metadata.generation {
+            return Err(EffectError::Again("the session changed meanwhile".into()));
+        }
+        self.world.upsert_session(Session { metadata: held, ..session.clone() });
         Ok(())
     }
 
-    /// By its metadata alone, so that it goes through for one that cannot be read, too.
-    async fn release(&self, meta: &ObjectMeta) -> Result<(), EffectError> {
+    /// By its metadata alone, which works for a session that cannot be read, too. A conflict with another change is no reason
+    /// to give up: the finalizers are changed again as they stand then.
+    async fn change_finalizers(&self, meta: &ObjectMeta, change: impl Fn(&mut Vec<String>)) -> Result<ObjectMeta, WriteError> {
         let (namespace, name) = key_of(meta);
-        let mut finalizers = meta.finalizers.clone().unwrap_or_default();
-        finalizers.retain(|name| name != FINALIZER_SESSION);
-        let patch = Patch::Merge(finalizers_of(meta, &finalizers));
         let api = self.api::<Session>(&namespace);
-        let params = PatchParams::default();
-        gone_is_fine(self.writer.write("session-finalizer", api.patch_metadata(&name, &params, &patch)).await)
+        let mut meta = meta.clone();
+        let mut conflicts = 0;
+        loop {
+            let mut finalizers = meta.finalizers.clone().unwrap_or_default();
+            finalizers.retain(|name| name != FINALIZER_SESSION);
+            change(&mut finalizers);
+            let patch = Patch::Merge(finalizers_of(&meta, &finalizers));
+            match self.writer.write("session-finalizer", api.patch_metadata(&name, &PatchParams::default(), &patch)).await {
+                Err(WriteError::Conflict(message)) if conflicts < MAX_CONFLICTS => {
+                    conflicts += 1;
+                    let read = self.writer.read(api.get_metadata(&name)).await?.metadata;
+                    if read.uid != meta.uid {
+                        return Err(WriteError::NotFound(message));
+                    }
+                    meta = read;
+                }
+                done => return done.map(|changed| changed.metadata),
+            }
+        }
+    }
+
+    async fn release(&self, meta: &ObjectMeta) -> Result<(), EffectError> {
+        gone_is_fine(self.change_finalizers(meta, |_| ()).await)
     }
 
     async fn delete_session(&self, session: &Session) -> Result<(), EffectError> {
@@ -136,13 +160,37 @@ impl Effects {
 
     async fn create_service(&self, subject: &Subject, session: &Session) -> Result<(), EffectError> {
         let service = pods::service(session, &subject.group_name)?;
-        self.create_ours("service-create", &subject.namespace, &service, session.metadata.uid.as_deref()).await.map(|_| ())
+        let made = self.create_ours("service-create", &subject.namespace, &service, session.metadata.uid.as_deref()).await;
+        if let Err(EffectError::Wait(_)) = &made {
+            self.clear_the_name(&subject.namespace, &service_name(&subject.name)).await?;
+        }
+        made.map(|_| ())
+    }
+
+    /// A Service that a session left behind, whose finalizer an admin took off, gives its name back.
+    async fn clear_the_name(&self, namespace: &str, name: &str) -> Result<(), EffectError> {
+        let Some(there) = self.find::<Service>(namespace, name).await? else { return Ok(()) };
+        match session_uid(&there.metadata) {
+            Some(uid) if !self.world.knows(&uid) => self.delete_orphaned_service(namespace, name, &uid).await,
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    async fn delete_orphaned_service(&self, namespace: &str, name: &str, uid: &SessionUid) -> Result<(), EffectError> {
+        let Some(there) = self.find::<Service>(namespace, name).await? else { return Ok(()) };
+        if session_uid(&there.metadata).as_ref() != Some(uid) {
+            return Ok(());
+        }
+        self.delete::<Service>("service-delete", namespace, name, exactly(there.metadata.uid)).await.map(|_| ())
     }
 
     async fn delete_service(&self, subject: &Subject, session: &Session) -> Result<(), EffectError> {
         let name = service_name(&subject.name);
         let Some(there) = self.find::<Service>(&subject.namespace, &name).await? else { return Ok(()) };
-        ours(&there.metadata, session.metadata.uid.as_deref(), "service", &name)?;
+        // After `--cascade=orphan` it has no owner any more; its label, which only the operator sets, still names the session.
+        if session_uid(&there.metadata) != Some(uid_of(session)) {
+            ours(&there.metadata, session.metadata.uid.as_deref(), "service", &name)?;
+        }
         self.delete::<Service>("service-delete", &subject.namespace, &name, exactly(there.metadata.uid)).await.map(|_| ())
     }
 
@@ -326,6 +374,11 @@ fn gone_is_fine<T>(done: Result<T, WriteError>) -> Result<(), EffectError> {
         Ok(_) | Err(WriteError::NotFound(_)) => Ok(()),
         Err(error) => Err(error.into()),
     }
+}
+
+/// The session that an object is labelled with.
+fn session_uid(meta: &ObjectMeta) -> Option<SessionUid> {
+    meta.labels.as_ref()?.get(LABEL_SESSION_UID).map(|uid| SessionUid(uid.clone()))
 }
 
 /// "Already exists" is success only for what we own; what is going, or a stranger's, is waited for.

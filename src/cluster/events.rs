@@ -20,6 +20,9 @@ const QUEUE: usize = 20_000;
 /// So many waiting are a rush.
 const RUSH: usize = 50;
 
+/// Most bytes of a creation id in an Event; admission refuses longer ones.
+const MAX_CREATION_ID: usize = 128;
+
 /// What an event tells.
 pub struct Told {
     pub session: Arc<Session>,
@@ -91,6 +94,8 @@ fn event(told: &Told, identity: &str, number: u64) -> serde_json::Result<Event> 
     let warning = told.warning;
     let mut note = told.note.clone();
     crate::lifecycle::truncate(&mut note, 1000);
+    let mut creation_id = session.annotations().get(ANNOTATION_CREATION_ID).cloned().unwrap_or_default();
+    crate::lifecycle::truncate(&mut creation_id, MAX_CREATION_ID);
     let now = chrono::Utc::now();
     let uid = session.metadata.uid.clone().unwrap_or_default();
     serde_json::from_value(json!({
@@ -100,7 +105,7 @@ fn event(told: &Told, identity: &str, number: u64) -> serde_json::Result<Event> 
             "namespace": session.namespace(),
             "annotations": {
                 "sokovan.dev/from": told.from.as_str(), "sokovan.dev/to": told.to.as_str(),
-                ANNOTATION_CREATION_ID: session.annotations().get(ANNOTATION_CREATION_ID).unwrap_or(&uid),
+                ANNOTATION_CREATION_ID: if creation_id.is_empty() { &uid } else { &creation_id },
             },
         },
         "eventTime": now.format("%Y-%m-%dT%H:%M:%S%.6fZ").to_string(),

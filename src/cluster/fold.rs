@@ -1,11 +1,10 @@
-//! Folds what is not ours, pods, nodes, namespaces and volumes, as they arrive, to what decisions look at.
+//! Folds pods, nodes and namespaces, as they arrive, to what decisions look at.
+
+use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
-use k8s_openapi::api::core::v1::{
-    ContainerStatus, Namespace, Node, NodeSelectorRequirement, NodeSelectorTerm, PersistentVolume, PersistentVolumeClaim, Pod,
-    PodSpec,
-};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::api::core::v1::{ContainerStatus, Namespace, Node, Pod, PodSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 
 use super::pods::{CONTAINER_GATE, CONTAINER_GATE_COPY, CONTAINER_MAIN};
 use super::requests::{amounts, requests};
@@ -15,7 +14,7 @@ use crate::api::{
 };
 use crate::provisioner::{ForeignPod, Tenure};
 use crate::session::views::{AgentView, Disruption, GateState, MainState, PodView, Taint};
-use crate::session::volumes::{ClaimView, Operator, Requirement, Subject, VolumeView};
+use crate::session::volumes::ClaimKey;
 
 /// What a pod is to us.
 pub enum Folded {
@@ -37,7 +36,9 @@ pub fn version(text: Option<&String>) -> u64 {
 
 pub fn pod(pod: &Pod) -> Folded {
     let labels = pod.metadata.labels.as_ref();
-    let Some(uid) = labels.and_then(|labels| labels.get(LABEL_SESSION_UID)) else { return foreign(pod) };
+    let Some(uid) = labels.and_then(|labels| labels.get(LABEL_SESSION_UID)).filter(|_| is_of_a_kernel(pod)) else {
+        return foreign(pod);
+    };
     let label = |name: &str| labels.and_then(|labels| labels.get(name)).cloned().unwrap_or_default();
     let empty = Default::default();
     let status = pod.status.as_ref().unwrap_or(&empty);
@@ -59,6 +60,8 @@ pub fn pod(pod: &Pod) -> Folded {
         bound: bound.is_some(),
         node: bound.or_else(|| spec.and_then(pinned_to)).map(NodeName),
         requests: requests(pod),
+        claims: claims(pod),
+        warning: None,
         deleting: pod.metadata.deletion_timestamp.is_some(),
         deletion_requested_at: deletion_requested_at(pod),
         disruption: condition(pod, "DisruptionTarget").filter(|c| c.status == "True").map(|c| Disruption {
@@ -93,19 +96,41 @@ fn deletion_requested_at(pod: &Pod) -> Option<DateTime<Utc>> {
     Some(due - chrono::TimeDelta::seconds(pod.metadata.deletion_grace_period_seconds.unwrap_or(0)))
 }
 
+/// A label alone does not make a pod ours: a kernel owns it, or our finalizer keeps it.
+fn is_of_a_kernel(pod: &Pod) -> bool {
+    let owners = pod.metadata.owner_references.iter().flatten();
+    let kernel = |owner: &OwnerReference| {
+        owner.controller == Some(true) && owner.kind == "Kernel" && owner.api_version.starts_with("sokovan.dev/")
+    };
+    owners.into_iter().any(kernel) || pod.metadata.finalizers.iter().flatten().any(|name| name == FINALIZER_POD)
+}
+
 fn foreign(pod: &Pod) -> Folded {
     let spec = pod.spec.as_ref();
     match spec.and_then(|spec| spec.node_name.clone()) {
-        Some(node) if !has_ended(pod) => {
-            Folded::Foreign(ForeignPod { node: NodeName(node), requests: requests(pod), tenure: tenure(pod) })
-        }
+        Some(node) if !has_ended(pod) => Folded::Foreign(ForeignPod {
+            namespace: pod.metadata.namespace.clone().unwrap_or_default(),
+            node: NodeName(node),
+            requests: requests(pod),
+            claims: claims(pod),
+            claimed_tenure: tenure(pod),
+            tenure: tenure(pod),
+        }),
         _ => Folded::Nothing,
     }
 }
 
+/// The volume claims that a pod mounts.
+fn claims(pod: &Pod) -> BTreeSet<ClaimKey> {
+    let namespace = pod.metadata.namespace.clone().unwrap_or_default();
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    let names = volumes.filter_map(|volume| Some(volume.persistent_volume_claim.as_ref()?.claim_name.clone()));
+    names.map(|name| ClaimKey { namespace: namespace.clone(), name }).collect()
+}
+
 fn tenure(pod: &Pod) -> Tenure {
-    let mut owners = pod.metadata.owner_references.iter().flatten();
-    if !owners.any(|owner| matches!(owner.kind.as_str(), "DaemonSet" | "Node")) {
+    let mut owners = pod.metadata.owner_references.iter().flatten().filter(|owner| owner.controller == Some(true));
+    if !owners.any(|owner| matches!((owner.api_version.as_str(), owner.kind.as_str()), ("apps/v1", "DaemonSet") | ("v1", "Node"))) {
         return Tenure::Passing;
     }
     // While such a pod is replaced there may be two of it for a while.
@@ -206,42 +231,6 @@ pub fn project(namespace: Namespace) -> Option<ProjectName> {
     namespace.metadata.labels?.remove(LABEL_PROJECT).map(ProjectName)
 }
 
-pub fn claim(claim: PersistentVolumeClaim) -> ClaimView {
-    let spec = claim.spec.as_ref();
-    let modes: Vec<&String> = spec.iter().flat_map(|spec| spec.access_modes.iter().flatten()).collect();
-    let bound = claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Bound");
-    ClaimView {
-        deleting: claim.metadata.deletion_timestamp.is_some(),
-        read_only: !modes.is_empty() && modes.iter().all(|mode| *mode == "ReadOnlyMany"),
-        volume: spec.filter(|_| bound).and_then(|spec| spec.volume_name.clone()),
-    }
-}
-
-pub fn volume(volume: PersistentVolume) -> VolumeView {
-    let affinity = volume.spec.as_ref().and_then(|spec| spec.node_affinity.as_ref());
-    let terms = affinity.and_then(|affinity| affinity.required.as_ref()).map(|required| &required.node_selector_terms);
-    let term = |term: &NodeSelectorTerm| {
-        let labels = term.match_expressions.iter().flatten();
-        let labels = labels.map(|wanted| requirement(Subject::Label(wanted.key.clone()), wanted));
-        // A node's name is the only field there is to select by.
-        labels.chain(term.match_fields.iter().flatten().map(|wanted| requirement(Subject::Name, wanted))).collect()
-    };
-    VolumeView { terms: terms.into_iter().flatten().map(term).collect() }
-}
-
-fn requirement(of: Subject, wanted: &NodeSelectorRequirement) -> Requirement {
-    let operator = match wanted.operator.as_str() {
-        "In" => Operator::In,
-        "NotIn" => Operator::NotIn,
-        "Exists" => Operator::Exists,
-        "DoesNotExist" => Operator::DoesNotExist,
-        "Gt" => Operator::Gt,
-        "Lt" => Operator::Lt,
-        _ => Operator::Unknown,
-    };
-    Requirement { of, operator, values: wanted.values.clone().unwrap_or_default() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -250,7 +239,8 @@ mod tests {
     #[test]
     fn a_pod_of_a_daemon_set_is_of_its_node_and_stays_unless_it_is_being_replaced() {
         let of = |kind: &str, ready: &str, deleted: Option<&str>| {
-            let owner = json!([{"apiVersion": "apps/v1", "kind": kind, "name": "d", "uid": "u"}]);
+            let api_version = if kind == "Node" { "v1" } else { "apps/v1" };
+            let owner = json!([{"apiVersion": api_version, "kind": kind, "name": "d", "uid": "u", "controller": true}]);
             let found: Pod = serde_json::from_value(json!({
                 "metadata": {"name": "p", "ownerReferences": owner, "deletionTimestamp": deleted},
                 "spec": {"nodeName": "n", "containers": [{"name": "c"}]},
@@ -275,34 +265,14 @@ mod tests {
                             "state": {"running": {}}});
         let ended = |phase: &str, containers: &[&serde_json::Value]| {
             let labels = json!({LABEL_SESSION_UID: "u"});
+            let ours = [FINALIZER_POD];
             let status = json!({"phase": phase, "containerStatuses": containers});
-            let made = serde_json::from_value(json!({"metadata": {"name": "p", "labels": labels}, "status": status}));
+            let made = serde_json::from_value(json!({"metadata": {"name": "p", "labels": labels, "finalizers": ours}, "status": status}));
             let Folded::Ours(view) = pod(&made.expect("a pod")) else { panic!("ours") };
             view.main_end().is_some()
         };
         assert!(!ended("Running", &[&exited]), "the kubelet tells of the pod's end a little later");
         assert!(ended("Failed", &[&exited]));
         assert!(ended("Running", &[&exited, &beside]));
-    }
-
-    #[test]
-    fn a_claim_names_its_volume_once_it_is_bound_and_a_volume_from_where_it_is_reached() {
-        let claim_in = |phase: &str| -> PersistentVolumeClaim {
-            serde_json::from_value(json!({
-                "spec": {"accessModes": ["ReadOnlyMany"], "volumeName": "v"}, "status": {"phase": phase}
-            }))
-            .expect("a claim")
-        };
-        assert_eq!(claim(claim_in("Bound")), ClaimView { deleting: false, read_only: true, volume: Some("v".into()) });
-        assert_eq!(claim(claim_in("Pending")).volume, None);
-        let local: PersistentVolume =
-            serde_json::from_value(json!({"spec": {"nodeAffinity": {"required": {"nodeSelectorTerms": [
-            {"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": ["node-2"]}]}]}}}}))
-            .expect("a volume");
-        let on = |host: &str| {
-            let labels = [("kubernetes.io/hostname".to_owned(), host.to_owned())].into();
-            volume(local.clone()).is_reached_from(&AgentView { labels, ..AgentView::default() })
-        };
-        assert!(on("node-2") && !on("node-1"));
     }
 }

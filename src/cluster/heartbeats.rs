@@ -143,6 +143,8 @@ pub async fn look(client: Client, world: Arc<World>) {
             observed = Observed::default();
         } else if let Err(error) = observed.observe(&client, &world).await {
             tracing::debug!("heartbeats of nodes cannot be read: {error}");
+            // Kubelets cannot renew their leases meanwhile either: silence does not count across such a time.
+            observed = Observed::default();
         }
     }
 }

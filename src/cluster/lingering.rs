@@ -62,7 +62,7 @@ mod tests {
         let session = world.upsert_session(session_in(SessionPhase::Preparing));
         let uid = SessionUid(session.metadata.uid.clone().expect("a uid"));
         world.linger(&session, News::default());
-        let one = Mark { all: false, sessions: [uid.clone()].into() };
+        let one = Mark::of([uid.clone()]);
         for (mark, found) in [(one, vec![uid.clone()]), (Mark::all(), vec![uid]), (Mark::default(), vec![])] {
             assert_eq!(world.lingering(&mark), found);
         }

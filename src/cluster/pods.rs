@@ -1,6 +1,7 @@
 //! Builds the objects a session needs: kernels, pods, the service of its names, the secret of its keys. Pure.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Pod, Secret, Service};
 use kube::Resource;
@@ -20,9 +21,6 @@ pub const OWN_PATH: &str = "/opt/sokovan";
 /// Service meshes leave a kernel's pod alone, unless its scaling group says otherwise: what they add is not accounted for.
 const NO_ISTIO: [&str; 2] = ["sidecar.istio.io/inject", "false"];
 const NO_LINKERD: [&str; 2] = ["linkerd.io/inject", "disabled"];
-/// What the gate takes of its node at most.
-const GATE_CPU: Amount = Amount::from_milli(10);
-const GATE_MEMORY: Amount = Amount::from_units(16 << 20);
 
 /// What every pod is made with, whatever its session.
 #[derive(Clone, Debug)]
@@ -31,6 +29,8 @@ pub struct PodOptions {
     pub gate_image: String,
     /// The cluster's DNS domain.
     pub cluster_domain: String,
+    /// The cluster's DNS server, if it is known.
+    pub cluster_dns: Option<IpAddr>,
 }
 
 fn owner<K: Resource<DynamicType = ()>>(object: &K) -> Value {
@@ -107,8 +107,7 @@ pub fn pod(
         if launch.gated {
             let service = service_name(&name);
             fields.insert("initContainers".into(), gate_containers(launch, &given, options));
-            let search = format!("{service}.{namespace}.svc.{}", options.cluster_domain);
-            fields.insert("dnsConfig".into(), json!({"searches": [search]}));
+            fields.extend(own_names_first(&service, &namespace, options));
             fields.insert("subdomain".into(), json!(service));
         }
         insert_some(fields, "runtimeClassName", given.runtime_class_name.as_ref());
@@ -125,6 +124,21 @@ pub fn pod(
         },
         "spec": spec,
     }))
+}
+
+/// A kernel asks for the names of its own session first, so that no Service of the namespace called `main1` takes the place of
+/// the session's. Kubernetes puts its own search domains before those of a pod, unless the pod brings all of its DNS
+/// configuration; that takes the address of the server.
+fn own_names_first(service: &str, namespace: &str, options: &PodOptions) -> Map<String, Value> {
+    let domain = &options.cluster_domain;
+    let own = format!("{service}.{namespace}.svc.{domain}");
+    let Some(server) = options.cluster_dns else {
+        return Map::from_iter([("dnsConfig".to_owned(), json!({"searches": [own]}))]);
+    };
+    let searches = [own, format!("{namespace}.svc.{domain}"), format!("svc.{domain}"), domain.clone()];
+    let ndots = json!({"name": "ndots", "value": "5"});
+    let config = json!({"nameservers": [server], "searches": searches, "options": [ndots]});
+    Map::from_iter([("dnsPolicy".to_owned(), json!("None")), ("dnsConfig".to_owned(), config)])
 }
 
 fn insert_some<T: serde::Serialize>(fields: &mut Map<String, Value>, name: &str, value: Option<&T>) {
@@ -215,12 +229,11 @@ fn all_escaped(words: &[String]) -> Vec<String> {
 
 /// The gate: copied out of the operator's image, then run in the kernel's, so that the image is there when it waits.
 fn gate_containers(launch: &Launch, given: &GroupPodOptions, options: &PodOptions) -> Value {
-    let wanted = Resources::from(&launch.template.resources);
-    let mut small = Resources::default();
-    small.set("cpu", wanted.get("cpu").min(GATE_CPU));
-    small.set("memory", wanted.get("memory").min(GATE_MEMORY));
-    let small = ResourceList::from(&small);
-    let resources = json!({"requests": small, "limits": small});
+    // As much as the kernel: a pod takes the larger of both, so this costs nothing, and no LimitRange that admits the kernel
+    // refuses its gate.
+    let shared = |name: &str| Some((name.to_owned(), launch.template.resources.get(name)?.clone()));
+    let same: ResourceList = ["cpu", "memory", "ephemeral-storage"].into_iter().filter_map(shared).collect();
+    let resources = json!({"requests": same, "limits": same});
     let binary = format!("{OWN_PATH}/bin/gate");
     let bin = json!({"name": "sokovan-gate", "mountPath": format!("{OWN_PATH}/bin")});
     let mut copy = json!({
@@ -308,7 +321,7 @@ pub fn ssh_secret(session: &Session, group: &GroupName, keys: &SshKeys) -> serde
     }))
 }
 
-/// An SSH key pair in OpenSSH's notation.
+/// An SSH key pair in OpenSSH's notation, each file ending with a newline.
 pub struct SshKeys {
     pub private: String,
     pub public: String,
@@ -319,7 +332,7 @@ impl SshKeys {
         let mut key = ssh_key::PrivateKey::random(&mut ssh_key::rand_core::OsRng, ssh_key::Algorithm::Ed25519)?;
         key.set_comment("sokovan");
         let private = key.to_openssh(ssh_key::LineEnding::LF)?.to_string();
-        Ok(Self { private, public: key.public_key().to_openssh()? })
+        Ok(Self { private, public: format!("{}\n", key.public_key().to_openssh()?) })
     }
 }
 

@@ -7,12 +7,12 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::world::{Inner, World};
+use super::world::{Inner, Slice, World};
 use crate::api::*;
 use crate::coordinator::marks::Mark;
 use crate::provisioner::{Ahead, Dependency, Room};
 use crate::session::handlers::{Handler, HandlerName};
-use crate::session::kernels::{Evidence, KernelItem, allocated_nodes, expand, judge, kernel_name};
+use crate::session::kernels::{Evidence, KernelItem, allocated_nodes, expand, judge, kernel_name, service_name};
 use crate::session::pending::{self, Pending};
 use crate::session::queue;
 use crate::session::records::Remains;
@@ -75,7 +75,8 @@ impl World {
         let held_up = inner.held_up(handler, &marked);
         for (group, uid) in marked {
             if inner.claimed.contains(&uid) {
-                inner.waits_for.entry(uid).or_default().insert(handler.name);
+                let urgent = mark.urgent.contains(&uid);
+                inner.waits_for.entry(uid).or_default().insert((handler.name, urgent));
             } else if !held_up.contains(&group) {
                 wanted.entry(group).or_default().push(uid);
             }
@@ -272,7 +273,7 @@ impl Inner {
         Some(SessionItem {
             dependencies: dependencies.collect(),
             names_resolve: slots.len() <= 1 || self.names_resolve(uid, &kernels),
-            is_published: self.slices_of.contains_key(uid),
+            is_published: self.own_slices(uid).next().is_some(),
             pods_left: self.pods_of.get(uid).map_or(0, BTreeSet::len),
             kind: self.kind_of.get(uid)?.clone(),
             holding: self.ledger.holding(uid).cloned(),
@@ -283,9 +284,19 @@ impl Inner {
         })
     }
 
+    /// The slices of the session's own Service. The label alone proves nothing: a Service of somebody else may carry it.
+    fn own_slices(&self, uid: &SessionUid) -> impl Iterator<Item = &Slice> {
+        let own = self.key_of.get(uid).map(|(namespace, name)| (namespace, service_name(name)));
+        let keys = self.slices_of.get(uid).into_iter().flatten();
+        let slices = keys.filter_map(|key| Some((&key.0, self.slices.get(key)?)));
+        let is_own = move |(namespace, slice): &(&String, &Slice)| {
+            own.as_ref().is_some_and(|(there, service)| there == namespace && *service == slice.service)
+        };
+        slices.filter(is_own).map(|(_, slice)| slice)
+    }
+
     fn names_resolve(&self, uid: &SessionUid, kernels: &[KernelItem]) -> bool {
-        let slices = self.slices_of.get(uid).into_iter().flatten().filter_map(|key| self.slices.get(key));
-        let listed: BTreeSet<&str> = slices.flat_map(|(_, names)| names).map(String::as_str).collect();
+        let listed: BTreeSet<&str> = self.own_slices(uid).flat_map(|slice| &slice.hostnames).map(String::as_str).collect();
         kernels.iter().all(|kernel| listed.contains(kernel.hostname.as_str()))
     }
 

@@ -7,21 +7,32 @@ use chrono::{DateTime, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::events::Told;
+use super::fold::Folded;
 use super::table::{Key, Table};
 use crate::api::*;
 use crate::lifecycle::Timing;
-use crate::provisioner::{ForeignPod, Holding, Kind, Kinds, Ledger};
+use crate::provisioner::{ForeignPod, Holding, Kind, Kinds, Ledger, Tenure};
 use crate::session::handlers::HandlerName;
 use crate::session::holding::holding;
 use crate::session::pending;
 use crate::session::snapshot::Snapshot;
-use crate::session::tenancy::Tenancy;
+use crate::session::namespace_quota::QuotaView;
+use crate::session::tenancy::{RuntimeClassView, Tenancy};
 use crate::session::views::{AgentView, PodView};
-use crate::session::volumes::{ClaimKey, ClaimView, VolumeView};
+use crate::session::volumes::{ClaimKey, ClaimView, StorageClassView, VolumeView};
 
 pub(super) enum PodRow {
     Ours(Arc<PodView>),
     Foreign(ForeignPod),
+}
+
+/// An EndpointSlice that carries a session's label.
+pub(super) struct Slice {
+    pub uid: SessionUid,
+    /// The Service it is of.
+    pub service: String,
+    /// The hostnames it lists.
+    pub hostnames: BTreeSet<String>,
 }
 
 /// What follows a commit once it is made.
@@ -61,8 +72,7 @@ pub(super) struct Inner {
     pub kernels_of: HashMap<SessionUid, BTreeSet<Key>>,
     pub pods: Table<PodRow>,
     pub pods_of: HashMap<SessionUid, BTreeSet<Key>>,
-    /// The hostnames that a session's EndpointSlices list.
-    pub slices: Table<(SessionUid, BTreeSet<String>)>,
+    pub slices: Table<Slice>,
     pub slices_of: HashMap<SessionUid, BTreeSet<Key>>,
     pub nodes: Table<Arc<AgentView>>,
     pub groups: Table<Arc<ScalingGroup>>,
@@ -74,6 +84,9 @@ pub(super) struct Inner {
     pub namespaces: Table<Option<ProjectName>>,
     pub claims: Table<ClaimView>,
     pub volumes: Table<VolumeView>,
+    pub storage_classes: Table<StorageClassView>,
+    pub runtime_classes: Table<RuntimeClassView>,
+    pub quotas: Table<QuotaView>,
     pub ledger: Ledger,
     pub kinds: Kinds,
     pub kind_of: HashMap<SessionUid, Arc<Kind>>,
@@ -81,8 +94,8 @@ pub(super) struct Inner {
     pub dependents_of: HashMap<Key, BTreeSet<SessionUid>>,
     /// Sessions that a handler is at work on.
     pub claimed: HashSet<SessionUid>,
-    /// The handlers that wait for one who is at work on a session.
-    pub waits_for: HashMap<SessionUid, BTreeSet<HandlerName>>,
+    /// The handlers that wait for one who is at work on a session, and whether its pause is over for them.
+    pub waits_for: HashMap<SessionUid, BTreeSet<(HandlerName, bool)>>,
     /// Sessions whose statuses the API server does not take, and until when they are left alone.
     pub shunned: HashMap<SessionUid, DateTime<Utc>>,
     pub tenancy: Option<Arc<Tenancy>>,
@@ -91,6 +104,17 @@ pub(super) struct Inner {
     /// When each node's status told last that it is well.
     pub heartbeats: HashMap<NodeName, DateTime<Utc>>,
     pub agents: Option<Arc<BTreeMap<NodeName, Arc<AgentView>>>>,
+}
+
+/// Whether two versions of a session are the same to every decision: they differ in annotations, labels or managed fields
+/// at most.
+pub fn decides_the_same(one: &Session, other: &Session) -> bool {
+    let (a, b) = (&one.metadata, &other.metadata);
+    a.uid == b.uid
+        && a.generation == b.generation
+        && a.deletion_timestamp == b.deletion_timestamp
+        && a.finalizers == b.finalizers
+        && one.status == other.status
 }
 
 /// The sessions it waits for, by namespace and name.
@@ -167,6 +191,9 @@ impl Inner {
             && self.namespaces.is_synced()
             && self.claims.is_synced()
             && self.volumes.is_synced()
+            && self.storage_classes.is_synced()
+            && self.runtime_classes.is_synced()
+            && self.quotas.is_synced()
     }
 
     /// Counts a status as written; true if that frees a place in the queue, for what it gives back is not free yet.
@@ -234,12 +261,13 @@ impl Inner {
                 self.index.entry(place.0).or_default().entry(place.1).or_default().insert(uid.clone());
             }
         }
+        let overhead = session.as_deref().map(|session| self.overhead_of(session)).unwrap_or_default();
         let pods: Vec<&PodView> =
             self.pods_of.get(uid).into_iter().flatten().filter_map(|key| self.our_pod(key)).map(|pod| &**pod).collect();
         let stored = self.committed(uid).filter(|_| self.assumed.contains_key(uid));
         // What a write gives back is not free before that write is known to be made.
-        let kept = stored.and_then(|stored| holding(Some(stored), &pods));
-        let held = match (holding(session.as_deref(), &pods), kept) {
+        let kept = stored.and_then(|stored| holding(Some(stored), &pods, &overhead));
+        let held = match (holding(session.as_deref(), &pods, &overhead), kept) {
             (Some(held), Some(kept)) => Some(held.with(&kept)),
             (held, kept) => held.or(kept),
         };
@@ -252,10 +280,63 @@ impl Inner {
         self.ledger.set_holding(uid, held) || left_the_queue
     }
 
+    /// What the RuntimeClass of a session's scaling group adds to each of its pods.
+    pub(super) fn overhead_of(&self, session: &Session) -> Resources {
+        let by_name = |name: &str| (String::new(), name.to_owned());
+        let group = session.group().and_then(|group| self.groups.get(&by_name(group.as_str())));
+        let class = group.and_then(|group| group.spec.pod.runtime_class_name.as_deref());
+        class.and_then(|class| self.runtime_classes.get(&by_name(class))).map(|class| class.overhead.clone()).unwrap_or_default()
+    }
+
     pub fn our_pod(&self, key: &Key) -> Option<&Arc<PodView>> {
         match self.pods.get(key)? {
             PodRow::Ours(view) => Some(view),
             PodRow::Foreign(_) => None,
+        }
+    }
+
+    /// A pod that calls itself a session's, in another namespace than the session's or of a kernel that is another session's,
+    /// is a foreign one.
+    pub(super) fn verified(&self, folded: Folded) -> Folded {
+        let Folded::Ours(view) = folded else { return folded };
+        let elsewhere = self.key_of.get(&view.session_uid).is_some_and(|(namespace, _)| *namespace != view.namespace);
+        let kernel = self.kernels.get(&(view.namespace.clone(), view.name.clone()));
+        let of_another = kernel.is_some_and(|kernel| kernel.spec.session_uid != view.session_uid.0);
+        if !elsewhere && !of_another {
+            return Folded::Ours(view);
+        }
+        match (&view.node, view.is_live()) {
+            (Some(node), true) => Folded::Foreign(view.as_foreign(node)),
+            _ => Folded::Nothing,
+        }
+    }
+
+    /// What a node's own pods take counts as never free only where no tenant can make such a pod.
+    pub(super) fn trusted_tenure(&self, pod: &ForeignPod) -> Tenure {
+        let namespace = self.namespaces.get(&(String::new(), pod.namespace.clone()));
+        match pod.claimed_tenure {
+            // Known, and no project's.
+            Tenure::Lasting if namespace.is_some_and(Option::is_none) => Tenure::Lasting,
+            Tenure::Lasting | Tenure::OfNode => Tenure::OfNode,
+            Tenure::Passing => Tenure::Passing,
+        }
+    }
+
+    /// Namespaces became a project's, or are no longer one's: the tenure of the pods in them may be another.
+    pub(super) fn trust_anew(&mut self) {
+        let mut changed = vec![];
+        for (key, row) in self.pods.iter() {
+            if let PodRow::Foreign(pod) = row
+                && self.trusted_tenure(pod) != pod.tenure
+            {
+                changed.push((key.clone(), pod.clone()));
+            }
+        }
+        for (key, old) in changed {
+            let new = ForeignPod { tenure: self.trusted_tenure(&old), ..old.clone() };
+            self.ledger.count_foreign(&old, -1);
+            self.ledger.count_foreign(&new, 1);
+            self.pods.replace(&key, PodRow::Foreign(new));
         }
     }
 
@@ -312,6 +393,8 @@ impl Inner {
             + self.namespaces.unreadable()
             + self.claims.unreadable()
             + self.volumes.unreadable()
+            + self.storage_classes.unreadable()
+            + self.runtime_classes.unreadable()
     }
 
     pub fn tenancy(&mut self) -> Arc<Tenancy> {
@@ -330,8 +413,11 @@ impl Inner {
         tenancy.keypairs = self.keypairs.iter().map(|((_, name), k)| (AccessKey(name.clone()), k.clone())).collect();
         tenancy.policies = self.policies.iter().map(|((_, name), p)| (PolicyName(name.clone()), p.clone())).collect();
         let claim = |(namespace, name): &Key| ClaimKey { namespace: namespace.clone(), name: name.clone() };
-        tenancy.claims = self.claims.iter().map(|(key, view)| (claim(key), view.clone())).collect();
-        tenancy.volumes = self.volumes.iter().map(|((_, name), view)| (name.clone(), view.clone())).collect();
+        tenancy.storage.claims = self.claims.iter().map(|(key, view)| (claim(key), view.clone())).collect();
+        tenancy.storage.classes =
+            self.storage_classes.iter().map(|((_, name), view)| (name.clone(), view.clone())).collect();
+        tenancy.runtime_classes = self.runtime_classes.iter().map(|((_, name), view)| (name.clone(), view.clone())).collect();
+        tenancy.storage.volumes = self.volumes.iter().map(|((_, name), view)| (name.clone(), view.clone())).collect();
         let tenancy = Arc::new(tenancy);
         self.tenancy = Some(tenancy.clone());
         tenancy
@@ -350,6 +436,16 @@ impl Inner {
         agents
     }
 
+    /// A deferred commit holds for a version of its session that is the same to every decision.
+    pub fn carry_lingering_over(&mut self, uid: &SessionUid, session: &Session) {
+        if !self.claimed.contains(uid)
+            && self.lingering.contains_key(uid)
+            && let Some(assumed) = self.assumed.get_mut(uid)
+        {
+            *assumed = Arc::new(Session { status: assumed.status.clone(), ..session.clone() });
+        }
+    }
+
     /// What lingers of a session that somebody has changed could not be committed any more, and would hide the change.
     /// Where a handler is at work on it, its commit finds that out.
     pub fn forget_lingering(&mut self, uid: &SessionUid) {
@@ -358,13 +454,17 @@ impl Inner {
         }
     }
 
-    /// A pod whose image is not to be had remembers since when.
+    /// What is known of a pod besides what it says itself: since when its image is not to be had, and what was warned of.
     pub fn remember(&self, key: &Key, mut pod: PodView) -> PodView {
         let before = match self.pods.get(key) {
-            Some(PodRow::Ours(before)) => before.image_error_since,
-            Some(PodRow::Foreign(_)) | None => None,
+            Some(PodRow::Ours(before)) if before.uid == pod.uid => Some(before),
+            Some(PodRow::Ours(_) | PodRow::Foreign(_)) | None => None,
         };
-        pod.image_error_since = pod.image_error.is_some().then(|| before.unwrap_or_else(Utc::now));
+        let failing_since = before.and_then(|before| before.image_error_since);
+        pod.image_error_since = pod.image_error.is_some().then(|| failing_since.unwrap_or_else(Utc::now));
+        // A warning is over once the pod gets on.
+        let stands = |before: &&Arc<PodView>| before.has_started() == pod.has_started() && before.gate == pod.gate;
+        pod.warning = before.filter(stands).and_then(|before| before.warning.clone());
         pod
     }
 

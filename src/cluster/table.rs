@@ -76,6 +76,13 @@ impl<V> Table<V> {
         true
     }
 
+    /// Changes what is kept of an object that is here, at the same version.
+    pub fn replace(&mut self, key: &Key, value: V) {
+        if let Some(row) = self.rows.get_mut(key) {
+            row.value = value;
+        }
+    }
+
     /// Takes an object out, unless a newer one has taken its place.
     pub fn remove(&mut self, key: &Key, version: u64) -> Option<V> {
         self.unreadable.remove(key);

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use backon::ExponentialBuilder;
 use futures::{StreamExt, TryStreamExt};
-use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ResourceQuota};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::node::v1::RuntimeClass;
+use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::ListParams;
 use kube::core::DeserializeGuard;
 use kube::core::object::HasSpec;
@@ -16,11 +18,12 @@ use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 
-use super::fold;
+use super::{fold, fold_storage};
+use super::pauses::{about_free_volumes, about_tenants, about_volumes};
 use super::table::Table;
 use super::world::{Inner, World, key_of};
 use crate::api::*;
-use crate::lifecycle::Timing;
+use crate::lifecycle::{Reason, Timing};
 
 /// Starts all watches; they run as long as the set lives.
 pub fn start(client: &Client, world: &Arc<World>) -> JoinSet<()> {
@@ -36,9 +39,12 @@ pub fn start(client: &Client, world: &Arc<World>) -> JoinSet<()> {
     tasks.spawn(by_spec(client.clone(), world.clone(), |inner| &mut inner.users));
     tasks.spawn(by_spec(client.clone(), world.clone(), |inner| &mut inner.keypairs));
     tasks.spawn(by_spec(client.clone(), world.clone(), |inner| &mut inner.policies));
-    tasks.spawn(by_view(client.clone(), world.clone(), |inner| &mut inner.namespaces, fold::project));
-    tasks.spawn(by_view(client.clone(), world.clone(), |inner| &mut inner.claims, fold::claim));
-    tasks.spawn(by_view(client.clone(), world.clone(), |inner| &mut inner.volumes, fold::volume));
+    tasks.spawn(by_view(client.clone(), world.clone(), |inner| &mut inner.namespaces, fold::project, about_tenants));
+    tasks.spawn(by_view(client.clone(), world.clone(), |inner| &mut inner.claims, fold_storage::claim, about_volumes));
+    tasks.spawn(by_view(client.clone(), world.clone(), |inner| &mut inner.volumes, fold_storage::volume, about_free_volumes));
+    tasks.spawn(by_view(client.clone(), world.clone(), |inner| &mut inner.storage_classes, fold_storage::storage_class, about_volumes));
+    tasks.spawn(by_view(client.clone(), world.clone(), |inner| &mut inner.runtime_classes, fold_storage::runtime_class, about_tenants));
+    tasks.spawn(quotas(client.clone(), world.clone()));
     tasks
 }
 
@@ -57,7 +63,10 @@ pub async fn check(client: &Client) -> kube::Result<()> {
     can_list::<ResourcePolicy>(client).await?;
     can_list::<Namespace>(client).await?;
     can_list::<PersistentVolumeClaim>(client).await?;
-    can_list::<PersistentVolume>(client).await
+    can_list::<PersistentVolume>(client).await?;
+    can_list::<StorageClass>(client).await?;
+    can_list::<RuntimeClass>(client).await?;
+    can_list::<ResourceQuota>(client).await
 }
 
 async fn can_list<K>(client: &Client) -> kube::Result<()>
@@ -72,16 +81,21 @@ async fn by_spec<K>(client: Client, world: Arc<World>, table: fn(&mut Inner) -> 
 where
     K: Resource<DynamicType = ()> + HasSpec<Spec: PartialEq> + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
 {
-    tenants(client, world, table, Arc::new, |old, new| old.spec() == new.spec()).await;
+    tenants(client, world, table, Arc::new, |old, new| old.spec() == new.spec(), about_tenants).await;
 }
 
 /// Those of others' kinds that mean the same as long as what is seen of them does.
-async fn by_view<K, V>(client: Client, world: Arc<World>, table: fn(&mut Inner) -> &mut Table<V>, view: fn(K) -> V)
-where
+async fn by_view<K, V>(
+    client: Client,
+    world: Arc<World>,
+    table: fn(&mut Inner) -> &mut Table<V>,
+    view: fn(K) -> V,
+    ends: fn(&V, Reason) -> bool,
+) where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
-    V: PartialEq + Send + 'static,
+    V: Clone + PartialEq + Send + 'static,
 {
-    tenants(client, world, table, view, V::eq).await;
+    tenants(client, world, table, view, V::eq, ends).await;
 }
 
 /// The pauses before a watch that broke is taken up again.
@@ -94,12 +108,17 @@ fn pauses(timing: &Timing) -> ResetTimerBackoff<ExponentialBackoff> {
     ResetTimerBackoff::new(growing.into(), timing.watch_backoff_max * 4)
 }
 
+/// Objects on one page of a list. A page is in memory as a whole, raw and read, so that kinds whose objects may be large are
+/// listed in smaller ones.
+const PAGE: u32 = 500;
+const PAGE_OF_LARGE: u32 = 50;
+
 /// Runs one watch for ever; `take` is given each event.
-async fn run<K>(timing: &Timing, api: Api<K>, config: watcher::Config, mut take: impl FnMut(Event<K>))
+async fn run<K>(timing: &Timing, api: Api<K>, config: watcher::Config, page: u32, mut take: impl FnMut(Event<K>))
 where
     K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
-    let mut stream = watch(api, config.page_size(500)).backoff(pauses(timing)).boxed();
+    let mut stream = watch(api, config.page_size(page)).backoff(pauses(timing)).boxed();
     loop {
         match stream.try_next().await {
             Ok(Some(event)) => take(event),
@@ -114,7 +133,7 @@ where
 }
 
 async fn sessions(client: Client, world: Arc<World>) {
-    run(&world.timing, Api::<DeserializeGuard<Session>>::all(client), watcher::Config::default(), |event| match event {
+    run(&world.timing, Api::<DeserializeGuard<Session>>::all(client), watcher::Config::default(), PAGE_OF_LARGE, |event| match event {
         Event::Init => world.lock().sessions.list_begins(),
         Event::InitApply(DeserializeGuard(read)) | Event::Apply(DeserializeGuard(read)) => match read {
             Ok(session) => {
@@ -139,7 +158,7 @@ async fn sessions(client: Client, world: Arc<World>) {
 }
 
 async fn kernels(client: Client, world: Arc<World>) {
-    run(&world.timing, Api::<DeserializeGuard<Kernel>>::all(client), watcher::Config::default(), |event| match event {
+    run(&world.timing, Api::<DeserializeGuard<Kernel>>::all(client), watcher::Config::default(), PAGE, |event| match event {
         Event::Init => world.lock().kernels.list_begins(),
         Event::InitApply(DeserializeGuard(read)) | Event::Apply(DeserializeGuard(read)) => match read {
             Ok(kernel) => {
@@ -160,7 +179,7 @@ async fn kernels(client: Client, world: Arc<World>) {
 }
 
 async fn pods(client: Client, world: Arc<World>) {
-    run(&world.timing, Api::<Pod>::all(client), watcher::Config::default(), |event| match event {
+    run(&world.timing, Api::<Pod>::all(client), watcher::Config::default(), PAGE_OF_LARGE, |event| match event {
         Event::Init => world.lock().pods.list_begins(),
         Event::InitApply(pod) | Event::Apply(pod) => world.upsert_pod(&pod),
         Event::Delete(pod) => {
@@ -177,7 +196,7 @@ async fn pods(client: Client, world: Arc<World>) {
 
 async fn slices(client: Client, world: Arc<World>) {
     let config = watcher::Config::default().labels(LABEL_SESSION_UID);
-    run(&world.timing, Api::<EndpointSlice>::all(client), config, |event| match event {
+    run(&world.timing, Api::<EndpointSlice>::all(client), config, PAGE, |event| match event {
         Event::Init => world.lock().slices.list_begins(),
         Event::InitApply(slice) | Event::Apply(slice) => world.upsert_slice(&slice),
         Event::Delete(slice) => world.remove_slice(&key_of(&slice.metadata)),
@@ -189,8 +208,25 @@ async fn slices(client: Client, world: Arc<World>) {
     .await;
 }
 
+/// A quota that changes may let in sessions whose pods it refused.
+async fn quotas(client: Client, world: Arc<World>) {
+    run(&world.timing, Api::<ResourceQuota>::all(client), watcher::Config::default(), PAGE, |event| match event {
+        Event::Init => world.lock().quotas.list_begins(),
+        Event::InitApply(quota) | Event::Apply(quota) => {
+            let (key, version) = (key_of(&quota.metadata), fold::version(quota.metadata.resource_version.as_ref()));
+            world.upsert_quota(key, version, fold_storage::quota(quota));
+        }
+        Event::Delete(quota) => world.remove_quota(&key_of(&quota.metadata)),
+        Event::InitDone => {
+            let gone = world.lock().quotas.list_ends();
+            gone.iter().for_each(|key| world.remove_quota(key));
+        }
+    })
+    .await;
+}
+
 async fn nodes(client: Client, world: Arc<World>) {
-    run(&world.timing, Api::<Node>::all(client), watcher::Config::default(), |event| match event {
+    run(&world.timing, Api::<Node>::all(client), watcher::Config::default(), PAGE, |event| match event {
         Event::Init => world.lock().nodes.list_begins(),
         Event::InitApply(node) | Event::Apply(node) => world.upsert_node(&node),
         Event::Delete(node) => {
@@ -205,23 +241,26 @@ async fn nodes(client: Client, world: Arc<World>) {
 }
 
 /// The small kinds that say who may run what where.
-/// `same` tells whether two versions of one mean the same to those who wait; statuses, which we write, mean nothing.
+/// `same` tells whether two versions of one mean the same to waiting sessions; statuses, which we write, mean nothing. `ends`
+/// tells which failures a change may have fixed: their pauses end.
 async fn tenants<K, V>(
     client: Client,
     world: Arc<World>,
     table: fn(&mut Inner) -> &mut Table<V>,
     fold: fn(K) -> V,
     same: fn(&V, &V) -> bool,
+    ends: fn(&V, Reason) -> bool,
 ) where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
-    V: Send + 'static,
+    V: Clone + Send + 'static,
 {
-    run(&world.timing, Api::<DeserializeGuard<K>>::all(client), watcher::Config::default(), |event| {
+    run(&world.timing, Api::<DeserializeGuard<K>>::all(client), watcher::Config::default(), PAGE, |event| {
         let mut inner = world.lock();
-        let table = table(&mut inner);
+        let mut fixed = None;
+        let rows = table(&mut inner);
         let changed = match event {
             Event::Init => {
-                table.list_begins();
+                rows.list_begins();
                 false
             }
             Event::InitApply(guard) | Event::Apply(guard) => {
@@ -230,26 +269,34 @@ async fn tenants<K, V>(
                 match guard.0 {
                     Ok(object) => {
                         let value = fold(object);
-                        let same = table.get(&key).is_some_and(|old| same(old, &value));
-                        table.upsert(key, version, value) && !same
+                        let same = rows.get(&key).is_some_and(|old| same(old, &value));
+                        let changed = rows.upsert(key.clone(), version, value) && !same;
+                        fixed = changed.then_some(key);
+                        changed
                     }
                     Err(invalid) => {
                         tracing::error!(kind = %K::kind(&()), name = ?invalid.metadata.name, "cannot be read: {}", invalid.error);
-                        table.cannot_read(key);
+                        rows.cannot_read(key);
                         false
                     }
                 }
             }
-            Event::Delete(guard) => table.remove(&key_of(guard.meta()), 0).is_some(),
+            Event::Delete(guard) => rows.remove(&key_of(guard.meta()), 0).is_some(),
             Event::InitDone => {
-                let gone = table.list_ends();
+                let gone = rows.list_ends();
                 for key in &gone {
-                    table.remove(key, 0);
+                    rows.remove(key, 0);
                 }
                 true
             }
         };
         inner.tenancy = None;
+        if let Some(key) = fixed {
+            let namespace = Some(key.0.as_str()).filter(|namespace| !namespace.is_empty());
+            if let Some(value) = table(&mut inner).get(&key).cloned() {
+                inner.end_pauses(&world.marks, namespace, |reason| ends(&value, reason));
+            }
+        }
         if changed {
             world.tenancy_changed(inner);
         }

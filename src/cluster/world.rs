@@ -8,13 +8,12 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use tokio::sync::Notify;
 
 use super::fold::{self, Folded};
-pub(super) use super::state::{Inner, PodRow, remove_key};
-pub use super::state::{News, key_of, uid_of};
+pub(super) use super::state::{Inner, PodRow, Slice, remove_key};
+pub use super::state::{News, decides_the_same, key_of, uid_of};
 use super::table::Key;
 use crate::api::*;
 use crate::coordinator::marks::Marks;
-use crate::lifecycle::Timing;
-use crate::provisioner::{ForeignPod, Tenure};
+use crate::lifecycle::{Reason, Timing};
 use crate::session::handlers::HandlerName;
 use crate::session::queue;
 
@@ -76,6 +75,8 @@ impl World {
         let version = fold::version(session.metadata.resource_version.as_ref());
         let mut session = session;
         session.metadata.managed_fields = None;
+        // Annotations may be large, and no decision depends on one.
+        session.metadata.annotations.iter_mut().for_each(|all| all.retain(|name, _| name == ANNOTATION_CREATION_ID));
         let session = Arc::new(session);
         let mut inner = self.lock();
         if !self.scope.includes(&inner.group_of(&session)) {
@@ -85,6 +86,18 @@ impl World {
         let old = inner.sessions.get(&key).cloned();
         if !inner.sessions.upsert(key.clone(), version, session.clone()) {
             return inner.sessions.get(&key).cloned().unwrap_or(session);
+        }
+        if let Some(old) = &old
+            && decides_the_same(old, &session)
+        {
+            inner.carry_lingering_over(&uid, &session);
+            // Its status may fit now.
+            let was_shunned = inner.shunned.remove(&uid).is_some();
+            drop(inner);
+            if was_shunned {
+                self.marks.session(&uid, session.phase());
+            }
+            return session;
         }
         let (mut freed, appeared) = (false, old.is_none());
         let counted_anew = old.as_ref().is_some_and(|old| queue::counted_by(old) != queue::counted_by(&session));
@@ -163,6 +176,13 @@ impl World {
         self.after_change(freed);
     }
 
+    /// A session as the API server had it at this version, if that is the version in store.
+    pub fn stored(&self, session: &Session) -> Option<Arc<Session>> {
+        let inner = self.lock();
+        let stored = inner.committed(&uid_of(session))?;
+        (stored.metadata.resource_version == session.metadata.resource_version).then(|| stored.clone())
+    }
+
     /// Its outcome is known.
     pub fn settle(&self, session: &Arc<Session>) {
         let uid = uid_of(session);
@@ -206,6 +226,12 @@ impl World {
         self.lock().kernels.get(&(namespace.to_owned(), name.to_owned())).cloned()
     }
 
+    /// Whether there is a session of this uid, readable or not.
+    pub fn knows(&self, uid: &SessionUid) -> bool {
+        let inner = self.lock();
+        inner.key_of.contains_key(uid) || inner.unreadable.contains_key(uid)
+    }
+
     /// Whether a session has this pod, and keeps it.
     pub fn has_pod(&self, uid: &SessionUid, namespace: &str, name: &str) -> bool {
         match self.lock().pods.get(&(namespace.to_owned(), name.to_owned())) {
@@ -218,14 +244,17 @@ impl World {
         let key = key_of(&pod.metadata);
         let version = fold::version(pod.metadata.resource_version.as_ref());
         let mut inner = self.lock();
-        let row = match self.in_scope(fold::pod(pod)) {
+        let row = match self.in_scope(inner.verified(fold::pod(pod))) {
             Folded::Nothing => {
                 inner.pods.list_seen(&key);
                 drop(inner);
                 return self.remove_pod(&key, 0);
             }
             Folded::Ours(view) => PodRow::Ours(Arc::new(inner.remember(&key, *view))),
-            Folded::Foreign(foreign) => PodRow::Foreign(foreign),
+            Folded::Foreign(mut foreign) => {
+                foreign.tenure = inner.trusted_tenure(&foreign);
+                PodRow::Foreign(foreign)
+            }
         };
         match row {
             PodRow::Ours(view) => {
@@ -262,7 +291,7 @@ impl World {
         match folded {
             Folded::Ours(view) if !self.scope.includes(&view.group) => match &view.node {
                 Some(node) if view.is_live() => {
-                    Folded::Foreign(ForeignPod { node: node.clone(), requests: view.requests.clone(), tenure: Tenure::Passing })
+                    Folded::Foreign(view.as_foreign(node))
                 }
                 _ => Folded::Nothing,
             },
@@ -294,10 +323,11 @@ impl World {
         let Some(uid) = slice.metadata.labels.as_ref().and_then(|labels| labels.get(LABEL_SESSION_UID)) else { return };
         let uid = SessionUid(uid.clone());
         let hostnames = slice.endpoints.iter().flatten().filter_map(|endpoint| endpoint.hostname.clone()).collect();
+        let service = slice.metadata.labels.as_ref().and_then(|labels| labels.get(LABEL_SERVICE)).cloned().unwrap_or_default();
         let version = fold::version(slice.metadata.resource_version.as_ref());
         let key = key_of(&slice.metadata);
         let mut inner = self.lock();
-        if inner.slices.upsert(key.clone(), version, (uid.clone(), hostnames)) {
+        if inner.slices.upsert(key.clone(), version, Slice { uid: uid.clone(), service, hostnames }) {
             inner.slices_of.entry(uid.clone()).or_default().insert(key);
             drop(inner);
             self.mark_related(&uid);
@@ -306,8 +336,8 @@ impl World {
 
     pub fn remove_slice(&self, key: &Key) {
         let mut inner = self.lock();
-        if let Some((uid, _)) = inner.slices.remove(key, 0) {
-            remove_key(&mut inner.slices_of, &uid, key);
+        if let Some(slice) = inner.slices.remove(key, 0) {
+            remove_key(&mut inner.slices_of, &slice.uid, key);
         }
     }
 
@@ -324,6 +354,7 @@ impl World {
             return;
         }
         inner.agents = None;
+        inner.end_pauses(&self.marks, None, |reason| matches!(reason, Reason::Unschedulable | Reason::AdmissionRefused | Reason::Evicted));
         let health_changed = old.as_ref().is_none_or(|old| old.ready != view.ready || old.taints != view.taints);
         drop(inner);
         self.mark_usage();
@@ -349,6 +380,7 @@ impl World {
         if inner.is_synced() {
             inner.place_the_unplaced(); // before that, nobody acts on where they stand
         }
+        inner.trust_anew();
         drop(inner);
         self.mark_usage();
         for handler in [HandlerName::ScheduleSessions, HandlerName::CheckPrecondition, HandlerName::SweepSessions] {
@@ -378,7 +410,7 @@ impl World {
     }
 
     /// Something of a session changed other than itself.
-    fn mark_related(&self, uid: &SessionUid) {
+    pub(super) fn mark_related(&self, uid: &SessionUid) {
         let phase = self.lock().place.get(uid).map(|(_, phase)| *phase);
         match phase {
             Some(SessionPhase::Pending) | None => self.marks.one(HandlerName::SyncKernels, uid),

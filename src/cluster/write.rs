@@ -36,6 +36,9 @@ pub enum WriteError {
     Unknown(String),
 }
 
+/// What etcd and its client say of an object that is too large: the same request would fail again.
+const TOO_LARGE: [&str; 2] = ["request is too large", "trying to send message larger than max"];
+
 impl From<kube::Error> for WriteError {
     fn from(error: kube::Error) -> Self {
         match error {
@@ -46,6 +49,9 @@ impl From<kube::Error> for WriteError {
                     (409, _) => Self::Conflict(message),
                     (404, _) => Self::NotFound(message),
                     (429, _) => Self::Busy(message),
+                    (413, _) => Self::Refused(message),
+                    // etcd refuses an object for its size, which the API server passes on as an error of its own.
+                    (500, _) if TOO_LARGE.iter().any(|words| message.contains(words)) => Self::Refused(message),
                     (code, _) if code >= 500 => Self::Unknown(message),
                     _ => Self::Refused(message),
                 }
@@ -121,6 +127,19 @@ impl Writer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_object_that_is_too_large_is_refused_and_any_other_error_of_the_server_leaves_the_outcome_open() {
+        let answered = |code: u16, message: &str| {
+            let status = kube::core::Status { code, message: message.into(), ..Default::default() };
+            WriteError::from(kube::Error::Api(Box::new(status)))
+        };
+        assert!(matches!(answered(500, "etcdserver: request is too large"), WriteError::Refused(_)));
+        let by_grpc = "rpc error: trying to send message larger than max (2400000 vs. 2097152)";
+        assert!(matches!(answered(500, by_grpc), WriteError::Refused(_)));
+        assert!(matches!(answered(413, "too large"), WriteError::Refused(_)));
+        assert!(matches!(answered(500, "etcdserver: request timed out"), WriteError::Unknown(_)));
+    }
 
     #[test]
     fn a_fence_is_open_only_until_its_deadline() {

@@ -1,6 +1,6 @@
 //! The cycle of one handler: marked sessions of all groups, decided, carried out and committed (rules §3).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -126,7 +126,7 @@ impl Coordinator {
         let mut room = matches!(handler.decide, Decide::All(_)).then(|| self.world.room());
         let mut decided = vec![];
         for batch in batches {
-            let batch = self.leave_paused(handler, batch);
+            let batch = self.leave_paused(handler, batch, &mark.urgent);
             let began = Instant::now();
             let (verdicts, result) = decide(handler, &batch, room.as_mut());
             let run = Run { handler: handler.name, group: group_label(&batch.snapshot), result, began };
@@ -149,9 +149,10 @@ impl Coordinator {
     }
 
     /// Sessions whose last fault is too fresh wait for their time.
-    fn leave_paused(&self, handler: &Handler, mut batch: Batch) -> Batch {
+    fn leave_paused(&self, handler: &Handler, mut batch: Batch, urgent: &HashSet<SessionUid>) -> Batch {
         let now = batch.snapshot.now;
-        batch.items.retain(|item| match paused_until(handler, &item.session, now) {
+        let paused = |item: &SessionItem| paused_until(handler, &item.session, now).filter(|_| !urgent.contains(&item.uid()));
+        batch.items.retain(|item| match paused(item) {
             None => true,
             Some(until) => {
                 let uid = uid_of(&item.session);
@@ -320,7 +321,7 @@ mod tests {
     async fn dl_003_a_handler_that_waits_for_its_lock_too_long_is_marked_for_the_next_cycle() {
         let (locks, marks, lifetime) = (Locks::default(), Marks::default(), Duration::from_secs(30));
         let handler = crate::session::handlers::row(HandlerName::ScheduleSessions).expect("a row");
-        let mark = || Mark { all: false, sessions: [SessionUid("one".into())].into() };
+        let mark = || Mark::of([SessionUid("one".into())]);
         let (held, given) = take_lock(&locks, &marks, handler, mark(), lifetime).await.expect("it is free");
         assert!(given == mark() && !marks.is_marked(handler.name));
         let asked = tokio::time::Instant::now();

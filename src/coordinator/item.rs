@@ -322,6 +322,20 @@ impl<'a> Work<'a> {
         });
     }
 
+    /// The status itself cannot tell that it is refused.
+    fn refused_status(&self, why: &str) -> Told {
+        let phase = self.original.phase();
+        Told {
+            session: self.original.clone(),
+            action: self.handler.name.as_str(),
+            warning: true,
+            reason: Reason::StatusRefused.as_str().to_owned(),
+            note: format!("the API server refuses the session's status, so the session stays as it is: {why}"),
+            from: phase,
+            to: phase,
+        }
+    }
+
     /// Whether it gives places away of which the cycles that followed its own do not know. The commit reserves them in the
     /// very moment in which this is asked.
     fn is_too_late(&self, status: &SessionStatus) -> bool {
@@ -362,6 +376,7 @@ impl<'a> Work<'a> {
             }
             Committed::Refused(why) => {
                 tracing::error!(%session, %namespace, handler = %self.handler.name, "the API server refuses its status: {why}");
+                self.coordinator.events.send(vec![self.refused_status(&why)]);
                 let uid = uid_of(&self.original);
                 self.coordinator.world.shun(&uid, self.coordinator.timing.fault_backoff_max);
                 self.coordinator.marks.session(&uid, self.original.phase());

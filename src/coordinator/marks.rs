@@ -17,15 +17,22 @@ pub struct Mark {
     pub all: bool,
     /// These, if not everything.
     pub sessions: HashSet<SessionUid>,
+    /// Of those to be looked at, the ones whose pause is over: what their last failure was about has changed.
+    pub urgent: HashSet<SessionUid>,
 }
 
 impl Mark {
     pub fn all() -> Self {
-        Self { all: true, sessions: HashSet::new() }
+        Self { all: true, ..Self::default() }
     }
 
     pub fn is_empty(&self) -> bool {
         !self.all && self.sessions.is_empty()
+    }
+
+    /// These sessions.
+    pub fn of(sessions: impl IntoIterator<Item = SessionUid>) -> Self {
+        Self { sessions: sessions.into_iter().collect(), ..Self::default() }
     }
 
     pub fn covers(&self, uid: &SessionUid) -> bool {
@@ -34,6 +41,7 @@ impl Mark {
 
     fn merge(&mut self, other: Self) {
         self.all |= other.all;
+        self.urgent.extend(other.urgent);
         if self.all {
             self.sessions.clear();
         } else {
@@ -80,7 +88,12 @@ impl Marks {
     }
 
     pub fn one(&self, handler: HandlerName, uid: &SessionUid) {
-        self.add(handler, Mark { all: false, sessions: HashSet::from([uid.clone()]) });
+        self.add(handler, Mark::of([uid.clone()]));
+    }
+
+    /// Marks a session, and ends its pause.
+    pub fn urgent(&self, handler: HandlerName, uid: &SessionUid) {
+        self.add(handler, Mark { urgent: HashSet::from([uid.clone()]), ..Mark::of([uid.clone()]) });
     }
 
     pub fn all(&self, handler: HandlerName) {

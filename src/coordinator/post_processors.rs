@@ -99,7 +99,7 @@ fn mark_next(processed: &Processed, ports: &dyn Ports) {
             SessionPhase::Terminated => Mark::all(),
             _ => {
                 let sessions = processed.reached.iter().filter(|(reached, _)| *reached == phase).map(|(_, uid)| uid.clone());
-                Mark { all: false, sessions: sessions.collect() }
+                Mark::of(sessions)
             }
         };
         ports.mark(handler, mark);
@@ -165,7 +165,7 @@ mod tests {
             (SessionPhase::Terminating, HandlerName::TerminateSessions),
             (SessionPhase::Deprioritizing, HandlerName::DeprioritizeSessions),
         ] {
-            let one = Mark { all: false, sessions: [SessionUid("a".into())].into() };
+            let one = Mark::of([SessionUid("a".into())]);
             assert_eq!(marked(&processed(&[(phase, "a")], &[(HistoryResult::Success, "k")])), [(handler, one)]);
         }
     }

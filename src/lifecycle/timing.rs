@@ -53,6 +53,8 @@ pub struct Timing {
     pub rush_over: Duration,
     /// How long a gang may wait for some of its kernels before those are named.
     pub held_up: Duration,
+    /// How long the Events of a pod that does not get on are not read again.
+    pub warnings_again: Duration,
     /// How long one that begins to lead may take to list everything; then another may try.
     pub listing: Duration,
     /// How long changes of usage are gathered before they are published.
@@ -105,6 +107,7 @@ impl Default for Timing {
             event_pace: Duration::from_millis(10),
             rush_over: seconds(2),
             held_up: seconds(5),
+            warnings_again: seconds(30),
             listing: seconds(300),
             usage: seconds(5),
             scale: 1,

@@ -52,7 +52,7 @@ impl Rejection {
 
 /// Whether a node belongs to a group.
 pub fn in_group(agent: &AgentView, group: &ScalingGroup) -> bool {
-    group.spec.node_selector.iter().all(|(key, value)| agent.labels.get(key) == Some(value))
+    agent.has_labels(&group.spec.node_selector)
 }
 
 /// Whether the group's tolerations cover a taint that keeps pods away.

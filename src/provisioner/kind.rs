@@ -21,7 +21,7 @@ pub struct Request {
 }
 
 /// What each kernel of one role asks for.
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct KernelRequest {
     pub role: String,
     pub replicas: i32,

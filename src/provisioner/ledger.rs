@@ -1,11 +1,12 @@
 //! What is taken: on every agent, and by every tenant. Kept up as objects change.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::room::Room;
-use crate::api::{Amount, GroupName, NodeName, ResourceName, Resources, SessionUid};
+use crate::api::{Amount, GroupName, NodeName, ResourceName, Resources, SessionUid, whole};
 use crate::session::tenancy::{Account, Tenancy, Tenant};
+use crate::session::volumes::ClaimKey;
 
 /// What one session holds.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -14,8 +15,8 @@ pub struct Holding {
     pub private: bool,
     /// Whether it counts as one of its owner's running sessions.
     pub active: bool,
-    /// How many volume claims it mounts.
-    pub volumes: i64,
+    /// The volume claims it mounts.
+    pub claims: BTreeSet<ClaimKey>,
     /// The uid of the deployment whose replica it is.
     pub deployment: Option<String>,
     /// Per agent, what it takes there and with how many kernels.
@@ -32,7 +33,7 @@ impl Holding {
         }
         self.active |= other.active;
         self.private |= other.private;
-        self.volumes = self.volumes.max(other.volumes);
+        self.claims.extend(other.claims.iter().cloned());
         self
     }
 
@@ -53,7 +54,8 @@ impl Holding {
         }
         resources.set(ResourceName::Pods, Amount::ZERO);
         let sessions = i64::from(self.active);
-        Occupied { resources, sessions, private_sessions: if self.private { sessions } else { 0 }, volumes: self.volumes }
+        let volumes = if self.active { whole(self.claims.len()) } else { 0 };
+        Occupied { resources, sessions, private_sessions: if self.private { sessions } else { 0 }, volumes }
     }
 }
 
@@ -132,22 +134,40 @@ impl Load {
 }
 
 /// A pod that is not ours: what it takes of its node.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ForeignPod {
+    pub namespace: String,
     pub node: NodeName,
     pub requests: Resources,
+    /// The volume claims it mounts.
+    pub claims: BTreeSet<ClaimKey>,
+    /// What its owner and readiness say. A tenant can write that, too.
+    pub claimed_tenure: Tenure,
+    /// What it counts as.
     pub tenure: Tenure,
 }
 
 /// How long a foreign pod is to be reckoned with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Tenure {
     /// Until it ends; it stands against a private session.
+    #[default]
     Passing,
     /// It belongs to the node (DaemonSet, static), and is coming or going.
     OfNode,
     /// It belongs to the node, and what it takes does not become free.
     Lasting,
+}
+
+/// Counts users of volume claims in, or out with `sign` −1.
+pub(super) fn count_claims(users: &mut HashMap<ClaimKey, i64>, claims: &BTreeSet<ClaimKey>, sign: i64) {
+    for claim in claims {
+        let count = users.entry(claim.clone()).or_default();
+        *count += sign;
+        if *count == 0 {
+            users.remove(claim);
+        }
+    }
 }
 
 /// What is taken, everywhere.
@@ -156,6 +176,8 @@ pub struct Ledger {
     loads: HashMap<NodeName, Load>,
     holdings: HashMap<SessionUid, Arc<Holding>>,
     by_account: HashMap<Account, Occupied>,
+    /// How many pods and sessions use each volume claim.
+    claim_users: HashMap<ClaimKey, i64>,
     cursors: HashMap<GroupName, NodeName>,
 }
 
@@ -174,6 +196,7 @@ impl Ledger {
                     self.by_account.remove(&old.account);
                 }
             }
+            count_claims(&mut self.claim_users, &old.claims, -1);
             for (node, share) in &old.agents {
                 if let Some(load) = self.loads.get_mut(node) {
                     load.sub(share, &old);
@@ -184,6 +207,7 @@ impl Ledger {
         if let Some(new) = holding {
             let occupied = new.occupied();
             self.by_account.entry(new.account.clone()).or_default().add(&occupied);
+            count_claims(&mut self.claim_users, &new.claims, 1);
             for (node, share) in &new.agents {
                 self.loads.entry(node.clone()).or_default().add(share, &new);
             }
@@ -194,6 +218,7 @@ impl Ledger {
 
     /// Counts a foreign pod in, or out with `sign` −1.
     pub fn count_foreign(&mut self, pod: &ForeignPod, sign: i64) {
+        count_claims(&mut self.claim_users, &pod.claims, sign.signum());
         let load = self.loads.entry(pod.node.clone()).or_default();
         let count = |sum: &mut Resources| if sign >= 0 { sum.add(&pod.requests) } else { sum.sub(&pod.requests) };
         count(&mut load.used);
@@ -219,7 +244,7 @@ impl Ledger {
                 tenants.entry(tenant).or_default().add(occupied);
             }
         }
-        Room { loads: self.loads.clone(), tenants, cursors: self.cursors.clone() }
+        Room { loads: self.loads.clone(), tenants, claim_users: self.claim_users.clone(), cursors: self.cursors.clone() }
     }
 
     /// Where round robin goes on, as a cycle left it.
@@ -261,7 +286,7 @@ mod tests {
         ledger.set_holding(&a, Some(holding("n", 2)));
         ledger.set_holding(&a, Some(holding("n", 3)));
         ledger.set_holding(&b, Some(holding("n", 1)));
-        let foreign = ForeignPod { node: "n".into(), requests: cpu(4), tenure: Tenure::Passing };
+        let foreign = ForeignPod { node: "n".into(), requests: cpu(4), ..ForeignPod::default() };
         ledger.count_foreign(&foreign, 1);
         assert_eq!(ledger.loads.get(&"n".into()).map(|l| l.used.get("cpu")), Some(Amount::from_units(8)));
         ledger.set_holding(&a, None);

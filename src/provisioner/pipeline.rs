@@ -34,6 +34,8 @@ pub struct Scope<'s> {
     pub tenancy: &'s Tenancy,
     /// What the group's agents have together.
     pub capacity: Resources,
+    /// What the group's RuntimeClass adds to each pod.
+    pub overhead: Resources,
 }
 
 /// What became of a session.
@@ -51,10 +53,14 @@ impl<'s> Scope<'s> {
         all_agents: &'s BTreeMap<NodeName, Arc<AgentView>>,
         tenancy: &'s Tenancy,
     ) -> Self {
-        let agents: Vec<&AgentView> = all_agents.values().map(Arc::as_ref).filter(|agent| in_group(agent, group)).collect();
+        let class = tenancy.runtime_class(group);
+        let runs_on = |agent: &&AgentView| class.is_none_or(|class| agent.has_labels(&class.node_selector));
+        let of_group = all_agents.values().map(Arc::as_ref).filter(|agent| in_group(agent, group));
+        let agents: Vec<&AgentView> = of_group.filter(runs_on).collect();
+        let overhead = class.map(|class| class.overhead.clone()).unwrap_or_default();
         let mut capacity = Resources::default();
         agents.iter().for_each(|agent| capacity.add(&agent.allocatable));
-        Self { now, group_name, group, all_agents, agents, tenancy, capacity }
+        Self { now, group_name, group, all_agents, agents, tenancy, capacity, overhead }
     }
 }
 
@@ -215,7 +221,7 @@ impl<'s, 'r> Cycle<'s, 'r> {
             account: Account { namespace: kind.namespace.clone(), access_key: kind.access_key.clone(), owner: None },
             private: request.private,
             active: true,
-            volumes: whole(kind.mounts.len()),
+            claims: kind.mounts.iter().map(|mount| mount.claim.clone()).collect(),
             deployment: request.deployment.clone(),
             agents: BTreeMap::new(),
         };
@@ -307,7 +313,7 @@ mod tests {
         let mut refused = |tenure| {
             let mut requests = Resources::default();
             requests.set("cpu", Amount::from_units(1));
-            ledger.count_foreign(&ForeignPod { node: "a".into(), requests, tenure }, 1);
+            ledger.count_foreign(&ForeignPod { node: "a".into(), requests, tenure, ..ForeignPod::default() }, 1);
             setup.room = ledger.room(&setup.tenancy);
             let wants_three = waiting("3", json!({"kernels": [kernel(&[("cpu", 3)])]}));
             let wants_all = waiting("4", json!({"kernels": [kernel(&[("cpu", 4)])]}));
@@ -346,9 +352,9 @@ mod tests {
         };
         let mut setup = Setup::new(json!({}), vec![labelled("a", "x"), labelled("b", "y")]);
         let claim = ClaimKey { namespace: "ns".into(), name: "data".into() };
-        setup.tenancy.claims.insert(claim, ClaimView { volume: Some("v".into()), ..ClaimView::default() });
+        setup.tenancy.storage.claims.insert(claim, ClaimView { volume: Some("v".into()), ..ClaimView::default() });
         let term = Requirement { of: Subject::Label("zone".into()), operator: Operator::In, values: vec!["y".into()] };
-        setup.tenancy.volumes.insert("v".into(), VolumeView { terms: vec![vec![term]] });
+        setup.tenancy.storage.volumes.insert("v".into(), VolumeView { terms: vec![vec![term]], ..VolumeView::default() });
         let mut mounting = kernel(&[("cpu", 2)]);
         mounting["volumes"] = json!([{"claimName": "data", "mountPath": "/data"}]);
         let sessions = ["1", "2"].map(|name| waiting(name, json!({"kernels": [mounting]})));

@@ -34,25 +34,26 @@ pub fn plan(scope: &Scope<'_>, pool: &Pool<'_>, request: &Request) -> Plan {
     if let Some(missing) = request.kernels.iter().find_map(|kernel| missing_agents(scope, kernel)) {
         return refused(Refusal::of(vec![missing]));
     }
+    let kernels: Vec<KernelRequest> = request.kernels.iter().map(|kernel| with_overhead(scope, kernel)).collect();
     let hostnames = |kernel: &KernelRequest| (1..=kernel.replicas).map(|index| hostname(&kernel.role, index)).collect::<Vec<_>>();
     let steps: Vec<Part> = match request.mode {
-        ClusterMode::SingleNode => match together(request) {
+        ClusterMode::SingleNode => match together(&kernels) {
             Err(blocker) => return refused(Refusal::of(vec![*blocker])),
             Ok(whole) => vec![Part {
-                who: "the session".into(),
+                who: who("the session", scope),
                 wish: pool.wish(scope.tenancy, request, &whole),
                 resources: whole.resources,
-                hostnames: vec![request.kernels.iter().flat_map(hostnames).collect()],
+                hostnames: vec![kernels.iter().flat_map(hostnames).collect()],
             }],
         },
         ClusterMode::MultiNode => {
             let part = |kernel: &KernelRequest| Part {
-                who: kernel.role.clone(),
+                who: who(&kernel.role, scope),
                 wish: pool.wish(scope.tenancy, request, kernel),
                 resources: kernel.resources.clone(),
                 hostnames: hostnames(kernel).into_iter().map(|name| vec![name]).collect(),
             };
-            request.kernels.iter().map(part).collect()
+            kernels.iter().map(part).collect()
         }
     };
     let unfit = unfit_cause(scope);
@@ -60,8 +61,22 @@ pub fn plan(scope: &Scope<'_>, pool: &Pool<'_>, request: &Request) -> Plan {
     Plan { steps, refused: refused.map(Arc::new) }
 }
 
+/// A kernel's request with what the RuntimeClass adds to its pod.
+fn with_overhead(scope: &Scope<'_>, kernel: &KernelRequest) -> KernelRequest {
+    let mut kernel = kernel.clone();
+    kernel.resources.add(&scope.overhead);
+    kernel
+}
+
+fn who(what: &str, scope: &Scope<'_>) -> String {
+    match &scope.group.spec.pod.runtime_class_name {
+        Some(class) if !scope.overhead.is_zero() => format!("{what}, with the overhead of RuntimeClass {class},"),
+        Some(_) | None => what.to_owned(),
+    }
+}
+
 /// The sum of all kernels, as one request to one agent.
-fn together(request: &Request) -> Result<KernelRequest, Box<Blocker>> {
+fn together(kernels: &[KernelRequest]) -> Result<KernelRequest, Box<Blocker>> {
     let mut whole = KernelRequest {
         role: String::new(),
         replicas: 1,
@@ -70,7 +85,7 @@ fn together(request: &Request) -> Result<KernelRequest, Box<Blocker>> {
         designated: vec![],
         claims: BTreeSet::new(),
     };
-    for kernel in &request.kernels {
+    for kernel in kernels {
         whole.claims.extend(kernel.claims.iter().cloned());
         whole.resources.add(&kernel.resources.times(i64::from(kernel.replicas)));
         if kernel.architecture.is_some() && whole.architecture.is_some() && kernel.architecture != whole.architecture {

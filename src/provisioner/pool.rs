@@ -10,7 +10,7 @@ use super::selectors::Choice;
 use crate::api::{Amount, NodeName, ResourceName, Resources, ScalingGroup};
 use crate::session::tenancy::Tenancy;
 use crate::session::views::AgentView;
-use crate::session::volumes::ClaimKey;
+use crate::session::volumes::{ClaimKey, Reach};
 
 /// An agent of the pool, by its place in the order of names.
 pub type Index = usize;
@@ -160,11 +160,11 @@ impl<'a> Pool<'a> {
         }
     }
 
-    /// The agents from which a bound claim's volume is reached, if that is not all of them.
+    /// The nodes from which a claim's volume is, or could be, reached, if that is not all of them.
     fn reached(&self, tenancy: &Tenancy, claim: &ClaimKey) -> Option<(String, BTreeSet<Index>)> {
-        let volume = tenancy.volumes.get(tenancy.claims.get(claim)?.volume.as_ref()?)?;
-        let reached = |index: &Index| volume.is_reached_from(self.slots[*index].agent);
-        (!volume.terms.is_empty()).then(|| (claim.name.clone(), (0..self.slots.len()).filter(reached).collect()))
+        let reach = tenancy.storage.reach(claim);
+        let reached = |index: &Index| reach.includes(self.slots[*index].agent);
+        (reach != Reach::Everywhere).then(|| (claim.name.clone(), (0..self.slots.len()).filter(reached).collect()))
     }
 
     /// Whether an agent takes the kernel now and may be chosen.

@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 
-use super::ledger::{Holding, Load, Occupied};
+use super::ledger::{Holding, Load, Occupied, count_claims};
 use crate::api::{GroupName, NodeName};
 use crate::session::tenancy::Tenant;
+use crate::session::volumes::ClaimKey;
 
 /// What a session holds itself, and for whom that counts.
 pub struct Own<'h> {
@@ -17,6 +18,7 @@ pub struct Own<'h> {
 pub struct Room {
     pub(super) loads: HashMap<NodeName, Load>,
     pub(super) tenants: HashMap<Tenant, Occupied>,
+    pub(super) claim_users: HashMap<ClaimKey, i64>,
     /// The agent that round robin gave something last, by group.
     pub cursors: HashMap<GroupName, NodeName>,
 }
@@ -41,6 +43,12 @@ impl Room {
         occupied
     }
 
+    /// How many pods and sessions use a volume claim, without a session's own use of it.
+    pub fn claim_users(&self, claim: &ClaimKey, own: Option<&Own<'_>>) -> i64 {
+        let users = self.claim_users.get(claim).copied().unwrap_or_default();
+        users - i64::from(own.is_some_and(|own| own.holding.claims.contains(claim)))
+    }
+
     /// Counts out what a session holds of what its tenants occupy; its agents keep it.
     pub fn give_back(&mut self, own: &Own<'_>) {
         let occupied = own.holding.occupied();
@@ -60,6 +68,7 @@ impl Room {
                 None => _ = self.tenants.insert(tenant.clone(), occupied.clone()),
             }
         }
+        count_claims(&mut self.claim_users, &holding.claims, 1);
         for (node, share) in &holding.agents {
             match self.loads.get_mut(node) {
                 Some(load) => load.add(share, holding),

@@ -2,7 +2,8 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use crate::api::{KernelStatus, KernelTemplate, NodeName};
+use super::kernels::service_name;
+use crate::api::{KernelStatus, KernelTemplate, NodeName, SessionUid};
 
 /// One thing to be done. Each is idempotent: a crash before or after it is repaired by doing it again.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,8 +22,10 @@ pub enum Effect {
     DeleteService,
     /// Makes the SSH key pair that the kernels share.
     CreateSshSecret,
-    /// Deletes it: the garbage collector does not, where the session was deleted with `--cascade=orphan`.
-    DeleteSshSecret,
+    /// Deletes the SSH key pair of this name: after `--cascade=orphan` the garbage collector leaves it.
+    DeleteSshSecret(String),
+    /// Deletes the Service of a session that is gone.
+    DeleteOrphanedService { session: String, uid: SessionUid },
     /// Makes a kernel and its pod.
     Launch(Box<Launch>),
     /// Lets a gated pod start.
@@ -51,7 +54,8 @@ impl Effect {
             Self::CreateService => "create-service",
             Self::DeleteService => "delete-service",
             Self::CreateSshSecret => "create-ssh-secret",
-            Self::DeleteSshSecret => "delete-ssh-secret",
+            Self::DeleteSshSecret(_) => "delete-ssh-secret",
+            Self::DeleteOrphanedService { .. } => "delete-orphaned-service",
             Self::Launch(_) => "launch-kernel",
             Self::OpenGate(_) => "open-gate",
             Self::DeletePod { .. } => "delete-pod",
@@ -79,7 +83,8 @@ impl Effect {
             Self::Launch(launch) => format!("{} on {}", launch.name, launch.node),
             Self::OpenGate(pod) | Self::DeletePod { pod, .. } | Self::ReleasePod(pod) => pod.name.clone(),
             Self::RecordKernel { name, .. } | Self::DeleteKernel { name, .. } => name.clone(),
-            Self::ConfirmNoPod(name) | Self::ConfirmNoKernel(name) => name.clone(),
+            Self::ConfirmNoPod(name) | Self::ConfirmNoKernel(name) | Self::DeleteSshSecret(name) => name.clone(),
+            Self::DeleteOrphanedService { session, .. } => service_name(session),
             _ => String::new(),
         }
     }

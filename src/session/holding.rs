@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::kernels::{allocated_nodes, expand, kernel_name};
 use super::tenancy::Account;
 use super::views::PodView;
-use super::volumes::claims;
-use crate::api::{Amount, NodeName, ResourceName, Resources, Session, whole};
+use super::volumes::{ClaimKey, claims};
+use crate::api::{Amount, NodeName, ResourceName, Resources, Session};
 use crate::provisioner::Holding;
 
 /// The uid of the deployment whose replica a session is.
@@ -29,8 +29,9 @@ fn account_of_pods(pods: &[&PodView]) -> Account {
     Account { namespace: pods.first().map(|pod| pod.namespace.clone()).unwrap_or_default(), ..Account::default() }
 }
 
-/// What a session holds: for each kernel the larger of its allocation and its live pods, until those are gone.
-pub fn holding(session: Option<&Session>, pods: &[&PodView]) -> Option<Holding> {
+/// What a session holds: for each kernel the larger of its allocation and its live pods, until those are gone. The overhead is
+/// what its RuntimeClass adds to each pod.
+pub fn holding(session: Option<&Session>, pods: &[&PodView], overhead: &Resources) -> Option<Holding> {
     let mut agents: BTreeMap<NodeName, (Resources, i64)> = BTreeMap::new();
     let mut add = |node: &NodeName, taken: &Resources| {
         let (sum, count) = agents.entry(node.clone()).or_default();
@@ -50,6 +51,7 @@ pub fn holding(session: Option<&Session>, pods: &[&PodView]) -> Option<Holding> 
         for slot in expand(&session.spec.kernels) {
             let Some(node) = nodes.get(slot.hostname.as_str()) else { continue };
             let mut taken = Resources::from(&slot.template.resources);
+            taken.add(overhead);
             taken.set(ResourceName::Pods, Amount::from_units(1));
             let own = kernel_name(&name, &uid, &slot.hostname, generation);
             if let Some(pod) = live.iter().find(|pod| pod.name == own && pod.node.as_ref() == Some(node)) {
@@ -71,20 +73,26 @@ pub fn holding(session: Option<&Session>, pods: &[&PodView]) -> Option<Holding> 
         account: session.map_or_else(|| account_of_pods(pods), account_of),
         private: session.is_some_and(|session| session.spec.private),
         active,
-        volumes: session.filter(|_| active).map_or(0, |session| whole(claims(session).len())),
+        claims: used_claims(session.filter(|_| active), &live),
         deployment: session.and_then(deployment_of),
         agents,
     })
 }
 
+/// What the session mounts while it is active, and what its pods still mount.
+fn used_claims(session: Option<&Session>, live: &[&&PodView]) -> BTreeSet<ClaimKey> {
+    let mounted = live.iter().flat_map(|pod| &pod.claims).cloned();
+    session.map(claims).into_iter().flatten().chain(mounted).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::SessionPhase;
+    use crate::api::{SessionPhase, whole};
     use crate::session::handlers::testing::{pod_of, session_in};
 
     fn cpu_on_node_1(session: Option<&Session>, pods: &[&PodView]) -> Option<Amount> {
-        let holding = holding(session, pods)?;
+        let holding = holding(session, pods, &Resources::default())?;
         holding.agents.get(&"node-1".into()).map(|(taken, _)| taken.get("cpu"))
     }
 
@@ -104,12 +112,12 @@ mod tests {
         pod.requests.set("cpu", Amount::from_units(1));
         assert_eq!(cpu_on_node_1(Some(&ended), &[&pod]), Some(Amount::from_units(1)));
         assert_eq!(cpu_on_node_1(None, &[&pod]), Some(Amount::from_units(1)));
-        let still_runs = holding(Some(&ended), &[&pod]).map(|holding| holding.active);
+        let still_runs = holding(Some(&ended), &[&pod], &Resources::default()).map(|holding| holding.active);
         assert_eq!(still_runs, Some(true), "it counts as one of its owner's sessions, too");
         let reset = session_in(SessionPhase::Pending);
-        let waits = holding(Some(&reset), &[&pod]).map(|holding| (holding.active, holding.volumes));
+        let waits = holding(Some(&reset), &[&pod], &Resources::default()).map(|holding| (holding.active, whole(holding.claims.len())));
         assert_eq!(waits, Some((false, 0)), "what it left behind is not in its own way");
         let over = PodView { ended: true, ..pod };
-        assert_eq!(holding(Some(&ended), &[&over]), None);
+        assert_eq!(holding(Some(&ended), &[&over], &Resources::default()), None);
     }
 }

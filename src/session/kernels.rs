@@ -222,7 +222,10 @@ pub fn judge_alone(pod: &PodView, session: Option<&Session>, image_timeout: Dura
         let over = pod.ended || pod.main_end().is_some();
         let phase = if over { KernelPhase::Terminated } else { KernelPhase::Terminating };
         let own = session.and_then(own_deletion).filter(|_| end.cause == EndCause::PodDeleted);
-        let (reason, message) = own.unwrap_or_else(|| (end.cause.as_str().to_owned(), end.message));
+        let (reason, mut message) = own.unwrap_or_else(|| (end.cause.as_str().to_owned(), end.message));
+        if let Some((reason, words)) = pod.warning.as_ref().filter(|_| !over) {
+            message = format!("{message}; {reason}: {words}");
+        }
         return KernelState { exit_code: end.exit_code.filter(|_| over), ..KernelState::because(phase, reason, message) };
     }
     if matches!(pod.main, MainState::Running { .. } | MainState::Ended { .. }) {
@@ -242,7 +245,10 @@ pub fn judge_alone(pod: &PodView, session: Option<&Session>, image_timeout: Dura
         MainState::Waiting { reason, message } if !ON_THE_WAY.contains(&reason.as_str()) => {
             KernelState::because(phase, reason, message)
         }
-        _ => KernelState::of(phase),
+        _ => match &pod.warning {
+            Some((reason, message)) => KernelState::because(phase, reason, message),
+            None => KernelState::of(phase),
+        },
     }
 }
 

@@ -6,6 +6,7 @@ pub mod handlers;
 pub mod holding;
 pub mod kernels;
 pub mod launcher;
+pub mod namespace_quota;
 pub mod pending;
 pub mod precondition;
 pub mod queue;

@@ -8,10 +8,11 @@ use chrono::{DateTime, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::effect::{Effect, PodRef};
-use super::kernels::{KernelState, judge_alone};
+use super::kernels::{KernelState, MAIN_HOSTNAME, judge_alone, ssh_secret_name};
 use super::views::{Liveness, MainState, PodView};
 use crate::api::{
-    DesiredState, FINALIZER_SESSION, Kernel, KernelPhase, KernelStatus, LABEL_GENERATION, NodeName, Session, TerminationMode,
+    DesiredState, FINALIZER_SESSION, Kernel, KernelPhase, KernelStatus, LABEL_GENERATION, NodeName, Session, SessionUid,
+    TerminationMode,
 };
 use crate::lifecycle::{Reason, advance, truncate};
 
@@ -233,7 +234,8 @@ fn for_kernel(remains: &Remains<'_>, kernel: &Kernel) -> Vec<Effect> {
     let generation = kernel.metadata.labels.as_ref().and_then(|labels| labels.get(LABEL_GENERATION)?.parse().ok());
     let standing = remains.standing(&kernel.spec.hostname, generation.unwrap_or(kernel.spec.allocation_generation));
     match standing {
-        // The garbage collector takes the kernels of a session that is gone.
+        // Where the session is gone, the garbage collector takes its kernels, but not those it has made orphans of.
+        Standing::Leftover if remains.session.is_none() && is_orphan(kernel) => orphan_removal(kernel, name),
         Standing::Leftover if remains.session.is_some_and(|session| !session.is_deleted()) => {
             let uid = kernel.metadata.uid.clone().filter(|_| kernel.metadata.deletion_timestamp.is_none());
             uid.map(|uid| Effect::DeleteKernel { name, uid }).into_iter().collect()
@@ -255,6 +257,24 @@ fn for_kernel(remains: &Remains<'_>, kernel: &Kernel) -> Vec<Effect> {
             vec![gone, Effect::RecordKernel { name, version, status: Box::new(new) }]
         }
     }
+}
+
+/// `--cascade=orphan` takes a kernel's owner away.
+fn is_orphan(kernel: &Kernel) -> bool {
+    !kernel.metadata.owner_references.iter().flatten().any(|owner| owner.uid == kernel.spec.session_uid)
+}
+
+/// The main kernel stands for the session, whose Service and key are removed with it.
+fn orphan_removal(kernel: &Kernel, name: String) -> Vec<Effect> {
+    let Some(uid) = kernel.metadata.uid.clone().filter(|_| kernel.metadata.deletion_timestamp.is_none()) else { return vec![] };
+    let mut effects = vec![];
+    if kernel.spec.hostname == MAIN_HOSTNAME {
+        let session = kernel.spec.session.clone();
+        effects.push(Effect::DeleteSshSecret(ssh_secret_name(&session, &kernel.spec.session_uid)));
+        effects.push(Effect::DeleteOrphanedService { session, uid: SessionUid(kernel.spec.session_uid.clone()) });
+    }
+    effects.push(Effect::DeleteKernel { name, uid });
+    effects
 }
 
 fn is_before_pods(session: Option<&Session>) -> bool {
@@ -377,6 +397,17 @@ mod tests {
         let older = PodView { generation: 0, ..pod_of(&session) };
         assert_eq!(names(&for_pods(&remains(Some(&session), None, Some(older.clone())))), ["delete-pod"]);
         assert_eq!(names(&for_pods(&remains(None, None, Some(older)))), ["delete-pod"]);
+    }
+
+    #[test]
+    fn the_orphans_of_a_session_that_is_gone_are_removed_and_the_rest_is_the_garbage_collectors() {
+        let session = session_in(SessionPhase::Running);
+        let mut kernel = kernel_of(&session);
+        let removal = ["delete-ssh-secret", "delete-orphaned-service", "delete-kernel"];
+        assert_eq!(names(&for_kernels(&remains(None, Some(kernel.clone()), None))), removal);
+        let owner = serde_json::json!([{"apiVersion": "sokovan.dev/v1alpha1", "kind": "Session", "name": "s", "uid": "uid-s"}]);
+        kernel.metadata.owner_references = serde_json::from_value(owner).expect("an owner");
+        assert!(for_kernels(&remains(None, Some(kernel), None)).is_empty());
     }
 
     #[test]

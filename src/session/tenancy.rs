@@ -1,11 +1,12 @@
 //! Who a session belongs to: namespace → project → domain, access key → user; and the policies over each.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::volumes::{ClaimKey, ClaimView, VolumeView};
+use super::volumes::Storage;
 use crate::api::{
-    AccessKey, Domain, DomainName, Keypair, LABEL_PROJECT, PolicyName, Project, ProjectName, ResourcePolicy, SessionOwner, User,
+    AccessKey, Domain, DomainName, Keypair, LABEL_PROJECT, PolicyName, Project, ProjectName, ResourcePolicy, Resources, ScalingGroup,
+    SessionOwner, User,
     UserName,
 };
 use crate::lifecycle::{Failure, Reason};
@@ -20,9 +21,8 @@ pub struct Tenancy {
     pub users: HashMap<UserName, Arc<User>>,
     pub keypairs: HashMap<AccessKey, Arc<Keypair>>,
     pub policies: HashMap<PolicyName, Arc<ResourcePolicy>>,
-    pub claims: HashMap<ClaimKey, ClaimView>,
-    /// PersistentVolumes by name.
-    pub volumes: HashMap<String, VolumeView>,
+    pub storage: Storage,
+    pub runtime_classes: HashMap<String, RuntimeClassView>,
     /// How many groups, tenants, policies and volumes there are that cannot be read.
     pub unreadable: usize,
 }
@@ -79,7 +79,19 @@ impl Inactive {
     }
 }
 
+/// A RuntimeClass: what each pod of it takes besides, and where it can run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RuntimeClassView {
+    pub overhead: Resources,
+    pub node_selector: BTreeMap<String, String>,
+}
+
 impl Tenancy {
+    /// The RuntimeClass that a group gives its kernels, if it exists.
+    pub fn runtime_class(&self, group: &ScalingGroup) -> Option<&RuntimeClassView> {
+        self.runtime_classes.get(group.spec.pod.runtime_class_name.as_ref()?)
+    }
+
     /// Whom the sessions of a key in a namespace belong to, as far as they are known.
     pub fn owner(&self, key: &AccessKey, namespace: &str) -> SessionOwner {
         let project = self.namespaces.get(namespace).cloned();

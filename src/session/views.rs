@@ -1,10 +1,12 @@
 //! What we keep of pods and nodes: folded on arrival to the fields that decisions look at.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use super::volumes::ClaimKey;
+use crate::provisioner::ForeignPod;
 use crate::api::{GroupName, NodeName, Resources, SessionUid};
 
 /// A pod of ours.
@@ -22,6 +24,10 @@ pub struct PodView {
     pub node: Option<NodeName>,
     pub bound: bool,
     pub requests: Resources,
+    /// The volume claims it mounts.
+    pub claims: BTreeSet<ClaimKey>,
+    /// What the kubelet warned of last while the pod does not get on: the reason and the words of an Event.
+    pub warning: Option<(String, String)>,
     pub deleting: bool,
     /// When its deletion was requested, by the API server's clock.
     pub deletion_requested_at: Option<DateTime<Utc>>,
@@ -101,6 +107,17 @@ impl PodView {
         !self.ended
     }
 
+    /// What it takes, where it is no pod of ours.
+    pub fn as_foreign(&self, node: &NodeName) -> ForeignPod {
+        ForeignPod {
+            namespace: self.namespace.clone(),
+            node: node.clone(),
+            requests: self.requests.clone(),
+            claims: self.claims.clone(),
+            ..ForeignPod::default()
+        }
+    }
+
     /// Whether its main container is known to have started.
     pub fn has_started(&self) -> bool {
         match &self.main {
@@ -178,6 +195,10 @@ impl Liveness {
 pub const TAINT_OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
 impl AgentView {
+    pub fn has_labels(&self, labels: &BTreeMap<String, String>) -> bool {
+        labels.iter().all(|(key, value)| self.labels.get(key) == Some(value))
+    }
+
     /// Whether it is well and not cordoned.
     pub fn takes_pods(&self) -> bool {
         self.ready && !self.stale && !self.unschedulable

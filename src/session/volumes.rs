@@ -1,9 +1,9 @@
 //! Volume claims as placement sees them: which there are, and from which nodes what they are bound to can be reached.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use super::views::AgentView;
-use crate::api::{KernelTemplate, Session};
+use crate::api::{Amount, KernelTemplate, Session};
 
 /// A claim, by its namespace and name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -17,6 +17,8 @@ pub struct ClaimKey {
 pub struct Mount {
     pub claim: ClaimKey,
     pub read_only: bool,
+    /// How many kernels mount it.
+    pub kernels: i64,
 }
 
 /// A PersistentVolumeClaim.
@@ -25,8 +27,14 @@ pub struct ClaimView {
     pub deleting: bool,
     /// It may be mounted for reading only.
     pub read_only: bool,
+    /// Only one pod at a time may use it (`ReadWriteOncePod`).
+    pub is_for_one_pod: bool,
     /// The PersistentVolume it is bound to.
     pub volume: Option<String>,
+    /// What it asks for while it is unbound.
+    pub storage_class: String,
+    pub access_modes: Vec<String>,
+    pub requested: Amount,
 }
 
 /// A PersistentVolume: from where it can be reached.
@@ -34,6 +42,82 @@ pub struct ClaimView {
 pub struct VolumeView {
     /// Any of these terms; from everywhere, if there is none.
     pub terms: Vec<Vec<Requirement>>,
+    pub storage_class: String,
+    pub access_modes: Vec<String>,
+    pub capacity: Amount,
+    /// Nothing is bound to it.
+    pub is_available: bool,
+    /// The only claim it may be bound to, if one is named.
+    pub reserved_for: Option<ClaimKey>,
+}
+
+/// A StorageClass: when and where volumes of it come to be.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StorageClassView {
+    /// Volumes are bound once a pod has its node (`WaitForFirstConsumer`).
+    pub waits_for_pod: bool,
+    /// New volumes are made for claims.
+    pub provisions: bool,
+    /// Where new volumes can be: any of these terms; everywhere, if there is none.
+    pub topologies: Vec<Vec<Requirement>>,
+}
+
+/// From where the volume of a claim is, or could be, reached.
+#[derive(Debug, PartialEq)]
+pub enum Reach<'v> {
+    Everywhere,
+    /// From the nodes that match any of these lists of terms.
+    From(Vec<&'v [Vec<Requirement>]>),
+}
+
+impl Reach<'_> {
+    pub fn includes(&self, agent: &AgentView) -> bool {
+        match self {
+            Self::Everywhere => true,
+            Self::From(places) => places.iter().any(|terms| matches_any(terms, agent)),
+        }
+    }
+}
+
+/// Whether a node matches any of these terms. An empty term matches nothing.
+fn matches_any(terms: &[Vec<Requirement>], agent: &AgentView) -> bool {
+    terms.iter().any(|term| !term.is_empty() && term.iter().all(|requirement| requirement.holds(agent)))
+}
+
+/// What volume claims are judged by.
+#[derive(Clone, Debug, Default)]
+pub struct Storage {
+    pub claims: HashMap<ClaimKey, ClaimView>,
+    /// PersistentVolumes by name.
+    pub volumes: HashMap<String, VolumeView>,
+    pub classes: HashMap<String, StorageClassView>,
+}
+
+impl Storage {
+    /// Whether a claim gets its volume only once its pod has a node.
+    pub fn waits_for_pod(&self, claim: &ClaimView) -> bool {
+        self.classes.get(&claim.storage_class).is_some_and(|class| class.waits_for_pod)
+    }
+
+    /// From where a claim's volume is reached; for one that is bound with its pod, from where it could be.
+    pub fn reach(&self, key: &ClaimKey) -> Reach<'_> {
+        let Some(claim) = self.claims.get(key) else { return Reach::Everywhere };
+        if let Some(volume) = claim.volume.as_ref().and_then(|name| self.volumes.get(name)) {
+            return if volume.terms.is_empty() { Reach::Everywhere } else { Reach::From(vec![&volume.terms]) };
+        }
+        let Some(class) = self.classes.get(&claim.storage_class).filter(|class| class.waits_for_pod) else {
+            return Reach::Everywhere;
+        };
+        if class.provisions && class.topologies.is_empty() {
+            return Reach::Everywhere;
+        }
+        let fitting = || self.volumes.values().filter(|volume| volume.fits(key, claim));
+        if fitting().any(|volume| volume.terms.is_empty()) {
+            return Reach::Everywhere;
+        }
+        let provisioned = class.provisions.then_some(class.topologies.as_slice());
+        Reach::From(fitting().map(|volume| volume.terms.as_slice()).chain(provisioned).collect())
+    }
 }
 
 /// What a node must be like.
@@ -66,8 +150,16 @@ pub enum Operator {
 
 impl VolumeView {
     pub fn is_reached_from(&self, agent: &AgentView) -> bool {
-        let holds = |term: &Vec<Requirement>| !term.is_empty() && term.iter().all(|requirement| requirement.holds(agent));
-        self.terms.is_empty() || self.terms.iter().any(holds)
+        self.terms.is_empty() || matches_any(&self.terms, agent)
+    }
+
+    /// Whether a claim could be bound to it.
+    fn fits(&self, key: &ClaimKey, claim: &ClaimView) -> bool {
+        self.is_available
+            && self.reserved_for.as_ref().is_none_or(|only| only == key)
+            && self.storage_class == claim.storage_class
+            && claim.access_modes.iter().all(|mode| self.access_modes.contains(mode))
+            && self.capacity >= claim.requested
     }
 }
 
@@ -109,7 +201,12 @@ pub fn mounts(session: &Session) -> Vec<Mount> {
         let mut volumes = session.spec.kernels.iter().flat_map(|kernel| &kernel.volumes);
         volumes.all(|volume| volume.read_only || volume.claim_name != claim.name)
     };
-    claims(session).into_iter().map(|claim| Mount { read_only: only_read(&claim), claim }).collect()
+    let kernels = |claim: &ClaimKey| {
+        let mounting = session.spec.kernels.iter().filter(|k| k.volumes.iter().any(|volume| volume.claim_name == claim.name));
+        mounting.map(|kernel| i64::from(kernel.replicas)).sum()
+    };
+    let mount = |claim: ClaimKey| Mount { read_only: only_read(&claim), kernels: kernels(&claim), claim };
+    claims(session).into_iter().map(mount).collect()
 }
 
 #[cfg(test)]
@@ -139,12 +236,41 @@ mod tests {
     }
 
     #[test]
+    fn an_unbound_claim_is_reached_from_where_its_volume_could_come_to_be() {
+        let zone = |zone: &str| {
+            vec![Requirement { of: Subject::Label("zone".into()), operator: Operator::In, values: vec![zone.into()] }]
+        };
+        let key = ClaimKey { namespace: "ns".into(), name: "data".into() };
+        let mut storage = Storage::default();
+        let claim = ClaimView { storage_class: "fast".into(), requested: Amount::from_units(10), ..ClaimView::default() };
+        storage.claims.insert(key.clone(), claim);
+        let mut reached = |class: StorageClassView, volumes: &[(&str, i64)]| {
+            storage.classes.insert("fast".into(), class);
+            let volume = |(place, size): &(&str, i64)| {
+                let capacity = Amount::from_units(*size);
+                let terms = vec![zone(place)];
+                (format!("{place}-{size}"), VolumeView { terms, storage_class: "fast".into(), capacity, is_available: true, ..VolumeView::default() })
+            };
+            storage.volumes = volumes.iter().map(volume).collect();
+            storage.reach(&key).includes(&agent())
+        };
+        let waits = StorageClassView { waits_for_pod: true, ..StorageClassView::default() };
+        assert!(!reached(waits.clone(), &[]), "no volume, and none is made");
+        assert!(reached(waits.clone(), &[("b", 10), ("a", 10)]));
+        assert!(!reached(waits.clone(), &[("b", 10), ("a", 9)]), "the one here is too small");
+        let provisions = |topologies| StorageClassView { provisions: true, topologies, ..waits.clone() };
+        assert!(reached(provisions(vec![]), &[]));
+        assert!(reached(provisions(vec![zone("b"), zone("a")]), &[]) && !reached(provisions(vec![zone("b")]), &[]));
+        assert!(reached(StorageClassView::default(), &[]), "bound at once, wherever that is");
+    }
+
+    #[test]
     fn one_term_of_several_is_enough_and_an_empty_one_matches_nothing() {
         let is = |zone: &str| {
             vec![Requirement { of: Subject::Label("zone".into()), operator: Operator::In, values: vec![zone.into()] }]
         };
         assert!(VolumeView::default().is_reached_from(&agent()));
-        assert!(VolumeView { terms: vec![is("b"), is("a")] }.is_reached_from(&agent()));
-        assert!(!VolumeView { terms: vec![is("b"), vec![]] }.is_reached_from(&agent()));
+        assert!(VolumeView { terms: vec![is("b"), is("a")], ..VolumeView::default() }.is_reached_from(&agent()));
+        assert!(!VolumeView { terms: vec![is("b"), vec![]], ..VolumeView::default() }.is_reached_from(&agent()));
     }
 }

@@ -36,6 +36,7 @@ pub fn fast() -> Timing {
         linger: millis(100),
         facts: millis(50),
         held_up: millis(500),
+        warnings_again: Duration::from_secs(1),
         usage: millis(300),
         scale: 60,
         lease: LeaseTiming { renew: millis(500), retry: millis(200), ..Timing::default().lease },
@@ -209,7 +210,7 @@ impl Scene {
             lease_name: "operator".into(),
             scope: Scope { groups: vec![self.name.clone().into()] },
             timing: fast(),
-            pods: PodOptions { gate_image: "sokovan:test".into(), cluster_domain: "cluster.local".into() },
+            pods: PodOptions { gate_image: "sokovan:test".into(), cluster_domain: "cluster.local".into(), cluster_dns: None },
             hooks: Hooks::default(),
             listen: None,
         }

@@ -8,14 +8,15 @@ use crate::session::volumes::Mount;
 pub static VALIDATOR: Validator = Validator { name: "claims", check: Check::Kind(check) };
 
 fn check(context: &Context<'_>, subject: &Subject<'_>) -> Vec<Blocker> {
-    subject.kind.mounts.iter().filter_map(|mount| blocker(context, mount)).collect()
+    subject.kind.mounts.iter().filter_map(|mount| blocker(context, subject, mount)).collect()
 }
 
-fn blocker(context: &Context<'_>, Mount { claim, read_only }: &Mount) -> Option<Blocker> {
+fn blocker(context: &Context<'_>, subject: &Subject<'_>, mount: &Mount) -> Option<Blocker> {
+    let Mount { claim, read_only, .. } = mount;
     let (name, namespace) = (&claim.name, &claim.namespace);
     let object = format!("volume claim {name}");
     let hold = |reason, words: String, needs: String| (Cause::Hold, reason, words, needs);
-    let (cause, reason, words, needs) = match context.tenancy.claims.get(claim) {
+    let (cause, reason, words, needs) = match context.tenancy.storage.claims.get(claim) {
         None => {
             let words = format!("does not exist in namespace {namespace}");
             hold(Reason::VolumeClaimNotFound, words, format!("{object} to be created"))
@@ -27,6 +28,17 @@ fn blocker(context: &Context<'_>, Mount { claim, read_only }: &Mount) -> Option<
             let words = "is for reading only, and is mounted for writing".into();
             let needs = "readOnly on its mount, or a claim that can be written to".into();
             (Cause::Fault, Reason::VolumeReadOnly, words, needs)
+        }
+        Some(view) if view.volume.is_none() && !context.tenancy.storage.waits_for_pod(view) => {
+            hold(Reason::VolumeClaimNotBound, "is not bound to a volume".into(), format!("a volume for {object}"))
+        }
+        Some(view) if view.is_for_one_pod && mount.kernels > 1 => {
+            let words = format!("is for one pod at a time, and {} kernels mount it", mount.kernels);
+            (Cause::Fault, Reason::VolumeClaimInUse, words, "one kernel that mounts it, or a claim of another access mode".into())
+        }
+        Some(view) if view.is_for_one_pod && context.room.claim_users(claim, subject.own) > 0 => {
+            let words = "is for one pod at a time, and is in use".into();
+            (Cause::Capacity, Reason::VolumeClaimInUse, words, format!("the pod that uses {object} to end"))
         }
         Some(_) => return None,
     };

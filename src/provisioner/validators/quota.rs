@@ -10,13 +10,17 @@ pub static VALIDATOR: Validator = Validator { name: "quota", check: Check::Kind(
 
 fn check(context: &Context<'_>, subject: &Subject<'_>) -> Vec<Blocker> {
     let mut found = vec![];
+    let mut total = subject.kind.total.clone();
+    if let Some(class) = context.group.and_then(|group| context.tenancy.runtime_class(group)) {
+        total.add(&class.overhead.times(subject.kind.containers));
+    }
     for (tenant, policy) in subject.policies() {
         let spec = &policy.spec;
         if spec.limits.is_empty() && spec.unspecified == Unspecified::Unlimited {
             continue;
         }
         let occupied = context.room.occupied(tenant, subject.own).resources;
-        for (name, requested) in subject.kind.total.iter() {
+        for (name, requested) in total.iter() {
             let limit = match spec.limits.get(name.as_str()) {
                 Some(limit) => limit.amount(),
                 None if spec.unspecified == Unspecified::Unlimited => continue,

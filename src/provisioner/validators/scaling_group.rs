@@ -25,6 +25,10 @@ fn check(context: &Context<'_>, subject: &Subject<'_>) -> Vec<Blocker> {
     if !group.spec.active {
         return hold(Reason::ScalingGroupInactive, format!("{object} is not active"), format!("{object} to be activated"));
     }
+    if let Some(class) = group.spec.pod.runtime_class_name.as_ref().filter(|_| context.tenancy.runtime_class(group).is_none()) {
+        let words = format!("RuntimeClass {class} of {object} does not exist");
+        return hold(Reason::RuntimeClassNotFound, words, format!("RuntimeClass {class} to be created"));
+    }
     let other = |what: String| format!("another scaling group, or {what} of {object}");
     if !group.spec.session_types.contains(&type_) {
         let words = format!("{object} takes no sessions of type {type_:?}");

@@ -97,7 +97,7 @@ mod tests {
         };
         let mut world = limited(json!({"maxVolumes": 1}));
         let claim = |name: &str| (ClaimKey { namespace: "ns".into(), name: name.into() }, ClaimView::default());
-        std::sync::Arc::make_mut(&mut world.tenancy).claims.extend(["data", "home"].map(claim));
+        std::sync::Arc::make_mut(&mut world.tenancy).storage.claims.extend(["data", "home"].map(claim));
         assert_eq!(failure(&checked(&world, scheduled(volumes(&["data"])))), None);
         let verdict = checked(&world, scheduled(volumes(&["data", "home"])));
         assert_eq!(failure(&verdict), Some((Cause::Fault, Reason::VolumeCountExceeded)));
@@ -122,7 +122,7 @@ mod tests {
         let items: Vec<SessionItem> = [scheduled(json!({})), scheduled(json!({}))]
             .into_iter()
             .map(|mut item| {
-                let holding = crate::session::holding::holding(Some(&item.session), &[]).expect("it holds its agent");
+                let holding = crate::session::holding::holding(Some(&item.session), &[], &crate::api::Resources::default()).expect("it holds its agent");
                 room.take(&world.tenancy.tenants_of(&holding.account), &holding);
                 item.holding = Some(std::sync::Arc::new(holding));
                 item

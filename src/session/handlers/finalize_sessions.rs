@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use crate::api::{FINALIZER_SESSION, Session, SessionPhase};
 use crate::lifecycle::Reason;
 use crate::session::effect::Effect;
+use crate::session::kernels::ssh_secret_name;
 use crate::session::snapshot::{SessionItem, Snapshot, is_over, over_at};
 
 pub static ROW: Handler = Handler {
@@ -45,7 +46,7 @@ fn remove(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
         return Verdict::idle();
     }
     if held && item.pods_left == 0 {
-        let secret = item.is_gang().then_some(Effect::DeleteSshSecret);
+        let secret = item.is_gang().then(|| Effect::DeleteSshSecret(ssh_secret_name(item.name(), &item.uid().0)));
         return Verdict::idle().effects(secret.into_iter().chain([Effect::ReleaseSession]).collect());
     }
     // What others keep is named after a while: without that, a deletion that does not end says nothing.

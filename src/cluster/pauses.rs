@@ -1,0 +1,106 @@
+//! Ends the pauses of sessions when the object that their last failure was about changes.
+
+use std::sync::Arc;
+
+use chrono::Utc;
+
+use super::table::Key;
+use super::world::{Inner, World};
+use crate::api::{Session, SessionPhase, SessionUid};
+use crate::coordinator::marks::Marks;
+use crate::lifecycle::{Reason, last_attempt};
+use crate::session::handlers::HandlerName;
+use crate::session::namespace_quota::{Demand, MAX_CONSIDERED, QuotaView, admitted};
+use crate::session::snapshot::created_at;
+use crate::session::volumes::VolumeView;
+
+impl World {
+    pub(super) fn upsert_quota(&self, key: Key, version: u64, quota: QuotaView) {
+        let mut inner = self.lock();
+        let namespace = key.0.clone();
+        let same = inner.quotas.get(&key) == Some(&quota);
+        if inner.quotas.upsert(key, version, quota) && !same {
+            inner.admit_by_quota(&namespace, &self.marks);
+        }
+    }
+
+    pub(super) fn remove_quota(&self, key: &Key) {
+        let mut inner = self.lock();
+        if inner.quotas.remove(key, 0).is_some() {
+            inner.admit_by_quota(&key.0, &self.marks);
+        }
+    }
+}
+
+impl Inner {
+    /// Ends the pauses of sessions whose last failure has one of these reasons: those of one namespace, or all.
+    pub(super) fn end_pauses(&self, marks: &Marks, namespace: Option<&str>, concerns: impl Fn(Reason) -> bool) {
+        for (handler, uid, session) in self.paused(concerns) {
+            if namespace.is_none_or(|namespace| session.metadata.namespace.as_deref() == Some(namespace)) {
+                marks.urgent(handler, &uid);
+            }
+        }
+    }
+
+    /// Sessions that wait for the end of a pause, with the handler that tries them next.
+    fn paused(&self, concerns: impl Fn(Reason) -> bool) -> Vec<(HandlerName, SessionUid, Arc<Session>)> {
+        let now = Utc::now();
+        let mut paused = vec![];
+        for phases in self.index.values() {
+            for (phase, handler) in TRIED_BY {
+                for uid in phases.get(&phase).into_iter().flatten() {
+                    let Some(session) = self.session(uid) else { continue };
+                    let Some(status) = session.status.as_ref().filter(|s| s.next_attempt_at.is_some_and(|at| at > now)) else {
+                        continue;
+                    };
+                    let reason = last_attempt(&status.history).and_then(|last| Reason::parse(last.error_code.as_deref()?));
+                    if reason.is_some_and(&concerns) {
+                        paused.push((handler, uid.clone(), session.clone()));
+                    }
+                }
+            }
+        }
+        paused
+    }
+
+    /// Ends the pauses of as many sessions of a namespace as its quotas have room for: trying the others would only be
+    /// refused again.
+    fn admit_by_quota(&self, namespace: &str, marks: &Marks) {
+        let mut refused = self.paused(|reason| reason == Reason::NamespaceQuota);
+        refused.retain(|(_, _, session)| session.metadata.namespace.as_deref() == Some(namespace));
+        if refused.is_empty() {
+            return;
+        }
+        refused.sort_by_key(|(_, uid, session)| (std::cmp::Reverse(session.priority()), created_at(session), uid.clone()));
+        refused.truncate(MAX_CONSIDERED);
+        let quotas: Vec<&QuotaView> = self.quotas.iter().filter(|((of, _), _)| of == namespace).map(|(_, quota)| quota).collect();
+        let demand = |(_, uid, session): &(_, SessionUid, Arc<Session>)| Demand::of(uid.clone(), session, &self.overhead_of(session));
+        let let_in = admitted(&quotas, refused.iter().map(demand).collect());
+        for (handler, uid, _) in refused.iter().filter(|(_, uid, _)| let_in.contains(uid)) {
+            marks.urgent(*handler, uid);
+        }
+    }
+}
+
+/// The failures that a tenant, a policy or a scaling group can be the cause of.
+pub(super) fn about_tenants<V>(_: &V, reason: Reason) -> bool {
+    !matches!(reason, Reason::NamespaceQuota | Reason::EffectFailed | Reason::Unschedulable)
+}
+
+/// Those that the state of a volume claim or its classes can.
+pub(super) fn about_volumes<V>(_: &V, reason: Reason) -> bool {
+    use Reason::{Unschedulable, VolumeClaimInUse, VolumeClaimNotBound, VolumeClaimNotFound, VolumeReadOnly};
+    matches!(reason, Unschedulable | VolumeClaimInUse | VolumeClaimNotBound | VolumeClaimNotFound | VolumeReadOnly)
+}
+
+/// Only a volume that is free can help a session that waits.
+pub(super) fn about_free_volumes(volume: &VolumeView, reason: Reason) -> bool {
+    volume.is_available && about_volumes(volume, reason)
+}
+
+/// The phases in which a session may pause, and the handler that tries it then.
+const TRIED_BY: [(SessionPhase, HandlerName); 3] = [
+    (SessionPhase::Pending, HandlerName::ScheduleSessions),
+    (SessionPhase::Scheduled, HandlerName::CheckPrecondition),
+    (SessionPhase::Prepared, HandlerName::StartSessions),
+];

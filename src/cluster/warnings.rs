@@ -1,0 +1,136 @@
+//! What the kubelet warns of while a pod does not get on: a failing mount is in no status, only in the pod's Events. They are
+//! read for the few pods that stay silent for some seconds.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use chrono::Utc;
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Event;
+use kube::api::ListParams;
+use kube::{Api, Client};
+
+use super::world::{PodRow, World};
+use crate::lifecycle::{printable, truncate};
+use crate::session::views::{MainState, PodView};
+
+/// Most pods asked about in one round, and at once.
+const MAX_PODS: usize = 16;
+const AT_ONCE: usize = 4;
+/// Most Events read of one pod.
+const MAX_EVENTS: u32 = 50;
+/// Most bytes kept of one Event's message.
+const MAX_MESSAGE: usize = 400;
+
+/// Looks for ever.
+pub async fn look(client: Client, world: Arc<World>) {
+    let mut asked: HashMap<String, Instant> = HashMap::new();
+    loop {
+        tokio::time::sleep(world.timing.held_up).await;
+        let again = world.timing.warnings_again;
+        asked.retain(|_, at| at.elapsed() < again);
+        let mut silent = world.silent_pods();
+        silent.retain(|pod| !asked.contains_key(&pod.uid));
+        silent.truncate(MAX_PODS);
+        let now = Instant::now();
+        asked.extend(silent.iter().map(|pod| (pod.uid.clone(), now)));
+        let read = silent.into_iter().map(|pod| read_warning(&client, &world, pod));
+        futures::stream::iter(read).for_each_concurrent(AT_ONCE, |read| read).await;
+    }
+}
+
+async fn read_warning(client: &Client, world: &World, pod: Arc<PodView>) {
+    let events: Api<Event> = Api::namespaced(client.clone(), &pod.namespace);
+    let params = ListParams::default().fields(&format!("involvedObject.uid={},type=Warning", pod.uid)).limit(MAX_EVENTS);
+    match tokio::time::timeout(world.timing.request, events.list(&params)).await {
+        Ok(Ok(list)) => world.set_warning(&pod, latest(list.items)),
+        Ok(Err(error)) => tracing::debug!(pod = %pod.name, namespace = %pod.namespace, "its Events cannot be read: {error}"),
+        Err(_) => tracing::debug!(pod = %pod.name, namespace = %pod.namespace, "no answer in time as to its Events"),
+    }
+}
+
+/// The reason and the words of the latest Event.
+fn latest(events: Vec<Event>) -> Option<(String, String)> {
+    let time = |event: &Event| {
+        let series = event.series.as_ref().and_then(|series| series.last_observed_time.as_ref()).map(|time| time.0);
+        let last = event.last_timestamp.as_ref().map(|time| time.0);
+        series.or(last).or(event.event_time.as_ref().map(|time| time.0))
+    };
+    let event = events.into_iter().max_by_key(time)?;
+    let mut message = printable(&event.message.unwrap_or_default());
+    truncate(&mut message, MAX_MESSAGE);
+    Some((event.reason.unwrap_or_default(), message))
+}
+
+/// Whether a pod has done nothing for so long, and its status says nothing of why.
+fn is_silent(pod: &PodView, patience: Duration) -> bool {
+    let waits = match &pod.main {
+        MainState::Unknown => true,
+        MainState::Waiting { reason, .. } => matches!(reason.as_str(), "" | "ContainerCreating" | "PodInitializing"),
+        MainState::Running { .. } | MainState::Ended { .. } => pod.deleting,
+    };
+    let since = if pod.deleting { pod.deletion_requested_at } else { pod.created_at };
+    let patience = patience + Duration::from_secs(pod.grace.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(0));
+    let is_late = since.is_none_or(|since| (Utc::now() - since).to_std().is_ok_and(|age| age > patience));
+    pod.bound && !pod.ended && pod.image_error.is_none() && waits && is_late
+}
+
+impl World {
+    fn silent_pods(&self) -> Vec<Arc<PodView>> {
+        let patience = self.timing.held_up;
+        let inner = self.lock();
+        let ours = inner.pods.values().filter_map(|row| match row {
+            PodRow::Ours(pod) => Some(pod),
+            PodRow::Foreign(_) => None,
+        });
+        ours.filter(|pod| is_silent(pod, patience)).cloned().collect()
+    }
+
+    fn set_warning(&self, pod: &PodView, warning: Option<(String, String)>) {
+        let key = (pod.namespace.clone(), pod.name.clone());
+        let mut inner = self.lock();
+        let Some(now) = inner.our_pod(&key).filter(|now| now.uid == pod.uid && now.warning != warning) else { return };
+        let warned = PodView { warning, ..(**now).clone() };
+        inner.pods.replace(&key, PodRow::Ours(Arc::new(warned)));
+        drop(inner);
+        self.mark_related(&pod.session_uid);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_pod_is_silent_that_waits_for_too_long_without_a_reason() {
+        let old = Some(Utc::now() - chrono::TimeDelta::seconds(60));
+        let patience = Duration::from_secs(5);
+        let pod = PodView { bound: true, created_at: old, ..PodView::default() };
+        let waiting = |reason: &str| MainState::Waiting { reason: reason.into(), message: String::new() };
+        assert!(is_silent(&pod, patience));
+        assert!(is_silent(&PodView { main: waiting("ContainerCreating"), ..pod.clone() }, patience));
+        assert!(!is_silent(&PodView { main: waiting("CreateContainerConfigError"), ..pod.clone() }, patience), "its status says why");
+        assert!(!is_silent(&PodView { created_at: Some(Utc::now()), ..pod.clone() }, patience));
+        let running = MainState::Running { since: None };
+        assert!(!is_silent(&PodView { main: running.clone(), ..pod.clone() }, patience));
+        let stuck = PodView { main: running, deleting: true, deletion_requested_at: old, grace: Some(30), ..pod };
+        assert!(is_silent(&stuck, patience));
+        assert!(!is_silent(&PodView { grace: Some(90), ..stuck }, patience), "within its grace");
+    }
+
+    #[test]
+    fn the_latest_event_is_told_on_one_line() {
+        let event = |reason: &str, at: &str| -> Event {
+            serde_json::from_value(json!({
+                "metadata": {"name": reason}, "involvedObject": {}, "reason": reason, "message": "a\nb", "lastTimestamp": at,
+            }))
+            .expect("an Event")
+        };
+        let events = vec![event("FailedMount", "2026-01-01T00:02:00Z"), event("Other", "2026-01-01T00:01:00Z")];
+        assert_eq!(latest(events), Some(("FailedMount".into(), "a b".into())));
+        assert_eq!(latest(vec![]), None);
+    }
+}
