@@ -96,7 +96,7 @@ mod tests {
             json!({"kernels": [{"image": "i", "resources": {"cpu": 1, "memory": "1Gi"}, "volumes": mounts}]})
         };
         let mut world = limited(json!({"maxVolumes": 1}));
-        let claim = |name: &str| (ClaimKey { namespace: "ns".into(), name: name.into() }, ClaimView::default());
+        let claim = |name: &str| (ClaimKey { namespace: "ns".into(), name: name.into() }, ClaimView { volume: Some("v".into()), ..ClaimView::default() });
         std::sync::Arc::make_mut(&mut world.tenancy).storage.claims.extend(["data", "home"].map(claim));
         assert_eq!(failure(&checked(&world, scheduled(volumes(&["data"])))), None);
         let verdict = checked(&world, scheduled(volumes(&["data", "home"])));
