@@ -39,3 +39,37 @@ spec:
 {{- define "sokovan.capabilities" -}}
 ['AUDIT_WRITE', 'CHOWN', 'DAC_OVERRIDE', 'FOWNER', 'FSETID', 'IPC_LOCK', 'KILL', 'MKNOD', 'NET_BIND_SERVICE', 'SETFCAP', 'SETGID', 'SETPCAP', 'SETUID', 'SYS_CHROOT']
 {{- end -}}
+
+{{/* Kernels as lists in CEL that can be compared, with the default of each field that is absent: "object.spec.kernels". */}}
+{{- define "sokovan.kernelsInFull" -}}
+{{ . }}.map(k, [
+  dyn(k.?role.orValue('main')), dyn(k.?replicas.orValue(1)), dyn(k.image), dyn(k.?imagePullPolicy.orValue('IfNotPresent')),
+  dyn(k.?architecture.orValue('')), dyn(k.resources), dyn(string(k.?sharedMemory.orValue('64Mi'))),
+  dyn(k.?command.orValue([])), dyn(k.?args.orValue([])), dyn(k.?env.orValue([])), dyn(k.?designatedAgents.orValue([])),
+  dyn(k.?ports.orValue([]).map(p, [dyn(p.name), dyn(p.containerPort), dyn(p.?protocol.orValue('TCP'))])),
+  dyn(k.?volumes.orValue([]).map(v,
+    [dyn(v.claimName), dyn(v.mountPath), dyn(v.?subPath.orValue('')), dyn(v.?readOnly.orValue(false))]))])
+{{- end -}}
+
+{{/* The texts of an object in CEL, each with the number of times it is written: (list "object" "variables.spec"). */}}
+{{- define "sokovan.texts" -}}
+{{- $object := index . 0 }}{{ $spec := index . 1 -}}
+{{ $spec }}.kernels.map(k, {'times': dyn(k.?replicas.orValue(1)), 'text': dyn((
+  [k.?role.orValue('main'), k.image, k.?architecture.orValue('')] + k.resources.map(name, name)
+  + k.?command.orValue([]) + k.?args.orValue([])
+  + k.?env.orValue([]).map(e, e.name + e.?value.orValue('') + e.?secretKeyRef.name.orValue('') + e.?secretKeyRef.key.orValue(''))
+  + k.?ports.orValue([]).map(p, p.name)
+  + k.?volumes.orValue([]).map(v, v.claimName + v.mountPath + v.?subPath.orValue(''))
+  + k.?designatedAgents.orValue([])).join(''))})
++ [{'times': dyn(1), 'text': dyn((
+  [{{ $spec }}.accessKey, {{ $spec }}.?scalingGroup.orValue('')] + {{ $spec }}.?dependsOn.orValue([])
+  + {{ $object }}.metadata.?labels.orValue({}).transformList(key, value, key + value)
+  + {{ $object }}.metadata.?annotations.orValue({}).transformList(key, value, key != variables.lastApplied, key + value)
+  + {{ $object }}.metadata.?finalizers.orValue([]).filter(name, name != 'sokovan.dev/session')
+  + {{ $object }}.metadata.?ownerReferences.orValue([]).map(o, o.apiVersion + o.kind + o.name + o.uid)).join(''))}]
+{{- end -}}
+
+{{/* By how many bytes a text grows as etcd's JSON has it: six for each of these characters, two for some others. */}}
+{{- define "sokovan.escapes" -}}
+5 * {{ . }}.findAll(r'[<>&\x00-\x08\x0b\x0c\x0e-\x1f\x{2028}\x{2029}]').size() + {{ . }}.findAll(r'["\\\n\t\r]').size()
+{{- end -}}
