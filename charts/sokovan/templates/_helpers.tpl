@@ -40,6 +40,13 @@ spec:
 ['AUDIT_WRITE', 'CHOWN', 'DAC_OVERRIDE', 'FOWNER', 'FSETID', 'IPC_LOCK', 'KILL', 'MKNOD', 'NET_BIND_SERVICE', 'SETFCAP', 'SETGID', 'SETPCAP', 'SETUID', 'SYS_CHROOT']
 {{- end -}}
 
+{{/* Whether the labels that only the operator sets are as they were before, in CEL. */}}
+{{- define "sokovan.ownLabels" -}}
+['session', 'session-uid', 'kernel', 'allocation-generation', 'scaling-group'].all(name,
+  object.metadata.?labels['sokovan.dev/' + name]
+  == (request.operation == 'CREATE' ? optional.none() : oldObject.metadata.?labels['sokovan.dev/' + name]))
+{{- end -}}
+
 {{/* Kernels as lists in CEL that can be compared, with the default of each field that is absent: "object.spec.kernels". */}}
 {{- define "sokovan.kernelsInFull" -}}
 {{ . }}.map(k, [
@@ -72,4 +79,15 @@ spec:
 {{/* By how many bytes a text grows as etcd's JSON has it: six for each of these characters, two for some others. */}}
 {{- define "sokovan.escapes" -}}
 5 * {{ . }}.findAll(r'[<>&\x00-\x08\x0b\x0c\x0e-\x1f\x{2028}\x{2029}]').size() + {{ . }}.findAll(r'["\\\n\t\r]').size()
+{{- end -}}
+
+{{/* About how many bytes managedFields has, in CEL: it repeats names for each field manager. The numbers are what else an
+entry, a kernel and a manager take. */}}
+{{- define "sokovan.managedBytes" -}}
+{{ . }}.metadata.?managedFields.orValue([]).map(manager, manager.?fieldsV1.orValue({})).map(fields, 512
+  + ['f:labels', 'f:annotations', 'f:finalizers', 'f:ownerReferences'].map(name, fields[?'f:metadata'][?name].orValue({})
+    .map(key, {{ include "sokovan.escapes" "key" }} + bytes(key).size() + 8).sum()).sum()
+  + (request.kind.kind == 'Deployment' ? fields[?'f:spec'][?'f:template'][?'f:kernels'] : fields[?'f:spec'][?'f:kernels']).orValue({})
+    .transformList(role, kernel, 256 + ['f:env', 'f:ports', 'f:volumes'].map(name, kernel[?name].orValue({})
+      .map(key, {{ include "sokovan.escapes" "key" }} + bytes(key).size() + 64).sum()).sum()).sum()).sum()
 {{- end -}}
