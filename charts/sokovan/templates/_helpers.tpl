@@ -91,3 +91,19 @@ entry, a kernel and a manager take. */}}
     .transformList(role, kernel, 256 + ['f:env', 'f:ports', 'f:volumes'].map(name, kernel[?name].orValue({})
       .map(key, {{ include "sokovan.escapes" "key" }} + bytes(key).size() + 64).sum()).sum()).sum()).sum()
 {{- end -}}
+
+{{/* A value as the text of a quantity in CEL: a number or a string as it is, anything else as no quantity. */}}
+{{- define "sokovan.quantityText" -}}
+type({{ . }}) == string || type({{ . }}) == int || type({{ . }}) == double ? string({{ . }}) : 'of another type'
+{{- end -}}
+
+{{/* Whether a text is a quantity above zero that the operator can count, in CEL. */}}
+{{- define "sokovan.positive" -}}
+{{ . }}.size() <= 32 && isQuantity({{ . }}) && quantity({{ . }}).isGreaterThan(quantity('0')) && quantity({{ . }}).isLessThan(quantity('9P'))
+{{- end -}}
+
+{{/* What is wrong with the amounts a, in CEL; of each list the first: (list "amounts" "what is wrong of a" "how it is said"). */}}
+{{- define "sokovan.wrong" -}}
+variables.{{ index . 0 }}.map(amounts, amounts.filter(a, {{ index . 1 }})
+  .map(a, {{ index . 2 }})).filter(said, said.size() > 0).map(said, said[0])
+{{- end -}}
