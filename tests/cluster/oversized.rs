@@ -38,7 +38,7 @@ async fn a_session_is_as_large_as_its_record_allows() {
     let annotated = |name: &str, value: String| noted(json!({"annotations": {name: value}}));
     let gang = |replicas: i32| {
         let mut sub = kernel("sub", replicas, &[]);
-        sub["args"] = json!(["x".repeat(2_600)]);
+        sub["args"] = json!(["x".repeat(2_570)]);
         session(json!([kernel("main", 1, &[]), sub]))
     };
     let long_paths: Vec<Value> = (0..16)
@@ -69,7 +69,7 @@ async fn a_session_is_as_large_as_its_record_allows() {
         ("too many bytes", session(json!([words(5, "\u{1F600}")])), TOO_LARGE),
         ("too many characters to be escaped", session(json!([words(3, "<")])), TOO_LARGE),
         ("too many quotes", session(json!([words(9, "\"")])), TOO_LARGE),
-        ("too many replicas", gang(101), TOO_LARGE),
+        ("too many replicas", gang(103), TOO_LARGE),
         ("too long paths", session(json!(mounting)), TOO_LARGE),
         ("too long an annotation", annotated("pad", "<".repeat(50_000)), TOO_LARGE),
         ("too many finalizers", noted(json!({"finalizers": finalizers})), TOO_LARGE),
@@ -90,7 +90,7 @@ async fn a_session_is_as_large_as_its_record_allows() {
 async fn field_managers_do_not_fill_a_session_up() {
     let scene = Scene::with("managed", 0, json!({})).await;
     let env: Vec<Value> = (0..128).map(|n| json!({"name": format!("{}_{n}", "X".repeat(120)), "value": ""})).collect();
-    let kernels: Vec<Value> = ["main", "a", "b", "c", "d", "e"]
+    let kernels: Vec<Value> = ["main", "a", "b", "c", "d", "e", "f", "g"]
         .iter()
         .map(|role| {
             let mut kernel = with("env", json!(env));
