@@ -256,6 +256,14 @@ async fn a_session_stays_what_it_was_made_as() {
     for (spec, words) in &cases {
         refused(&spec.to_string(), change(spec).await, words);
     }
+    // A default written out, or left out, changes nothing.
+    let bare = json!([{"role": "main", "image": "busybox:1", "resources": {"cpu": "1", "memory": "1Gi"}}]);
+    let mut full = bare.clone();
+    let defaults = json!({"replicas": 1, "imagePullPolicy": "IfNotPresent", "sharedMemory": "64Mi", "command": [], "args": []});
+    full[0].as_object_mut().unwrap().extend(defaults.as_object().unwrap().clone());
+    for (priority, kernels) in [(1, &bare), (2, &full), (3, &bare)] {
+        change(&json!({"kernels": kernels, "priority": priority})).await.expect("the same kernels");
+    }
     lift(&scene, "immutable").await;
     for (spec, _) in &cases {
         accepted(&spec.to_string(), || change(spec)).await;
