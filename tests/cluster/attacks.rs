@@ -1,12 +1,13 @@
 //! Who tries to get more than is theirs, which mechanism refuses it, and that it is this mechanism alone: each attempt
 //! succeeds once the right is granted, or the policy is lifted from the namespace.
 
-use k8s_openapi::api::core::v1::{Pod, Secret};
-use kube::api::{Patch, PatchParams, PostParams};
+use k8s_openapi::api::core::v1::{Endpoints, Pod, Secret, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use sokovan::api::*;
 
-use crate::attempts::{accepted, changed, lift, only_the_policy_refuses, outcome, refused, right, try_to_make};
+use crate::attempts::{accepted, changed, lift, only_the_policy_refuses, outcome, refused, refused_soon, right, try_to_make};
 use crate::common::{Space, eventually, unique};
 use crate::scene::{Scene, forged_kernel};
 
@@ -255,6 +256,14 @@ async fn a_session_stays_what_it_was_made_as() {
     for (spec, words) in &cases {
         refused(&spec.to_string(), change(spec).await, words);
     }
+    // A default written out, or left out, changes nothing.
+    let bare = json!([{"role": "main", "image": "busybox:1", "resources": {"cpu": "1", "memory": "1Gi"}}]);
+    let mut full = bare.clone();
+    let defaults = json!({"replicas": 1, "imagePullPolicy": "IfNotPresent", "sharedMemory": "64Mi", "command": [], "args": []});
+    full[0].as_object_mut().unwrap().extend(defaults.as_object().unwrap().clone());
+    for (priority, kernels) in [(1, &bare), (2, &full), (3, &bare)] {
+        change(&json!({"kernels": kernels, "priority": priority})).await.expect("the same kernels");
+    }
     lift(&scene, "immutable").await;
     for (spec, _) in &cases {
         accepted(&spec.to_string(), || change(spec)).await;
@@ -264,8 +273,7 @@ async fn a_session_stays_what_it_was_made_as() {
 #[tokio::test]
 async fn nobody_takes_a_session_off_the_operators_hands() {
     let scene = Scene::with("slip", 0, json!({})).await;
-    let (user, theirs) = stranger(&scene).await;
-    scene.grant(&user, json!([{"apiGroups": ["sokovan.dev"], "resources": ["sessions"], "verbs": ["update"]}])).await;
+    let (user, theirs) = holder(&scene).await;
     let mut held = scene.session("x", json!({}));
     held["metadata"]["finalizers"] = json!([FINALIZER_SESSION, "example.org/other"]);
     scene.make_here::<Session>(held).await;
@@ -276,10 +284,87 @@ async fn nobody_takes_a_session_off_the_operators_hands() {
     };
     accepted("another's finalizer", || put(json!([FINALIZER_SESSION]))).await;
     refused("the operator's finalizer", put(json!([])).await, "takes its finalizer off a session");
-    let mut wordy = scene.session("wordy", json!({}));
-    wordy["spec"]["kernels"][0]["args"] = json!(vec!["x".repeat(16_384); 17]);
-    refused("a session too large to keep a record", try_to_make::<Session>(&scene.space, &wordy).await, "at most 262144");
+    scene.grant(&user, json!(right("sokovan.dev", "sessions", "release", &["x"]))).await;
+    accepted("the operator's finalizer, with the right to release", || put(json!([]))).await;
+    accepted("the finalizer put back", || put(json!([FINALIZER_SESSION]))).await;
+    let (_, others) = holder(&scene).await;
+    let take = async || {
+        let patch = Patch::Merge(json!({"metadata": {"finalizers": []}}));
+        let done = others.api::<Session>().patch("x", &PatchParams::default(), &patch).await;
+        outcome(done)
+    };
+    refused_soon("the operator's finalizer, without the right", take, "that needs the verb release on the session").await;
     lift(&scene, "sound").await;
-    accepted("the operator's finalizer", || put(json!([]))).await;
-    accepted("a large session", || try_to_make::<Session>(&scene.space, &wordy)).await;
+    accepted("the operator's finalizer", take).await;
+}
+
+/// A user who may change sessions.
+async fn holder(scene: &Scene) -> (String, Space) {
+    let (user, theirs) = stranger(scene).await;
+    scene.grant(&user, json!([{"apiGroups": ["sokovan.dev"], "resources": ["sessions"], "verbs": ["update"]}])).await;
+    (user, theirs)
+}
+
+#[tokio::test]
+async fn nobody_gives_services_and_endpoints_the_labels_of_a_session() {
+    let scene = Scene::with("names", 0, json!({})).await;
+    let user = unique("user");
+    scene
+        .grant(
+            &user,
+            json!([
+                {"apiGroups": [""], "resources": ["services", "services/status", "endpoints"], "verbs": ["*"]},
+                {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["*"]},
+            ]),
+        )
+        .await;
+    let theirs = scene.of(&user).await;
+    let service = json!({"metadata": {"labels": {"app": "x"}}, "spec": {"clusterIP": "None", "selector": {"app": "x"}}});
+    let slice = json!({"metadata": {"labels": {}}, "addressType": "IPv4", "endpoints": [{"addresses": ["192.0.2.1"]}]});
+    let endpoints = json!({"metadata": {"labels": {}}, "subsets": [{"addresses": [{"ip": "192.0.2.1"}]}]});
+    let forged = |object: &Value, label: &str| changed(object, "/metadata/labels", json!({label: "x"}));
+    accepted("a service of one's own", || async {
+        try_to_make::<Service>(&theirs, &changed(&service, "/metadata/name", json!("own"))).await
+    })
+    .await;
+    accepted("a slice of one's own", || try_to_make::<EndpointSlice>(&theirs, &slice)).await;
+    accepted("endpoints of one's own", || try_to_make::<Endpoints>(&theirs, &endpoints)).await;
+    let relabel = || async {
+        let patch = Patch::Merge(json!({"metadata": {"labels": {LABEL_SESSION_UID: "u"}}}));
+        let done = theirs.api::<Service>().patch("own", &PatchParams::default(), &patch).await;
+        outcome(done)
+    };
+    let relabel_by_status = || async {
+        let patch = Patch::Merge(json!({"metadata": {"labels": {LABEL_SESSION: "s"}}}));
+        let done = theirs.api::<Service>().patch_status("own", &PatchParams::default(), &patch).await;
+        outcome(done)
+    };
+    let forge_slice = || async { try_to_make::<EndpointSlice>(&theirs, &forged(&slice, LABEL_SESSION_UID)).await };
+    let forge_endpoints = || async { try_to_make::<Endpoints>(&theirs, &forged(&endpoints, LABEL_SESSION)).await };
+    refused("a service relabelled", relabel().await, "labels of sokovan.dev on services are set by the Sokovan operator alone");
+    refused("a service relabelled by its status", relabel_by_status().await, "labels of sokovan.dev on services");
+    refused("a session's endpoint slice", forge_slice().await, "labels of sokovan.dev on endpointslices");
+    refused("a session's endpoints", forge_endpoints().await, "labels of sokovan.dev on endpoints");
+    // A session's own Service: the cluster's controller copies its labels.
+    let own = json!({"metadata": {"name": "ses-x", "labels": {LABEL_SESSION_UID: "u"}},
+                     "spec": {"clusterIP": "None", "selector": {LABEL_SESSION_UID: "u"}}});
+    scene.make_here::<Service>(own).await;
+    eventually("the session's endpoint slice", || async {
+        let of = ListParams::default().labels(LABEL_SESSION_UID);
+        let found = scene.api::<EndpointSlice>().list(&of).await.map_err(|error| error.to_string())?;
+        if found.items.is_empty() { Err("there is none".to_owned()) } else { Ok(()) }
+    })
+    .await;
+    let words = "labels of sokovan.dev on services";
+    let cases = [
+        ("a session's service", forged(&service, LABEL_SESSION), words),
+        ("a kernel's service", forged(&service, LABEL_KERNEL), words),
+        ("a scaling group's service", forged(&service, LABEL_GROUP), words),
+        ("an allocation's service", forged(&service, LABEL_GENERATION), words),
+    ];
+    only_the_policy_refuses::<Service>(&scene, &theirs, "service-labels", &cases).await;
+    accepted("a service relabelled", relabel).await;
+    accepted("a service relabelled by its status", relabel_by_status).await;
+    accepted("a session's endpoint slice", forge_slice).await;
+    accepted("a session's endpoints", forge_endpoints).await;
 }

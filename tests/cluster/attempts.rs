@@ -53,6 +53,23 @@ pub async fn lift(scene: &Scene, policy: &str) {
     namespaces.patch(&scene.name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
 }
 
+/// Applies a lifted policy of the chart to the namespace again.
+pub async fn restore(scene: &Scene, policy: &str) {
+    let patch = json!({"metadata": {"labels": {format!("lifted.test/{policy}"): null}}});
+    scene.all::<Namespace>().patch(&scene.name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+}
+
+/// Waits until an attempt is refused in these words: rights and policies take a moment to be known everywhere.
+pub async fn refused_soon<F: Future<Output = Result<(), String>>>(what: &str, attempt: impl Fn() -> F, words: &str) {
+    eventually(&format!("{what} to be refused"), || async {
+        match attempt().await {
+            Err(said) if said.contains(words) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+}
+
 /// Each of these is refused in its words, and let through once the policy is lifted.
 pub async fn only_the_policy_refuses<K>(scene: &Scene, who: &Space, policy: &str, cases: &[(&str, Value, &str)])
 where

@@ -8,6 +8,7 @@ mod common;
 
 mod attacks;
 mod attempts;
+mod claims;
 mod coordinator;
 mod ending;
 mod explained;
@@ -15,7 +16,9 @@ mod forbidden;
 mod gangs;
 mod leadership;
 mod lifecycle;
+mod oversized;
 mod permissions;
+mod quantities;
 mod refusals;
 mod removals;
 mod restarts;

@@ -94,6 +94,26 @@ async fn the_operator_itself_is_bound_to_what_it_needs() {
 }
 
 #[tokio::test]
+async fn the_operator_deletes_no_secret_but_the_keys_of_sessions() {
+    let scene = Scene::with("keys", 0, json!({})).await;
+    let operator = scene.of(OPERATOR).await;
+    let ours = json!({LABEL_SESSION_UID: "u"});
+    for (name, labels) in [("ses-x-ssh-01234567", ours.clone()), ("token", ours), ("ses-y-ssh-01234567", json!({}))] {
+        scene.make_here::<Secret>(json!({"metadata": {"name": name, "labels": labels}})).await;
+    }
+    let delete = async |name: &str| outcome(operator.api::<Secret>().delete(name, &DeleteParams::default()).await);
+    delete("ses-x-ssh-01234567").await.expect("a session's keys");
+    let cases = [("a secret of another name", "token"), ("a secret of no session", "ses-y-ssh-01234567")];
+    for (what, name) in cases {
+        refused(what, delete(name).await, "the only secrets that the operator deletes are the SSH key pairs of sessions");
+    }
+    lift(&scene, "operator-secrets").await;
+    for (what, name) in cases {
+        accepted(what, || delete(name)).await;
+    }
+}
+
+#[tokio::test]
 async fn the_operator_touches_nothing_that_is_not_a_sessions() {
     let scene = Scene::with("touch", 0, json!({})).await;
     let operator = scene.of(OPERATOR).await;
@@ -212,7 +232,7 @@ async fn the_operators_permissions_are_these_and_no_others() {
         let (what, verbs) = line.split_once(": ").expect("a line");
         assert!(!line.contains('*'), "{line}");
         assert!(!["escalate", "bind", "impersonate"].iter().any(|verb| verbs.split(' ').any(|own| own == *verb)), "{line}");
-        assert!(what != "/secrets" || verbs == "create", "{line}");
+        assert!(what != "/secrets" || verbs == "create delete", "{line}");
     }
 }
 
@@ -231,6 +251,7 @@ async fn roles_are_made_up_of_those_for_each_kind() {
         ("sokovan-view", "scalinggroups", read),
         ("sokovan-edit", "sessions", write),
         ("sokovan-edit", "kernels", read),
+        ("sokovan-sessions-admin", "sessions", "create delete deletecollection get list patch release update watch"),
         ("sokovan-admin", "keypairs", "create delete deletecollection get list patch update use watch"),
         ("sokovan-admin", "priorities", "use"),
         ("sokovan-admin", "kernels", read),

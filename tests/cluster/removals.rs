@@ -1,10 +1,10 @@
 //! What is removed from outside of every cycle: a namespace, a kernel, a session in the foreground, a scaling group.
 
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
-use kube::api::{DeleteParams, PropagationPolicy};
+use kube::api::{DeleteParams, Patch, PatchParams, PropagationPolicy};
 use serde_json::json;
 use sokovan::api::*;
-use sokovan::operator::Options;
+use sokovan::operator::{Ended, Options};
 
 use crate::scene::{Scene, gang};
 
@@ -83,5 +83,23 @@ async fn a_removed_scaling_group_ends_nothing_and_starts_nothing() {
     // Made again, it takes who waits.
     scene.make::<ScalingGroup>(json!({"metadata": {"name": scene.name}, "spec": group.spec})).await;
     scene.until_phase("waits", SessionPhase::Running).await;
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn what_still_runs_of_a_released_session_is_removed() {
+    let scene = Scene::new("release").await;
+    let operator = scene.operator().await;
+    scene.submit("x", json!({})).await;
+    scene.until_phase("x", SessionPhase::Running).await;
+    assert_eq!(operator.stop().await, Ended::Stopped);
+    let sessions = scene.api::<Session>();
+    sessions.delete("x", &DeleteParams::default()).await.expect("it is deleted");
+    let released = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    sessions.patch_metadata("x", &PatchParams::default(), &released).await.expect("an admin may release it");
+    scene.until_gone::<Session>("x").await;
+    assert!(!scene.pods("x").await.is_empty(), "its pod runs on");
+    let operator = scene.operator().await;
+    scene.until_no_pods("x").await;
     scene.end(operator).await;
 }

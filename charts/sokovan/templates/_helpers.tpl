@@ -39,3 +39,71 @@ spec:
 {{- define "sokovan.capabilities" -}}
 ['AUDIT_WRITE', 'CHOWN', 'DAC_OVERRIDE', 'FOWNER', 'FSETID', 'IPC_LOCK', 'KILL', 'MKNOD', 'NET_BIND_SERVICE', 'SETFCAP', 'SETGID', 'SETPCAP', 'SETUID', 'SYS_CHROOT']
 {{- end -}}
+
+{{/* Whether the labels that only the operator sets are as they were before, in CEL. */}}
+{{- define "sokovan.ownLabels" -}}
+['session', 'session-uid', 'kernel', 'allocation-generation', 'scaling-group'].all(name,
+  object.metadata.?labels['sokovan.dev/' + name]
+  == (request.operation == 'CREATE' ? optional.none() : oldObject.metadata.?labels['sokovan.dev/' + name]))
+{{- end -}}
+
+{{/* Kernels as lists in CEL that can be compared, with the default of each field that is absent: "object.spec.kernels". */}}
+{{- define "sokovan.kernelsInFull" -}}
+{{ . }}.map(k, [
+  dyn(k.?role.orValue('main')), dyn(k.?replicas.orValue(1)), dyn(k.image), dyn(k.?imagePullPolicy.orValue('IfNotPresent')),
+  dyn(k.?architecture.orValue('')), dyn(k.resources), dyn(string(k.?sharedMemory.orValue('64Mi'))),
+  dyn(k.?command.orValue([])), dyn(k.?args.orValue([])), dyn(k.?env.orValue([])), dyn(k.?designatedAgents.orValue([])),
+  dyn(k.?ports.orValue([]).map(p, [dyn(p.name), dyn(p.containerPort), dyn(p.?protocol.orValue('TCP'))])),
+  dyn(k.?volumes.orValue([]).map(v,
+    [dyn(v.claimName), dyn(v.mountPath), dyn(v.?subPath.orValue('')), dyn(v.?readOnly.orValue(false))]))])
+{{- end -}}
+
+{{/* The texts of an object in CEL, each with the number of times it is written: (list "object" "variables.spec"). */}}
+{{- define "sokovan.texts" -}}
+{{- $object := index . 0 }}{{ $spec := index . 1 -}}
+{{ $spec }}.kernels.map(k, {'times': dyn(k.?replicas.orValue(1)), 'text': dyn((
+  [k.?role.orValue('main'), k.image, k.?architecture.orValue('')] + k.resources.map(name, name)
+  + k.?command.orValue([]) + k.?args.orValue([])
+  + k.?env.orValue([]).map(e, e.name + e.?value.orValue('') + e.?secretKeyRef.name.orValue('') + e.?secretKeyRef.key.orValue(''))
+  + k.?ports.orValue([]).map(p, p.name)
+  + k.?volumes.orValue([]).map(v, v.claimName + v.mountPath + v.?subPath.orValue(''))
+  + k.?designatedAgents.orValue([])).join(''))})
++ [{'times': dyn(1), 'text': dyn((
+  [{{ $spec }}.accessKey, {{ $spec }}.?scalingGroup.orValue('')] + {{ $spec }}.?dependsOn.orValue([])
+  + {{ $object }}.metadata.?labels.orValue({}).transformList(key, value, key + value)
+  + {{ $object }}.metadata.?annotations.orValue({}).transformList(key, value, key != variables.lastApplied, key + value)
+  + {{ $object }}.metadata.?finalizers.orValue([]).filter(name, name != 'sokovan.dev/session')
+  + {{ $object }}.metadata.?ownerReferences.orValue([]).map(o, o.apiVersion + o.kind + o.name + o.uid)).join(''))}]
+{{- end -}}
+
+{{/* By how many bytes a text grows as etcd's JSON has it: six for each of these characters, two for some others. */}}
+{{- define "sokovan.escapes" -}}
+5 * {{ . }}.findAll(r'[<>&\x00-\x08\x0b\x0c\x0e-\x1f\x{2028}\x{2029}]').size() + {{ . }}.findAll(r'["\\\n\t\r]').size()
+{{- end -}}
+
+{{/* About how many bytes managedFields has, in CEL: it repeats names for each field manager. The numbers are what else an
+entry, a kernel and a manager take. */}}
+{{- define "sokovan.managedBytes" -}}
+{{ . }}.metadata.?managedFields.orValue([]).map(manager, manager.?fieldsV1.orValue({})).map(fields, 512
+  + ['f:labels', 'f:annotations', 'f:finalizers', 'f:ownerReferences'].map(name, fields[?'f:metadata'][?name].orValue({})
+    .map(key, {{ include "sokovan.escapes" "key" }} + bytes(key).size() + 8).sum()).sum()
+  + (request.kind.kind == 'Deployment' ? fields[?'f:spec'][?'f:template'][?'f:kernels'] : fields[?'f:spec'][?'f:kernels']).orValue({})
+    .transformList(role, kernel, 256 + ['f:env', 'f:ports', 'f:volumes'].map(name, kernel[?name].orValue({})
+      .map(key, {{ include "sokovan.escapes" "key" }} + bytes(key).size() + 64).sum()).sum()).sum()).sum()
+{{- end -}}
+
+{{/* A value as the text of a quantity in CEL: a number or a string as it is, anything else as no quantity. */}}
+{{- define "sokovan.quantityText" -}}
+type({{ . }}) == string || type({{ . }}) == int || type({{ . }}) == double ? string({{ . }}) : 'of another type'
+{{- end -}}
+
+{{/* Whether a text is a quantity above zero that the operator can count, in CEL. */}}
+{{- define "sokovan.positive" -}}
+{{ . }}.size() <= 32 && isQuantity({{ . }}) && quantity({{ . }}).isGreaterThan(quantity('0')) && quantity({{ . }}).isLessThan(quantity('9P'))
+{{- end -}}
+
+{{/* What is wrong with the amounts a, in CEL; of each list the first: (list "amounts" "what is wrong of a" "how it is said"). */}}
+{{- define "sokovan.wrong" -}}
+variables.{{ index . 0 }}.map(amounts, amounts.filter(a, {{ index . 1 }})
+  .map(a, {{ index . 2 }})).filter(said, said.size() > 0).map(said, said[0])
+{{- end -}}
