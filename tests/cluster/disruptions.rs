@@ -1,0 +1,205 @@
+//! What ends a pod from outside: no success of its session, no failure of its program, and before anything started, no end.
+
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+use kube::api::{DeleteParams, EvictParams, Patch, PatchParams};
+use serde_json::{Value, json};
+use sokovan::api::*;
+use sokovan::operator::Ended;
+
+use crate::common::eventually;
+use crate::scene::{Scene, gang, kernel, node_of};
+
+fn batch(command: &[&str]) -> Value {
+    json!({"type": "Batch", "kernels": [kernel("main", 1, command)]})
+}
+
+async fn pod_of(scene: &Scene, session: &str) -> Pod {
+    scene.pods(session).await.into_iter().next().expect("a pod")
+}
+
+/// Writes a pod's status as its kubelet would.
+async fn report(scene: &Scene, pod: &str, status: Value) {
+    let patch = Patch::Strategic(json!({"status": status}));
+    scene.api::<Pod>().patch_status(pod, &PatchParams::default(), &patch).await.expect("the status can be written");
+}
+
+/// A main container that ran and ended now.
+fn ended(exit_code: i32, reason: &str) -> Value {
+    let (start, end) = ("2026-01-01T00:00:00Z", Timestamp::now().to_string());
+    json!([{
+        "name": "main", "image": "busybox:1", "imageID": "", "ready": false, "restartCount": 0,
+        "state": {"terminated": {"exitCode": exit_code, "reason": reason, "startedAt": start, "finishedAt": end}},
+    }])
+}
+
+fn disrupted(reason: &str, message: &str) -> Value {
+    json!([{"type": "DisruptionTarget", "status": "True", "reason": reason, "message": message}])
+}
+
+#[tokio::test]
+async fn an_evicted_batch_that_exits_with_0_is_no_success_seen_live_or_found_later() {
+    let scene = Scene::new("evicted").await;
+    let mut operator = scene.operator().await;
+    for found_later in [false, true] {
+        let name = if found_later { "later" } else { "live" };
+        scene.submit(name, batch(&["sim", "alone"])).await;
+        scene.submit(&format!("after-{name}"), json!({"dependsOn": [name]})).await;
+        scene.until_phase(name, SessionPhase::Running).await;
+        if found_later {
+            assert_eq!(operator.stop().await, Ended::Stopped);
+        } else {
+            // It stays; only its sibling restarts.
+            operator = restarted(&scene, operator).await;
+        }
+        let pod = pod_of(&scene, name).await.name_any();
+        scene.api::<Pod>().evict(&pod, &EvictParams::default()).await.expect("the pod can be evicted");
+        report(&scene, &pod, json!({"phase": "Succeeded", "containerStatuses": ended(0, "Completed")})).await;
+        if found_later {
+            operator = scene.operator().await;
+        }
+        let status = scene.until_phase(name, SessionPhase::Terminated).await.status.unwrap();
+        assert_eq!((status.result, status.reason.as_deref()), (SessionResult::Error, Some("Drained")), "{name}");
+        assert!(status.message.as_deref().unwrap().contains("Eviction API"), "{:?}", status.message);
+        let failed = crate::common::reason_is("DependencyFailed");
+        scene.until(&format!("after-{name}"), "not started", failed).await;
+    }
+    scene.end(operator).await;
+}
+
+async fn restarted(scene: &Scene, operator: crate::scene::Operator) -> crate::scene::Operator {
+    assert_eq!(operator.stop().await, Ended::Stopped);
+    scene.operator().await
+}
+
+#[tokio::test]
+async fn a_batch_that_ended_before_its_pod_was_deleted_keeps_its_success() {
+    let scene = Scene::new("done-first").await;
+    let operator = scene.operator().await;
+    scene.submit("done", batch(&["sim", "alone"])).await;
+    scene.until_phase("done", SessionPhase::Running).await;
+    assert_eq!(operator.stop().await, Ended::Stopped);
+    let pod = pod_of(&scene, "done").await.name_any();
+    report(&scene, &pod, json!({"phase": "Succeeded", "containerStatuses": ended(0, "Completed")})).await;
+    scene.api::<Pod>().evict(&pod, &EvictParams::default()).await.expect("the pod can be evicted");
+    let operator = scene.operator().await;
+    let status = scene.until_phase("done", SessionPhase::Terminated).await.status.unwrap();
+    assert_eq!((status.result, status.exit_code), (SessionResult::Success, Some(0)));
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn every_end_names_its_cause_in_session_and_kernel() {
+    let scene = Scene::new("cause").await;
+    let operator = scene.operator().await;
+    let evicted = json!({
+        "phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory.",
+        "containerStatuses": ended(137, "Error"), "conditions": disrupted("TerminationByKubelet", "low on memory"),
+    });
+    let preempted = json!({
+        "phase": "Failed", "containerStatuses": ended(143, "Error"),
+        "conditions": disrupted("PreemptionByScheduler", "default-scheduler: preempting to accommodate a higher priority pod"),
+    });
+    let failed = |exit_code, reason| json!({"phase": "Failed", "containerStatuses": ended(exit_code, reason)});
+    let cases = [
+        ("evicted", evicted, "Evicted", "low on resource", SessionResult::Error),
+        ("preempted", preempted, "Preempted", "higher priority pod", SessionResult::Error),
+        ("oom", failed(137, "OOMKilled"), "OutOfMemory", "OOMKilled", SessionResult::Failure),
+        ("exits", failed(3, "Error"), "ExitCode", "main1 exited with 3", SessionResult::Failure),
+    ];
+    for (name, status, reason, words, result) in cases {
+        scene.submit(name, batch(&["sim", "alone"])).await;
+        scene.until_phase(name, SessionPhase::Running).await;
+        report(&scene, &pod_of(&scene, name).await.name_any(), status).await;
+        let ended = scene.until_phase(name, SessionPhase::Terminated).await.status.unwrap();
+        assert_eq!((ended.result, ended.reason.as_deref()), (result, Some(reason)), "{name}");
+        assert!(ended.message.as_deref().unwrap().contains(words), "{name}: {:?}", ended.message);
+        until_kernel_ended_for(&scene, name, reason).await;
+    }
+    scene.submit("stopped", json!({})).await;
+    scene.until_phase("stopped", SessionPhase::Running).await;
+    scene.patch_spec("stopped", json!({"desiredState": "Terminated"})).await.unwrap();
+    scene.until_phase("stopped", SessionPhase::Terminated).await;
+    until_kernel_ended_for(&scene, "stopped", "UserRequested").await;
+    scene.end(operator).await;
+}
+
+async fn until_kernel_ended_for(scene: &Scene, session: &str, reason: &str) {
+    eventually(&format!("the kernel of {session} to name its cause"), || async {
+        let status = scene.kernels(session).await.remove(0).status.unwrap_or_default();
+        if status.reason.as_deref() == Some(reason) { Ok(()) } else { Err(format!("{status:?}")) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_pod_that_the_kubelet_refuses_or_that_is_drained_before_it_started_begins_again_elsewhere() {
+    let scene = Scene::new("again").await;
+    let operator = scene.operator().await;
+    let refused = json!({"phase": "Failed", "reason": "OutOfcpu", "message": "Node didn't have enough resource: cpu"});
+    for name in ["refused", "drained"] {
+        let mut spec = batch(&["sim", "never"]);
+        if name == "drained" {
+            spec = json!({"clusterMode": "MultiNode", "kernels": [kernel("main", 1, &["sim", "never"]), kernel("sub", 1, &["sim", "no-image"])]});
+        }
+        scene.submit(name, spec).await;
+        eventually("its pods to be on their nodes", || async {
+            let pods = scene.pods(name).await;
+            let bound = pods.iter().filter(|pod| pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some())).count();
+            if bound > 0 && bound == pods.len() { Ok(()) } else { Err(format!("{bound} of {}", pods.len())) }
+        })
+        .await;
+        let first = scene.status(name).await;
+        let pod = pod_of(&scene, name).await;
+        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap();
+        if name == "refused" {
+            report(&scene, &pod.name_any(), refused.clone()).await;
+        } else {
+            scene.api::<Pod>().evict(&pod.name_any(), &EvictParams::default()).await.expect("the pod can be evicted");
+        }
+        let again = scene.until(name, "begun again", |session| {
+            let status = session.status.clone().unwrap_or_default();
+            status.allocation_generation > first.allocation_generation && !status.allocation.is_empty()
+        });
+        let status = again.await.status.unwrap();
+        assert_eq!((status.disruptions, status.resets, status.attempts), (1, 0, 0), "{name}");
+        assert_eq!(status.result, SessionResult::Undefined);
+        assert!(status.failed_agents.iter().any(|failed| failed.node.as_str() == node), "{name}: {:?}", status.failed_agents);
+        assert_ne!(node_of(&status, "main1"), node, "{name}");
+        scene.delete(name).await;
+        scene.until_gone::<Session>(name).await;
+    }
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn an_end_keeps_its_reason_while_others_finalizers_hold_its_pods_and_it_says_who_does() {
+    let scene = Scene::new("keepers").await;
+    let operator = scene.operator().await;
+    scene.submit("kept", gang()).await;
+    scene.until_phase("kept", SessionPhase::Running).await;
+    let keep = |finalizer: &str| Patch::Merge(json!({"metadata": {"finalizers": [finalizer, FINALIZER_POD]}}));
+    let pods = scene.api::<Pod>();
+    let pod = pod_of(&scene, "kept").await.name_any();
+    pods.patch(&pod, &PatchParams::default(), &keep("other.test/pod")).await.expect("a finalizer of somebody else");
+    let sessions = scene.api::<Session>();
+    let both = Patch::Merge(json!({"metadata": {"finalizers": ["other.test/session", FINALIZER_SESSION]}}));
+    sessions.patch_metadata("kept", &PatchParams::default(), &both).await.expect("a finalizer of somebody else");
+    scene.delete("kept").await;
+    let says = |words: &'static str| {
+        move |session: &Session| {
+            let status = session.status.clone().unwrap_or_default();
+            status.history.iter().any(|entry| entry.message.contains(words))
+        }
+    };
+    let told = scene.until("kept", "told who keeps its pod", says("is kept by the finalizer other.test/pod")).await;
+    assert_eq!(told.status.as_ref().and_then(|status| status.reason.as_deref()), Some("Deleted"), "the end keeps its reason");
+    pods.patch(&pod, &PatchParams::default(), &Patch::Merge(json!({"metadata": {"finalizers": null}}))).await.expect("it goes");
+    scene.until("kept", "told who keeps it", says("the session is kept by the finalizer other.test/session")).await;
+    let none = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    sessions.patch_metadata("kept", &PatchParams::default(), &none).await.expect("it goes");
+    scene.until_gone::<Session>("kept").await;
+    let _ = sessions.delete("kept", &DeleteParams::default()).await;
+    scene.end(operator).await;
+}

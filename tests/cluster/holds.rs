@@ -1,0 +1,253 @@
+//! Passing states of the cluster: who waits keeps place and priority, is told why, and goes on the moment it is over.
+
+use k8s_openapi::api::core::v1::{LimitRange, Node, PersistentVolume, PersistentVolumeClaim, ResourceQuota};
+use k8s_openapi::api::node::v1::RuntimeClass;
+use k8s_openapi::api::storage::v1::StorageClass;
+use kube::api::{DeleteParams, Patch, PatchParams};
+use serde_json::{Value, json};
+use sokovan::api::*;
+use sokovan::operator::Options;
+
+use crate::common::{eventually, reason_is};
+use crate::scene::{Operator, Scene, gang, kernel, node_of, patient};
+
+/// An operator that looks at nothing without a reason: what goes on there goes on because something was noticed.
+async fn patient_operator(scene: &Scene) -> Operator {
+    scene.operator_with(Options { timing: patient(), ..scene.options("operator") }).await
+}
+
+async fn set<K>(scene: &Scene, name: &str, spec: Value)
+where
+    K: kube::Resource<DynamicType = ()> + serde::de::DeserializeOwned + Clone + std::fmt::Debug,
+{
+    let patch = Patch::Merge(json!({"spec": spec}));
+    scene.all::<K>().patch(name, &PatchParams::default(), &patch).await.expect("it can be changed");
+}
+
+/// It waits for this reason as a hold, and has lost no priority.
+async fn on_hold(scene: &Scene, name: &str, reason: &'static str) {
+    let status = scene.until(name, "on hold", reason_is(reason)).await.status.unwrap();
+    assert_eq!(status.phase, SessionPhase::Pending, "{name}");
+    assert_eq!(status.history.last().unwrap().cause, Some(Cause::Hold), "{name}");
+    assert_eq!(status.priority_lost, 0, "{name}");
+    let blocker = &status.waiting.as_ref().unwrap().blockers[0];
+    assert!(!blocker.needs.is_empty(), "{name} says what would have to change");
+}
+
+#[tokio::test]
+async fn ss_003_a_request_no_node_can_hold_waits_and_starts_when_a_node_can() {
+    let scene = Scene::with("unfit", 1, json!({})).await;
+    let operator = patient_operator(&scene).await;
+    let wants_gpu = json!({"image": "busybox:1", "resources": {"cpu": 1, "memory": "1Gi", "gpu.test/x": 1}});
+    scene.submit("gpu", json!({"kernels": [wants_gpu]})).await;
+    on_hold(&scene, "gpu", "NoAvailableNode").await;
+    let status = scene.status("gpu").await;
+    assert!(status.message.as_deref().unwrap().contains("fits no node of the group, even an empty one"), "{:?}", status.message);
+    let devices = |count: &str| Patch::Merge(json!({"status": {"allocatable": {"gpu.test/x": count}, "capacity": {"gpu.test/x": count}}}));
+    let (nodes, params) = (scene.all::<Node>(), PatchParams::default());
+    nodes.patch_status(&scene.node_name(1), &params, &devices("1")).await.expect("the node's devices come back");
+    scene.until_phase("gpu", SessionPhase::Running).await;
+    // Its device vanishes for a while: whoever runs runs on, and whoever waits stays.
+    nodes.patch_status(&scene.node_name(1), &params, &devices("0")).await.expect("the node's devices vanish");
+    let wants_gpu = json!({"image": "busybox:1", "resources": {"cpu": 1, "memory": "1Gi", "gpu.test/x": 1}});
+    scene.submit("next", json!({"kernels": [wants_gpu]})).await;
+    on_hold(&scene, "next", "NoAvailableNode").await;
+    assert_eq!(scene.get("gpu").await.phase(), SessionPhase::Running);
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn a_group_may_count_a_request_no_node_can_hold_as_a_fault() {
+    let scene = Scene::with("fail-unfit", 1, json!({"failUnfit": true})).await;
+    let operator = scene.operator().await;
+    let huge = json!({"kernels": [{"image": "busybox:1", "resources": {"cpu": "64.0000000000000000000", "memory": "1Gi"}}]});
+    scene.submit("huge", huge).await;
+    let status = scene.until_phase("huge", SessionPhase::Cancelled).await.status.unwrap();
+    let first = &status.history[0];
+    assert_eq!((first.error_code.as_deref(), first.cause), (Some("NoAvailableNode"), Some(Cause::Fault)));
+    assert!(first.message.contains("1 of 1: cpu 4 of 64 needed"), "{}", first.message);
+    assert_eq!((status.result, status.effective_priority), (SessionResult::Error, Some(0)));
+    let tries = status.history.iter().filter(|entry| entry.phase == "schedule-sessions").map(|entry| (entry.result, entry.attempts));
+    let round = [(HistoryResult::NeedRetry, 5), (HistoryResult::GiveUp, 1)];
+    assert_eq!(tries.collect::<Vec<_>>(), [round, round].concat());
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn a_paused_group_or_tenant_and_a_designated_node_that_is_away_cancel_nobody() {
+    let scene = Scene::with("paused", 1, json!({})).await;
+    let operator = patient_operator(&scene).await;
+    let name = scene.name.clone();
+    set::<ScalingGroup>(&scene, &name, json!({"active": false})).await;
+    scene.submit("group", json!({})).await;
+    on_hold(&scene, "group", "ScalingGroupInactive").await;
+    set::<ScalingGroup>(&scene, &name, json!({"active": true})).await;
+    scene.until_phase("group", SessionPhase::Running).await;
+    set::<Keypair>(&scene, &name, json!({"active": false})).await;
+    scene.submit("keypair", json!({})).await;
+    on_hold(&scene, "keypair", "KeypairInactive").await;
+    set::<Keypair>(&scene, &name, json!({"active": true})).await;
+    scene.until_phase("keypair", SessionPhase::Running).await;
+    let mut main = kernel("main", 1, &[]);
+    main["designatedAgents"] = json!([scene.node_name(2)]);
+    scene.submit("designated", json!({"kernels": [main]})).await;
+    on_hold(&scene, "designated", "DesignatedNodeNotFound").await;
+    scene.node(2).await;
+    let status = scene.until_phase("designated", SessionPhase::Running).await.status.unwrap();
+    assert_eq!(node_of(&status, "main1"), scene.node_name(2));
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn a_fault_is_tried_again_the_moment_its_cause_is_fixed() {
+    let scene = Scene::with("fixed", 1, json!({})).await;
+    let operator = patient_operator(&scene).await;
+    let name = scene.name.clone();
+    set::<Keypair>(&scene, &name, json!({"maxPriority": 5})).await;
+    scene.submit("high", json!({})).await;
+    let failed = scene.until("high", "failed", reason_is("PriorityTooHigh")).await.status.unwrap();
+    assert_eq!(failed.history.last().unwrap().cause, Some(Cause::Fault));
+    set::<Keypair>(&scene, &name, json!({"maxPriority": null})).await;
+    scene.until_phase("high", SessionPhase::Running).await;
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn a_raised_resource_quota_lets_in_at_once_those_it_has_room_for() {
+    let scene = Scene::new("quota").await;
+    let operator = patient_operator(&scene).await;
+    scene.make_here::<ResourceQuota>(json!({"metadata": {"name": "pods"}, "spec": {"hard": {"pods": "0"}}})).await;
+    for name in ["one", "two"] {
+        scene.submit(name, json!({})).await;
+        scene.until(name, "refused", reason_is("NamespaceQuota")).await;
+    }
+    let refused_twice = |session: &Session| session.status.as_ref().is_some_and(|status| status.refusals > 1);
+    scene.until("one", "refused twice", refused_twice).await;
+    let quotas = scene.api::<ResourceQuota>();
+    let hard = |pods: &str| Patch::Merge(json!({"spec": {"hard": {"pods": pods}}}));
+    quotas.patch("pods", &PatchParams::default(), &hard("1")).await.expect("the quota can be raised");
+    scene.until_phase("one", SessionPhase::Running).await;
+    let before = scene.status("two").await.allocation_generation;
+    quotas.patch("pods", &PatchParams::default(), &hard("9")).await.expect("the quota can be raised");
+    let status = scene.until_phase("two", SessionPhase::Running).await.status.unwrap();
+    assert!(status.allocation_generation <= before + 1, "it was not tried while there was no room");
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn an_unbound_volume_is_placed_where_its_class_allows_and_no_node_is_tried_in_vain() {
+    let scene = Scene::with("topology", 6, json!({})).await;
+    let operator = scene.operator().await;
+    let label = |number: usize, zone: &str| (scene.node_name(number), Patch::Merge(json!({"metadata": {"labels": {"zone.test": zone}}})));
+    for number in 1..=6 {
+        let (node, patch) = label(number, if number == 5 { "far" } else { "near" });
+        scene.all::<Node>().patch(&node, &PatchParams::default(), &patch).await.expect("the node can be labelled");
+    }
+    let class = |provisioner: &str, topologies: Value| json!({
+        "metadata": {"name": scene.name}, "provisioner": provisioner, "volumeBindingMode": "WaitForFirstConsumer",
+        "allowedTopologies": topologies,
+    });
+    let far = json!([{"matchLabelExpressions": [{"key": "zone.test", "values": ["far"]}]}]);
+    scene.make::<StorageClass>(class("dynamic.test", far)).await;
+    let claim = json!({"metadata": {"name": "data"}, "spec": {
+        "accessModes": ["ReadWriteOnce"], "storageClassName": scene.name, "resources": {"requests": {"storage": "1Gi"}},
+    }});
+    scene.make_here::<PersistentVolumeClaim>(claim).await;
+    let mut main = kernel("main", 1, &[]);
+    main["volumes"] = json!([{"claimName": "data", "mountPath": "/data"}]);
+    scene.submit("mounts", json!({"kernels": [main]})).await;
+    let placed = scene.until("mounts", "placed", |session| session.status.as_ref().is_some_and(|s| !s.allocation.is_empty())).await;
+    let status = placed.status.unwrap();
+    assert_eq!((node_of(&status, "main1"), status.allocation_generation), (scene.node_name(5), 1));
+    scene.remove::<StorageClass>().await;
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn a_claim_that_is_not_bound_or_is_for_one_pod_is_waited_for() {
+    let scene = Scene::with("one-pod", 2, json!({})).await;
+    let operator = patient_operator(&scene).await;
+    scene.make_here::<PersistentVolumeClaim>(json!({"metadata": {"name": "solo"}, "spec": {
+        "accessModes": ["ReadWriteOncePod"], "storageClassName": "", "resources": {"requests": {"storage": "1Gi"}},
+    }}))
+    .await;
+    let mounting = || {
+        let mut main = kernel("main", 1, &[]);
+        main["volumes"] = json!([{"claimName": "solo", "mountPath": "/data"}]);
+        json!({"kernels": [main]})
+    };
+    scene.submit("first", mounting()).await;
+    on_hold(&scene, "first", "VolumeClaimNotBound").await;
+    scene.make::<PersistentVolume>(json!({"metadata": {"name": scene.name}, "spec": {
+        "accessModes": ["ReadWriteOncePod"], "storageClassName": "", "capacity": {"storage": "1Gi"},
+        "hostPath": {"path": "/tmp"}, "claimRef": {"namespace": scene.name, "name": "solo"},
+    }}))
+    .await;
+    scene.until_phase("first", SessionPhase::Running).await;
+    scene.submit("second", mounting()).await;
+    let waiting = scene.until("second", "waiting", reason_is("VolumeClaimInUse")).await.status.unwrap();
+    assert_eq!((waiting.allocation_generation, waiting.history.last().unwrap().cause), (0, Some(Cause::Capacity)));
+    scene.patch_spec("first", json!({"desiredState": "Terminated"})).await.unwrap();
+    scene.until_phase("second", SessionPhase::Running).await;
+    scene.remove::<PersistentVolume>().await;
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn what_a_runtime_class_adds_is_reckoned_with_before_there_is_a_pod() {
+    let scene = Scene::with("overhead", 1, json!({"pod": {"runtimeClassName": "none-yet"}})).await;
+    let operator = patient_operator(&scene).await;
+    let name = scene.name.clone();
+    set::<ScalingGroup>(&scene, &name, json!({"pod": {"runtimeClassName": name}})).await;
+    scene.submit("early", json!({})).await;
+    on_hold(&scene, "early", "RuntimeClassNotFound").await;
+    let overhead = json!({"podFixed": {"cpu": "1"}});
+    scene.make::<RuntimeClass>(json!({"metadata": {"name": name}, "handler": "runc", "overhead": overhead})).await;
+    scene.until_phase("early", SessionPhase::Running).await;
+    for name in ["fits", "waits"] {
+        scene.submit(name, json!({})).await;
+    }
+    // Two cores each, overhead included, on a node of four: one of the two waits, and is given no place in vain.
+    eventually("one of two to run and one to wait", || async {
+        let (fits, waits) = (scene.status("fits").await, scene.status("waits").await);
+        let mut seen = [(fits.phase, fits.allocation_generation), (waits.phase, waits.allocation_generation)];
+        seen.sort();
+        if seen == [(SessionPhase::Pending, 0), (SessionPhase::Running, 1)] { Ok(()) } else { Err(format!("{seen:?}")) }
+    })
+    .await;
+    let mut large = kernel("main", 1, &[]);
+    large["resources"]["cpu"] = json!("3500m");
+    scene.submit("large", json!({"kernels": [large]})).await;
+    on_hold(&scene, "large", "NoAvailableNode").await;
+    let message = scene.status("large").await.message.unwrap();
+    assert!(message.contains("with the overhead of RuntimeClass") && message.contains("4500m needed"), "{message}");
+    scene.remove::<RuntimeClass>().await;
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn a_dependency_that_succeeded_may_be_removed() {
+    let scene = Scene::with("chain", 1, json!({})).await;
+    let operator = scene.operator().await;
+    let quick = json!({"type": "Batch", "ttlSecondsAfterFinished": 0, "kernels": [kernel("main", 1, &["sim", "run", "100ms"])]});
+    scene.submit("last", json!({"dependsOn": ["first", "second"]})).await;
+    scene.submit("first", quick.clone()).await;
+    scene.until_gone::<Session>("first").await;
+    let met = scene.status("last").await.met_dependencies;
+    assert_eq!(met, ["first"], "it was on record before that session went");
+    scene.submit("second", quick).await;
+    scene.until_phase("last", SessionPhase::Running).await;
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn a_gang_passes_a_limit_range_that_its_kernels_pass() {
+    let scene = Scene::new("limit-range").await;
+    let operator = scene.operator().await;
+    let least = json!({"type": "Container", "min": {"cpu": "500m", "memory": "512Mi"}});
+    scene.make_here::<LimitRange>(json!({"metadata": {"name": "least"}, "spec": {"limits": [least]}})).await;
+    scene.submit("gang", gang()).await;
+    scene.until_phase("gang", SessionPhase::Running).await;
+    let _ = scene.api::<LimitRange>().delete("least", &DeleteParams::default()).await;
+    scene.end(operator).await;
+}
