@@ -107,3 +107,12 @@ type({{ . }}) == string || type({{ . }}) == int || type({{ . }}) == double ? str
 variables.{{ index . 0 }}.map(amounts, amounts.filter(a, {{ index . 1 }})
   .map(a, {{ index . 2 }})).filter(said, said.size() > 0).map(said, said[0])
 {{- end -}}
+
+{{/* Whether the first tenant gets its quota of sessions. The cluster's quota controller learns a new CRD within half a minute; a
+quota made earlier refuses every session until the controller's next round, up to five minutes later. */}}
+{{- define "sokovan.countsSessions" -}}
+{{- $made := dig "metadata" "creationTimestamp" "" (lookup "apiextensions.k8s.io/v1" "CustomResourceDefinition" "" "sessions.sokovan.dev") }}
+{{- $age := 0 }}
+{{- with $made }}{{ $age = sub (now | unixEpoch) (toDate "2006-01-02T15:04:05Z07:00" . | unixEpoch) }}{{ end }}
+{{- if and (int .Values.firstTenant.maxSessions) (or (not $made) (ge (int $age) 120)) }}yes{{ end }}
+{{- end -}}
