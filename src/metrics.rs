@@ -18,7 +18,7 @@ use crate::session::handlers::HandlerName;
 use crate::session::snapshot::Snapshot;
 
 /// The scaling group in series of sessions whose scaling group does not exist. No object has such a name.
-const UNKNOWN: &str = "(unknown)";
+pub const UNKNOWN: &str = "(unknown)";
 
 /// The label of a snapshot's scaling group. Users write any name into a session; only existing scaling groups get series
 /// of their own.

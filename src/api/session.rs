@@ -267,8 +267,6 @@ pub struct KernelTemplate {
 
     /// Size of /dev/shm, 64Mi if absent; it counts towards the kernel's memory as it is used.
     #[serde(default = "default_shm", skip_serializing_if = "is_default_shm")]
-    #[x_kube(validation = Rule::new("isQuantity(string(self)) && quantity(string(self)).isGreaterThan(quantity('0'))")
-        .message("sharedMemory must be a quantity greater than zero"))]
     pub shared_memory: Quantity,
 }
 

@@ -34,14 +34,14 @@ pub struct Committer {
 impl Committer {
     /// Writes one status. From before the write until its outcome is known, the world counts it as written, so that
     /// nothing is given away twice.
-    pub async fn commit(&self, session: &Arc<Session>, status: SessionStatus) -> Committed {
+    /// `base` is what the decision was made on, as the API server had it.
+    pub async fn commit(&self, session: &Arc<Session>, base: &Session, status: SessionStatus) -> Committed {
         let mut next = (**session).clone();
         next.status = Some(status);
         next.metadata.managed_fields = None;
         let next = Arc::new(next);
         self.world.assume(&next);
-        let base = self.world.stored(session).unwrap_or_else(|| session.clone());
-        let committed = self.write(next.clone(), &base).await;
+        let committed = self.write(next.clone(), base).await;
         // What was written is in the world by now: in between nothing must look free that is not.
         self.world.settle(&next);
         committed

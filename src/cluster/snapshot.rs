@@ -279,6 +279,7 @@ impl Inner {
             holding: self.ledger.holding(uid).cloned(),
             ahead: vec![],
             is_awaited: self.is_awaited(&session),
+            stored: self.committed(uid)?.clone(),
             session: session.clone(),
             kernels,
         })

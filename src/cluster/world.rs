@@ -176,13 +176,6 @@ impl World {
         self.after_change(freed);
     }
 
-    /// A session as the API server had it at this version, if that is the version in store.
-    pub fn stored(&self, session: &Session) -> Option<Arc<Session>> {
-        let inner = self.lock();
-        let stored = inner.committed(&uid_of(session))?;
-        (stored.metadata.resource_version == session.metadata.resource_version).then(|| stored.clone())
-    }
-
     /// Its outcome is known.
     pub fn settle(&self, session: &Arc<Session>) {
         let uid = uid_of(session);

@@ -259,7 +259,7 @@ impl<'a> Work<'a> {
     fn see_the_session_held(&mut self) {
         if let Some((_, seen)) = self.coordinator.world.look_again(&uid_of(&self.original)) {
             self.original = seen.session.clone();
-            self.item.session = seen.session;
+            (self.item.session, self.item.stored) = (seen.session, seen.stored);
         }
     }
 
@@ -354,7 +354,7 @@ impl<'a> Work<'a> {
         let mut news = self.coordinator.world.take_lingering(&self.item.uid());
         news.append(std::mem::take(&mut self.news));
         let (session, namespace) = (self.item.name(), self.item.namespace());
-        match self.coordinator.committer.commit(&self.original, status).await {
+        match self.coordinator.committer.commit(&self.original, &self.item.stored, status).await {
             Committed::Done(written) => {
                 tracing::info!(
                     %session, %namespace, handler = %self.handler.name, phase = %written.phase(),

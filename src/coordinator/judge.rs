@@ -154,13 +154,16 @@ fn shortened(message: &str) -> String {
     message
 }
 
-/// Whether an equal skip stands there already; for one that waits for kernels, which ones is part of what it says.
+/// Skips of which the message names what is waited for: another name is another skip.
+const NAMES_WHO: [Reason; 2] = [Reason::WaitingForKernels, Reason::DeletionHeld];
+
+/// Whether an equal skip stands there already.
 fn is_last_skip(history: &[HistoryEntry], handler: &Handler, reason: Reason, words: &str) -> bool {
     history.last().is_some_and(|last| {
         last.result == HistoryResult::Skipped
             && last.phase == handler.name.as_str()
             && last.error_code.as_deref() == Some(reason.as_str())
-            && (reason != Reason::WaitingForKernels || last.message == shortened(words))
+            && (!NAMES_WHO.contains(&reason) || last.message == shortened(words))
     })
 }
 

@@ -119,11 +119,12 @@ pub fn own_deletion(session: &Session) -> Option<(String, String)> {
     Some((own.to_owned(), format!("its session ended: {message}")))
 }
 
-/// The API server deletes a pod that has ended without grace. Then the request to delete came after the end, if the
-/// container's end is no later than the request.
+/// Whether the kubelet had reported the end before somebody asked for the deletion. Both times are the API server's, so that
+/// no node's clock decides. Within one second they cannot be told apart: then the deletion counts as first, since a lost
+/// success is seen and a false one is not.
 fn ended_before_deletion(pod: &PodView) -> bool {
-    let MainState::Ended { finished_at: Some(finished_at), .. } = &pod.main else { return false };
-    pod.ended && pod.grace == Some(0) && pod.deletion_requested_at.is_some_and(|requested_at| *finished_at <= requested_at)
+    let reported_first = pod.end_reported_at.zip(pod.deletion_requested_at).is_some_and(|(end, deletion)| end < deletion);
+    pod.ended && reported_first
 }
 
 /// What outside the pod ended it, if anything did.
@@ -236,15 +237,15 @@ mod tests {
 
     #[test]
     fn an_end_before_the_deletion_stays_what_it_was() {
-        let deleted = |requested: i64, grace: i64| {
+        let deleted = |reported: i64, requested: i64| {
             let disruption = disrupted_by("EvictionByEvictionAPI");
-            let requested = Some(at(requested));
-            let pod = PodView { deleting: true, disruption, deletion_requested_at: requested, ..exited(0, "Completed") };
-            cause(&PodView { grace: Some(grace), ..pod })
+            let (end_reported_at, deletion_requested_at) = (Some(at(reported)), Some(at(requested)));
+            let pod = PodView { deleting: true, disruption, end_reported_at, deletion_requested_at, ..exited(0, "Completed") };
+            cause(&pod)
         };
-        assert_eq!(deleted(21, 0), Some(EndCause::ExitCode));
-        assert_eq!(deleted(15, 0), Some(EndCause::Drained), "its end followed the deletion");
-        assert_eq!(deleted(21, 30), Some(EndCause::Drained), "a pod that had ended would have been given no grace");
+        assert_eq!(deleted(20, 21), Some(EndCause::ExitCode));
+        assert_eq!(deleted(20, 15), Some(EndCause::Drained), "its end followed the deletion");
+        assert_eq!(deleted(20, 20), Some(EndCause::Drained), "in the same second, it may have");
     }
 
     #[test]

@@ -35,6 +35,8 @@ pub struct Snapshot {
 #[derive(Clone, Debug)]
 pub struct SessionItem {
     pub session: Arc<Session>,
+    /// The same as it is at the API server, without deferred commits.
+    pub stored: Arc<Session>,
     pub kernels: Vec<KernelItem>,
     /// The sessions it depends on.
     pub dependencies: Vec<(String, Dependency)>,
@@ -136,6 +138,14 @@ impl SessionItem {
             |kernel: &&KernelItem| kernel.is_ending() && kernel.state.end_cause().is_some_and(EndCause::is_disruption);
         let kernels: Vec<&KernelItem> = self.kernels.iter().filter(disrupted).collect();
         let opened = |kernel: &KernelItem| kernel.pod.as_ref().is_some_and(|pod| pod.gate_opened);
+        // A node that does not answer never tells whether a container had started there.
+        let unknown = |kernel: &&KernelItem| {
+            let lost = matches!(kernel.state.end_cause(), Some(EndCause::NodeLost | EndCause::StaleKernel));
+            !self.is_gang() && (lost || kernel.liveness.is_lost())
+        };
+        if kernels.iter().any(unknown) {
+            return DisruptedStart::No;
+        }
         if kernels.is_empty() || self.kernels.iter().any(|kernel| kernel.has_started() || (self.is_gang() && opened(kernel))) {
             return DisruptedStart::No;
         }

@@ -100,7 +100,7 @@ async fn a_pod_deleted_behind_our_back_ends_the_session() {
     let victim = scene.pods("one").await.into_iter().find(|pod| pod.name_any().contains("-sub2-")).unwrap();
     scene.api::<Pod>().delete(&victim.name_any(), &DeleteParams::default()).await.unwrap();
     let status = scene.until_phase("one", SessionPhase::Terminated).await.status.unwrap();
-    assert_eq!((status.reason.as_deref(), status.result), (Some("AbnormalTermination"), SessionResult::Error));
+    assert_eq!((status.reason.as_deref(), status.result), (Some("PodDeleted"), SessionResult::Error));
     assert!(status.message.unwrap().contains("sub2"));
     scene.end(operator).await;
 }
@@ -276,9 +276,14 @@ async fn ts_004_a_pod_that_cannot_be_deleted_is_tried_again_and_keeps_no_other()
     let kept = scene.pods("three").await.into_iter().map(|pod| pod.name_any()).find(|name| name.contains("-main1-")).unwrap();
     scene.forbid_deletion(&kept).await;
     scene.patch_spec("three", json!({"desiredState": "Terminated"})).await.expect("the wish is accepted");
-    let status = scene.until("three", "a pod that stays", reason_is("EffectFailed")).await.status.unwrap();
-    assert_eq!(status.phase, SessionPhase::Terminating);
-    assert!(status.message.as_deref().is_some_and(|message| message.contains(&kept)), "{:?}", status.message);
+    let failed = |session: &Session| {
+        let last = session.status.as_ref().and_then(|status| status.history.last());
+        last.is_some_and(|last| last.error_code.as_deref() == Some("EffectFailed") && last.message.contains(&kept))
+    };
+    let status = scene.until("three", "a pod that stays", failed).await.status.unwrap();
+    assert_eq!((status.phase, status.reason.as_deref()), (SessionPhase::Terminating, Some("UserRequested")));
+    let condition = status.conditions.iter().find(|condition| condition.type_ == "Terminated").expect("a condition");
+    assert!(condition.reason == "EffectFailed" && condition.message.contains(&kept), "{condition:?}");
     eventually("the others to end", || async {
         let left = scene.pods("three").await.into_iter().map(|pod| pod.name_any()).collect::<Vec<_>>();
         if left == [kept.clone()] { Ok(()) } else { Err(format!("{left:?}")) }

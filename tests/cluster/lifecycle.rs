@@ -58,7 +58,7 @@ async fn batch_sessions_end_with_their_commands_exit_code() {
     assert_eq!((good.result, good.exit_code), (SessionResult::Success, Some(0)));
     let bad = scene.until_phase("bad", SessionPhase::Terminated).await.status.unwrap();
     assert_eq!((bad.result, bad.exit_code), (SessionResult::Failure, Some(1)));
-    assert_eq!(bad.reason.as_deref(), Some("BatchFinished"));
+    assert_eq!(bad.reason.as_deref(), Some("ExitCode"));
     assert_eq!(scene.pods("bad").await.len(), 1, "a finished pod stays for its logs");
     eventually("the code to be recorded", || async {
         let code = scene.kernels("bad").await.remove(0).status.and_then(|status| status.exit_code);

@@ -89,16 +89,10 @@ async fn a_session_is_as_large_as_its_record_allows() {
 #[tokio::test]
 async fn field_managers_do_not_fill_a_session_up() {
     let scene = Scene::with("managed", 0, json!({})).await;
-    let env: Vec<Value> = (0..128).map(|n| json!({"name": format!("{}_{n}", "X".repeat(120)), "value": ""})).collect();
-    let kernels: Vec<Value> = ["main", "a", "b", "c", "d", "e", "f", "g"]
-        .iter()
-        .map(|role| {
-            let mut kernel = with("env", json!(env));
-            kernel["role"] = json!(role);
-            kernel
-        })
-        .collect();
-    let session = scene.session("x", json!({"kernels": kernels}));
+    let annotations: serde_json::Map<String, Value> =
+        (0..2_600).map(|n| (format!("example.org/{}{n:04}", "x".repeat(56)), json!(""))).collect();
+    let mut session = scene.session("x", json!({}));
+    session["metadata"]["annotations"] = json!(annotations);
     let apply = async |manager: &str| {
         let params = PatchParams::apply(manager).force();
         outcome(scene.api::<Session>().patch("x", &params, &Patch::Apply(&session)).await)

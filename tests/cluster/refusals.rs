@@ -70,7 +70,7 @@ async fn kernels_are_there_and_exactly_one_is_main() {
     let scene = Scene::with("no-main", 0, json!({})).await;
     let kernel = |role: &str, replicas: i32| json!({"role": role, "replicas": replicas, "image": "busybox:1", "resources": {"cpu": 1, "memory": "1Gi"}});
     refused(&scene, kernels(json!([])), "spec.kernels").await;
-    refused(&scene, kernels(json!([kernel("main", 1), kernel("main", 1)])), "Duplicate value").await;
+    refused(&scene, kernels(json!([kernel("main", 1), kernel("main", 1)])), "each role has one entry").await;
     refused(&scene, kernels(json!([kernel("main", 2)])), "the role main has one replica").await;
     refused(&scene, kernels(json!([kernel("sub", 1)])), "exactly one entry has the role main").await;
     refused(&scene, kernels(json!([kernel("main", 1), kernel("sub", 128)])), "at most 128 kernels").await;

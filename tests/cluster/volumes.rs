@@ -60,11 +60,17 @@ async fn a_session_waits_for_its_claim_and_runs_where_the_volume_is() {
 async fn a_claim_for_reading_only_is_not_mounted_for_writing() {
     let scene = Scene::new("read-only").await;
     let operator = scene.operator().await;
-    claim(&scene, "ReadOnlyMany", "none").await;
+    scene
+        .make::<PersistentVolume>(json!({"metadata": {"name": scene.name}, "spec": {
+            "capacity": {"storage": "1Gi"}, "accessModes": ["ReadOnlyMany"], "hostPath": {"path": "/data"}, "storageClassName": "",
+        }}))
+        .await;
+    claim(&scene, "ReadOnlyMany", &scene.name).await;
     scene.submit("writes", mounting(false)).await;
     let told = scene.until("writes", "told so", reason_is("VolumeReadOnly")).await.status.unwrap();
     assert_eq!(told.message.as_deref(), Some("volume claim data is for reading only, and is mounted for writing"));
     scene.submit("reads", mounting(true)).await;
     scene.until("reads", "placed", |session| session.phase() > SessionPhase::Pending).await;
+    scene.remove::<PersistentVolume>().await;
     scene.end(operator).await;
 }

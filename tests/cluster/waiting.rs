@@ -17,33 +17,6 @@ use crate::permissions::OPERATOR;
 use crate::scene::{Scene, fast, kernel};
 
 #[tokio::test]
-async fn ss_003_a_request_no_node_can_hold_is_told_so_with_numbers_and_ends() {
-    let scene = Scene::new("never").await;
-    let operator = scene.operator().await;
-    scene
-        .submit(
-            "huge",
-            json!({"kernels": [{
-                "role": "main", "image": "busybox:1", "resources": {"cpu": "64.0000000000000000000", "memory": "1Gi"},
-            }]}),
-        )
-        .await;
-    let status = scene.until_phase("huge", SessionPhase::Cancelled).await.status.unwrap();
-    let first = &status.history[0];
-    assert_eq!((first.error_code.as_deref(), first.cause), (Some("NoAvailableNode"), Some(Cause::Fault)));
-    assert!(first.message.contains("3 of 3: cpu 4 of 64 needed"), "{}", first.message);
-    assert_eq!(status.result, SessionResult::Error);
-    assert_eq!(status.effective_priority, Some(0), "it was deprioritized on the way");
-    let attempts: Vec<_> =
-        status.history.iter().filter(|e| e.phase == "schedule-sessions").map(|e| (e.result, e.attempts)).collect();
-    assert_eq!(
-        attempts,
-        [(HistoryResult::NeedRetry, 5), (HistoryResult::GiveUp, 1), (HistoryResult::NeedRetry, 5), (HistoryResult::GiveUp, 1)]
-    );
-    scene.end(operator).await;
-}
-
-#[tokio::test]
 async fn a_session_waits_for_capacity_and_gets_it_when_another_ends() {
     let scene = Scene::with("room", 1, json!({})).await;
     let operator = scene.operator().await;
@@ -165,7 +138,8 @@ async fn sessions_that_wait_for_each_other_are_told_so() {
 async fn a_group_without_agents_is_told_once_and_then_nothing_is_written() {
     let scene = Scene::with("nobody", 0, json!({})).await;
     let often = Duration::from_millis(100);
-    let timing = Timing { wait_backoff: Duration::from_secs(3600), long_cycle: often, long_cycle_initial: often, ..fast() };
+    let hour = Duration::from_secs(3600);
+    let timing = Timing { wait_backoff: hour, wait_backoff_max: hour, long_cycle: often, long_cycle_initial: often, ..fast() };
     let operator = scene.operator_with(Options { timing, ..scene.options("patient") }).await;
     scene.submit("one", json!({})).await;
     let told = scene.until("one", "told", reason_is("NoAvailableNode")).await;
@@ -288,8 +262,8 @@ async fn ss_004_ss_005_designated_agents_are_the_only_ones() {
     let status = scene.until_phase("here", SessionPhase::Running).await.status.unwrap();
     assert_eq!(status.nodes, Some(scene.node_name(3)));
     scene.submit("nowhere", on("no-such-node".into())).await;
-    let status = scene.until_phase("nowhere", SessionPhase::Cancelled).await.status.unwrap();
-    assert_eq!(status.history[0].error_code.as_deref(), Some("DesignatedNodeNotFound"));
+    let status = scene.until("nowhere", "told so", reason_is("DesignatedNodeNotFound")).await.status.unwrap();
+    assert_eq!((status.phase, status.history[0].cause), (SessionPhase::Pending, Some(Cause::Hold)));
     scene.end(operator).await;
 }
 
@@ -298,9 +272,8 @@ async fn an_unknown_keypair_or_group_is_told_at_once() {
     let scene = Scene::new("unknown").await;
     let operator = scene.operator().await;
     scene.submit("nobody", json!({"accessKey": "no-such-key"})).await;
-    let status = scene.until_phase("nobody", SessionPhase::Cancelled).await.status.unwrap();
+    let status = scene.until("nobody", "told so", reason_is("KeypairNotFound")).await.status.unwrap();
     let first = &status.history[0];
-    assert_eq!(first.error_code.as_deref(), Some("KeypairNotFound"));
-    assert_eq!(first.message, "keypair no-such-key does not exist");
+    assert_eq!((first.cause, first.message.as_str()), (Some(Cause::Hold), "keypair no-such-key does not exist"));
     scene.end(operator).await;
 }

@@ -103,8 +103,10 @@ pub fn item(session: Session, phases: &[KernelPhase]) -> SessionItem {
     });
     let kernels = kernels.collect();
     let kind = Kinds::default().of(&session);
+    let session = Arc::new(session);
     SessionItem {
-        session: Arc::new(session),
+        stored: session.clone(),
+        session,
         kernels,
         dependencies: vec![],
         names_resolve: true,

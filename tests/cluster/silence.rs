@@ -1,0 +1,40 @@
+//! What no status tells is looked for: the kubelet's warnings of a pod that does not get on.
+
+use k8s_openapi::api::core::v1::Event;
+use kube::ResourceExt;
+use serde_json::json;
+use sokovan::api::*;
+
+use crate::common::eventually;
+use crate::scene::{Scene, kernel, unhurried};
+
+#[tokio::test]
+async fn a_pod_that_does_not_get_on_says_what_its_kubelet_warns_of() {
+    let scene = Scene::with("silent", 1, unhurried()).await;
+    let operator = scene.operator().await;
+    scene.submit("stuck", json!({"kernels": [kernel("main", 1, &["sim", "never"])]})).await;
+    let pod = eventually("its pod to be on its node", || async {
+        let pod = scene.pods("stuck").await.into_iter().next().ok_or("no pod")?;
+        if pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some()) { Ok(pod) } else { Err("not bound".to_owned()) }
+    })
+    .await;
+    scene
+        .make_here::<Event>(json!({
+            "metadata": {"name": "failed-mount"}, "type": "Warning", "reason": "FailedMount",
+            "message": "MountVolume.SetUp failed for volume \"data\": hostPath type check failed: /no/such is not a directory",
+            "involvedObject": {"apiVersion": "v1", "kind": "Pod", "name": pod.name_any(), "namespace": scene.name, "uid": pod.uid()},
+            "lastTimestamp": "2026-01-01T00:00:00Z",
+        }))
+        .await;
+    let says = |session: &Session| {
+        let message = session.status.as_ref().and_then(|status| status.message.clone()).unwrap_or_default();
+        message.contains("FailedMount") && message.contains("/no/such is not a directory")
+    };
+    scene.until("stuck", "told what its kubelet warns of", says).await;
+    eventually("its kernel's record to say so", || async {
+        let status = scene.kernels("stuck").await.remove(0).status.unwrap_or_default();
+        if status.reason.as_deref() == Some("FailedMount") { Ok(()) } else { Err(format!("{status:?}")) }
+    })
+    .await;
+    scene.end(operator).await;
+}
