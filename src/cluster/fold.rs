@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
 use k8s_openapi::api::core::v1::{ContainerStatus, Namespace, Node, Pod, PodSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, OwnerReference, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 
 use super::pods::{CONTAINER_GATE, CONTAINER_GATE_COPY, CONTAINER_MAIN};
 use super::requests::{amounts, requests};
@@ -64,7 +64,9 @@ pub fn pod(pod: &Pod) -> Folded {
         warning: None,
         deleting: pod.metadata.deletion_timestamp.is_some(),
         deletion_requested_at: deletion_requested_at(pod),
-        end_reported_at: containers_reported_at(pod),
+        // The deletion is the last change of a generation.
+        reported_before_deletion: pod.metadata.deletion_timestamp.is_some()
+            && status.observed_generation.zip(pod.metadata.generation).is_some_and(|(observed, last)| observed < last),
         disruption: condition(pod, "DisruptionTarget").filter(|c| c.status == "True").map(|c| Disruption {
             reason: c.reason.clone().unwrap_or_default(),
             message: c.message.clone().unwrap_or_default(),
@@ -104,14 +106,6 @@ fn is_of_a_kernel(pod: &Pod) -> bool {
         owner.controller == Some(true) && owner.kind == "Kernel" && owner.api_version.starts_with("sokovan.dev/")
     };
     owners.into_iter().any(kernel) || pod.metadata.finalizers.iter().flatten().any(|name| name == FINALIZER_POD)
-}
-
-/// When the states of its containers were written last, whoever wrote them.
-fn containers_reported_at(pod: &Pod) -> Option<DateTime<Utc>> {
-    let reports = |entry: &&ManagedFieldsEntry| {
-        entry.fields_v1.as_ref().is_some_and(|fields| fields.0.pointer("/f:status/f:containerStatuses").is_some())
-    };
-    pod.metadata.managed_fields.iter().flatten().filter(reports).filter_map(|entry| time(entry.time.as_ref())).max()
 }
 
 fn foreign(pod: &Pod) -> Folded {

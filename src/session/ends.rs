@@ -119,12 +119,9 @@ pub fn own_deletion(session: &Session) -> Option<(String, String)> {
     Some((own.to_owned(), format!("its session ended: {message}")))
 }
 
-/// Whether the kubelet had reported the end before somebody asked for the deletion. Both times are the API server's, so that
-/// no node's clock decides. Within one second they cannot be told apart: then the deletion counts as first, since a lost
-/// success is seen and a false one is not.
+/// Whether the kubelet reported the end before it knew of a deletion: then it has stopped nothing. No clock decides.
 fn ended_before_deletion(pod: &PodView) -> bool {
-    let reported_first = pod.end_reported_at.zip(pod.deletion_requested_at).is_some_and(|(end, deletion)| end < deletion);
-    pod.ended && reported_first
+    pod.ended && pod.deleting && pod.reported_before_deletion
 }
 
 /// What outside the pod ended it, if anything did.
@@ -231,21 +228,18 @@ mod tests {
         }
         let evicted = PodView { reason: Some("Evicted".into()), message: Some("low on memory".into()), ..exited(0, "Completed") };
         assert_eq!(end_of(&evicted).map(|end| end.message).as_deref(), Some("evicted: low on memory"));
-        let deleted = PodView { deleting: true, grace: Some(30), deletion_requested_at: Some(at(15)), ..exited(0, "Completed") };
+        let deleted = PodView { deleting: true, ..exited(0, "Completed") };
         assert_eq!(cause(&deleted), Some(EndCause::PodDeleted));
     }
 
     #[test]
     fn an_end_before_the_deletion_stays_what_it_was() {
-        let deleted = |reported: i64, requested: i64| {
+        let deleted = |reported_before_deletion| {
             let disruption = disrupted_by("EvictionByEvictionAPI");
-            let (end_reported_at, deletion_requested_at) = (Some(at(reported)), Some(at(requested)));
-            let pod = PodView { deleting: true, disruption, end_reported_at, deletion_requested_at, ..exited(0, "Completed") };
-            cause(&pod)
+            cause(&PodView { deleting: true, disruption, reported_before_deletion, ..exited(0, "Completed") })
         };
-        assert_eq!(deleted(20, 21), Some(EndCause::ExitCode));
-        assert_eq!(deleted(20, 15), Some(EndCause::Drained), "its end followed the deletion");
-        assert_eq!(deleted(20, 20), Some(EndCause::Drained), "in the same second, it may have");
+        assert_eq!(deleted(true), Some(EndCause::ExitCode));
+        assert_eq!(deleted(false), Some(EndCause::Drained), "its end followed the deletion");
     }
 
     #[test]

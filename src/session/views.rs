@@ -31,8 +31,8 @@ pub struct PodView {
     pub deleting: bool,
     /// When its deletion was requested, by the API server's clock.
     pub deletion_requested_at: Option<DateTime<Utc>>,
-    /// When its kubelet reported last how its containers stand, by the API server's clock.
-    pub end_reported_at: Option<DateTime<Utc>>,
+    /// Its status is from before its deletion, by the generation that the kubelet had observed.
+    pub reported_before_deletion: bool,
     /// Its condition `DisruptionTarget`, if that is true.
     pub disruption: Option<Disruption>,
     /// The finalizers on it that are not ours.

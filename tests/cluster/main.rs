@@ -19,6 +19,7 @@ mod holds;
 mod hurting;
 mod leadership;
 mod lifecycle;
+mod memory;
 mod oversized;
 mod permissions;
 mod quantities;

@@ -1,6 +1,9 @@
 //! Sessions that do what they should.
 
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{DeleteParams, EvictParams, PostParams};
+use kube::{Api, ResourceExt};
 use serde_json::json;
 use sokovan::api::*;
 
@@ -55,6 +58,82 @@ async fn a_gang_starts_together_and_its_kernels_find_each_other() {
     }
     space.delete(&name).await;
     space.until_gone::<Session>(&name).await;
+}
+
+#[tokio::test]
+async fn no_service_of_the_namespace_takes_the_name_of_a_gangs_kernel() {
+    let space = sessions().await;
+    let name = common::unique("shadow");
+    let services = space.api::<Service>();
+    let shadow = json!({"metadata": {"name": "main1"}, "spec": {"ports": [{"port": 22}]}});
+    services.create(&PostParams::default(), &serde_json::from_value(shadow).unwrap()).await.unwrap();
+    let ask = format!("ping -c1 -W1 main1 | head -1; {FOREVER}");
+    let kernels = [kernel("main", 1, FOREVER), kernel("sub", 1, &ask)];
+    space.create(session(&name, "", json!({"clusterMode": "MultiNode", "kernels": kernels}))).await.unwrap();
+    space.until_phase(&name, SessionPhase::Running).await;
+    let pods = space.pods(&name).await;
+    let of = |kernel: &str| pods.iter().find(|pod| pod.metadata.labels.as_ref().unwrap()[LABEL_KERNEL] == kernel).unwrap();
+    let main_ip = of("main1").status.as_ref().unwrap().pod_ip.clone().unwrap();
+    common::eventually("sub1 to find the main1 of its own session", || async {
+        let log = logs(&space, of("sub1")).await;
+        if log.contains(&format!("({main_ip})")) { Ok(()) } else { Err(format!("{log}, not {main_ip}")) }
+    })
+    .await;
+    services.delete("main1", &DeleteParams::default()).await.unwrap();
+    space.delete(&name).await;
+    space.until_gone::<Session>(&name).await;
+}
+
+#[tokio::test]
+async fn a_volume_that_cannot_be_mounted_is_told_in_the_session() {
+    let space = sessions().await;
+    let name = common::unique("mount");
+    let volumes: Api<PersistentVolume> = Api::all(space.client.clone());
+    let volume = json!({"metadata": {"name": name}, "spec": {
+        "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "storageClassName": "",
+        "claimRef": {"namespace": space.namespace, "name": name}, "hostPath": {"path": "/no/such/directory", "type": "Directory"},
+    }});
+    volumes.create(&PostParams::default(), &serde_json::from_value(volume).unwrap()).await.unwrap();
+    let claim = json!({"metadata": {"name": name}, "spec": {
+        "accessModes": ["ReadWriteOnce"], "storageClassName": "", "volumeName": name, "resources": {"requests": {"storage": "1Gi"}},
+    }});
+    let claims = space.api::<PersistentVolumeClaim>();
+    claims.create(&PostParams::default(), &serde_json::from_value(claim).unwrap()).await.unwrap();
+    let mut main = kernel("main", 1, FOREVER);
+    main["volumes"] = json!([{"claimName": name, "mountPath": "/data"}]);
+    space.create(session(&name, "", json!({"kernels": [main]}))).await.unwrap();
+    let says = |session: &Session| {
+        let message = session.status.as_ref().and_then(|status| status.message.clone()).unwrap_or_default();
+        message.contains("FailedMount") && message.contains("/no/such/directory")
+    };
+    space.until(&name, "told what its kubelet warns of", says).await;
+    space.delete(&name).await;
+    space.until_gone::<Session>(&name).await;
+    claims.delete(&name, &DeleteParams::default()).await.unwrap();
+    volumes.delete(&name, &DeleteParams::default()).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_evicted_batch_that_stops_cleanly_has_not_succeeded() {
+    let space = sessions().await;
+    let name = common::unique("evicted");
+    let stops = "trap 'exit 0' TERM; while :; do sleep 1; done";
+    space.create(session(&name, stops, json!({"type": "Batch"}))).await.unwrap();
+    space.until_phase(&name, SessionPhase::Running).await;
+    let pod = space.pods(&name).await.remove(0);
+    space.api::<Pod>().evict(&pod.name_any(), &EvictParams::default()).await.unwrap();
+    let status = space.until_phase(&name, SessionPhase::Terminated).await.status.unwrap();
+    assert_eq!((status.result, status.reason.as_deref()), (SessionResult::Error, Some("Drained")));
+}
+
+#[tokio::test]
+async fn a_program_that_runs_out_of_memory_says_so() {
+    let space = sessions().await;
+    let name = common::unique("oom");
+    space.create(session(&name, "tail /dev/zero", json!({"type": "Batch"}))).await.unwrap();
+    let status = space.until_phase(&name, SessionPhase::Terminated).await.status.unwrap();
+    assert_eq!((status.result, status.reason.as_deref(), status.exit_code), (SessionResult::Failure, Some("OutOfMemory"), Some(137)));
+    assert!(status.message.as_deref().unwrap().contains("OOMKilled"), "{:?}", status.message);
 }
 
 /// A running session whose program ignores the request to stop.
