@@ -54,6 +54,7 @@ pub fn pod(pod: &Pod) -> Folded {
         name: pod.metadata.name.clone().unwrap_or_default(),
         uid: pod.metadata.uid.clone().unwrap_or_default(),
         session_uid: SessionUid(uid.clone()),
+        owner_uid: pod.metadata.owner_references.iter().flatten().find(|o| o.controller == Some(true)).map(|o| o.uid.clone()),
         group: GroupName(label(LABEL_GROUP)),
         kernel: label(LABEL_KERNEL),
         generation: label(LABEL_GENERATION).parse().unwrap_or(0),

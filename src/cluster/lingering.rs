@@ -2,28 +2,29 @@
 
 use std::sync::Arc;
 
-use super::world::{News, World, uid_of};
+use super::world::{News, World, decides_the_same, uid_of};
 use crate::api::{Session, SessionUid};
 use crate::coordinator::marks::Mark;
 use crate::session::handlers::HandlerName;
 
 impl World {
-    /// Counts a status as written that is yet to be. Where the session was changed meanwhile it could not be, and would
-    /// hide the change: then the session is looked at anew.
-    pub fn linger(&self, session: &Arc<Session>, news: News) {
+    /// Counts a status as written that is yet to be. `base` is what it was decided on. A session that was changed meanwhile is
+    /// looked at again, since the status would hide the change, unless the change matters to no decision.
+    pub fn linger(&self, session: &Arc<Session>, base: &Session, news: News) {
         let uid = uid_of(session);
         let mut inner = self.lock();
-        let committed = inner.committed(&uid).map(|session| (session.metadata.resource_version.clone(), session.phase()));
+        let committed = inner.committed(&uid).cloned();
         match committed {
-            Some((version, _)) if version == session.metadata.resource_version => {
+            Some(committed) if decides_the_same(base, &committed) => {
                 inner.lingering.entry(uid).or_default().append(news);
-                let freed = inner.assume(session);
+                let assumed = Session { status: session.status.clone(), ..(*committed).clone() };
+                let freed = inner.assume(&Arc::new(assumed));
                 drop(inner);
                 self.after_change(freed);
             }
-            Some((_, phase)) => {
+            Some(committed) => {
                 drop(inner);
-                self.marks.session(&uid, phase);
+                self.marks.session(&uid, committed.phase());
             }
             None => {}
         }
@@ -61,7 +62,7 @@ mod tests {
         let world = World::new(Arc::default(), Arc::default(), Scope::default());
         let session = world.upsert_session(session_in(SessionPhase::Preparing));
         let uid = SessionUid(session.metadata.uid.clone().expect("a uid"));
-        world.linger(&session, News::default());
+        world.linger(&session, &session, News::default());
         let one = Mark::of([uid.clone()]);
         for (mark, found) in [(one, vec![uid.clone()]), (Mark::all(), vec![uid]), (Mark::default(), vec![])] {
             assert_eq!(world.lingering(&mark), found);
@@ -81,7 +82,7 @@ mod tests {
         let uid = SessionUid(old.metadata.uid.clone().expect("a uid"));
         world.upsert_session(version("2", DesiredState::Terminated));
         world.marks.take(HandlerName::EndSessions);
-        world.linger(&old, News::default());
+        world.linger(&old, &old, News::default());
         let (_, item) = world.look_again(&uid).expect("it is there");
         assert_eq!(item.session.spec.desired_state, DesiredState::Terminated);
         assert!(!world.lingers(&uid) && world.marks.is_marked(HandlerName::EndSessions));

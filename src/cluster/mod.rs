@@ -10,7 +10,7 @@ mod fold_storage;
 pub mod heartbeats;
 pub mod lease;
 mod lingering;
-mod pauses;
+pub mod pauses;
 pub mod pods;
 pub mod requests;
 pub mod snapshot;

@@ -1,6 +1,8 @@
 //! Ends the pauses of sessions when the object that their last failure was about changes.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use chrono::Utc;
 
@@ -20,14 +22,14 @@ impl World {
         let namespace = key.0.clone();
         let same = inner.quotas.get(&key) == Some(&quota);
         if inner.quotas.upsert(key, version, quota) && !same {
-            inner.admit_by_quota(&namespace, &self.marks);
+            inner.admit_by_quota(&namespace, &self.marks, self.timing.wait_backoff);
         }
     }
 
     pub(super) fn remove_quota(&self, key: &Key) {
         let mut inner = self.lock();
         if inner.quotas.remove(key, 0).is_some() {
-            inner.admit_by_quota(&key.0, &self.marks);
+            inner.admit_by_quota(&key.0, &self.marks, self.timing.wait_backoff);
         }
     }
 }
@@ -64,10 +66,14 @@ impl Inner {
     }
 
     /// Ends the pauses of as many sessions of a namespace as its quotas have room for: trying the others would only be
-    /// refused again.
-    fn admit_by_quota(&self, namespace: &str, marks: &Marks) {
+    /// refused again. What a quota counts in a way unknown here may refuse those, too: each is let in early once in the pause
+    /// of a wait at most.
+    fn admit_by_quota(&mut self, namespace: &str, marks: &Marks, at_most_each: Duration) {
+        self.let_in_early.retain(|_, at| at.elapsed() < at_most_each);
         let mut refused = self.paused(|reason| reason == Reason::NamespaceQuota);
-        refused.retain(|(_, _, session)| session.metadata.namespace.as_deref() == Some(namespace));
+        refused.retain(|(_, uid, session)| {
+            session.metadata.namespace.as_deref() == Some(namespace) && !self.let_in_early.contains_key(uid)
+        });
         if refused.is_empty() {
             return;
         }
@@ -78,6 +84,20 @@ impl Inner {
         let let_in = admitted(&quotas, refused.iter().map(demand).collect());
         for (handler, uid, _) in refused.iter().filter(|(_, uid, _)| let_in.contains(uid)) {
             marks.urgent(*handler, uid);
+            self.let_in_early.insert(uid.clone(), Instant::now());
+        }
+    }
+}
+
+/// Looks for sessions that a quota has room for once in the pause of a wait, for ever: a change of the quota may have come
+/// too soon after the last time.
+pub async fn look_again(world: Arc<World>) {
+    loop {
+        tokio::time::sleep(world.timing.wait_backoff).await;
+        let mut inner = world.lock();
+        let namespaces: BTreeSet<String> = inner.quotas.iter().map(|((namespace, _), _)| namespace.clone()).collect();
+        for namespace in namespaces {
+            inner.admit_by_quota(&namespace, &world.marks, world.timing.wait_backoff);
         }
     }
 }

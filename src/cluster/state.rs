@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Instant;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::events::Told;
@@ -15,7 +16,7 @@ use crate::provisioner::{ForeignPod, Holding, Kind, Kinds, Ledger, Tenure};
 use crate::session::handlers::HandlerName;
 use crate::session::holding::holding;
 use crate::session::pending;
-use crate::session::snapshot::Snapshot;
+use crate::session::snapshot::{Snapshot, created_at, deleted_at};
 use crate::session::namespace_quota::QuotaView;
 use crate::session::tenancy::{RuntimeClassView, Tenancy};
 use crate::session::views::{AgentView, PodView};
@@ -87,6 +88,8 @@ pub(super) struct Inner {
     pub storage_classes: Table<StorageClassView>,
     pub runtime_classes: Table<RuntimeClassView>,
     pub quotas: Table<QuotaView>,
+    /// Sessions that a quota refused and that were tried again before their pause was over, and when.
+    pub let_in_early: HashMap<SessionUid, Instant>,
     pub ledger: Ledger,
     pub kinds: Kinds,
     pub kind_of: HashMap<SessionUid, Arc<Kind>>,
@@ -116,6 +119,9 @@ pub fn decides_the_same(one: &Session, other: &Session) -> bool {
         && a.finalizers == b.finalizers
         && one.status == other.status
 }
+
+/// How long the removal of a session waits for those that depend on it.
+const AWAITED_AT_MOST: TimeDelta = TimeDelta::minutes(5);
 
 /// The sessions it waits for, by namespace and name.
 fn dependencies(session: &Session) -> impl Iterator<Item = Key> {
@@ -301,13 +307,44 @@ impl Inner {
         let Folded::Ours(view) = folded else { return folded };
         let elsewhere = self.key_of.get(&view.session_uid).is_some_and(|(namespace, _)| *namespace != view.namespace);
         let kernel = self.kernels.get(&(view.namespace.clone(), view.name.clone()));
-        let of_another = kernel.is_some_and(|kernel| kernel.spec.session_uid != view.session_uid.0);
+        let of_another = kernel.is_some_and(|kernel| {
+            let owned = view.owner_uid.is_none() || view.owner_uid == kernel.metadata.uid;
+            kernel.spec.session_uid != view.session_uid.0 || !owned
+        });
         if !elsewhere && !of_another {
             return Folded::Ours(view);
         }
         match (&view.node, view.is_live()) {
             (Some(node), true) => Folded::Foreign(view.as_foreign(node)),
             _ => Folded::Nothing,
+        }
+    }
+
+    /// Pods that were listed before the sessions and kernels they name could not be verified then.
+    pub(super) fn verify_anew(&mut self) {
+        let ours = self.pods.iter().filter_map(|(key, row)| match row {
+            PodRow::Ours(view) => Some((key.clone(), view.clone())),
+            PodRow::Foreign(_) => None,
+        });
+        for (key, view) in ours.collect::<Vec<_>>() {
+            let Folded::Foreign(mut foreign) = self.verified(Folded::Ours(Box::new((*view).clone()))) else { continue };
+            foreign.tenure = self.trusted_tenure(&foreign);
+            self.ledger.count_foreign(&foreign, 1);
+            self.pods.replace(&key, PodRow::Foreign(foreign));
+            remove_key(&mut self.pods_of, &view.session_uid, &key);
+            self.refresh(&view.session_uid);
+        }
+    }
+
+    /// What RuntimeClasses add to pods may have become known, or another.
+    pub(super) fn count_overheads_anew(&mut self) {
+        if !self.is_synced() || self.groups.values().all(|group| group.spec.pod.runtime_class_name.is_none()) {
+            return;
+        }
+        let holding: Vec<SessionUid> =
+            self.place.iter().filter(|(_, (_, phase))| phase.holds_resources()).map(|(uid, _)| uid.clone()).collect();
+        for uid in holding {
+            self.refresh(&uid);
         }
     }
 
@@ -351,12 +388,24 @@ impl Inner {
         if session.status.as_ref().is_none_or(|status| status.result != SessionResult::Success) {
             return false;
         }
+        // Neither dependents made after its deletion nor those that never record it hold it up.
+        let deleted_at = deleted_at(session);
+        if deleted_at.is_some_and(|at| Utc::now() - at > AWAITED_AT_MOST) {
+            return false;
+        }
+        let is_older = |uid: &SessionUid| {
+            let made = self.committed(uid).and_then(|dependent| created_at(dependent));
+            deleted_at.is_none_or(|at| made.is_some_and(|made| made <= at))
+        };
         let key = key_of(&session.metadata);
         let has_recorded = |uid: &SessionUid| {
             let status = self.committed(uid).and_then(|dependent| dependent.status.as_ref());
             status.is_some_and(|status| status.met_dependencies.contains(&key.1))
         };
-        self.dependents(&key).iter().any(|uid| !self.shunned.contains_key(uid) && !has_recorded(uid))
+        self.dependents(&key).iter().any(|uid| {
+            let can_record = !self.shunned.contains_key(uid) && !self.unreadable.contains_key(uid);
+            can_record && is_older(uid) && !has_recorded(uid)
+        })
     }
 
     /// The sessions that one depends on, as far as they exist.
@@ -463,7 +512,7 @@ impl Inner {
         let failing_since = before.and_then(|before| before.image_error_since);
         pod.image_error_since = pod.image_error.is_some().then(|| failing_since.unwrap_or_else(Utc::now));
         // A warning is over once the pod gets on.
-        let stands = |before: &&Arc<PodView>| before.has_started() == pod.has_started() && before.gate == pod.gate;
+        let stands = |before: &&Arc<PodView>| before.ready_to_start == pod.ready_to_start && before.deleting == pod.deleting;
         pod.warning = before.filter(stands).and_then(|before| before.warning.clone());
         pod
     }

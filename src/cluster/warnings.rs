@@ -73,7 +73,9 @@ fn is_silent(pod: &PodView, patience: Duration) -> bool {
     let since = if pod.deleting { pod.deletion_requested_at } else { pod.created_at };
     let patience = patience + Duration::from_secs(pod.grace.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(0));
     let is_late = since.is_none_or(|since| (Utc::now() - since).to_std().is_ok_and(|age| age > patience));
-    pod.bound && !pod.ended && pod.image_error.is_none() && waits && is_late
+    // Once its sandbox stands, volumes and network are there, and containers say themselves what they wait for.
+    let is_stuck = pod.deleting || !pod.ready_to_start;
+    pod.bound && !pod.ended && is_stuck && pod.image_error.is_none() && waits && is_late
 }
 
 impl World {
@@ -114,6 +116,7 @@ mod tests {
         assert!(is_silent(&PodView { main: waiting("ContainerCreating"), ..pod.clone() }, patience));
         assert!(!is_silent(&PodView { main: waiting("CreateContainerConfigError"), ..pod.clone() }, patience), "its status says why");
         assert!(!is_silent(&PodView { created_at: Some(Utc::now()), ..pod.clone() }, patience));
+        assert!(!is_silent(&PodView { ready_to_start: true, ..pod.clone() }, patience), "it pulls its image, or waits in its gate");
         let running = MainState::Running { since: None };
         assert!(!is_silent(&PodView { main: running.clone(), ..pod.clone() }, patience));
         let stuck = PodView { main: running, deleting: true, deletion_requested_at: old, grace: Some(30), ..pod };

@@ -87,7 +87,8 @@ impl World {
         if !inner.sessions.upsert(key.clone(), version, session.clone()) {
             return inner.sessions.get(&key).cloned().unwrap_or(session);
         }
-        if let Some(old) = &old
+        let was_unreadable = inner.unreadable.remove(&uid).is_some();
+        if let Some(old) = old.as_ref().filter(|_| !was_unreadable)
             && decides_the_same(old, &session)
         {
             inner.carry_lingering_over(&uid, &session);
@@ -106,7 +107,6 @@ impl World {
             Some(old) if old.spec.depends_on != session.spec.depends_on => inner.forget_dependencies(&old),
             _ => {}
         }
-        inner.unreadable.remove(&uid);
         inner.shunned.remove(&uid);
         inner.forget_lingering(&uid);
         inner.key_of.insert(uid.clone(), key.clone());
@@ -374,6 +374,7 @@ impl World {
             inner.place_the_unplaced(); // before that, nobody acts on where they stand
         }
         inner.trust_anew();
+        inner.count_overheads_anew();
         drop(inner);
         self.mark_usage();
         for handler in [HandlerName::ScheduleSessions, HandlerName::CheckPrecondition, HandlerName::SweepSessions] {
@@ -383,7 +384,11 @@ impl World {
 
     /// All is known: whatever stands may be looked at.
     pub fn begin(&self) {
-        self.lock().place_the_unplaced();
+        let mut inner = self.lock();
+        inner.place_the_unplaced();
+        inner.verify_anew();
+        inner.count_overheads_anew();
+        drop(inner);
         self.mark_everything();
     }
 

@@ -226,7 +226,8 @@ impl Coordinator {
         }
         for (item, _) in items {
             let uid = item.uid();
-            self.marks.one(handler.name, &uid);
+            // It had no pause, or its pause was ended.
+            self.marks.urgent(handler.name, &uid);
             self.world.unclaim(&uid);
         }
         self.post_process(&processed);

@@ -112,7 +112,7 @@ impl<'a> Work<'a> {
     /// Leaves the commit for a moment.
     fn linger(self) -> Processed {
         let (uid, phase) = (self.item.uid(), self.item.phase());
-        self.coordinator.linger(&self.item.session, self.news);
+        self.coordinator.linger(&self.item.session, &self.item.stored, self.news);
         self.coordinator.marks.session(&uid, phase);
         Processed::default()
     }
@@ -348,7 +348,7 @@ impl<'a> Work<'a> {
         let mut processed = Processed::default();
         let Some(status) = self.item.session.status.clone() else { return processed };
         if self.is_too_late(&status) {
-            self.coordinator.marks.one(self.handler.name, &uid_of(&self.original));
+            self.coordinator.marks.urgent(self.handler.name, &uid_of(&self.original));
             return processed;
         }
         let mut news = self.coordinator.world.take_lingering(&self.item.uid());
@@ -373,6 +373,7 @@ impl<'a> Work<'a> {
             Committed::Dropped(why) => {
                 tracing::debug!(%session, %namespace, handler = %self.handler.name, "dropped: {why}");
                 self.coordinator.marks.session(&uid_of(&self.original), self.original.phase());
+                self.coordinator.marks.urgent(self.handler.name, &uid_of(&self.original));
             }
             Committed::Refused(why) => {
                 tracing::error!(%session, %namespace, handler = %self.handler.name, "the API server refuses its status: {why}");

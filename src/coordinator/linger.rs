@@ -66,12 +66,12 @@ impl Coordinator {
         }
         let mut session = (*item.session).clone();
         session.status.iter_mut().for_each(|status| observe(status, session.metadata.generation));
-        self.linger(&Arc::new(session), News::default());
+        self.linger(&Arc::new(session), &item.stored, News::default());
     }
 
     /// Leaves the commit of a status for a moment: the world goes on as if it were made.
-    pub(super) fn linger(&self, session: &Arc<Session>, news: News) {
-        self.world.linger(session, news);
+    pub(super) fn linger(&self, session: &Arc<Session>, base: &Session, news: News) {
+        self.world.linger(session, base, news);
         self.linger_until_later(&uid_of(session));
     }
 

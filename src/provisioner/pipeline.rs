@@ -66,7 +66,7 @@ impl<'s> Scope<'s> {
 
 /// Decides on every session of the queue, in its order, and counts what they are given into the room.
 pub fn provision(scope: &Scope<'_>, room: &mut Room, queue: &[Candidate<'_>]) -> Vec<Decision> {
-    let mut sequence = Sequence::new(scope, room, queue);
+    let mut sequence = Sequence::new(scope, queue);
     // Sessions below the top band stay behind.
     let mut decisions = vec![Decision::Refused(Arc::new(behind())); queue.len()];
     let mut cycle = Cycle::new(scope, room);
@@ -93,7 +93,7 @@ impl Decision {
     fn could_start(&self) -> bool {
         match self {
             Self::Placed(_) => true,
-            Self::Refused(refusal) => refusal.cause == Some(Cause::Capacity),
+            Self::Refused(refusal) => refusal.cause == Some(Cause::Capacity) && refusal.reason == Reason::NoAvailableNode,
         }
     }
 }
@@ -205,7 +205,7 @@ impl<'s, 'r> Cycle<'s, 'r> {
                         picked.push((index, part, hostnames));
                     }
                     None => {
-                        let refusal = Arc::new(refuse(&self.pool, part, &mine, candidate.told));
+                        let refusal = Arc::new(refuse(&self.pool, &plan.steps, part, &mine, candidate.told));
                         picked.into_iter().for_each(|(index, part, _)| self.pool.count(index, &part.wish, -1));
                         self.pool.cursor = cursor;
                         if avoided.is_empty() {

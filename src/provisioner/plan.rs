@@ -170,9 +170,10 @@ fn too_much(pool: &Pool<'_>, steps: &[Part], cause: Cause) -> Option<Refusal> {
 }
 
 /// Why no node takes a kernel now; a session that was told lately only learns that none does.
-pub fn refuse(pool: &Pool<'_>, part: &Part, mine: &[Index], told: bool) -> Refusal {
-    // Emptier nodes help only where one that is open could hold the kernel.
-    let cause = if pool.open_nodes_hold(&part.wish, whole(part.hostnames.len())) { Cause::Capacity } else { Cause::Hold };
+pub fn refuse(pool: &Pool<'_>, steps: &[Part], part: &Part, mine: &[Index], told: bool) -> Refusal {
+    // Emptier nodes help only where those that are open could hold all kernels together.
+    let wishes = steps.iter().map(|part| (&part.wish, whole(part.hostnames.len())));
+    let cause = if pool.open_nodes_hold(wishes) { Cause::Capacity } else { Cause::Hold };
     let rejections = (0..pool.len()).filter_map(|index| pool.rejection(index, &part.wish, mine));
     let counts = (!told || cause == Cause::Hold).then(|| count(rejections, pool.closed()));
     let message = match &counts {

@@ -218,16 +218,27 @@ impl<'a> Pool<'a> {
         times.min().unwrap_or(i64::MAX)
     }
 
-    /// Whether the nodes that take kernels now would hold so many of them, were they empty.
-    pub fn open_nodes_hold(&self, wish: &Wish, wanted: i64) -> bool {
-        let mut holds: i64 = 0;
-        for index in (0..self.slots.len()).filter(|index| self.slots[*index].closed.is_none()) {
-            holds = holds.saturating_add(self.holds_empty(index, wish));
-            if holds >= wanted {
-                return true; // mostly after a few
+    /// Whether the nodes that take kernels now would hold so many of each wish together, were they empty.
+    pub fn open_nodes_hold<'w>(&self, wishes: impl Iterator<Item = (&'w Wish, i64)>) -> bool {
+        let open: Vec<Index> = (0..self.slots.len()).filter(|index| self.slots[*index].closed.is_none()).collect();
+        let when_empty = |index: &Index| self.resources.iter().map(|name| self.slots[*index].when_empty(name)).collect();
+        let mut left: Vec<Vec<i64>> = open.iter().map(when_empty).collect();
+        for (wish, mut wanted) in wishes {
+            let suitable = open.iter().zip(&mut left).filter(|(index, _)| self.misfit(**index, wish).is_none());
+            for (_, left) in suitable {
+                let times = left.iter().zip(&wish.wanted).filter(|(_, wanted)| **wanted > 0).map(|(left, wanted)| left.max(&0) / wanted);
+                let placed = times.min().unwrap_or(i64::MAX).min(wanted);
+                left.iter_mut().zip(&wish.wanted).for_each(|(left, each)| *left -= placed * each);
+                wanted -= placed;
+                if wanted == 0 {
+                    break; // mostly after a few
+                }
+            }
+            if wanted > 0 {
+                return false;
             }
         }
-        false
+        true
     }
 
     fn misfit(&self, index: Index, wish: &Wish) -> Option<Rejection> {

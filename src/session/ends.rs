@@ -59,6 +59,24 @@ impl EndCause {
         }
     }
 
+    /// Whether it ends a pod by deleting it. An eviction by the kubelet does not, nor does the loss of a node.
+    fn acts_by_deletion(self) -> bool {
+        match self {
+            Self::Preempted | Self::Drained | Self::PodDeleted => true,
+            Self::NodeLost
+            | Self::StaleKernel
+            | Self::Evicted
+            | Self::AdmissionRefused
+            | Self::DeadlineExceeded
+            | Self::PodGone
+            | Self::OutOfMemory
+            | Self::ContainerNotStarted
+            | Self::ContainerStatusUnknown
+            | Self::ImagePullFailed
+            | Self::ExitCode => false,
+        }
+    }
+
     /// The reason that its session gives for the end.
     pub fn reason(self) -> Reason {
         match self {
@@ -97,8 +115,9 @@ pub fn end_of(pod: &PodView) -> Option<End> {
         MainState::Ended { exit_code, .. } => Some(*exit_code),
         MainState::Unknown | MainState::Waiting { .. } | MainState::Running { .. } => None,
     };
-    let may_be_disrupted = (pod.ended || pod.deleting) && !ended_before_deletion(pod);
-    let disrupted = if may_be_disrupted { disruption(pod) } else { None };
+    let disrupted = if pod.ended || pod.deleting { disruption(pod) } else { None };
+    // A deletion changes nothing about an end that was reported before it.
+    let disrupted = disrupted.filter(|(cause, _)| !(cause.acts_by_deletion() && ended_before_deletion(pod)));
     let (cause, message) = match disrupted {
         Some(disrupted) => disrupted,
         None if pod.ended || pod.main_end().is_some() => own_end(pod),
@@ -121,7 +140,7 @@ pub fn own_deletion(session: &Session) -> Option<(String, String)> {
 
 /// Whether the kubelet reported the end before it knew of a deletion: then it has stopped nothing. No clock decides.
 fn ended_before_deletion(pod: &PodView) -> bool {
-    pod.ended && pod.deleting && pod.reported_before_deletion
+    pod.ended && pod.deleting && pod.reported_before_deletion && matches!(pod.main, MainState::Ended { .. })
 }
 
 /// What outside the pod ended it, if anything did.
@@ -135,9 +154,9 @@ fn disruption(pod: &PodView) -> Option<(EndCause, String)> {
             ("EvictionByEvictionAPI", _) => (EndCause::Drained, format!("evicted through the Eviction API, as a drain does{told}")),
             ("DeletionByTaintManager", _) => (EndCause::Evicted, format!("evicted because of a taint of its node{told}")),
             ("DeletionByPodGC", _) => (EndCause::NodeLost, format!("removed with its node{told}")),
-            ("TerminationByKubelet", Some("Preempting")) => (EndCause::Preempted, format!("preempted by the kubelet{kubelet}")),
+            ("TerminationByKubelet", Some("Preempting")) => (EndCause::Evicted, format!("preempted by the kubelet{kubelet}")),
             ("TerminationByKubelet", Some("Terminated" | "NodeShutdown")) => {
-                (EndCause::Drained, format!("stopped because its node shuts down{kubelet}"))
+                (EndCause::Evicted, format!("stopped because its node shuts down{kubelet}"))
             }
             _ => (EndCause::Evicted, format!("evicted{}", if kubelet.is_empty() { told } else { kubelet })),
         });
@@ -217,8 +236,8 @@ mod tests {
             ("EvictionByEvictionAPI", None, EndCause::Drained),
             ("DeletionByTaintManager", None, EndCause::Evicted),
             ("DeletionByPodGC", None, EndCause::NodeLost),
-            ("TerminationByKubelet", Some("Preempting"), EndCause::Preempted),
-            ("TerminationByKubelet", Some("Terminated"), EndCause::Drained),
+            ("TerminationByKubelet", Some("Preempting"), EndCause::Evicted),
+            ("TerminationByKubelet", Some("Terminated"), EndCause::Evicted),
             ("TerminationByKubelet", Some("Evicted"), EndCause::Evicted),
         ] {
             let pod = PodView { disruption: disrupted_by(by), reason: reason.map(str::to_owned), ..exited(0, "Completed") };
@@ -240,6 +259,9 @@ mod tests {
         };
         assert_eq!(deleted(true), Some(EndCause::ExitCode));
         assert_eq!(deleted(false), Some(EndCause::Drained), "its end followed the deletion");
+        let reason = Some("Evicted".to_owned());
+        let by_kubelet = PodView { deleting: true, reported_before_deletion: true, reason, ..exited(0, "Completed") };
+        assert_eq!(cause(&by_kubelet), Some(EndCause::Evicted), "the eviction was before either");
     }
 
     #[test]

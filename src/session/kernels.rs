@@ -245,7 +245,7 @@ pub fn judge_alone(pod: &PodView, session: Option<&Session>, image_timeout: Dura
         MainState::Waiting { reason, message } if !ON_THE_WAY.contains(&reason.as_str()) => {
             KernelState::because(phase, reason, message)
         }
-        _ => match &pod.warning {
+        _ => match pod.warning.as_ref().filter(|_| phase == KernelPhase::Preparing) {
             Some((reason, message)) => KernelState::because(phase, reason, message),
             None => KernelState::of(phase),
         },

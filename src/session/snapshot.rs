@@ -188,6 +188,11 @@ impl SessionItem {
     }
 }
 
+/// When the deletion of a session was requested.
+pub fn deleted_at(session: &Session) -> Option<DateTime<Utc>> {
+    DateTime::from_timestamp_millis(session.metadata.deletion_timestamp.as_ref()?.0.as_millisecond())
+}
+
 /// When a session was made.
 pub fn created_at(session: &Session) -> Option<DateTime<Utc>> {
     let time = session.metadata.creation_timestamp.as_ref()?;

@@ -9,11 +9,10 @@ use super::handlers::{Change, HandlerName, To};
 use super::kernels::KernelItem;
 use super::snapshot::Snapshot;
 use crate::api::{
-    Cause, Condition, FailedAgent, HistoryEntry, HistoryResult, KernelPhase, NodeName, ResourceList, Session, SessionPhase, SessionResult,
+    Cause, Condition, FailedAgent, HistoryEntry, HistoryResult, KernelPhase, ResourceList, Session, SessionPhase, SessionResult,
     SessionStatus, SubStep, set_condition,
 };
 use crate::lifecycle::{Failure, Reason, backoff, bound, bytes_in_json, last_attempt, push, to_millis, truncate};
-use crate::provisioner::in_group;
 use crate::session::kernels::{requested, short_hash};
 
 /// Most agents remembered as having failed a session.
@@ -74,12 +73,11 @@ pub fn advance(snapshot: &Snapshot, session: &Session, kernels: &[KernelItem], s
     } else if status.status_since.is_none() {
         status.status_since = super::snapshot::created_at(session).or(Some(snapshot.now));
     }
-    if step.to.is_some_and(|to| to.reset) {
-        reset(&mut status, snapshot, kernels, &step);
-    }
+    let tried_before = step.to.is_some_and(|to| to.reset) && reset(&mut status, snapshot, kernels, &step);
     if step.result != HistoryResult::Skipped {
         let reset = step.to.is_some_and(|to| to.reset);
-        let pause = step.failure.and_then(|failure| pause(&status, session, snapshot, failure.cause, reset));
+        let elsewhere = reset && !tried_before;
+        let pause = step.failure.and_then(|failure| pause(&status, session, snapshot, failure.cause, reset, elsewhere));
         schedule_next(&mut status, pause, snapshot.now);
     }
     summarize(&mut status, kernels);
@@ -186,8 +184,9 @@ fn enter(status: &mut SessionStatus, session: &Session, step: &Step<'_>, to: Ses
     }
 }
 
-/// Kernels begin anew: their places are given up, and the agents that failed are remembered.
-fn reset(status: &mut SessionStatus, snapshot: &Snapshot, kernels: &[KernelItem], step: &Step<'_>) {
+/// Kernels begin anew: their places are given up, and the nodes that failed are remembered. Returns whether one of them had
+/// failed the session before: then no other node had room for it.
+fn reset(status: &mut SessionStatus, snapshot: &Snapshot, kernels: &[KernelItem], step: &Step<'_>) -> bool {
     match step.failure.map(|failure| failure.cause) {
         Some(Cause::Capacity | Cause::Quota) => status.refusals += 1,
         Some(Cause::Fault) | None => status.resets += 1,
@@ -206,21 +205,31 @@ fn reset(status: &mut SessionStatus, snapshot: &Snapshot, kernels: &[KernelItem]
         step.change.failed_agents.clone()
     };
     let until = snapshot.now + chrono::TimeDelta::from_std(snapshot.timing.avoid_failed_agent).unwrap_or_default();
-    status.failed_agents.retain(|agent| agent.until > snapshot.now && !failed.contains(&agent.node));
+    status.failed_agents.retain(|agent| agent.until > snapshot.now);
+    let tried_before = status.failed_agents.iter().any(|agent| failed.contains(&agent.node));
+    status.failed_agents.retain(|agent| !failed.contains(&agent.node));
     status.failed_agents.extend(failed.into_iter().map(|node| FailedAgent { node, until }));
     let excess = status.failed_agents.len().saturating_sub(MAX_FAILED_AGENTS);
     status.failed_agents.drain(..excess);
+    tried_before || excess > 0
 }
 
 /// How long a failure is left alone: a fault for seconds, everything else for minutes. After a reset another node is tried
-/// at once. Once every node has refused the session, or a quota has done so twice, it waits; the wait differs between
-/// sessions, so that those that collided do not collide again.
-fn pause(status: &SessionStatus, session: &Session, snapshot: &Snapshot, cause: Cause, reset: bool) -> Option<Duration> {
+/// at once. Once a node has refused the session a second time, since no other had room, or a quota has, it waits; the wait
+/// differs between sessions, so that those that collided do not collide again. `elsewhere` tells that another node is left.
+fn pause(
+    status: &SessionStatus,
+    session: &Session,
+    snapshot: &Snapshot,
+    cause: Cause,
+    reset: bool,
+    elsewhere: bool,
+) -> Option<Duration> {
     let timing = &snapshot.timing;
     let waiting = |attempts| backoff(timing.wait_backoff, timing.wait_backoff_max, attempts);
     match cause {
         Cause::Fault | Cause::Hold if reset => None,
-        Cause::Capacity if reset && has_untried_node(status, snapshot) => None,
+        Cause::Capacity if elsewhere => None,
         Cause::Capacity | Cause::Quota if reset => {
             let pause = waiting(status.refusals - 1);
             (status.refusals > 1).then(|| pause + pause.mul_f64(share(session)))
@@ -228,15 +237,6 @@ fn pause(status: &SessionStatus, session: &Session, snapshot: &Snapshot, cause: 
         Cause::Fault => Some(backoff(timing.fault_backoff, timing.fault_backoff_max, status.attempts)),
         Cause::Capacity | Cause::Quota | Cause::Hold => Some(waiting(status.attempts)),
     }
-}
-
-/// Whether a ready node of the scaling group has not refused the session yet. Beyond the nodes that a status remembers, none
-/// counts as untried.
-fn has_untried_node(status: &SessionStatus, snapshot: &Snapshot) -> bool {
-    let Some(group) = &snapshot.group else { return false };
-    let mut candidates = snapshot.agents.values().filter(|node| node.takes_pods() && in_group(node, group));
-    let refused = |node: &NodeName| status.failed_agents.iter().any(|failed| failed.node == *node);
-    status.failed_agents.len() < MAX_FAILED_AGENTS && candidates.any(|node| !refused(&node.name))
 }
 
 /// A number from 0 to 1 that is the session's own.

@@ -16,6 +16,8 @@ pub struct PodView {
     pub name: String,
     pub uid: String,
     pub session_uid: SessionUid,
+    /// The uid of the object that controls it: its kernel.
+    pub owner_uid: Option<String>,
     pub group: GroupName,
     /// Role and index, from its label.
     pub kernel: String,

@@ -185,8 +185,8 @@ async fn a_claim_that_is_not_bound_or_is_for_one_pod_is_waited_for() {
     .await;
     scene.until_phase("first", SessionPhase::Running).await;
     scene.submit("second", mounting()).await;
-    let waiting = scene.until("second", "waiting", reason_is("VolumeClaimInUse")).await.status.unwrap();
-    assert_eq!((waiting.allocation_generation, waiting.history.last().unwrap().cause), (0, Some(Cause::Capacity)));
+    on_hold(&scene, "second", "VolumeClaimInUse").await;
+    assert_eq!(scene.status("second").await.allocation_generation, 0);
     scene.patch_spec("first", json!({"desiredState": "Terminated"})).await.unwrap();
     scene.until_phase("second", SessionPhase::Running).await;
     scene.remove::<PersistentVolume>().await;

@@ -56,15 +56,13 @@ pub struct Sequence<'q> {
 }
 
 impl<'q> Sequence<'q> {
-    pub fn new(scope: &Scope<'_>, room: &Room, queue: &'q [Candidate<'q>]) -> Self {
+    pub fn new(scope: &Scope<'_>, queue: &'q [Candidate<'q>]) -> Self {
         let sequencer = sequencer(scope.group.spec.sequencer);
         let mut bands: BTreeMap<i32, HashMap<Option<&AccessKey>, Lane<'q>>> = BTreeMap::new();
         for (at, candidate) in queue.iter().enumerate() {
             let owner = sequencer.share.map(|_| &candidate.kind.access_key);
-            let lane = bands.entry(candidate.priority).or_default().entry(owner).or_insert_with(|| Lane {
-                share: sequencer.share.map_or(0.0, |share| share(scope, room, candidate)),
-                turns: vec![],
-            });
+            let lane = bands.entry(candidate.priority).or_default().entry(owner);
+            let lane = lane.or_insert_with(|| Lane { share: 0.0, turns: vec![] });
             lane.turns.push(Turn { rank: (sequencer.rank)(candidate), name: candidate.name, at });
         }
         let sorted = |mut lane: Lane<'q>| {
@@ -77,19 +75,27 @@ impl<'q> Sequence<'q> {
 
     /// The place in the queue of the session whose turn is next.
     pub fn next(&mut self, scope: &Scope<'_>, room: &Room) -> Option<usize> {
-        if let Some(mut lane) = self.last.take()
-            && let Some(turn) = lane.turns.last()
-        {
-            lane.share = self.sequencer.share.map_or(0.0, |share| share(scope, room, &self.queue[turn.at]));
+        if let Some(lane) = self.last.take().filter(|lane| !lane.turns.is_empty()) {
+            let lane = self.shared(scope, room, lane);
             self.lanes.push(lane);
         }
         if self.lanes.is_empty() {
-            self.lanes = self.bands.pop()?.into();
+            let band = self.bands.pop()?;
+            self.lanes = band.into_iter().map(|lane| self.shared(scope, room, lane)).collect();
         }
         let mut lane = self.lanes.pop()?;
         let turn = lane.turns.pop()?;
         self.last = Some(lane);
         Some(turn.at)
+    }
+}
+
+impl<'q> Sequence<'q> {
+    /// A lane with its owner's share as it is now.
+    fn shared(&self, scope: &Scope<'_>, room: &Room, lane: Lane<'q>) -> Lane<'q> {
+        let next = lane.turns.last().map(|turn| &self.queue[turn.at]);
+        let share = self.sequencer.share.zip(next).map_or(0.0, |(share, next)| share(scope, room, next));
+        Lane { share, ..lane }
     }
 }
 

@@ -38,7 +38,7 @@ fn blocker(context: &Context<'_>, subject: &Subject<'_>, mount: &Mount) -> Optio
         }
         Some(view) if view.is_for_one_pod && context.room.claim_users(claim, subject.own) > 0 => {
             let words = "is for one pod at a time, and is in use".into();
-            (Cause::Capacity, Reason::VolumeClaimInUse, words, format!("the pod that uses {object} to end"))
+            hold(Reason::VolumeClaimInUse, words, format!("the pod that uses {object} to end"))
         }
         Some(_) => return None,
     };

@@ -1,13 +1,11 @@
 //! finalize-sessions: removes sessions that have ended, when they were deleted or their time to live is over.
 
 use super::{Decide, Handler, HandlerName, Transitions, Verdict};
-use chrono::{DateTime, Utc};
-
-use crate::api::{FINALIZER_SESSION, Session, SessionPhase};
+use crate::api::{FINALIZER_SESSION, SessionPhase};
 use crate::lifecycle::Reason;
 use crate::session::effect::Effect;
 use crate::session::kernels::ssh_secret_name;
-use crate::session::snapshot::{SessionItem, Snapshot, is_over, over_at};
+use crate::session::snapshot::{SessionItem, Snapshot, deleted_at, is_over, over_at};
 
 pub static ROW: Handler = Handler {
     name: HandlerName::FinalizeSessions,
@@ -56,10 +54,6 @@ fn remove(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
     }
     let keepers = if held { pods_kept_by_others(item) } else { vec![keeper("the session", finalizers())] };
     if keepers.is_empty() { Verdict::idle() } else { Verdict::skipped(Reason::DeletionHeld, keepers.join("; ")) }
-}
-
-fn deleted_at(session: &Session) -> Option<DateTime<Utc>> {
-    DateTime::from_timestamp_millis(session.metadata.deletion_timestamp.as_ref()?.0.as_millisecond())
 }
 
 /// `pod s-main1-1234 is kept by the finalizer other.dev/x`.

@@ -21,12 +21,12 @@ fn promote(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
     if item.kernels.iter().any(KernelItem::is_ending) {
         return end_of_a_kernel(item); // what follows from it is detect-termination's to decide
     }
-    if let Some(failure) = kernel_failure(item) {
-        return Verdict::failure(failure);
-    }
     let pulling = |kernel: &KernelItem| kernel.phase().is_pre_prepared();
     if Match::NotAny.holds(&item.kernels, pulling) && item.names_resolve {
         return Verdict::success();
+    }
+    if let Some(failure) = kernel_failure(item) {
+        return Verdict::failure(failure);
     }
     // What follows from it is sweep-sessions' to decide.
     let limit = snapshot.phase_timeout(&item.session, item.phase());

@@ -9,7 +9,7 @@ use crate::session::snapshot::{DisruptedStart, SessionItem, Snapshot};
 
 pub static ROW: Handler = Handler {
     name: HandlerName::ResetUnschedulable,
-    targets: &[SessionPhase::Preparing, SessionPhase::Pulling, SessionPhase::Prepared],
+    targets: &[SessionPhase::Scheduled, SessionPhase::Preparing, SessionPhase::Pulling, SessionPhase::Prepared],
     transitions: Transitions {
         need_retry: To::PENDING_RESET,
         give_up: To::phase(SessionPhase::Terminating),
@@ -23,7 +23,9 @@ pub static ROW: Handler = Handler {
 
 fn reset(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
     let lost: Vec<&KernelItem> = item.kernels.iter().filter(|kernel| kernel.liveness.is_lost()).collect();
-    if !lost.is_empty() && !item.kernels.iter().any(|kernel| item.may_run(kernel)) {
+    // Before pods are made, a lost node is check-precondition's to notice.
+    let has_pods = item.phase() != SessionPhase::Scheduled;
+    if has_pods && !lost.is_empty() && !item.kernels.iter().any(|kernel| item.may_run(kernel)) {
         let message = format!("lost before anything started: {}", describe_all(lost.iter().copied()));
         let mut verdict = Verdict::failure(Failure::fault(Reason::NodeLost, message));
         verdict.change.failed_agents = lost.iter().filter_map(|kernel| kernel.node.clone()).collect();
