@@ -59,7 +59,8 @@ mod tests {
 
     #[test]
     fn the_first_dns_server_of_a_resolv_conf_is_found() {
-        let text = "search ns.svc.cluster.local\n# nameserver 1.1.1.1\nnameserver 10.96.0.10\nnameserver fd00::1\noptions ndots:5\n";
+        let text =
+            "search ns.svc.cluster.local\n# nameserver 1.1.1.1\nnameserver 10.96.0.10\nnameserver fd00::1\noptions ndots:5\n";
         assert_eq!(first_server(text), Some(IpAddr::from([10, 96, 0, 10])));
         assert_eq!(first_server("search x\n"), None);
     }

@@ -229,7 +229,11 @@ impl Effects {
 
     /// By its name alone: secrets are never read. The name has a hash of the session's uid in it.
     async fn delete_secret(&self, subject: &Subject, name: &str) -> Result<(), EffectError> {
-        match self.writer.write("secret-delete", self.api::<Secret>(&subject.namespace).delete(name, &DeleteParams::default())).await {
+        match self
+            .writer
+            .write("secret-delete", self.api::<Secret>(&subject.namespace).delete(name, &DeleteParams::default()))
+            .await
+        {
             // Somebody changed its label, so that it does not pass for a session's any more: it is theirs to remove.
             Err(WriteError::Refused(message)) => {
                 tracing::warn!(namespace = %subject.namespace, secret = name, "the key pair is left: {message}");

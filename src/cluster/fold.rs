@@ -68,10 +68,9 @@ pub fn pod(pod: &Pod) -> Folded {
         // The deletion is the last change of a generation.
         reported_before_deletion: pod.metadata.deletion_timestamp.is_some()
             && status.observed_generation.zip(pod.metadata.generation).is_some_and(|(observed, last)| observed < last),
-        disruption: condition(pod, "DisruptionTarget").filter(|c| c.status == "True").map(|c| Disruption {
-            reason: c.reason.clone().unwrap_or_default(),
-            message: c.message.clone().unwrap_or_default(),
-        }),
+        disruption: condition(pod, "DisruptionTarget")
+            .filter(|c| c.status == "True")
+            .map(|c| Disruption { reason: c.reason.clone().unwrap_or_default(), message: c.message.clone().unwrap_or_default() }),
         other_finalizers: pod.metadata.finalizers.iter().flatten().filter(|name| *name != FINALIZER_POD).cloned().collect(),
         grace: pod.metadata.deletion_grace_period_seconds,
         held: pod.metadata.finalizers.iter().flatten().any(|name| name == FINALIZER_POD),
@@ -134,7 +133,8 @@ fn claims(pod: &Pod) -> BTreeSet<ClaimKey> {
 
 fn tenure(pod: &Pod) -> Tenure {
     let mut owners = pod.metadata.owner_references.iter().flatten().filter(|owner| owner.controller == Some(true));
-    if !owners.any(|owner| matches!((owner.api_version.as_str(), owner.kind.as_str()), ("apps/v1", "DaemonSet") | ("v1", "Node"))) {
+    if !owners.any(|owner| matches!((owner.api_version.as_str(), owner.kind.as_str()), ("apps/v1", "DaemonSet") | ("v1", "Node")))
+    {
         return Tenure::Passing;
     }
     // While such a pod is replaced there may be two of it for a while.
@@ -271,7 +271,9 @@ mod tests {
             let labels = json!({LABEL_SESSION_UID: "u"});
             let ours = [FINALIZER_POD];
             let status = json!({"phase": phase, "containerStatuses": containers});
-            let made = serde_json::from_value(json!({"metadata": {"name": "p", "labels": labels, "finalizers": ours}, "status": status}));
+            let made = serde_json::from_value(
+                json!({"metadata": {"name": "p", "labels": labels, "finalizers": ours}, "status": status}),
+            );
             let Folded::Ours(view) = pod(&made.expect("a pod")) else { panic!("ours") };
             view.main_end().is_some()
         };

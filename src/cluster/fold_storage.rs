@@ -50,9 +50,10 @@ pub fn volume(volume: PersistentVolume) -> VolumeView {
         // A node's name is the only field there is to select by.
         labels.chain(term.match_fields.iter().flatten().map(|wanted| requirement(Subject::Name, wanted))).collect()
     };
-    let claim = spec.claim_ref.as_ref().and_then(|claim| {
-        Some(ClaimKey { namespace: claim.namespace.clone()?, name: claim.name.clone()? })
-    });
+    let claim = spec
+        .claim_ref
+        .as_ref()
+        .and_then(|claim| Some(ClaimKey { namespace: claim.namespace.clone()?, name: claim.name.clone()? }));
     VolumeView {
         terms: terms.iter().map(term).collect(),
         capacity: storage_of(spec.capacity.iter().flatten()),
@@ -127,12 +128,15 @@ mod tests {
             }))
             .expect("a claim")
         };
-        assert_eq!(claim(claim_in("Bound")), ClaimView {
-            read_only: true,
-            volume: Some("v".into()),
-            access_modes: vec!["ReadOnlyMany".into()],
-            ..ClaimView::default()
-        });
+        assert_eq!(
+            claim(claim_in("Bound")),
+            ClaimView {
+                read_only: true,
+                volume: Some("v".into()),
+                access_modes: vec!["ReadOnlyMany".into()],
+                ..ClaimView::default()
+            }
+        );
         assert_eq!(claim(claim_in("Pending")).volume, None);
         let local: PersistentVolume =
             serde_json::from_value(json!({"spec": {"nodeAffinity": {"required": {"nodeSelectorTerms": [

@@ -70,11 +70,37 @@ mod tests {
     }
 
     #[test]
+    fn a_deferred_commit_holds_for_a_version_with_another_annotation() {
+        let world = World::new(Arc::default(), Arc::default(), Scope::default());
+        let version = |version: &str| {
+            let mut session = session_in(SessionPhase::Scheduled);
+            session.metadata.resource_version = Some(version.into());
+            session.metadata.annotations = Some([("touched".to_owned(), version.to_owned())].into());
+            session
+        };
+        let old = world.upsert_session(version("1"));
+        let uid = SessionUid(old.metadata.uid.clone().expect("a uid"));
+        world.upsert_session(version("2"));
+        let mut next = (*old).clone();
+        next.status.as_mut().expect("a status").phase = SessionPhase::Preparing;
+        world.linger(&Arc::new(next), &old, News::default());
+        world.upsert_session(version("3"));
+        let (_, item) = world.look_again(&uid).expect("it is there");
+        assert!(world.lingers(&uid));
+        let version = item.session.metadata.resource_version.as_deref();
+        assert_eq!(
+            (item.session.phase(), item.stored.phase(), version),
+            (SessionPhase::Preparing, SessionPhase::Scheduled, Some("3"))
+        );
+    }
+
+    #[test]
     fn what_would_linger_over_a_newer_session_does_not_hide_it() {
         let world = World::new(Arc::default(), Arc::default(), Scope::default());
         let version = |version: &str, desired_state| {
             let mut session = session_in(SessionPhase::Preparing);
             session.metadata.resource_version = Some(version.into());
+            session.metadata.generation = version.parse().ok();
             session.spec.desired_state = desired_state;
             session
         };

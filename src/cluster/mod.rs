@@ -3,6 +3,7 @@
 mod claims;
 pub mod client;
 pub mod commit;
+mod dependencies;
 pub mod effects;
 pub mod events;
 pub mod fold;
@@ -16,6 +17,7 @@ pub mod requests;
 pub mod snapshot;
 mod state;
 pub mod table;
+mod trust;
 pub mod unreconciled;
 pub mod usage;
 pub mod warnings;

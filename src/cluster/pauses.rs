@@ -80,7 +80,8 @@ impl Inner {
         refused.sort_by_key(|(_, uid, session)| (std::cmp::Reverse(session.priority()), created_at(session), uid.clone()));
         refused.truncate(MAX_CONSIDERED);
         let quotas: Vec<&QuotaView> = self.quotas.iter().filter(|((of, _), _)| of == namespace).map(|(_, quota)| quota).collect();
-        let demand = |(_, uid, session): &(_, SessionUid, Arc<Session>)| Demand::of(uid.clone(), session, &self.overhead_of(session));
+        let demand =
+            |(_, uid, session): &(_, SessionUid, Arc<Session>)| Demand::of(uid.clone(), session, &self.overhead_of(session));
         let let_in = admitted(&quotas, refused.iter().map(demand).collect());
         for (handler, uid, _) in refused.iter().filter(|(_, uid, _)| let_in.contains(uid)) {
             marks.urgent(*handler, uid);
@@ -105,6 +106,12 @@ pub async fn look_again(world: Arc<World>) {
 /// The failures that a tenant, a policy or a scaling group can be the cause of.
 pub(super) fn about_tenants<V>(_: &V, reason: Reason) -> bool {
     !matches!(reason, Reason::NamespaceQuota | Reason::EffectFailed | Reason::Unschedulable)
+}
+
+/// Those that another node, or the same one in another state, may not have.
+pub(super) fn about_nodes(reason: Reason) -> bool {
+    use Reason::{AdmissionRefused, Drained, Evicted, NodeLost, PodDeleted, Preempted, Unschedulable};
+    matches!(reason, AdmissionRefused | Drained | Evicted | NodeLost | PodDeleted | Preempted | Unschedulable)
 }
 
 /// Those that the state of a volume claim or its classes can.

@@ -4,20 +4,20 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use super::dependencies::dependencies;
 use super::events::Told;
-use super::fold::Folded;
 use super::table::{Key, Table};
 use crate::api::*;
 use crate::lifecycle::Timing;
-use crate::provisioner::{ForeignPod, Holding, Kind, Kinds, Ledger, Tenure};
+use crate::provisioner::{ForeignPod, Holding, Kind, Kinds, Ledger};
 use crate::session::handlers::HandlerName;
 use crate::session::holding::holding;
-use crate::session::pending;
-use crate::session::snapshot::{Snapshot, created_at, deleted_at};
 use crate::session::namespace_quota::QuotaView;
+use crate::session::pending;
+use crate::session::snapshot::Snapshot;
 use crate::session::tenancy::{RuntimeClassView, Tenancy};
 use crate::session::views::{AgentView, PodView};
 use crate::session::volumes::{ClaimKey, ClaimView, StorageClassView, VolumeView};
@@ -120,15 +120,6 @@ pub fn decides_the_same(one: &Session, other: &Session) -> bool {
         && one.status == other.status
 }
 
-/// How long the removal of a session waits for those that depend on it.
-const AWAITED_AT_MOST: TimeDelta = TimeDelta::minutes(5);
-
-/// The sessions it waits for, by namespace and name.
-fn dependencies(session: &Session) -> impl Iterator<Item = Key> {
-    let namespace = session.metadata.namespace.clone().unwrap_or_default();
-    session.spec.depends_on.iter().map(move |name| (namespace.clone(), name.clone()))
-}
-
 pub(super) fn remove_key(of: &mut HashMap<SessionUid, BTreeSet<Key>>, uid: &SessionUid, key: &Key) {
     if let Some(keys) = of.get_mut(uid) {
         keys.remove(key);
@@ -225,17 +216,6 @@ impl Inner {
         }
     }
 
-    pub(super) fn forget_dependencies(&mut self, session: &Session) {
-        for dependency in dependencies(session) {
-            if let Some(dependents) = self.dependents_of.get_mut(&dependency) {
-                dependents.remove(&uid_of(session));
-                if dependents.is_empty() {
-                    self.dependents_of.remove(&dependency);
-                }
-            }
-        }
-    }
-
     /// True if that frees a place in the queue where those are limited.
     fn leave(&mut self, uid: &SessionUid, (group, phase): &(GroupName, SessionPhase)) -> bool {
         if let Some(uids) = self.index.get_mut(group).and_then(|phases| phases.get_mut(phase)) {
@@ -301,41 +281,6 @@ impl Inner {
         }
     }
 
-    /// A pod that calls itself a session's, in another namespace than the session's or of a kernel that is another session's,
-    /// is a foreign one.
-    pub(super) fn verified(&self, folded: Folded) -> Folded {
-        let Folded::Ours(view) = folded else { return folded };
-        let elsewhere = self.key_of.get(&view.session_uid).is_some_and(|(namespace, _)| *namespace != view.namespace);
-        let kernel = self.kernels.get(&(view.namespace.clone(), view.name.clone()));
-        let of_another = kernel.is_some_and(|kernel| {
-            let owned = view.owner_uid.is_none() || view.owner_uid == kernel.metadata.uid;
-            kernel.spec.session_uid != view.session_uid.0 || !owned
-        });
-        if !elsewhere && !of_another {
-            return Folded::Ours(view);
-        }
-        match (&view.node, view.is_live()) {
-            (Some(node), true) => Folded::Foreign(view.as_foreign(node)),
-            _ => Folded::Nothing,
-        }
-    }
-
-    /// Pods that were listed before the sessions and kernels they name could not be verified then.
-    pub(super) fn verify_anew(&mut self) {
-        let ours = self.pods.iter().filter_map(|(key, row)| match row {
-            PodRow::Ours(view) => Some((key.clone(), view.clone())),
-            PodRow::Foreign(_) => None,
-        });
-        for (key, view) in ours.collect::<Vec<_>>() {
-            let Folded::Foreign(mut foreign) = self.verified(Folded::Ours(Box::new((*view).clone()))) else { continue };
-            foreign.tenure = self.trusted_tenure(&foreign);
-            self.ledger.count_foreign(&foreign, 1);
-            self.pods.replace(&key, PodRow::Foreign(foreign));
-            remove_key(&mut self.pods_of, &view.session_uid, &key);
-            self.refresh(&view.session_uid);
-        }
-    }
-
     /// What RuntimeClasses add to pods may have become known, or another.
     pub(super) fn count_overheads_anew(&mut self) {
         if !self.is_synced() || self.groups.values().all(|group| group.spec.pod.runtime_class_name.is_none()) {
@@ -346,89 +291,6 @@ impl Inner {
         for uid in holding {
             self.refresh(&uid);
         }
-    }
-
-    /// What a node's own pods take counts as never free only where no tenant can make such a pod.
-    pub(super) fn trusted_tenure(&self, pod: &ForeignPod) -> Tenure {
-        let namespace = self.namespaces.get(&(String::new(), pod.namespace.clone()));
-        match pod.claimed_tenure {
-            // Known, and no project's.
-            Tenure::Lasting if namespace.is_some_and(Option::is_none) => Tenure::Lasting,
-            Tenure::Lasting | Tenure::OfNode => Tenure::OfNode,
-            Tenure::Passing => Tenure::Passing,
-        }
-    }
-
-    /// Namespaces became a project's, or are no longer one's: the tenure of the pods in them may be another.
-    pub(super) fn trust_anew(&mut self) {
-        let mut changed = vec![];
-        for (key, row) in self.pods.iter() {
-            if let PodRow::Foreign(pod) = row
-                && self.trusted_tenure(pod) != pod.tenure
-            {
-                changed.push((key.clone(), pod.clone()));
-            }
-        }
-        for (key, old) in changed {
-            let new = ForeignPod { tenure: self.trusted_tenure(&old), ..old.clone() };
-            self.ledger.count_foreign(&old, -1);
-            self.ledger.count_foreign(&new, 1);
-            self.pods.replace(&key, PodRow::Foreign(new));
-        }
-    }
-
-    /// The waiting sessions that depend on one.
-    pub(super) fn dependents(&self, key: &Key) -> Vec<SessionUid> {
-        let waits = |uid: &&SessionUid| self.place.get(*uid).is_some_and(|(_, phase)| *phase == SessionPhase::Pending);
-        self.dependents_of.get(key).into_iter().flatten().filter(waits).cloned().collect()
-    }
-
-    /// Whether a waiting session depends on this one, which ended with Success, and has not recorded that yet.
-    pub(super) fn is_awaited(&self, session: &Session) -> bool {
-        if session.status.as_ref().is_none_or(|status| status.result != SessionResult::Success) {
-            return false;
-        }
-        // Neither dependents made after its deletion nor those that never record it hold it up.
-        let deleted_at = deleted_at(session);
-        if deleted_at.is_some_and(|at| Utc::now() - at > AWAITED_AT_MOST) {
-            return false;
-        }
-        let is_older = |uid: &SessionUid| {
-            let made = self.committed(uid).and_then(|dependent| created_at(dependent));
-            deleted_at.is_none_or(|at| made.is_some_and(|made| made <= at))
-        };
-        let key = key_of(&session.metadata);
-        let has_recorded = |uid: &SessionUid| {
-            let status = self.committed(uid).and_then(|dependent| dependent.status.as_ref());
-            status.is_some_and(|status| status.met_dependencies.contains(&key.1))
-        };
-        self.dependents(&key).iter().any(|uid| {
-            let can_record = !self.shunned.contains_key(uid) && !self.unreadable.contains_key(uid);
-            can_record && is_older(uid) && !has_recorded(uid)
-        })
-    }
-
-    /// The sessions that one depends on, as far as they exist.
-    pub(super) fn dependencies_of(&self, session: &Session) -> Vec<SessionUid> {
-        dependencies(session).filter_map(|key| self.sessions.get(&key)).map(|found| uid_of(found)).collect()
-    }
-
-    /// Whether what a session depends on depends on the session in turn, by way of not too many others that wait.
-    pub(super) fn waits_for_itself(&self, session: &Session, dependency: &str) -> bool {
-        const MOST: usize = 32;
-        let (own, mut ahead, mut seen) = (key_of(&session.metadata), vec![dependency.to_owned()], BTreeSet::new());
-        while let Some(name) = ahead.pop().filter(|_| seen.len() < MOST) {
-            if name == own.1 {
-                return true;
-            }
-            if seen.insert(name.clone())
-                && let Some(found) = self.sessions.get(&(own.0.clone(), name))
-                && found.phase() == SessionPhase::Pending
-            {
-                ahead.extend(found.spec.depends_on.iter().cloned());
-            }
-        }
-        false
     }
 
     /// How many groups, tenants, policies and volumes there are that cannot be read.
@@ -463,8 +325,7 @@ impl Inner {
         tenancy.policies = self.policies.iter().map(|((_, name), p)| (PolicyName(name.clone()), p.clone())).collect();
         let claim = |(namespace, name): &Key| ClaimKey { namespace: namespace.clone(), name: name.clone() };
         tenancy.storage.claims = self.claims.iter().map(|(key, view)| (claim(key), view.clone())).collect();
-        tenancy.storage.classes =
-            self.storage_classes.iter().map(|((_, name), view)| (name.clone(), view.clone())).collect();
+        tenancy.storage.classes = self.storage_classes.iter().map(|((_, name), view)| (name.clone(), view.clone())).collect();
         tenancy.runtime_classes = self.runtime_classes.iter().map(|((_, name), view)| (name.clone(), view.clone())).collect();
         tenancy.storage.volumes = self.volumes.iter().map(|((_, name), view)| (name.clone(), view.clone())).collect();
         let tenancy = Arc::new(tenancy);

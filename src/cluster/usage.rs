@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 use super::world::World;
 use super::write::{WriteError, Writer};
 use crate::api::*;
-use crate::metrics::UNKNOWN;
 use crate::metrics::Metrics;
+use crate::metrics::UNKNOWN;
 use crate::session::tenancy::{Tenancy, Tenant};
 
 /// Publishes for ever.

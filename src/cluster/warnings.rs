@@ -114,9 +114,15 @@ mod tests {
         let waiting = |reason: &str| MainState::Waiting { reason: reason.into(), message: String::new() };
         assert!(is_silent(&pod, patience));
         assert!(is_silent(&PodView { main: waiting("ContainerCreating"), ..pod.clone() }, patience));
-        assert!(!is_silent(&PodView { main: waiting("CreateContainerConfigError"), ..pod.clone() }, patience), "its status says why");
+        assert!(
+            !is_silent(&PodView { main: waiting("CreateContainerConfigError"), ..pod.clone() }, patience),
+            "its status says why"
+        );
         assert!(!is_silent(&PodView { created_at: Some(Utc::now()), ..pod.clone() }, patience));
-        assert!(!is_silent(&PodView { ready_to_start: true, ..pod.clone() }, patience), "it pulls its image, or waits in its gate");
+        assert!(
+            !is_silent(&PodView { ready_to_start: true, ..pod.clone() }, patience),
+            "it pulls its image, or waits in its gate"
+        );
         let running = MainState::Running { since: None };
         assert!(!is_silent(&PodView { main: running.clone(), ..pod.clone() }, patience));
         let stuck = PodView { main: running, deleting: true, deletion_requested_at: old, grace: Some(30), ..pod };

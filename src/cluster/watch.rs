@@ -18,10 +18,10 @@ use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 
-use super::{fold, fold_storage};
 use super::pauses::{about_free_volumes, about_tenants, about_volumes};
 use super::table::Table;
 use super::world::{Inner, World, key_of};
+use super::{fold, fold_storage};
 use crate::api::*;
 use crate::lifecycle::{Reason, Timing};
 
@@ -42,8 +42,20 @@ pub fn start(client: &Client, world: &Arc<World>) -> JoinSet<()> {
     tasks.spawn(by_view(client.clone(), world.clone(), |inner| &mut inner.namespaces, fold::project, about_tenants));
     tasks.spawn(by_view(client.clone(), world.clone(), |inner| &mut inner.claims, fold_storage::claim, about_volumes));
     tasks.spawn(by_view(client.clone(), world.clone(), |inner| &mut inner.volumes, fold_storage::volume, about_free_volumes));
-    tasks.spawn(by_view(client.clone(), world.clone(), |inner| &mut inner.storage_classes, fold_storage::storage_class, about_volumes));
-    tasks.spawn(by_view(client.clone(), world.clone(), |inner| &mut inner.runtime_classes, fold_storage::runtime_class, about_tenants));
+    tasks.spawn(by_view(
+        client.clone(),
+        world.clone(),
+        |inner| &mut inner.storage_classes,
+        fold_storage::storage_class,
+        about_volumes,
+    ));
+    tasks.spawn(by_view(
+        client.clone(),
+        world.clone(),
+        |inner| &mut inner.runtime_classes,
+        fold_storage::runtime_class,
+        about_tenants,
+    ));
     tasks.spawn(quotas(client.clone(), world.clone()));
     tasks
 }

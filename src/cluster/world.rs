@@ -8,12 +8,13 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use tokio::sync::Notify;
 
 use super::fold::{self, Folded};
+use super::pauses::about_nodes;
 pub(super) use super::state::{Inner, PodRow, Slice, remove_key};
 pub use super::state::{News, decides_the_same, key_of, uid_of};
 use super::table::Key;
 use crate::api::*;
 use crate::coordinator::marks::Marks;
-use crate::lifecycle::{Reason, Timing};
+use crate::lifecycle::Timing;
 use crate::session::handlers::HandlerName;
 use crate::session::queue;
 
@@ -283,9 +284,7 @@ impl World {
     fn in_scope(&self, folded: Folded) -> Folded {
         match folded {
             Folded::Ours(view) if !self.scope.includes(&view.group) => match &view.node {
-                Some(node) if view.is_live() => {
-                    Folded::Foreign(view.as_foreign(node))
-                }
+                Some(node) if view.is_live() => Folded::Foreign(view.as_foreign(node)),
                 _ => Folded::Nothing,
             },
             other => other,
@@ -347,7 +346,7 @@ impl World {
             return;
         }
         inner.agents = None;
-        inner.end_pauses(&self.marks, None, |reason| matches!(reason, Reason::Unschedulable | Reason::AdmissionRefused | Reason::Evicted));
+        inner.end_pauses(&self.marks, None, about_nodes);
         let health_changed = old.as_ref().is_none_or(|old| old.ready != view.ready || old.taints != view.taints);
         drop(inner);
         self.mark_usage();

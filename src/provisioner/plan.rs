@@ -90,7 +90,9 @@ fn together(kernels: &[KernelRequest]) -> Result<KernelRequest, Box<Blocker>> {
         whole.resources.add(&kernel.resources.times(i64::from(kernel.replicas)));
         if kernel.architecture.is_some() && whole.architecture.is_some() && kernel.architecture != whole.architecture {
             let message = "the kernels of a SingleNode session name different architectures";
-            return Err(Box::new(contradiction(message).needing("one architecture for all its kernels, or clusterMode MultiNode")));
+            return Err(Box::new(
+                contradiction(message).needing("one architecture for all its kernels, or clusterMode MultiNode"),
+            ));
         }
         whole.architecture = whole.architecture.or_else(|| kernel.architecture.clone());
         if whole.designated.is_empty() {
@@ -145,8 +147,7 @@ fn impossible(pool: &Pool<'_>, part: &Part, cause: Cause) -> Option<Refusal> {
         return None;
     }
     if holds > 0 {
-        let message =
-            format!("all {} nodes of the group, even empty, hold {holds} of {wanted} {} kernels", pool.len(), part.who);
+        let message = format!("all {} nodes of the group, even empty, hold {holds} of {wanted} {} kernels", pool.len(), part.who);
         return Refusal::of(vec![unfit(cause, message).needing("fewer or smaller kernels, or more nodes in the group")]);
     }
     let nevers: Vec<Rejection> = (0..pool.len()).filter_map(|index| pool.never(index, &part.wish)).collect();

@@ -226,7 +226,8 @@ impl<'a> Pool<'a> {
         for (wish, mut wanted) in wishes {
             let suitable = open.iter().zip(&mut left).filter(|(index, _)| self.misfit(**index, wish).is_none());
             for (_, left) in suitable {
-                let times = left.iter().zip(&wish.wanted).filter(|(_, wanted)| **wanted > 0).map(|(left, wanted)| left.max(&0) / wanted);
+                let times =
+                    left.iter().zip(&wish.wanted).filter(|(_, wanted)| **wanted > 0).map(|(left, wanted)| left.max(&0) / wanted);
                 let placed = times.min().unwrap_or(i64::MAX).min(wanted);
                 left.iter_mut().zip(&wish.wanted).for_each(|(left, each)| *left -= placed * each);
                 wanted -= placed;

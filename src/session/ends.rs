@@ -151,7 +151,9 @@ fn disruption(pod: &PodView) -> Option<(EndCause, String)> {
         let told = words(&disruption.message);
         return Some(match (disruption.reason.as_str(), pod.reason.as_deref()) {
             ("PreemptionByScheduler", _) => (EndCause::Preempted, format!("preempted{told}")),
-            ("EvictionByEvictionAPI", _) => (EndCause::Drained, format!("evicted through the Eviction API, as a drain does{told}")),
+            ("EvictionByEvictionAPI", _) => {
+                (EndCause::Drained, format!("evicted through the Eviction API, as a drain does{told}"))
+            }
             ("DeletionByTaintManager", _) => (EndCause::Evicted, format!("evicted because of a taint of its node{told}")),
             ("DeletionByPodGC", _) => (EndCause::NodeLost, format!("removed with its node{told}")),
             ("TerminationByKubelet", Some("Preempting")) => (EndCause::Evicted, format!("preempted by the kubelet{kubelet}")),
@@ -164,7 +166,9 @@ fn disruption(pod: &PodView) -> Option<(EndCause, String)> {
     match pod.reason.as_deref() {
         Some("Evicted") => return Some((EndCause::Evicted, format!("evicted{kubelet}"))),
         Some("NodeLost") => return Some((EndCause::NodeLost, format!("its node is lost{kubelet}"))),
-        Some("DeadlineExceeded") => return Some((EndCause::DeadlineExceeded, format!("ran for longer than its pod may{kubelet}"))),
+        Some("DeadlineExceeded") => {
+            return Some((EndCause::DeadlineExceeded, format!("ran for longer than its pod may{kubelet}")));
+        }
         // A kubelet that refuses a pod reports its end without ever having started a container.
         Some(reason) if pod.ended && !pod.has_started() => {
             return Some((EndCause::AdmissionRefused, format!("the kubelet refused its pod: {reason}{kubelet}")));

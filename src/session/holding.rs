@@ -115,7 +115,8 @@ mod tests {
         let still_runs = holding(Some(&ended), &[&pod], &Resources::default()).map(|holding| holding.active);
         assert_eq!(still_runs, Some(true), "it counts as one of its owner's sessions, too");
         let reset = session_in(SessionPhase::Pending);
-        let waits = holding(Some(&reset), &[&pod], &Resources::default()).map(|holding| (holding.active, whole(holding.claims.len())));
+        let waits =
+            holding(Some(&reset), &[&pod], &Resources::default()).map(|holding| (holding.active, whole(holding.claims.len())));
         assert_eq!(waits, Some((false, 0)), "what it left behind is not in its own way");
         let over = PodView { ended: true, ..pod };
         assert_eq!(holding(Some(&ended), &[&over], &Resources::default()), None);

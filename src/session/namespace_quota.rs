@@ -43,7 +43,8 @@ impl Demand {
 
 /// Those of the waiting sessions, in their order, that the quotas have room for, one after the other.
 pub fn admitted(quotas: &[&QuotaView], waiting: Vec<Demand>) -> Vec<SessionUid> {
-    let mut left: Vec<BTreeMap<&str, Amount>> = quotas.iter().filter(|quota| !quota.is_scoped).map(|quota| left_of(quota)).collect();
+    let mut left: Vec<BTreeMap<&str, Amount>> =
+        quotas.iter().filter(|quota| !quota.is_scoped).map(|quota| left_of(quota)).collect();
     let mut admitted = vec![];
     for demand in waiting {
         let fits = |counted: &str, left: Amount| demand.amount(counted).is_zero() || demand.amount(counted) <= left;

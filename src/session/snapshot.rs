@@ -13,8 +13,8 @@ use super::kernels::{KernelItem, kernel_name};
 use super::tenancy::Tenancy;
 use super::views::{AgentView, Liveness, PodView};
 use crate::api::{
-    GroupName, HandlerRetry, NodeName, RetryPolicy, ScalingGroup, Session, SessionPhase, SessionResult, SessionStatus, SessionUid,
-    TryingHandler, Waiting,
+    GroupName, HandlerRetry, NodeName, RetryPolicy, ScalingGroup, Session, SessionPhase, SessionResult, SessionStatus,
+    SessionUid, TryingHandler, Waiting,
 };
 use crate::lifecycle::{Reason, Timing};
 use crate::provisioner::{Ahead, Dependency, Holding, Kind};
@@ -187,6 +187,9 @@ impl SessionItem {
         created_at(&self.session)
     }
 }
+
+/// How long the removal of a session waits for those that depend on it.
+pub const AWAITED_AT_MOST: chrono::TimeDelta = chrono::TimeDelta::minutes(5);
 
 /// When the deletion of a session was requested.
 pub fn deleted_at(session: &Session) -> Option<DateTime<Utc>> {

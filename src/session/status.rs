@@ -192,7 +192,8 @@ fn reset(status: &mut SessionStatus, snapshot: &Snapshot, kernels: &[KernelItem]
         Some(Cause::Fault) | None => status.resets += 1,
         Some(Cause::Hold) => {}
     }
-    let disruption = step.failure.and_then(|failure| EndCause::parse(failure.reason.as_str())).filter(|cause| cause.is_disruption());
+    let disruption =
+        step.failure.and_then(|failure| EndCause::parse(failure.reason.as_str())).filter(|cause| cause.is_disruption());
     status.disruptions += i32::from(disruption.is_some());
     status.allocation.clear();
     status.occupied.clear();
@@ -286,7 +287,8 @@ fn conditions(status: &mut SessionStatus, session: &Session, step: &Step<'_>, no
             continue;
         }
         let (mut reason, mut message) = (status.reason.as_deref(), status.message.clone());
-        if phase == Terminating && type_ == "Terminated"
+        if ending
+            && type_ == "Terminated"
             && let Some((why, words)) = step.trouble()
         {
             let mut words = words.to_owned();

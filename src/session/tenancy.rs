@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use super::volumes::Storage;
 use crate::api::{
-    AccessKey, Domain, DomainName, Keypair, LABEL_PROJECT, PolicyName, Project, ProjectName, ResourcePolicy, Resources, ScalingGroup,
-    SessionOwner, User,
-    UserName,
+    AccessKey, Domain, DomainName, Keypair, LABEL_PROJECT, PolicyName, Project, ProjectName, ResourcePolicy, Resources,
+    ScalingGroup, SessionOwner, User, UserName,
 };
 use crate::lifecycle::{Failure, Reason};
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::volumes::ClaimKey;
-use crate::provisioner::ForeignPod;
 use crate::api::{GroupName, NodeName, Resources, SessionUid};
+use crate::provisioner::ForeignPod;
 
 /// A pod of ours.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -249,7 +249,10 @@ mod tests {
             let volume = |(place, size): &(&str, i64)| {
                 let capacity = Amount::from_units(*size);
                 let terms = vec![zone(place)];
-                (format!("{place}-{size}"), VolumeView { terms, storage_class: "fast".into(), capacity, is_available: true, ..VolumeView::default() })
+                (
+                    format!("{place}-{size}"),
+                    VolumeView { terms, storage_class: "fast".into(), capacity, is_available: true, ..VolumeView::default() },
+                )
             };
             storage.volumes = volumes.iter().map(volume).collect();
             storage.reach(&key).includes(&agent())

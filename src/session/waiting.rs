@@ -66,7 +66,10 @@ fn derived(blocker: &Blocker, agents: Option<&WaitingAgents>) -> String {
         }
         (Some(Cause::Hold), _, Reason::NoAvailableNode) => match agents.filter(|agents| agents.total > 0) {
             Some(agents) => {
-                format!("nodes that are not ready, cordoned or tainted ({} of {}) to come back, or nodes added", agents.closed, agents.total)
+                format!(
+                    "nodes that are not ready, cordoned or tainted ({} of {}) to come back, or nodes added",
+                    agents.closed, agents.total
+                )
             }
             None => "nodes added to the scaling group".into(),
         },

@@ -1,9 +1,10 @@
 //! What ends a pod from outside: no success of its session, no failure of its program, and before anything started, no end.
 
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
-use kube::api::{DeleteParams, EvictParams, Patch, PatchParams};
+use kube::api::{EvictParams, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use sokovan::api::*;
 use sokovan::operator::Ended;
@@ -200,9 +201,14 @@ async fn an_end_keeps_its_reason_while_others_finalizers_hold_its_pods_and_it_sa
     assert_eq!(told.status.as_ref().and_then(|status| status.reason.as_deref()), Some("Deleted"), "the end keeps its reason");
     pods.patch(&pod, &PatchParams::default(), &Patch::Merge(json!({"metadata": {"finalizers": null}}))).await.expect("it goes");
     scene.until("kept", "told who keeps it", says("the session is kept by the finalizer other.test/session")).await;
+    eventually("an Event that names who keeps it", || async {
+        let about = ListParams::default().fields("regarding.name=kept,reason=DeletionHeld");
+        let events = scene.api::<Event>().list(&about).await.map_err(|error| error.to_string())?;
+        if events.items.is_empty() { Err("none yet".to_owned()) } else { Ok(()) }
+    })
+    .await;
     let none = Patch::Merge(json!({"metadata": {"finalizers": null}}));
     sessions.patch_metadata("kept", &PatchParams::default(), &none).await.expect("it goes");
     scene.until_gone::<Session>("kept").await;
-    let _ = sessions.delete("kept", &DeleteParams::default()).await;
     scene.end(operator).await;
 }

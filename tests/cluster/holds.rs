@@ -43,7 +43,8 @@ async fn ss_003_a_request_no_node_can_hold_waits_and_starts_when_a_node_can() {
     on_hold(&scene, "gpu", "NoAvailableNode").await;
     let status = scene.status("gpu").await;
     assert!(status.message.as_deref().unwrap().contains("fits no node of the group, even an empty one"), "{:?}", status.message);
-    let devices = |count: &str| Patch::Merge(json!({"status": {"allocatable": {"gpu.test/x": count}, "capacity": {"gpu.test/x": count}}}));
+    let devices =
+        |count: &str| Patch::Merge(json!({"status": {"allocatable": {"gpu.test/x": count}, "capacity": {"gpu.test/x": count}}}));
     let (nodes, params) = (scene.all::<Node>(), PatchParams::default());
     nodes.patch_status(&scene.node_name(1), &params, &devices("1")).await.expect("the node's devices come back");
     scene.until_phase("gpu", SessionPhase::Running).await;
@@ -67,7 +68,8 @@ async fn a_group_may_count_a_request_no_node_can_hold_as_a_fault() {
     assert_eq!((first.error_code.as_deref(), first.cause), (Some("NoAvailableNode"), Some(Cause::Fault)));
     assert!(first.message.contains("1 of 1: cpu 4 of 64 needed"), "{}", first.message);
     assert_eq!((status.result, status.effective_priority), (SessionResult::Error, Some(0)));
-    let tries = status.history.iter().filter(|entry| entry.phase == "schedule-sessions").map(|entry| (entry.result, entry.attempts));
+    let tries =
+        status.history.iter().filter(|entry| entry.phase == "schedule-sessions").map(|entry| (entry.result, entry.attempts));
     let round = [(HistoryResult::NeedRetry, 5), (HistoryResult::GiveUp, 1)];
     assert_eq!(tries.collect::<Vec<_>>(), [round, round].concat());
     scene.end(operator).await;
@@ -138,15 +140,18 @@ async fn a_raised_resource_quota_lets_in_at_once_those_it_has_room_for() {
 async fn an_unbound_volume_is_placed_where_its_class_allows_and_no_node_is_tried_in_vain() {
     let scene = Scene::with("topology", 6, json!({})).await;
     let operator = scene.operator().await;
-    let label = |number: usize, zone: &str| (scene.node_name(number), Patch::Merge(json!({"metadata": {"labels": {"zone.test": zone}}})));
+    let label =
+        |number: usize, zone: &str| (scene.node_name(number), Patch::Merge(json!({"metadata": {"labels": {"zone.test": zone}}})));
     for number in 1..=6 {
         let (node, patch) = label(number, if number == 5 { "far" } else { "near" });
         scene.all::<Node>().patch(&node, &PatchParams::default(), &patch).await.expect("the node can be labelled");
     }
-    let class = |provisioner: &str, topologies: Value| json!({
-        "metadata": {"name": scene.name}, "provisioner": provisioner, "volumeBindingMode": "WaitForFirstConsumer",
-        "allowedTopologies": topologies,
-    });
+    let class = |provisioner: &str, topologies: Value| {
+        json!({
+            "metadata": {"name": scene.name}, "provisioner": provisioner, "volumeBindingMode": "WaitForFirstConsumer",
+            "allowedTopologies": topologies,
+        })
+    };
     let far = json!([{"matchLabelExpressions": [{"key": "zone.test", "values": ["far"]}]}]);
     scene.make::<StorageClass>(class("dynamic.test", far)).await;
     let claim = json!({"metadata": {"name": "data"}, "spec": {
@@ -156,7 +161,8 @@ async fn an_unbound_volume_is_placed_where_its_class_allows_and_no_node_is_tried
     let mut main = kernel("main", 1, &[]);
     main["volumes"] = json!([{"claimName": "data", "mountPath": "/data"}]);
     scene.submit("mounts", json!({"kernels": [main]})).await;
-    let placed = scene.until("mounts", "placed", |session| session.status.as_ref().is_some_and(|s| !s.allocation.is_empty())).await;
+    let placed =
+        scene.until("mounts", "placed", |session| session.status.as_ref().is_some_and(|s| !s.allocation.is_empty())).await;
     let status = placed.status.unwrap();
     assert_eq!((node_of(&status, "main1"), status.allocation_generation), (scene.node_name(5), 1));
     scene.remove::<StorageClass>().await;
@@ -167,10 +173,11 @@ async fn an_unbound_volume_is_placed_where_its_class_allows_and_no_node_is_tried
 async fn a_claim_that_is_not_bound_or_is_for_one_pod_is_waited_for() {
     let scene = Scene::with("one-pod", 2, json!({})).await;
     let operator = patient_operator(&scene).await;
-    scene.make_here::<PersistentVolumeClaim>(json!({"metadata": {"name": "solo"}, "spec": {
-        "accessModes": ["ReadWriteOncePod"], "storageClassName": "", "resources": {"requests": {"storage": "1Gi"}},
-    }}))
-    .await;
+    scene
+        .make_here::<PersistentVolumeClaim>(json!({"metadata": {"name": "solo"}, "spec": {
+            "accessModes": ["ReadWriteOncePod"], "storageClassName": "", "resources": {"requests": {"storage": "1Gi"}},
+        }}))
+        .await;
     let mounting = || {
         let mut main = kernel("main", 1, &[]);
         main["volumes"] = json!([{"claimName": "solo", "mountPath": "/data"}]);
@@ -178,11 +185,12 @@ async fn a_claim_that_is_not_bound_or_is_for_one_pod_is_waited_for() {
     };
     scene.submit("first", mounting()).await;
     on_hold(&scene, "first", "VolumeClaimNotBound").await;
-    scene.make::<PersistentVolume>(json!({"metadata": {"name": scene.name}, "spec": {
-        "accessModes": ["ReadWriteOncePod"], "storageClassName": "", "capacity": {"storage": "1Gi"},
-        "hostPath": {"path": "/tmp"}, "claimRef": {"namespace": scene.name, "name": "solo"},
-    }}))
-    .await;
+    scene
+        .make::<PersistentVolume>(json!({"metadata": {"name": scene.name}, "spec": {
+            "accessModes": ["ReadWriteOncePod"], "storageClassName": "", "capacity": {"storage": "1Gi"},
+            "hostPath": {"path": "/tmp"}, "claimRef": {"namespace": scene.name, "name": "solo"},
+        }}))
+        .await;
     scene.until_phase("first", SessionPhase::Running).await;
     scene.submit("second", mounting()).await;
     on_hold(&scene, "second", "VolumeClaimInUse").await;

@@ -22,7 +22,8 @@ struct Process(Child);
 impl Process {
     fn start(scene: &Scene) -> Self {
         let kubeconfig = std::env::var("SOKOVAN_TEST_KUBECONFIG").expect("the kubeconfig of the test cluster");
-        let arguments = ["--groups", &scene.name, "--lease-namespace", &scene.name, "--lease-name", "operator", "--listen", "127.0.0.1:0"];
+        let arguments =
+            ["--groups", &scene.name, "--lease-namespace", &scene.name, "--lease-name", "operator", "--listen", "127.0.0.1:0"];
         let operator = Command::new(env!("CARGO_BIN_EXE_sokovan"))
             .arg("operator")
             .args(arguments)

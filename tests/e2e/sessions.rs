@@ -132,7 +132,10 @@ async fn a_program_that_runs_out_of_memory_says_so() {
     let name = common::unique("oom");
     space.create(session(&name, "tail /dev/zero", json!({"type": "Batch"}))).await.unwrap();
     let status = space.until_phase(&name, SessionPhase::Terminated).await.status.unwrap();
-    assert_eq!((status.result, status.reason.as_deref(), status.exit_code), (SessionResult::Failure, Some("OutOfMemory"), Some(137)));
+    assert_eq!(
+        (status.result, status.reason.as_deref(), status.exit_code),
+        (SessionResult::Failure, Some("OutOfMemory"), Some(137))
+    );
     assert!(status.message.as_deref().unwrap().contains("OOMKilled"), "{:?}", status.message);
 }
 

@@ -52,7 +52,7 @@ pub const PATHS: [Path; 18] = [
 ];
 
 fn give_up_soon() -> Value {
-    json!({"retry": {"maxAttempts": 2}})
+    json!({"failUnfit": true, "retry": {"maxAttempts": 2}})
 }
 
 fn never_starts() -> Value {

@@ -205,7 +205,11 @@ mod tests {
         let told = |setup: &mut Setup, read_only| setup.refusals(&mounting(read_only)).remove(0).map(|told| told.message.clone());
         assert_eq!(told(&mut setup, false).as_deref(), Some("volume claim data does not exist in namespace ns"));
         let key = ClaimKey { namespace: "ns".into(), name: "data".into() };
-        setup.tenancy.storage.claims.insert(key.clone(), ClaimView { read_only: true, volume: Some("v".into()), ..ClaimView::default() });
+        setup
+            .tenancy
+            .storage
+            .claims
+            .insert(key.clone(), ClaimView { read_only: true, volume: Some("v".into()), ..ClaimView::default() });
         let message = "volume claim data is for reading only, and is mounted for writing";
         assert_eq!(told(&mut setup, false).as_deref(), Some(message));
         assert_eq!(told(&mut setup, true), None);

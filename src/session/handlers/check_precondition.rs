@@ -96,7 +96,12 @@ mod tests {
             json!({"kernels": [{"image": "i", "resources": {"cpu": 1, "memory": "1Gi"}, "volumes": mounts}]})
         };
         let mut world = limited(json!({"maxVolumes": 1}));
-        let claim = |name: &str| (ClaimKey { namespace: "ns".into(), name: name.into() }, ClaimView { volume: Some("v".into()), ..ClaimView::default() });
+        let claim = |name: &str| {
+            (
+                ClaimKey { namespace: "ns".into(), name: name.into() },
+                ClaimView { volume: Some("v".into()), ..ClaimView::default() },
+            )
+        };
         std::sync::Arc::make_mut(&mut world.tenancy).storage.claims.extend(["data", "home"].map(claim));
         assert_eq!(failure(&checked(&world, scheduled(volumes(&["data"])))), None);
         let verdict = checked(&world, scheduled(volumes(&["data", "home"])));
@@ -122,7 +127,8 @@ mod tests {
         let items: Vec<SessionItem> = [scheduled(json!({})), scheduled(json!({}))]
             .into_iter()
             .map(|mut item| {
-                let holding = crate::session::holding::holding(Some(&item.session), &[], &crate::api::Resources::default()).expect("it holds its agent");
+                let holding = crate::session::holding::holding(Some(&item.session), &[], &crate::api::Resources::default())
+                    .expect("it holds its agent");
                 room.take(&world.tenancy.tenants_of(&holding.account), &holding);
                 item.holding = Some(std::sync::Arc::new(holding));
                 item

@@ -5,7 +5,7 @@ use crate::api::{FINALIZER_SESSION, SessionPhase};
 use crate::lifecycle::Reason;
 use crate::session::effect::Effect;
 use crate::session::kernels::ssh_secret_name;
-use crate::session::snapshot::{SessionItem, Snapshot, deleted_at, is_over, over_at};
+use crate::session::snapshot::{AWAITED_AT_MOST, SessionItem, Snapshot, deleted_at, is_over, over_at};
 
 pub static ROW: Handler = Handler {
     name: HandlerName::FinalizeSessions,
@@ -29,7 +29,7 @@ fn finalize(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
     });
     match due {
         // The sessions that depend on it record its success first.
-        Some(due) if snapshot.now >= due && item.is_awaited => Verdict::idle(),
+        Some(due) if item.is_awaited && (due..due + AWAITED_AT_MOST).contains(&snapshot.now) => Verdict::idle(),
         Some(due) if snapshot.now >= due => Verdict::idle().effects(vec![Effect::DeleteSession]),
         due => Verdict::idle().effects(leftover).wake_at(due),
     }

@@ -77,11 +77,7 @@ fn verdict(snapshot: &Snapshot, item: &SessionItem, decision: Decision) -> Verdi
         Decision::Placed(allocation) => Verdict {
             outcome: Outcome::Success { to: None },
             effects: hold(item),
-            change: Change {
-                allocation: Some(allocation),
-                met_dependencies: item.newly_met().collect(),
-                ..Change::default()
-            },
+            change: Change { allocation: Some(allocation), met_dependencies: item.newly_met().collect(), ..Change::default() },
             wake_at: None,
         },
     }

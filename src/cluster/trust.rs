@@ -1,0 +1,150 @@
+//! Which pods are a session's, and what the others count as: labels and owners alone prove nothing, for tenants can write them.
+
+use super::fold::Folded;
+use super::state::{Inner, PodRow, remove_key};
+use crate::provisioner::{ForeignPod, Tenure};
+
+impl Inner {
+    /// A pod that calls itself a session's, in another namespace than the session's or of a kernel that is another session's,
+    /// is a foreign one.
+    pub(super) fn verified(&self, folded: Folded) -> Folded {
+        let Folded::Ours(view) = folded else { return folded };
+        let elsewhere = self.key_of.get(&view.session_uid).is_some_and(|(namespace, _)| *namespace != view.namespace);
+        let kernel = self.kernels.get(&(view.namespace.clone(), view.name.clone()));
+        let of_another = kernel.is_some_and(|kernel| {
+            let owned = view.owner_uid.is_none() || view.owner_uid == kernel.metadata.uid;
+            kernel.spec.session_uid != view.session_uid.0 || !owned
+        });
+        if !elsewhere && !of_another {
+            return Folded::Ours(view);
+        }
+        match (&view.node, view.is_live()) {
+            (Some(node), true) => Folded::Foreign(view.as_foreign(node)),
+            _ => Folded::Nothing,
+        }
+    }
+
+    /// Pods that were listed before the sessions and kernels they name could not be verified then.
+    pub(super) fn verify_anew(&mut self) {
+        let ours = self.pods.iter().filter_map(|(key, row)| match row {
+            PodRow::Ours(view) => Some((key.clone(), view.clone())),
+            PodRow::Foreign(_) => None,
+        });
+        for (key, view) in ours.collect::<Vec<_>>() {
+            let Folded::Foreign(mut foreign) = self.verified(Folded::Ours(Box::new((*view).clone()))) else { continue };
+            foreign.tenure = self.trusted_tenure(&foreign);
+            self.ledger.count_foreign(&foreign, 1);
+            self.pods.replace(&key, PodRow::Foreign(foreign));
+            remove_key(&mut self.pods_of, &view.session_uid, &key);
+            self.refresh(&view.session_uid);
+        }
+    }
+
+    /// What a node's own pods take counts as never free only where no tenant can make such a pod.
+    pub(super) fn trusted_tenure(&self, pod: &ForeignPod) -> Tenure {
+        let namespace = self.namespaces.get(&(String::new(), pod.namespace.clone()));
+        match pod.claimed_tenure {
+            // Known, and no project's.
+            Tenure::Lasting if namespace.is_some_and(Option::is_none) => Tenure::Lasting,
+            Tenure::Lasting | Tenure::OfNode => Tenure::OfNode,
+            Tenure::Passing => Tenure::Passing,
+        }
+    }
+
+    /// Namespaces became a project's, or are no longer one's: the tenure of the pods in them may be another.
+    pub(super) fn trust_anew(&mut self) {
+        let mut changed = vec![];
+        for (key, row) in self.pods.iter() {
+            if let PodRow::Foreign(pod) = row
+                && self.trusted_tenure(pod) != pod.tenure
+            {
+                changed.push((key.clone(), pod.clone()));
+            }
+        }
+        for (key, old) in changed {
+            let new = ForeignPod { tenure: self.trusted_tenure(&old), ..old.clone() };
+            self.ledger.count_foreign(&old, -1);
+            self.ledger.count_foreign(&new, 1);
+            self.pods.replace(&key, PodRow::Foreign(new));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use k8s_openapi::api::core::v1::Pod;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::api::*;
+    use crate::cluster::fold;
+    use crate::cluster::world::{Scope, World, uid_of};
+    use crate::session::handlers::testing::{kernel_of, session_in};
+
+    fn world() -> World {
+        World::new(Arc::default(), Arc::default(), Scope::default())
+    }
+
+    fn pod(value: Value) -> Pod {
+        serde_json::from_value(value).expect("a pod")
+    }
+
+    #[test]
+    fn a_daemon_sets_pod_is_permanent_only_where_no_tenant_can_make_it() {
+        let world = world();
+        let daemon = |namespace: &str| {
+            let owner = json!([{"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "d", "uid": "u", "controller": true}]);
+            pod(json!({
+                "metadata": {"name": "d", "namespace": namespace, "ownerReferences": owner},
+                "spec": {"nodeName": "n", "containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}}}]},
+                "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+            }))
+        };
+        let permanent = || {
+            let mut inner = world.lock();
+            let tenancy = inner.tenancy();
+            inner.ledger.room(&tenancy).load(&"n".into()).map(|load| load.stays.get("cpu").milli()).unwrap_or_default()
+        };
+        let namespace = |name: &str, project: Option<ProjectName>| {
+            let mut inner = world.lock();
+            inner.namespaces.upsert((String::new(), name.to_owned()), 0, project);
+            world.tenancy_changed(inner);
+        };
+        world.upsert_pod(&daemon("kube-system"));
+        assert_eq!(permanent(), 0, "its namespace is not known yet");
+        namespace("kube-system", None);
+        assert_eq!(permanent(), 1000);
+        namespace("tenant", Some("project".into()));
+        world.upsert_pod(&daemon("tenant"));
+        assert_eq!(permanent(), 1000, "a tenant may have made it");
+        namespace("kube-system", Some("project".into()));
+        assert_eq!(permanent(), 0);
+    }
+
+    #[test]
+    fn a_label_alone_makes_no_pod_a_sessions() {
+        let world = world();
+        let session = world.upsert_session(session_in(SessionPhase::Running));
+        let uid = uid_of(&session);
+        let mut kernel = kernel_of(&session);
+        kernel.metadata.namespace = Some("ns".into());
+        let name = kernel.metadata.name.clone().expect("a name");
+        world.upsert_kernel(kernel);
+        let claimed = |namespace: &str, owner: &str, finalizers: &[&str]| {
+            let owner =
+                json!([{"apiVersion": "sokovan.dev/v1alpha1", "kind": "Kernel", "name": name, "uid": owner, "controller": true}]);
+            let labels = json!({LABEL_SESSION_UID: uid.0, LABEL_KERNEL: "main1"});
+            let meta = json!({"name": name, "namespace": namespace, "labels": labels, "ownerReferences": owner, "finalizers": finalizers});
+            pod(json!({"metadata": meta, "spec": {"nodeName": "n", "containers": [{"name": "main"}]}}))
+        };
+        let ours = |pod: &Pod| matches!(world.lock().verified(fold::pod(pod)), Folded::Ours(_));
+        assert!(ours(&claimed("ns", "uid-kernel", &[FINALIZER_POD])));
+        assert!(!ours(&claimed("ns", "uid-other", &[FINALIZER_POD])), "another kernel's");
+        assert!(!ours(&claimed("elsewhere", "uid-kernel", &[FINALIZER_POD])), "another namespace");
+        let mut labelled = claimed("ns", "uid-kernel", &[]);
+        labelled.metadata.owner_references = None;
+        assert!(!ours(&labelled), "a label and nothing else");
+    }
+}
