@@ -31,7 +31,7 @@ const BUFFER_BYTES: usize = 8 * 1024;
 /// Pause after an accept that failed for lack of file descriptors or memory: it would fail again at once.
 const ACCEPT_RETRY: Duration = Duration::from_secs(1);
 
-/// What clients of the port may take up. Tests use shorter times.
+/// Limits for clients of the port. Tests use shorter times.
 #[derive(Clone, Copy, Debug)]
 struct Limits {
     /// Connections at once. One more closes the oldest, so that a probe still gets an answer during a flood.

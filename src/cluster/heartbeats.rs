@@ -230,7 +230,7 @@ mod tests {
         assert_eq!(heartbeats(leases, &statuses, without_lease), HashMap::from(expected));
     }
 
-    /// What is listed, and the objects in the answer.
+    /// The kind that is listed, and the objects in the answer.
     type Answer = (&'static str, Vec<Value>);
 
     /// An API server that expects these lists in this order, and fails every further one.

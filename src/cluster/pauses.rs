@@ -65,9 +65,9 @@ impl Inner {
         paused
     }
 
-    /// Ends the pauses of as many sessions of a namespace as its quotas have room for: trying the others would only be
-    /// refused again. What a quota counts in a way unknown here may refuse those, too: each is let in early once in the pause
-    /// of a wait at most.
+    /// Ends the pauses of as many sessions of a namespace as its quotas have room for. The others would only be refused again.
+    /// A quota may count resources that are unknown here and refuse those sessions, too, so each is let in early at most once
+    /// per `at_most_each`.
     fn admit_by_quota(&mut self, namespace: &str, marks: &Marks, at_most_each: Duration) {
         self.let_in_early.retain(|_, at| at.elapsed() < at_most_each);
         let mut refused = self.paused(|reason| reason == Reason::NamespaceQuota);
@@ -90,8 +90,8 @@ impl Inner {
     }
 }
 
-/// Looks for sessions that a quota has room for once in the pause of a wait, for ever: a change of the quota may have come
-/// too soon after the last time.
+/// Looks for sessions that a quota has room for once per wait pause, for ever. A change of the quota may have come too soon
+/// after the last early attempt.
 pub async fn look_again(world: Arc<World>) {
     loop {
         tokio::time::sleep(world.timing.wait_backoff).await;
@@ -103,18 +103,18 @@ pub async fn look_again(world: Arc<World>) {
     }
 }
 
-/// The failures that a tenant, a policy or a scaling group can be the cause of.
+/// Failures that a change of a tenant, a policy or a scaling group may fix.
 pub(super) fn about_tenants<V>(_: &V, reason: Reason) -> bool {
     !matches!(reason, Reason::NamespaceQuota | Reason::EffectFailed | Reason::Unschedulable)
 }
 
-/// Those that another node, or the same one in another state, may not have.
+/// Failures that another node, or the same one in another state, may not have.
 pub(super) fn about_nodes(reason: Reason) -> bool {
     use Reason::{AdmissionRefused, Drained, Evicted, NodeLost, PodDeleted, Preempted, Unschedulable};
     matches!(reason, AdmissionRefused | Drained | Evicted | NodeLost | PodDeleted | Preempted | Unschedulable)
 }
 
-/// Those that the state of a volume claim or its classes can.
+/// Failures that a change of a volume claim or its classes may fix.
 pub(super) fn about_volumes<V>(_: &V, reason: Reason) -> bool {
     use Reason::{Unschedulable, VolumeClaimInUse, VolumeClaimNotBound, VolumeClaimNotFound, VolumeReadOnly};
     matches!(reason, Unschedulable | VolumeClaimInUse | VolumeClaimNotBound | VolumeClaimNotFound | VolumeReadOnly)

@@ -266,7 +266,7 @@ impl Inner {
         self.ledger.set_holding(uid, held) || left_the_queue
     }
 
-    /// What the RuntimeClass of a session's scaling group adds to each of its pods.
+    /// The overhead of the RuntimeClass of a session's scaling group, per pod.
     pub(super) fn overhead_of(&self, session: &Session) -> Resources {
         let by_name = |name: &str| (String::new(), name.to_owned());
         let group = session.group().and_then(|group| self.groups.get(&by_name(group.as_str())));
@@ -281,8 +281,8 @@ impl Inner {
         }
     }
 
-    /// What RuntimeClasses add to pods may have become known, or another.
-    pub(super) fn count_overheads_anew(&mut self) {
+    /// Counts holdings again after a change of scaling groups or RuntimeClasses.
+    pub(super) fn recount_overheads(&mut self) {
         if !self.is_synced() || self.groups.values().all(|group| group.spec.pod.runtime_class_name.is_none()) {
             return;
         }
@@ -364,7 +364,7 @@ impl Inner {
         }
     }
 
-    /// What is known of a pod besides what it says itself: since when its image is not to be had, and what was warned of.
+    /// Adds what a pod's own status does not have: since when its image cannot be pulled, and the kubelet's last warning.
     pub fn remember(&self, key: &Key, mut pod: PodView) -> PodView {
         let before = match self.pods.get(key) {
             Some(PodRow::Ours(before)) if before.uid == pod.uid => Some(before),

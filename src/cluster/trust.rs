@@ -1,4 +1,4 @@
-//! Which pods are a session's, and what the others count as: labels and owners alone prove nothing, for tenants can write them.
+//! Which pods are a session's, and how the others count. Labels and owners alone prove nothing, because tenants can write them.
 
 use super::fold::Folded;
 use super::state::{Inner, PodRow, remove_key};
@@ -25,7 +25,7 @@ impl Inner {
     }
 
     /// Pods that were listed before the sessions and kernels they name could not be verified then.
-    pub(super) fn verify_anew(&mut self) {
+    pub(super) fn reverify_pods(&mut self) {
         let ours = self.pods.iter().filter_map(|(key, row)| match row {
             PodRow::Ours(view) => Some((key.clone(), view.clone())),
             PodRow::Foreign(_) => None,
@@ -40,7 +40,7 @@ impl Inner {
         }
     }
 
-    /// What a node's own pods take counts as never free only where no tenant can make such a pod.
+    /// Pods of DaemonSets and static pods are permanent only where no tenant can create such a pod.
     pub(super) fn trusted_tenure(&self, pod: &ForeignPod) -> Tenure {
         let namespace = self.namespaces.get(&(String::new(), pod.namespace.clone()));
         match pod.claimed_tenure {
@@ -52,7 +52,7 @@ impl Inner {
     }
 
     /// Namespaces became a project's, or are no longer one's: the tenure of the pods in them may be another.
-    pub(super) fn trust_anew(&mut self) {
+    pub(super) fn recheck_tenures(&mut self) {
         let mut changed = vec![];
         for (key, row) in self.pods.iter() {
             if let PodRow::Foreign(pod) = row

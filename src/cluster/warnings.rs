@@ -1,5 +1,5 @@
-//! What the kubelet warns of while a pod does not get on: a failing mount is in no status, only in the pod's Events. They are
-//! read for the few pods that stay silent for some seconds.
+//! The kubelet's warnings of pods that make no progress. No status tells of a failing mount, only the pod's Events do; they
+//! are read for the few pods that stay silent for some seconds.
 
 use std::collections::HashMap;
 use std::sync::Arc;

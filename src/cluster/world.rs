@@ -372,8 +372,8 @@ impl World {
         if inner.is_synced() {
             inner.place_the_unplaced(); // before that, nobody acts on where they stand
         }
-        inner.trust_anew();
-        inner.count_overheads_anew();
+        inner.recheck_tenures();
+        inner.recount_overheads();
         drop(inner);
         self.mark_usage();
         for handler in [HandlerName::ScheduleSessions, HandlerName::CheckPrecondition, HandlerName::SweepSessions] {
@@ -385,8 +385,8 @@ impl World {
     pub fn begin(&self) {
         let mut inner = self.lock();
         inner.place_the_unplaced();
-        inner.verify_anew();
-        inner.count_overheads_anew();
+        inner.reverify_pods();
+        inner.recount_overheads();
         drop(inner);
         self.mark_everything();
     }

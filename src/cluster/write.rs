@@ -36,7 +36,7 @@ pub enum WriteError {
     Unknown(String),
 }
 
-/// What etcd and its client say of an object that is too large: the same request would fail again.
+/// The messages with which etcd and its client refuse an object that is too large. The same request would fail again.
 const TOO_LARGE: [&str; 2] = ["request is too large", "trying to send message larger than max"];
 
 impl From<kube::Error> for WriteError {

@@ -17,7 +17,7 @@ pub struct Mark {
     pub all: bool,
     /// These, if not everything.
     pub sessions: HashSet<SessionUid>,
-    /// Of those to be looked at, the ones whose pause is over: what their last failure was about has changed.
+    /// The marked sessions whose pause is over, because the object that their last failure was about has changed.
     pub urgent: HashSet<SessionUid>,
 }
 

@@ -141,9 +141,9 @@ pub struct ForeignPod {
     pub requests: Resources,
     /// The volume claims it mounts.
     pub claims: BTreeSet<ClaimKey>,
-    /// What its owner and readiness say. A tenant can write that, too.
+    /// The tenure that its owner and readiness claim. A tenant can write both.
     pub claimed_tenure: Tenure,
-    /// What it counts as.
+    /// The tenure that it is counted by.
     pub tenure: Tenure,
 }
 

@@ -34,7 +34,7 @@ pub struct Scope<'s> {
     pub tenancy: &'s Tenancy,
     /// What the group's agents have together.
     pub capacity: Resources,
-    /// What the group's RuntimeClass adds to each pod.
+    /// The overhead of the group's RuntimeClass, per pod.
     pub overhead: Resources,
 }
 

@@ -133,7 +133,7 @@ fn missing_agents(scope: &Scope<'_>, kernel: &KernelRequest) -> Option<Blocker> 
     Some(Blocker::hold("nodes", Reason::DesignatedNodeNotFound, message).needing(format!("one of these nodes to join: {names}")))
 }
 
-/// What not even all nodes of the group, empty and ready, could hold. Without any node nothing is known.
+/// The refusal of a part that all nodes of the group could not hold, even empty and ready. A group without nodes gives none.
 fn impossible(pool: &Pool<'_>, part: &Part, cause: Cause) -> Option<Refusal> {
     let wanted = whole(part.hostnames.len());
     let mut holds: i64 = 0;
@@ -159,7 +159,7 @@ fn impossible(pool: &Pool<'_>, part: &Part, cause: Cause) -> Option<Refusal> {
     Some(Refusal { agents: Some(counts), ..refusal })
 }
 
-/// What is more than all nodes of the group, empty and ready, have together.
+/// The refusal of a request that exceeds the sum of all nodes of the group, empty and ready.
 fn too_much(pool: &Pool<'_>, steps: &[Part], cause: Cause) -> Option<Refusal> {
     let mut total = Resources::default();
     for part in steps {
@@ -170,7 +170,7 @@ fn too_much(pool: &Pool<'_>, steps: &[Part], cause: Cause) -> Option<Refusal> {
     Refusal::of(vec![unfit(cause, message).needing("a smaller session, or more nodes in the group")])
 }
 
-/// Why no node takes a kernel now; a session that was told lately only learns that none does.
+/// The refusal when no node takes a kernel now. Nodes are not counted again for a session whose status says so already.
 pub fn refuse(pool: &Pool<'_>, steps: &[Part], part: &Part, mine: &[Index], told: bool) -> Refusal {
     // Emptier nodes help only where those that are open could hold all kernels together.
     let wishes = steps.iter().map(|part| (&part.wish, whole(part.hostnames.len())));

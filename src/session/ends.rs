@@ -6,7 +6,7 @@ use super::views::{MainState, PodView};
 use crate::api::{Session, SessionPhase};
 use crate::lifecycle::Reason;
 
-/// Who or what ended a kernel. The variant's name is the reason in its record.
+/// The cause of a kernel's end. The variant's name is the reason in the kernel's record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, EnumString)]
 pub enum EndCause {
     NodeLost,
@@ -29,6 +29,16 @@ pub enum EndCause {
     ExitCode,
 }
 
+/// Where the cause of an end lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    /// Somebody deleted the pod.
+    Deletion,
+    /// The node or its kubelet ended it.
+    Node,
+    Session,
+}
+
 impl EndCause {
     pub fn as_str(self) -> &'static str {
         self.into()
@@ -41,39 +51,20 @@ impl EndCause {
 
     /// Whether it lies outside the session: neither its program nor its spec is to blame.
     pub fn is_disruption(self) -> bool {
+        self.origin() != Origin::Session
+    }
+
+    fn origin(self) -> Origin {
         match self {
-            Self::NodeLost
-            | Self::StaleKernel
-            | Self::Preempted
-            | Self::Drained
-            | Self::Evicted
-            | Self::AdmissionRefused
-            | Self::PodDeleted => true,
+            Self::Preempted | Self::Drained | Self::PodDeleted => Origin::Deletion,
+            Self::NodeLost | Self::StaleKernel | Self::Evicted | Self::AdmissionRefused => Origin::Node,
             Self::DeadlineExceeded
             | Self::PodGone
             | Self::OutOfMemory
             | Self::ContainerNotStarted
             | Self::ContainerStatusUnknown
             | Self::ImagePullFailed
-            | Self::ExitCode => false,
-        }
-    }
-
-    /// Whether it ends a pod by deleting it. An eviction by the kubelet does not, nor does the loss of a node.
-    fn acts_by_deletion(self) -> bool {
-        match self {
-            Self::Preempted | Self::Drained | Self::PodDeleted => true,
-            Self::NodeLost
-            | Self::StaleKernel
-            | Self::Evicted
-            | Self::AdmissionRefused
-            | Self::DeadlineExceeded
-            | Self::PodGone
-            | Self::OutOfMemory
-            | Self::ContainerNotStarted
-            | Self::ContainerStatusUnknown
-            | Self::ImagePullFailed
-            | Self::ExitCode => false,
+            | Self::ExitCode => Origin::Session,
         }
     }
 
@@ -102,7 +93,7 @@ impl EndCause {
 pub struct End {
     pub cause: EndCause,
     pub message: String,
-    /// Of the main container, if it exited.
+    /// The main container's exit code, if it exited.
     pub exit_code: Option<i32>,
 }
 
@@ -117,7 +108,7 @@ pub fn end_of(pod: &PodView) -> Option<End> {
     };
     let disrupted = if pod.ended || pod.deleting { disruption(pod) } else { None };
     // A deletion changes nothing about an end that was reported before it.
-    let disrupted = disrupted.filter(|(cause, _)| !(cause.acts_by_deletion() && ended_before_deletion(pod)));
+    let disrupted = disrupted.filter(|(cause, _)| cause.origin() != Origin::Deletion || !ended_before_deletion(pod));
     let (cause, message) = match disrupted {
         Some(disrupted) => disrupted,
         None if pod.ended || pod.main_end().is_some() => own_end(pod),
@@ -143,7 +134,7 @@ fn ended_before_deletion(pod: &PodView) -> bool {
     pod.ended && pod.deleting && pod.reported_before_deletion && matches!(pod.main, MainState::Ended { .. })
 }
 
-/// What outside the pod ended it, if anything did.
+/// The disruption that ended or is ending a pod, if there is one.
 fn disruption(pod: &PodView) -> Option<(EndCause, String)> {
     let words = |text: &str| if text.is_empty() { String::new() } else { format!(": {text}") };
     let kubelet = words(pod.message.as_deref().unwrap_or_default());

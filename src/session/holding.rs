@@ -29,8 +29,8 @@ fn account_of_pods(pods: &[&PodView]) -> Account {
     Account { namespace: pods.first().map(|pod| pod.namespace.clone()).unwrap_or_default(), ..Account::default() }
 }
 
-/// What a session holds: for each kernel the larger of its allocation and its live pods, until those are gone. The overhead is
-/// what its RuntimeClass adds to each pod.
+/// A session's holding: for each kernel the larger of its allocation and its live pods, until those are gone. `overhead` is
+/// added by the RuntimeClass to each pod.
 pub fn holding(session: Option<&Session>, pods: &[&PodView], overhead: &Resources) -> Option<Holding> {
     let mut agents: BTreeMap<NodeName, (Resources, i64)> = BTreeMap::new();
     let mut add = |node: &NodeName, taken: &Resources| {
@@ -79,7 +79,7 @@ pub fn holding(session: Option<&Session>, pods: &[&PodView], overhead: &Resource
     })
 }
 
-/// What the session mounts while it is active, and what its pods still mount.
+/// The claims that the session mounts while it is active, and those that its pods still mount.
 fn used_claims(session: Option<&Session>, live: &[&&PodView]) -> BTreeSet<ClaimKey> {
     let mounted = live.iter().flat_map(|pod| &pod.claims).cloned();
     session.map(claims).into_iter().flatten().chain(mounted).collect()

@@ -158,8 +158,7 @@ impl KernelState {
         Self { phase, ..Self::default() }
     }
 
-    /// What ended it, or is ending it, as far as that is known. Records of older versions name the container's own reason
-    /// beside the exit code.
+    /// The cause of its end, if known. Records of older versions name the container's own reason, next to the exit code.
     pub fn end_cause(&self) -> Option<EndCause> {
         let named = self.reason.as_deref().and_then(EndCause::parse);
         named.or(self.exit_code.map(|_| EndCause::ExitCode))

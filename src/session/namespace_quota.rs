@@ -14,7 +14,7 @@ pub struct QuotaView {
     pub is_scoped: bool,
 }
 
-/// What a session asks of a quota when its pods are made.
+/// A session's demand on a quota when its pods are created.
 pub struct Demand {
     pub uid: SessionUid,
     resources: Resources,
@@ -41,7 +41,7 @@ impl Demand {
     }
 }
 
-/// Those of the waiting sessions, in their order, that the quotas have room for, one after the other.
+/// The waiting sessions that the quotas have room for, one after the other, in their order.
 pub fn admitted(quotas: &[&QuotaView], waiting: Vec<Demand>) -> Vec<SessionUid> {
     let mut left: Vec<BTreeMap<&str, Amount>> =
         quotas.iter().filter(|quota| !quota.is_scoped).map(|quota| left_of(quota)).collect();

@@ -184,8 +184,8 @@ fn enter(status: &mut SessionStatus, session: &Session, step: &Step<'_>, to: Ses
     }
 }
 
-/// Kernels begin anew: their places are given up, and the nodes that failed are remembered. Returns whether one of them had
-/// failed the session before: then no other node had room for it.
+/// Gives up the allocation and remembers the nodes that failed. Returns true when one of them had failed the session before:
+/// then no other node had room for it.
 fn reset(status: &mut SessionStatus, snapshot: &Snapshot, kernels: &[KernelItem], step: &Step<'_>) -> bool {
     match step.failure.map(|failure| failure.cause) {
         Some(Cause::Capacity | Cause::Quota) => status.refusals += 1,

@@ -28,7 +28,7 @@ pub struct PodView {
     pub requests: Resources,
     /// The volume claims it mounts.
     pub claims: BTreeSet<ClaimKey>,
-    /// What the kubelet warned of last while the pod does not get on: the reason and the words of an Event.
+    /// The kubelet's last warning while the pod makes no progress: an Event's reason and message.
     pub warning: Option<(String, String)>,
     pub deleting: bool,
     /// When its deletion was requested, by the API server's clock.
@@ -111,7 +111,7 @@ impl PodView {
         !self.ended
     }
 
-    /// What it takes, where it is no pod of ours.
+    /// The same pod, counted as a foreign one.
     pub fn as_foreign(&self, node: &NodeName) -> ForeignPod {
         ForeignPod {
             namespace: self.namespace.clone(),

@@ -31,7 +31,7 @@ pub struct ClaimView {
     pub is_for_one_pod: bool,
     /// The PersistentVolume it is bound to.
     pub volume: Option<String>,
-    /// What it asks for while it is unbound.
+    /// Its request while it is unbound.
     pub storage_class: String,
     pub access_modes: Vec<String>,
     pub requested: Amount,
@@ -84,7 +84,7 @@ fn matches_any(terms: &[Vec<Requirement>], agent: &AgentView) -> bool {
     terms.iter().any(|term| !term.is_empty() && term.iter().all(|requirement| requirement.holds(agent)))
 }
 
-/// What volume claims are judged by.
+/// Claims, volumes and storage classes at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Storage {
     pub claims: HashMap<ClaimKey, ClaimView>,

@@ -1,4 +1,4 @@
-//! What ends a pod from outside: no success of its session, no failure of its program, and before anything started, no end.
+//! Disruptions: they are no success of the session and no failure of its program. Before anything started, they are no end.
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::events::v1::Event;

@@ -1,4 +1,4 @@
-//! Passing states of the cluster: who waits keeps place and priority, is told why, and goes on the moment it is over.
+//! Passing states of the cluster: a waiting session keeps its place and priority, says why, and starts the moment they are over.
 
 use k8s_openapi::api::core::v1::{LimitRange, Node, PersistentVolume, PersistentVolumeClaim, ResourceQuota};
 use k8s_openapi::api::node::v1::RuntimeClass;

@@ -10,9 +10,9 @@ use sokovan::api::*;
 use crate::common::eventually;
 use crate::scene::{Scene, kernel};
 
-/// Of the most that admission lets through: each session has nearly 256 KiB.
+/// Sessions of the largest size that admission lets through, nearly 256 KiB each.
 const SESSIONS: usize = 80;
-/// What the chart allows: sessions of the first tenant's namespace, and memory of the operator.
+/// The chart's defaults: sessions in the first tenant's namespace, and the operator's memory limit.
 const QUOTA: usize = 500;
 const MEMORY_LIMIT_KIB: usize = 1024 * 1024;
 

@@ -1,4 +1,4 @@
-//! What no status tells is looked for: the kubelet's warnings of a pod that does not get on.
+//! The kubelet's warnings of a pod that makes no progress appear in its session.
 
 use k8s_openapi::api::core::v1::Event;
 use kube::ResourceExt;

@@ -47,7 +47,7 @@ fn remove(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
         let secret = item.is_gang().then(|| Effect::DeleteSshSecret(ssh_secret_name(item.name(), &item.uid().0)));
         return Verdict::idle().effects(secret.into_iter().chain([Effect::ReleaseSession]).collect());
     }
-    // What others keep is named after a while: without that, a deletion that does not end says nothing.
+    // A deletion that does not end would otherwise say nothing: the finalizers that hold it are named after a while.
     let since = deleted_at(&item.session);
     if !is_over(since, Some(snapshot.timing.held_up), snapshot.now) {
         return Verdict::idle().wake_at(over_at(since, Some(snapshot.timing.held_up)));

@@ -188,7 +188,7 @@ impl Trace {
     }
 }
 
-/// What a promotion matched: how many kernels are in which phase.
+/// The sub-step of a promotion: the number of kernels in each phase.
 pub fn trace_kernels(item: &SessionItem, _: &Verdict) -> Vec<Trace> {
     let mut counts: BTreeMap<KernelPhase, usize> = BTreeMap::new();
     item.kernels.iter().for_each(|kernel| *counts.entry(kernel.phase()).or_default() += 1);
