@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use kube::Api;
-use kube::api::PostParams;
+use kube::api::{Patch, PatchParams, PostParams};
+use serde_json::json;
 
 use super::world::{World, decides_the_same, key_of};
 use super::write::{WriteError, Writer};
@@ -19,9 +20,6 @@ pub enum Committed {
     /// The API server does not take it: the same would be refused again.
     Refused(String),
 }
-
-/// Most times that one status is written again on a newer version of its session.
-const MAX_REBASES: usize = 32;
 
 /// Writes statuses.
 #[derive(Clone)]
@@ -41,49 +39,51 @@ impl Committer {
         next.metadata.managed_fields = None;
         let next = Arc::new(next);
         self.world.assume(&next);
-        let committed = self.write(next.clone(), base).await;
+        let committed = self.write(&next, base).await;
         // What was written is in the world by now: in between nothing must look free that is not.
         self.world.settle(&next);
         committed
     }
 
-    /// An unknown outcome is asked again with the same precondition until it is known. A conflict with a change that
-    /// no decision depends on, such as an annotation, is written again on the new version: else whoever patches a session in
-    /// a loop keeps it as it is for as long as the loop runs.
-    async fn write(&self, mut next: Arc<Session>, base: &Session) -> Committed {
+    /// An unknown outcome is asked again with the same precondition until it is known. A conflict with a change that no
+    /// decision depends on, such as an annotation, is no end of it: from then on the API server itself compares what matters,
+    /// however often the rest changes. Else whoever patches a session in a loop keeps it as it is for as long as the loop runs.
+    async fn write(&self, next: &Arc<Session>, base: &Session) -> Committed {
         let (namespace, name) = key_of(&next.metadata);
         let api: Api<Session> = Api::namespaced(self.writer.client.clone(), &namespace);
         let mut pause = self.timing.coalesce;
-        let mut rebased = 0;
+        let mut by_patch = false;
         loop {
-            match self.writer.write("session-status", api.replace_status(&name, &PostParams::default(), &next)).await {
+            let written = match by_patch {
+                false => self.writer.write("session-status", api.replace_status(&name, &PostParams::default(), next)).await,
+                true => {
+                    let params = PatchParams::default();
+                    let patch = Patch::Json::<()>(status_patch(base, next));
+                    self.writer.write("session-status", api.patch_status(&name, &params, &patch)).await
+                }
+            };
+            match written {
                 Ok(written) => return Committed::Done(self.world.upsert_session(written)),
                 // Without the lease it is not sent; either it is renewed in time, or this process ends.
                 Err(error @ (WriteError::Unknown(_) | WriteError::Unreadable(_) | WriteError::Busy(_) | WriteError::Fenced)) => {
                     tracing::warn!(session = %name, %namespace, "commit is asked again: {error}")
                 }
-                // Perhaps it was our own write whose answer was lost: read what stands.
-                Err(WriteError::Conflict(message)) => match self.writer.read(api.get(&name)).await {
-                    Ok(read) => {
-                        let ours = read.status == next.status && read.metadata.uid == next.metadata.uid;
-                        let read = self.world.upsert_session(read);
-                        if ours {
-                            return Committed::Done(read);
+                Err(error @ (WriteError::Conflict(_) | WriteError::Refused(_)))
+                    if by_patch || matches!(error, WriteError::Conflict(_)) =>
+                {
+                    match self.stands(&api, &name, next, base).await {
+                        Some(Stands::Ours(read)) => return Committed::Done(read),
+                        Some(Stands::Unchanged) if !by_patch => {
+                            by_patch = true;
+                            continue;
                         }
-                        if rebased >= MAX_REBASES || !decides_the_same(base, &read) {
-                            return Committed::Dropped(message);
-                        }
-                        rebased += 1;
-                        next = Arc::new(Session { status: next.status.clone(), ..(*read).clone() });
-                        self.world.assume(&next);
-                        continue;
+                        // What the patch tests holds, so that it was refused for another reason.
+                        Some(Stands::Unchanged) => return Committed::Refused(error.to_string()),
+                        Some(Stands::Changed) => return Committed::Dropped(error.to_string()),
+                        None => {}
                     }
-                    Err(error @ (WriteError::NotFound(_) | WriteError::Unreadable(_))) => {
-                        return Committed::Dropped(error.to_string());
-                    }
-                    Err(error) => tracing::warn!(session = %name, %namespace, "what stands is asked for again: {error}"),
-                },
-                Err(WriteError::Refused(message)) => return Committed::Refused(message),
+                }
+                Err(WriteError::Refused(message) | WriteError::Conflict(message)) => return Committed::Refused(message),
                 Err(error @ (WriteError::NotFound(_) | WriteError::AlreadyExists)) => {
                     return Committed::Dropped(error.to_string());
                 }
@@ -92,4 +92,44 @@ impl Committer {
             pause = (pause * 2).min(self.timing.lock_lifetime);
         }
     }
+
+    /// What stands at the API server; None if that cannot be told yet.
+    async fn stands(&self, api: &Api<Session>, name: &str, next: &Session, base: &Session) -> Option<Stands> {
+        match self.writer.read(api.get(name)).await {
+            Ok(read) => {
+                // Perhaps it was our own write whose answer was lost.
+                let ours = read.status == next.status && read.metadata.uid == next.metadata.uid;
+                let read = self.world.upsert_session(read);
+                Some(match ours {
+                    true => Stands::Ours(read),
+                    false if decides_the_same(base, &read) => Stands::Unchanged,
+                    false => Stands::Changed,
+                })
+            }
+            Err(WriteError::NotFound(_) | WriteError::Unreadable(_)) => Some(Stands::Changed),
+            Err(error) => {
+                tracing::warn!(session = %name, "what stands is asked for again: {error}");
+                None
+            }
+        }
+    }
+}
+
+/// What is found where a status could not be written.
+enum Stands {
+    Ours(Arc<Session>),
+    /// The session is the same to every decision.
+    Unchanged,
+    Changed,
+}
+
+/// Replaces the status if the session is still the one that the decision was made on.
+fn status_patch(base: &Session, next: &Session) -> json_patch::Patch {
+    let operations = json!([
+        {"op": "test", "path": "/metadata/uid", "value": base.metadata.uid},
+        {"op": "test", "path": "/metadata/generation", "value": base.metadata.generation},
+        {"op": "test", "path": "/status", "value": base.status},
+        {"op": "add", "path": "/status", "value": next.status},
+    ]);
+    serde_json::from_value(operations).unwrap_or_default()
 }

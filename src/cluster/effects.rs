@@ -47,8 +47,8 @@ impl From<serde_json::Error> for EffectError {
     }
 }
 
-/// Most conflicts after which finalizers are changed again at once.
-const MAX_CONFLICTS: usize = 32;
+/// Most times that finalizers are changed again at once, because somebody else changed them.
+const MAX_CONFLICTS: usize = 8;
 
 /// Whom effects are for.
 #[derive(Clone)]
@@ -107,7 +107,11 @@ impl Effects {
     }
 
     async fn hold(&self, session: &Session) -> Result<(), EffectError> {
-        let hold = |finalizers: &mut Vec<String>| finalizers.push(FINALIZER_SESSION.into());
+        let hold = |finalizers: &[String]| match finalizers {
+            [] => vec![json!({"op": "add", "path": "/metadata/finalizers", "value": [FINALIZER_SESSION]})],
+            all if all.iter().any(|name| name == FINALIZER_SESSION) => vec![],
+            _ => vec![json!({"op": "add", "path": "/metadata/finalizers/-", "value": FINALIZER_SESSION})],
+        };
         if session.finalizers().iter().any(|name| name == FINALIZER_SESSION) {
             return Ok(());
         }
@@ -119,34 +123,47 @@ impl Effects {
         Ok(())
     }
 
-    /// By its metadata alone, which works for a session that cannot be read, too. A conflict with another change is no reason
-    /// to give up: the finalizers are changed again as they stand then.
-    async fn change_finalizers(&self, meta: &ObjectMeta, change: impl Fn(&mut Vec<String>)) -> Result<ObjectMeta, WriteError> {
+    /// Changes the finalizers alone, so that it works for a session that cannot be read, and however often others change the
+    /// rest of it. `patch` makes the change from the finalizers as they are.
+    async fn change_finalizers(
+        &self,
+        meta: &ObjectMeta,
+        patch: impl Fn(&[String]) -> Vec<serde_json::Value>,
+    ) -> Result<ObjectMeta, WriteError> {
         let (namespace, name) = key_of(meta);
         let api = self.api::<Session>(&namespace);
-        let mut meta = meta.clone();
-        let mut conflicts = 0;
-        loop {
-            let mut finalizers = meta.finalizers.clone().unwrap_or_default();
-            finalizers.retain(|name| name != FINALIZER_SESSION);
-            change(&mut finalizers);
-            let patch = Patch::Merge(finalizers_of(&meta, &finalizers));
-            match self.writer.write("session-finalizer", api.patch_metadata(&name, &PatchParams::default(), &patch)).await {
-                Err(WriteError::Conflict(message)) if conflicts < MAX_CONFLICTS => {
-                    conflicts += 1;
+        let mut finalizers = meta.finalizers.clone();
+        for _ in 0..MAX_CONFLICTS {
+            let mut operations = vec![
+                json!({"op": "test", "path": "/metadata/uid", "value": meta.uid}),
+                json!({"op": "test", "path": "/metadata/finalizers", "value": finalizers}),
+            ];
+            operations.extend(patch(finalizers.as_deref().unwrap_or_default()));
+            let operations = serde_json::from_value(json!(operations)).unwrap_or_default();
+            let json = Patch::Json::<()>(operations);
+            match self.writer.write("session-finalizer", api.patch_metadata(&name, &PatchParams::default(), &json)).await {
+                Err(error @ (WriteError::Refused(_) | WriteError::Conflict(_))) => {
                     let read = self.writer.read(api.get_metadata(&name)).await?.metadata;
                     if read.uid != meta.uid {
-                        return Err(WriteError::NotFound(message));
+                        return Err(WriteError::NotFound(error.to_string()));
                     }
-                    meta = read;
+                    if read.finalizers == finalizers {
+                        return Err(error);
+                    }
+                    finalizers = read.finalizers;
                 }
                 done => return done.map(|changed| changed.metadata),
             }
         }
+        Err(WriteError::Busy("the finalizers of the session change all the time".into()))
     }
 
     async fn release(&self, meta: &ObjectMeta) -> Result<(), EffectError> {
-        gone_is_fine(self.change_finalizers(meta, |_| ()).await)
+        let release = |finalizers: &[String]| {
+            let ours = finalizers.iter().position(|name| name == FINALIZER_SESSION);
+            ours.map(|at| json!({"op": "remove", "path": format!("/metadata/finalizers/{at}")})).into_iter().collect()
+        };
+        gone_is_fine(self.change_finalizers(meta, release).await)
     }
 
     async fn delete_session(&self, session: &Session) -> Result<(), EffectError> {
@@ -372,11 +389,6 @@ impl Effects {
 /// Delete this very object, and its dependents behind it.
 fn exactly(uid: Option<String>) -> DeleteParams {
     DeleteParams::background().preconditions(Preconditions { uid, resource_version: None })
-}
-
-/// The finalizers of that very version of an object.
-fn finalizers_of(meta: &ObjectMeta, finalizers: &[String]) -> serde_json::Value {
-    json!({"metadata": {"uid": meta.uid, "resourceVersion": meta.resource_version, "finalizers": finalizers}})
 }
 
 /// What was to go and is gone already, or was replaced by another, is done with.

@@ -29,16 +29,6 @@ pub enum EndCause {
     ExitCode,
 }
 
-/// Where the cause of an end lies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Origin {
-    /// Somebody deleted the pod.
-    Deletion,
-    /// The node or its kubelet ended it.
-    Node,
-    Session,
-}
-
 impl EndCause {
     pub fn as_str(self) -> &'static str {
         self.into()
@@ -51,20 +41,21 @@ impl EndCause {
 
     /// Whether it lies outside the session: neither its program nor its spec is to blame.
     pub fn is_disruption(self) -> bool {
-        self.origin() != Origin::Session
-    }
-
-    fn origin(self) -> Origin {
         match self {
-            Self::Preempted | Self::Drained | Self::PodDeleted => Origin::Deletion,
-            Self::NodeLost | Self::StaleKernel | Self::Evicted | Self::AdmissionRefused => Origin::Node,
+            Self::NodeLost
+            | Self::StaleKernel
+            | Self::Preempted
+            | Self::Drained
+            | Self::Evicted
+            | Self::AdmissionRefused
+            | Self::PodDeleted => true,
             Self::DeadlineExceeded
             | Self::PodGone
             | Self::OutOfMemory
             | Self::ContainerNotStarted
             | Self::ContainerStatusUnknown
             | Self::ImagePullFailed
-            | Self::ExitCode => Origin::Session,
+            | Self::ExitCode => false,
         }
     }
 
@@ -108,7 +99,7 @@ pub fn end_of(pod: &PodView) -> Option<End> {
     };
     let disrupted = if pod.ended || pod.deleting { disruption(pod) } else { None };
     // A deletion changes nothing about an end that was reported before it.
-    let disrupted = disrupted.filter(|(cause, _)| cause.origin() != Origin::Deletion || !ended_before_deletion(pod));
+    let disrupted = disrupted.filter(|_| !(is_deletion_alone(pod) && ended_before_deletion(pod)));
     let (cause, message) = match disrupted {
         Some(disrupted) => disrupted,
         None if pod.ended || pod.main_end().is_some() => own_end(pod),
@@ -134,6 +125,13 @@ fn ended_before_deletion(pod: &PodView) -> bool {
     pod.ended && pod.deleting && pod.reported_before_deletion && matches!(pod.main, MainState::Ended { .. })
 }
 
+/// Whether nothing but a deletion disrupted the pod: no kubelet that evicted it, and no loss of its node.
+fn is_deletion_alone(pod: &PodView) -> bool {
+    const BY_DELETION: [&str; 3] = ["PreemptionByScheduler", "EvictionByEvictionAPI", "DeletionByTaintManager"];
+    let deleted = pod.disruption.as_ref().is_none_or(|disruption| BY_DELETION.contains(&disruption.reason.as_str()));
+    deleted && pod.reason.is_none()
+}
+
 /// The disruption that ended or is ending a pod, if there is one.
 fn disruption(pod: &PodView) -> Option<(EndCause, String)> {
     let words = |text: &str| if text.is_empty() { String::new() } else { format!(": {text}") };
@@ -147,9 +145,9 @@ fn disruption(pod: &PodView) -> Option<(EndCause, String)> {
             }
             ("DeletionByTaintManager", _) => (EndCause::Evicted, format!("evicted because of a taint of its node{told}")),
             ("DeletionByPodGC", _) => (EndCause::NodeLost, format!("removed with its node{told}")),
-            ("TerminationByKubelet", Some("Preempting")) => (EndCause::Evicted, format!("preempted by the kubelet{kubelet}")),
+            ("TerminationByKubelet", Some("Preempting")) => (EndCause::Preempted, format!("preempted by the kubelet{kubelet}")),
             ("TerminationByKubelet", Some("Terminated" | "NodeShutdown")) => {
-                (EndCause::Evicted, format!("stopped because its node shuts down{kubelet}"))
+                (EndCause::Drained, format!("stopped because its node shuts down{kubelet}"))
             }
             _ => (EndCause::Evicted, format!("evicted{}", if kubelet.is_empty() { told } else { kubelet })),
         });
@@ -231,8 +229,8 @@ mod tests {
             ("EvictionByEvictionAPI", None, EndCause::Drained),
             ("DeletionByTaintManager", None, EndCause::Evicted),
             ("DeletionByPodGC", None, EndCause::NodeLost),
-            ("TerminationByKubelet", Some("Preempting"), EndCause::Evicted),
-            ("TerminationByKubelet", Some("Terminated"), EndCause::Evicted),
+            ("TerminationByKubelet", Some("Preempting"), EndCause::Preempted),
+            ("TerminationByKubelet", Some("Terminated"), EndCause::Drained),
             ("TerminationByKubelet", Some("Evicted"), EndCause::Evicted),
         ] {
             let pod = PodView { disruption: disrupted_by(by), reason: reason.map(str::to_owned), ..exited(0, "Completed") };
