@@ -58,3 +58,38 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         ResourcePolicy::crd(),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    /// The paths of defaults below a list.
+    fn defaults_in_lists(schema: &Value, path: &str, in_list: bool, found: &mut Vec<String>) {
+        let Some(fields) = schema.as_object() else { return };
+        if in_list && fields.contains_key("default") {
+            found.push(path.to_owned());
+        }
+        for (name, field) in fields.get("properties").and_then(Value::as_object).into_iter().flatten() {
+            defaults_in_lists(field, &format!("{path}.{name}"), in_list, found);
+        }
+        if let Some(items) = fields.get("items") {
+            defaults_in_lists(items, &format!("{path}[]"), true, found);
+        }
+    }
+
+    #[test]
+    fn no_schema_of_a_spec_has_a_default_inside_a_list() {
+        // The API server would write it into the stored list, and `kubectl apply` replaces a list as a whole: each time, it
+        // would say "configured".
+        let mut found = vec![];
+        for crd in crds() {
+            let kind = crd.spec.names.kind.clone();
+            let crd = serde_json::to_value(&crd).expect("JSON");
+            let spec = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+            defaults_in_lists(spec, &kind, false, &mut found);
+        }
+        assert_eq!(found, Vec::<String>::new());
+    }
+}

@@ -118,3 +118,18 @@ pub struct Launch {
     /// Whether it waits for the whole session.
     pub gated: bool,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pods_of_one_session_are_worked_on_side_by_side_and_everything_else_in_order() {
+        let pod = || PodRef { namespace: "ns".into(), name: "p".into(), uid: "u".into() };
+        let delete = || Effect::DeletePod { pod: pod(), grace: None };
+        let effects =
+            [Effect::CreateService, Effect::OpenGate(pod()), Effect::OpenGate(pod()), delete(), delete(), Effect::ReleaseSession];
+        let groups: Vec<usize> = effects.chunk_by(Effect::may_run_beside).map(<[Effect]>::len).collect();
+        assert_eq!(groups, [1, 2, 2, 1]);
+    }
+}

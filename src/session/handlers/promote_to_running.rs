@@ -91,6 +91,18 @@ mod tests {
     }
 
     #[test]
+    fn a_promotion_leaves_what_it_matched_as_a_sub_step() {
+        let mut session = session(gang());
+        put(&mut session, SessionPhase::Creating, chrono::TimeDelta::minutes(1));
+        let item = item(session, &[Running, Running, Creating]);
+        let steps = trace_kernels(&item, &Verdict::success());
+        assert_eq!(
+            steps.iter().map(|step| (step.name, step.detail.as_str())).collect::<Vec<_>>(),
+            [("match-kernels", "Creating: 1, Running: 2")]
+        );
+    }
+
+    #[test]
     fn pr_002_some_not_running_yet_is_not() {
         use KernelPhase::{Pending, Prepared, Preparing, Pulling, Scheduled};
         for behind in [Pending, Scheduled, Preparing, Pulling, Prepared, Creating] {

@@ -138,6 +138,21 @@ mod tests {
     }
 
     #[test]
+    fn the_stages_of_the_provisioner_are_sub_steps() {
+        let steps = |snapshot: &Snapshot, item: &SessionItem| {
+            let verdict = run(snapshot, std::slice::from_ref(item)).remove(0);
+            trace(item, &verdict).into_iter().map(|step| (step.name, step.failed)).collect::<Vec<_>>()
+        };
+        let world = snapshot(vec![agent("a", 4)]);
+        let placed = [("validate", None), ("select", None), ("allocate", None)];
+        assert_eq!(steps(&world, &pending("s", json!({}))), placed);
+        let unfit = [("validate", None), ("select", Some(Reason::NoAvailableNode))];
+        assert_eq!(steps(&world, &pending("s", json!({"kernels": [kernel(5)]}))), unfit);
+        let none = limited(json!({"limits": {"cpu": 0}}));
+        assert_eq!(steps(&none, &pending("s", json!({}))), [("validate", Some(Reason::QuotaExceeded))]);
+    }
+
+    #[test]
     fn ss_001_a_session_gets_an_agent_and_is_held_first() {
         let verdicts = run(&snapshot(vec![agent("a", 4)]), &[pending("s", json!({}))]);
         assert_eq!(nodes(&verdicts[0]), ["a"]);
