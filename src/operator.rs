@@ -150,7 +150,7 @@ fn start(work: &Client, options: &Options, world: &Arc<World>, writer: &Writer, 
     world.begin();
     tasks.spawn(crate::cluster::usage::publish(world.clone(), writer.clone()));
     tasks.spawn(crate::cluster::heartbeats::look(work.clone(), world.clone()));
-    tasks.spawn(crate::cluster::pauses::look_again(world.clone()));
+    tasks.spawn(crate::cluster::pauses::admit(world.clone()));
     tasks.spawn(crate::cluster::warnings::look(work.clone(), world.clone()));
     unreconciled::start(&mut tasks, work, &Arc::new(writer.clone()));
     coordinator.start(&mut tasks);

@@ -1,6 +1,5 @@
 //! Ends the pauses of sessions when the object that their last failure was about changes.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,14 +21,16 @@ impl World {
         let namespace = key.0.clone();
         let same = inner.quotas.get(&key) == Some(&quota);
         if inner.quotas.upsert(key, version, quota) && !same {
-            inner.admit_by_quota(&namespace, &self.marks, self.timing.wait_backoff);
+            inner.changed_quotas.insert(namespace);
+            self.quota_changed.notify_one();
         }
     }
 
     pub(super) fn remove_quota(&self, key: &Key) {
         let mut inner = self.lock();
         if inner.quotas.remove(key, 0).is_some() {
-            inner.admit_by_quota(&key.0, &self.marks, self.timing.wait_backoff);
+            inner.changed_quotas.insert(key.0.clone());
+            self.quota_changed.notify_one();
         }
     }
 }
@@ -90,13 +91,18 @@ impl Inner {
     }
 }
 
-/// Looks for sessions that a quota has room for once per wait pause, for ever. A change of the quota may have come too soon
-/// after the last early attempt.
-pub async fn look_again(world: Arc<World>) {
+/// Lets in sessions that a changed quota has room for, for ever. A quota changes with each pod of its namespace, so changes
+/// are gathered for a moment. All quotas are looked at once per wait pause: a change may have come too soon after the last
+/// early attempt.
+pub async fn admit(world: Arc<World>) {
     loop {
-        tokio::time::sleep(world.timing.wait_backoff).await;
+        let changed = tokio::time::timeout(world.timing.wait_backoff, world.quota_changed.notified()).await;
+        tokio::time::sleep(world.timing.rush_pace).await;
         let mut inner = world.lock();
-        let namespaces: BTreeSet<String> = inner.quotas.iter().map(|((namespace, _), _)| namespace.clone()).collect();
+        let mut namespaces = std::mem::take(&mut inner.changed_quotas);
+        if changed.is_err() {
+            namespaces.extend(inner.quotas.iter().map(|((namespace, _), _)| namespace.clone()));
+        }
         for namespace in namespaces {
             inner.admit_by_quota(&namespace, &world.marks, world.timing.wait_backoff);
         }

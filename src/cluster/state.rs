@@ -88,6 +88,8 @@ pub(super) struct Inner {
     pub storage_classes: Table<StorageClassView>,
     pub runtime_classes: Table<RuntimeClassView>,
     pub quotas: Table<QuotaView>,
+    /// The namespaces in which a quota changed since sessions were let in last.
+    pub changed_quotas: BTreeSet<String>,
     /// Sessions that a quota refused and that were tried again before their pause was over, and when.
     pub let_in_early: HashMap<SessionUid, Instant>,
     pub ledger: Ledger,

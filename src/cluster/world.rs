@@ -42,12 +42,13 @@ pub struct World {
     pub timing: Arc<Timing>,
     /// Told when what tenants use may have changed.
     pub(super) usage_changed: Notify,
+    pub(super) quota_changed: Notify,
     scope: Scope,
 }
 
 impl World {
     pub fn new(marks: Arc<Marks>, timing: Arc<Timing>, scope: Scope) -> Self {
-        Self { inner: Mutex::default(), marks, timing, usage_changed: Notify::new(), scope }
+        Self { inner: Mutex::default(), marks, timing, usage_changed: Notify::new(), quota_changed: Notify::new(), scope }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
