@@ -273,7 +273,7 @@ pub struct WaitingByReason {
     /// As in a session's `status.reason`; `new` for those not looked at yet.
     #[schemars(length(max = 128))]
     pub reason: String,
-    /// What kind of failure it is: `Capacity`, `Quota` and `Hold` pass, a `Fault` does not. Absent for what is no failure.
+    /// The cause: `Capacity`, `Quota` and `Hold` pass by themselves, a `Fault` needs a change. Absent if nothing failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<Cause>,
     /// How many sessions.

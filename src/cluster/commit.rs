@@ -77,7 +77,7 @@ impl Committer {
                             by_patch = true;
                             continue;
                         }
-                        // What the patch tests holds, so that it was refused for another reason.
+                        // Every test of the patch holds: the API server refused it for another reason.
                         Some(Stands::Unchanged) => return Committed::Refused(error.to_string()),
                         Some(Stands::Changed) => return Committed::Dropped(error.to_string()),
                         None => {}
@@ -93,7 +93,7 @@ impl Committer {
         }
     }
 
-    /// What stands at the API server; None if that cannot be told yet.
+    /// Compares the session at the API server with the one this commit began from; None if no answer came.
     async fn stands(&self, api: &Api<Session>, name: &str, next: &Session, base: &Session) -> Option<Stands> {
         match self.writer.read(api.get(name)).await {
             Ok(read) => {
@@ -115,7 +115,7 @@ impl Committer {
     }
 }
 
-/// What is found where a status could not be written.
+/// The session at the API server after a status could not be written.
 enum Stands {
     Ours(Arc<Session>),
     /// The session is the same to every decision.

@@ -8,7 +8,7 @@ use crate::lifecycle::{Cause, Reason};
 pub struct Blocker {
     /// Which validator says so.
     pub validator: &'static str,
-    /// What kind of failure it is; None if it is none, only not the time yet.
+    /// The cause of the failure; None if nothing failed and only its time has not come.
     pub cause: Option<Cause>,
     pub reason: Reason,
     /// What blocks: `keypair alice`, `session other`.
