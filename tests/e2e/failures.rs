@@ -53,7 +53,7 @@ async fn a_command_that_fails_at_once() {
     assert_eq!((status.reason.as_deref(), status.exit_code), (Some("AbnormalTermination"), Some(3)));
     eventually("its end to be recorded", || async {
         let record = space.kernels(&name).await.remove(0).status.unwrap_or_default();
-        let said = record.message.clone().is_some_and(|message| message.starts_with("xxx") && message.len() > 1000);
+        let said = record.message.clone().is_some_and(|message| message.starts_with("exited with 3: xxx") && message.len() > 1000);
         let right = (record.phase, record.exit_code, said) == (KernelPhase::Terminated, Some(3), true);
         if right { Ok(()) } else { Err(format!("{record:?}")) }
     })
@@ -102,7 +102,7 @@ async fn a_pod_deleted_behind_our_back() {
     let pod = space.pods(&name).await.remove(0).name_any();
     space.api::<Pod>().delete(&pod, &DeleteParams::default().grace_period(0)).await.unwrap();
     let status = space.until_phase(&name, SessionPhase::Terminated).await.status.unwrap();
-    assert_eq!((status.reason.as_deref(), status.result), (Some("AbnormalTermination"), SessionResult::Error));
+    assert_eq!((status.reason.as_deref(), status.result), (Some("PodDeleted"), SessionResult::Error));
     nothing_left(&space, &name).await;
 }
 
@@ -113,9 +113,15 @@ async fn a_request_no_node_can_hold() {
     let mut huge = kernel("main", 1, FOREVER);
     huge["resources"] = json!({"cpu": 1000, "memory": "16Mi"});
     space.create(session(&name, "", json!({"priority": 0, "kernels": [huge]}))).await.unwrap();
-    let message = space.until(&name, "refused", common::reason_is("NoAvailableNode")).await.status.unwrap().message.unwrap();
+    let status = space.until(&name, "on hold", common::reason_is("NoAvailableNode")).await.status.unwrap();
+    let message = status.message.unwrap();
     assert!(message.contains("of 1k needed") || message.contains("of 1000 needed"), "{message}");
-    space.until_phase(&name, SessionPhase::Cancelled).await;
+    let last = status.history.last().unwrap();
+    assert_eq!((status.phase, last.cause), (SessionPhase::Pending, Some(Cause::Hold)));
+    group(json!({"failUnfit": true})).await;
+    let status = space.until_phase(&name, SessionPhase::Cancelled).await.status.unwrap();
+    assert_eq!(status.reason.as_deref(), Some("LowestPriority"));
+    group(json!({"failUnfit": null})).await;
     nothing_left(&space, &name).await;
 }
 
@@ -172,7 +178,7 @@ async fn the_kubelet_stopped_while_a_session_terminates() {
     space.patch_spec(&name, json!({"desiredState": "Terminated"})).await.unwrap();
     space.until_phase(&name, SessionPhase::Terminating).await;
     let status = space.until_phase(&name, SessionPhase::Terminated).await.status.unwrap();
-    assert_eq!((status.reason.as_deref(), status.result), (Some("NodeLost"), SessionResult::UserCancelled));
+    assert_eq!((status.reason.as_deref(), status.result), (Some("UserRequested"), SessionResult::UserCancelled));
     start_kubelet().await;
     group(json!({"lostAfterSeconds": 60})).await;
     nothing_left(&space, &name).await;
