@@ -53,7 +53,8 @@ async fn a_command_that_fails_at_once() {
     assert_eq!((status.reason.as_deref(), status.exit_code), (Some("AbnormalTermination"), Some(3)));
     eventually("its end to be recorded", || async {
         let record = space.kernels(&name).await.remove(0).status.unwrap_or_default();
-        let said = record.message.clone().is_some_and(|message| message.starts_with("exited with 3: xxx") && message.len() > 1000);
+        let said =
+            record.message.clone().is_some_and(|message| message.starts_with("exited with 3: xxx") && message.len() > 1000);
         let right = (record.phase, record.exit_code, said) == (KernelPhase::Terminated, Some(3), true);
         if right { Ok(()) } else { Err(format!("{record:?}")) }
     })
