@@ -57,6 +57,11 @@ impl SessionPhase {
         matches!(self, Self::Terminated | Self::Cancelled | Self::Error)
     }
 
+    /// Whether a session in this phase ends or has ended.
+    pub fn is_ending(self) -> bool {
+        self == Self::Terminating || self.is_terminal()
+    }
+
     /// Whether a session in this phase holds what it was allocated.
     pub fn holds_resources(self) -> bool {
         !self.is_terminal() && !matches!(self, Self::Pending | Self::Deprioritizing)

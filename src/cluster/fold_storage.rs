@@ -144,7 +144,7 @@ mod tests {
             .expect("a volume");
         let on = |host: &str| {
             let labels = [("kubernetes.io/hostname".to_owned(), host.to_owned())].into();
-            volume(local.clone()).is_reached_from(&AgentView { labels, ..AgentView::default() })
+            volume(local.clone()).reach().includes(&AgentView { labels, ..AgentView::default() })
         };
         assert!(on("node-2") && !on("node-1"));
     }

@@ -230,7 +230,7 @@ impl Inner {
     }
 
     pub(super) fn looks_at_the_top_only(&self, group: &GroupName) -> bool {
-        self.groups.get(&(String::new(), group.0.clone())).is_some_and(|group| group.spec.top_priority_only)
+        self.group(group).is_some_and(|group| group.spec.top_priority_only)
     }
 
     fn item(&self, snapshot: &Snapshot, uid: &SessionUid) -> Option<SessionItem> {

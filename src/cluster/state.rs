@@ -268,12 +268,18 @@ impl Inner {
         self.ledger.set_holding(uid, held) || left_the_queue
     }
 
+    pub(super) fn group(&self, name: &GroupName) -> Option<&Arc<ScalingGroup>> {
+        self.groups.get(&(String::new(), name.0.clone()))
+    }
+
     /// The overhead of the RuntimeClass of a session's scaling group, per pod.
     pub(super) fn overhead_of(&self, session: &Session) -> Resources {
-        let by_name = |name: &str| (String::new(), name.to_owned());
-        let group = session.group().and_then(|group| self.groups.get(&by_name(group.as_str())));
+        let group = session.group().and_then(|group| self.group(group));
         let class = group.and_then(|group| group.spec.pod.runtime_class_name.as_deref());
-        class.and_then(|class| self.runtime_classes.get(&by_name(class))).map(|class| class.overhead.clone()).unwrap_or_default()
+        class
+            .and_then(|class| self.runtime_classes.get(&(String::new(), class.to_owned())))
+            .map(|class| class.overhead.clone())
+            .unwrap_or_default()
     }
 
     pub fn our_pod(&self, key: &Key) -> Option<&Arc<PodView>> {
@@ -385,7 +391,7 @@ impl Inner {
         Snapshot {
             now: crate::lifecycle::to_millis(Utc::now()),
             timing: timing.clone(),
-            group: self.groups.get(&(String::new(), group_name.0.clone())).cloned(),
+            group: self.group(group_name).cloned(),
             group_name: group_name.clone(),
             agents: self.agents(),
             tenancy: self.tenancy(),

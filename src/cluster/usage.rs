@@ -13,8 +13,7 @@ use serde_json::{Value, json};
 use super::world::World;
 use super::write::{WriteError, Writer};
 use crate::api::*;
-use crate::metrics::Metrics;
-use crate::metrics::UNKNOWN;
+use crate::metrics::{Metrics, UNKNOWN};
 use crate::session::tenancy::{Tenancy, Tenant};
 
 /// Publishes for ever.
@@ -41,19 +40,19 @@ pub async fn publish(world: Arc<World>, writer: Writer) {
 }
 
 impl World {
-    /// Removes the series of scaling groups that do not exist any more, and those of unknown ones that no session names any more. A comparison, not the watch event, triggers this:
-    /// a relist reports no deletion, and a cycle that began before the deletion still counts after it. The deletion marks
-    /// usage, so the comparison follows soon; the next one removes what a late cycle counted.
+    /// Removes the series of scaling groups that do not exist any more, and those of unknown ones that no session names any
+    /// more. A comparison, not the watch event, triggers this: a relist reports no deletion, and a cycle that began before the
+    /// deletion still counts after it. The deletion marks usage, so the comparison follows soon; the next one removes what a
+    /// late cycle counted.
     fn forget_deleted_groups(&self, metrics: &Metrics) {
-        let exists = |group: &GroupName| self.lock().groups.get(&(String::new(), group.0.clone())).is_some();
-        metrics.groups().iter().filter(|group| !exists(group)).for_each(|group| metrics.forget_group(group));
         let inner = self.lock();
-        let populated = inner.index.iter().filter(|(_, phases)| phases.values().any(|sessions| !sessions.is_empty()));
-        let strays = populated.filter(|(group, _)| inner.groups.get(&(String::new(), group.0.clone())).is_none()).count();
-        drop(inner);
-        if strays == 0 {
-            metrics.forget_group(&UNKNOWN.into());
+        let mut forgotten: Vec<GroupName> = metrics.groups().into_iter().filter(|group| inner.group(group).is_none()).collect();
+        let mut populated = inner.index.iter().filter(|(_, phases)| phases.values().any(|sessions| !sessions.is_empty()));
+        if populated.all(|(group, _)| inner.group(group).is_some()) {
+            forgotten.push(UNKNOWN.into());
         }
+        drop(inner);
+        forgotten.iter().for_each(|group| metrics.forget_group(group));
     }
 }
 

@@ -301,7 +301,7 @@ impl<'a> Work<'a> {
         }
         let moved = (from != to).then(|| format!("{from} → {to}"));
         // A session that is ending keeps the reason of its end: what delays the end is the Event's own.
-        let trouble = trouble.filter(|_| judged.to.is_none() && (from == SessionPhase::Terminating || from.is_terminal()));
+        let trouble = trouble.filter(|_| judged.to.is_none() && from.is_ending());
         let (reason, message) = match trouble {
             Some((reason, words)) => (Some(reason.as_str().to_owned()), Some(words)),
             None => (status.reason.clone(), status.message.clone()),

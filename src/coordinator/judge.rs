@@ -40,8 +40,8 @@ pub fn judge(
         Outcome::Skipped(reason, words) => {
             let status = item.session.status.as_ref();
             // A session that is ending keeps the reason of its end: there, the history alone tells of the skip.
-            let ending = item.phase() == SessionPhase::Terminating || item.phase().is_terminal();
-            let stands = ending || status.is_some_and(|status| status.reason.as_deref() == Some(reason.as_str()));
+            let stands =
+                item.phase().is_ending() || status.is_some_and(|status| status.reason.as_deref() == Some(reason.as_str()));
             let told = stands && is_last_skip(history, handler, *reason, words) && !is_blocked_by_others(item, change);
             let told = told && !item.is_outdated() && change.met_dependencies.is_empty();
             (!told).then_some(Judged { result: HistoryResult::Skipped, to: None })

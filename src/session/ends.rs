@@ -3,7 +3,7 @@
 use strum::{EnumString, IntoStaticStr};
 
 use super::views::{MainState, PodView};
-use crate::api::{Session, SessionPhase};
+use crate::api::Session;
 use crate::lifecycle::Reason;
 
 /// The cause of a kernel's end. The variant's name is the reason in the kernel's record.
@@ -110,8 +110,7 @@ pub fn end_of(pod: &PodView) -> Option<End> {
 
 /// Why the operator itself deletes the pods of a session that is ending.
 pub fn own_deletion(session: &Session) -> Option<(String, String)> {
-    let ending = session.phase() == SessionPhase::Terminating || session.phase().is_terminal();
-    let status = session.status.as_ref().filter(|_| ending)?;
+    let status = session.status.as_ref().filter(|_| session.phase().is_ending())?;
     let reason = status.reason.as_deref().unwrap_or_default();
     let message = status.message.as_deref().unwrap_or_default();
     let by_a_kernel = EndCause::parse(reason).is_some()
@@ -134,10 +133,9 @@ fn is_deletion_alone(pod: &PodView) -> bool {
 
 /// The disruption that ended or is ending a pod, if there is one.
 fn disruption(pod: &PodView) -> Option<(EndCause, String)> {
-    let words = |text: &str| if text.is_empty() { String::new() } else { format!(": {text}") };
-    let kubelet = words(pod.message.as_deref().unwrap_or_default());
+    let kubelet = after_colon(pod.message.as_deref().unwrap_or_default());
     if let Some(disruption) = &pod.disruption {
-        let told = words(&disruption.message);
+        let told = after_colon(&disruption.message);
         return Some(match (disruption.reason.as_str(), pod.reason.as_deref()) {
             ("PreemptionByScheduler", _) => (EndCause::Preempted, format!("preempted{told}")),
             ("EvictionByEvictionAPI", _) => {
@@ -167,13 +165,18 @@ fn disruption(pod: &PodView) -> Option<(EndCause, String)> {
     pod.deleting.then(|| (EndCause::PodDeleted, "its pod was deleted by somebody other than the operator".to_owned()))
 }
 
+/// `: text`, or nothing.
+fn after_colon(text: &str) -> String {
+    if text.is_empty() { String::new() } else { format!(": {text}") }
+}
+
 /// How a pod ended that nothing outside ended.
 fn own_end(pod: &PodView) -> (EndCause, String) {
     let MainState::Ended { exit_code, reason, message, .. } = &pod.main else {
         let words = [pod.reason.as_deref(), pod.message.as_deref()].into_iter().flatten().collect::<Vec<_>>().join(": ");
         return (EndCause::ContainerStatusUnknown, format!("its pod ended without telling how: {words}"));
     };
-    let told = if message.is_empty() { String::new() } else { format!(": {message}") };
+    let told = after_colon(message);
     match reason.as_str() {
         "OOMKilled" => (EndCause::OutOfMemory, format!("OOMKilled: the kernel ran out of memory (exit code {exit_code}){told}")),
         "ContainerStatusUnknown" => (EndCause::ContainerStatusUnknown, format!("ContainerStatusUnknown{told}")),

@@ -147,7 +147,7 @@ fn explain(status: &mut SessionStatus, step: &Step<'_>, from: SessionPhase, to: 
         (reason.as_str(), failure.message.clone())
     });
     let skipped = step.skip.map(|(reason, words)| (reason.as_str(), words.to_owned()));
-    let ending = from == SessionPhase::Terminating || from.is_terminal();
+    let ending = from.is_ending();
     let said = told.or(failed).or(skipped).filter(|_| !ending || status.reason.is_none());
     if said.is_none() && (from == to || ending) {
         return;
@@ -163,7 +163,7 @@ fn explain(status: &mut SessionStatus, step: &Step<'_>, from: SessionPhase, to: 
 fn enter(status: &mut SessionStatus, session: &Session, step: &Step<'_>, to: SessionPhase, now: DateTime<Utc>) {
     status.phase = to;
     status.status_since = Some(now);
-    let ends = to.is_terminal() || to == SessionPhase::Terminating;
+    let ends = to.is_ending();
     let failed = matches!(step.result, HistoryResult::GiveUp | HistoryResult::Expired).then_some(SessionResult::Error);
     if let Some(result) = step.change.result.or(failed).filter(|_| ends)
         && status.result == SessionResult::Undefined
@@ -272,9 +272,9 @@ fn summarize(status: &mut SessionStatus, kernels: &[KernelItem]) {
 
 /// The four conditions, as the phase implies them. Those of steps that an ended session had reached stay as they were.
 fn conditions(status: &mut SessionStatus, session: &Session, step: &Step<'_>, now: DateTime<Utc>) {
-    use SessionPhase::{Creating, Prepared, Running, Terminating};
+    use SessionPhase::{Creating, Prepared, Running};
     let phase = status.phase;
-    let ending = phase.is_terminal() || phase == Terminating;
+    let ending = phase.is_ending();
     let holds = [
         ("Scheduled", phase.holds_resources()),
         ("Prepared", matches!(phase, Prepared | Creating | Running)),

@@ -103,7 +103,7 @@ impl Storage {
     pub fn reach(&self, key: &ClaimKey) -> Reach<'_> {
         let Some(claim) = self.claims.get(key) else { return Reach::Everywhere };
         if let Some(volume) = claim.volume.as_ref().and_then(|name| self.volumes.get(name)) {
-            return if volume.terms.is_empty() { Reach::Everywhere } else { Reach::From(vec![&volume.terms]) };
+            return volume.reach();
         }
         let Some(class) = self.classes.get(&claim.storage_class).filter(|class| class.waits_for_pod) else {
             return Reach::Everywhere;
@@ -149,8 +149,8 @@ pub enum Operator {
 }
 
 impl VolumeView {
-    pub fn is_reached_from(&self, agent: &AgentView) -> bool {
-        self.terms.is_empty() || matches_any(&self.terms, agent)
+    pub fn reach(&self) -> Reach<'_> {
+        if self.terms.is_empty() { Reach::Everywhere } else { Reach::From(vec![&self.terms]) }
     }
 
     /// Whether a claim could be bound to it.
@@ -272,8 +272,8 @@ mod tests {
         let is = |zone: &str| {
             vec![Requirement { of: Subject::Label("zone".into()), operator: Operator::In, values: vec![zone.into()] }]
         };
-        assert!(VolumeView::default().is_reached_from(&agent()));
-        assert!(VolumeView { terms: vec![is("b"), is("a")], ..VolumeView::default() }.is_reached_from(&agent()));
-        assert!(!VolumeView { terms: vec![is("b"), vec![]], ..VolumeView::default() }.is_reached_from(&agent()));
+        assert!(VolumeView::default().reach().includes(&agent()));
+        assert!(VolumeView { terms: vec![is("b"), is("a")], ..VolumeView::default() }.reach().includes(&agent()));
+        assert!(!VolumeView { terms: vec![is("b"), vec![]], ..VolumeView::default() }.reach().includes(&agent()));
     }
 }

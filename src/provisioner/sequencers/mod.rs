@@ -88,9 +88,7 @@ impl<'q> Sequence<'q> {
         self.last = Some(lane);
         Some(turn.at)
     }
-}
 
-impl<'q> Sequence<'q> {
     /// A lane with its owner's share as it is now.
     fn shared(&self, scope: &Scope<'_>, room: &Room, lane: Lane<'q>) -> Lane<'q> {
         let next = lane.turns.last().map(|turn| &self.queue[turn.at]);
