@@ -19,8 +19,11 @@ impl World {
     pub(super) fn upsert_quota(&self, key: Key, version: u64, quota: QuotaView) {
         let mut inner = self.lock();
         let namespace = key.0.clone();
-        let same = inner.quotas.get(&key) == Some(&quota);
-        if inner.quotas.upsert(key, version, quota) && !same {
+        let before = inner.quotas.get(&key).cloned();
+        if inner.quotas.upsert(key, version, quota.clone()) && before.as_ref() != Some(&quota) {
+            if before.is_none_or(|before| before.hard != quota.hard) {
+                inner.limits_changed(&namespace);
+            }
             inner.changed_quotas.insert(namespace);
             self.quota_changed.notify_one();
         }
@@ -29,6 +32,7 @@ impl World {
     pub(super) fn remove_quota(&self, key: &Key) {
         let mut inner = self.lock();
         if inner.quotas.remove(key, 0).is_some() {
+            inner.limits_changed(&key.0);
             inner.changed_quotas.insert(key.0.clone());
             self.quota_changed.notify_one();
         }
@@ -66,9 +70,16 @@ impl Inner {
         paused
     }
 
+    /// Other limits are news, also for sessions that were let in early and refused again. Mere usage is none: each attempt
+    /// changes it.
+    fn limits_changed(&mut self, namespace: &str) {
+        let Self { let_in_early, key_of, .. } = self;
+        let_in_early.retain(|uid, _| key_of.get(uid).is_some_and(|(of, _)| of != namespace));
+    }
+
     /// Ends the pauses of as many sessions of a namespace as its quotas have room for. The others would only be refused again.
     /// A quota may count resources that are unknown here and refuse those sessions, too, so each is let in early at most once
-    /// per `at_most_each`.
+    /// per `at_most_each` while the limits are the same.
     fn admit_by_quota(&mut self, namespace: &str, marks: &Marks, at_most_each: Duration) {
         self.let_in_early.retain(|_, at| at.elapsed() < at_most_each);
         let mut refused = self.paused(|reason| reason == Reason::NamespaceQuota);
@@ -137,3 +148,40 @@ const TRIED_BY: [(SessionPhase, HandlerName); 3] = [
     (SessionPhase::Scheduled, HandlerName::CheckPrecondition),
     (SessionPhase::Prepared, HandlerName::StartSessions),
 ];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::Amount;
+    use crate::cluster::world::{Scope, uid_of};
+    use crate::session::handlers::testing::session_in;
+
+    #[test]
+    fn a_session_that_a_quota_refused_again_is_let_in_when_the_limit_is_raised_and_not_for_other_usage() {
+        let world = World::new(Arc::default(), Arc::default(), Scope::default());
+        let mut refused = session_in(SessionPhase::Pending);
+        refused.metadata.namespace = Some("ns".into());
+        let at = Utc::now();
+        let entry = json!({"phase": "check-precondition", "result": "NeedRetry", "errorCode": "NamespaceQuota",
+            "from": "Scheduled", "to": "Pending", "createdAt": at, "updatedAt": at, "attempts": 1});
+        let status = json!({"phase": "Pending", "history": [entry], "nextAttemptAt": at + chrono::TimeDelta::hours(1)});
+        refused.status = Some(serde_json::from_value(status).expect("a status"));
+        let uid = uid_of(&world.upsert_session(refused));
+        let amounts = |pods: i64| BTreeMap::from([("pods".to_owned(), Amount::from_units(pods))]);
+        let let_in = |version: u64, hard: i64, used: i64| {
+            let quota = QuotaView { hard: amounts(hard), used: amounts(used), is_scoped: false };
+            world.upsert_quota(("ns".into(), "pods".into()), version, quota);
+            world.marks.take(HandlerName::ScheduleSessions);
+            world.lock().admit_by_quota("ns", &world.marks, Duration::from_secs(3600));
+            world.marks.take(HandlerName::ScheduleSessions).urgent.contains(&uid)
+        };
+        assert!(!let_in(1, 1, 1), "no room");
+        assert!(let_in(2, 1, 0));
+        assert!(!let_in(3, 9, 9) && let_in(4, 10, 9), "the limit is raised");
+        assert!(!let_in(5, 10, 0), "only the usage changed since");
+    }
+}
