@@ -89,7 +89,10 @@ impl Inner {
         if refused.is_empty() {
             return;
         }
-        refused.sort_by_key(|(_, uid, session)| (std::cmp::Reverse(session.priority()), created_at(session), uid.clone()));
+        // As the queue orders them.
+        refused.sort_by_key(|(_, _, session)| {
+            (std::cmp::Reverse(session.priority()), created_at(session), session.metadata.name.clone())
+        });
         refused.truncate(MAX_CONSIDERED);
         let quotas: Vec<&QuotaView> = self.quotas.iter().filter(|((of, _), _)| of == namespace).map(|(_, quota)| quota).collect();
         let demand =
