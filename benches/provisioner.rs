@@ -9,8 +9,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 use sokovan::api::*;
 use sokovan::provisioner::{Candidate, Decision, ForeignPod, Kind, Kinds, Ledger, Room, Scope, provision};
-use sokovan::session::tenancy::Tenancy;
-use sokovan::session::views::AgentView;
+use sokovan::views::Tenancy;
+use sokovan::views::AgentView;
 
 const SEQUENCERS: [SequencerName; 3] = [SequencerName::Fifo, SequencerName::Lifo, SequencerName::Drf];
 const STRATEGIES: [SelectorStrategy; 4] =

@@ -10,3 +10,4 @@ pub mod operator;
 pub mod plugin;
 pub mod provisioner;
 pub mod session;
+pub mod views;

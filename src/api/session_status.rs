@@ -265,6 +265,13 @@ impl Session {
         self.spec.scaling_group.as_ref().or_else(|| self.status.as_ref()?.scaling_group.as_ref())
     }
 
+    /// The uid of the deployment whose replica it is.
+    pub fn deployment_uid(&self) -> Option<String> {
+        let owners = self.metadata.owner_references.iter().flatten();
+        let mut deployments = owners.filter(|owner| owner.kind == "Deployment" && owner.api_version.starts_with("sokovan.dev/"));
+        deployments.next().map(|owner| owner.uid.clone())
+    }
+
     pub fn is_deleted(&self) -> bool {
         self.metadata.deletion_timestamp.is_some()
     }

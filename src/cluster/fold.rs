@@ -12,9 +12,9 @@ use crate::api::{
     ANNOTATION_GATE, FINALIZER_POD, GATE_OPEN, GroupName, LABEL_GENERATION, LABEL_GROUP, LABEL_KERNEL, LABEL_PROJECT,
     LABEL_SESSION_UID, NodeName, ProjectName, SessionUid,
 };
-use crate::provisioner::{ForeignPod, Tenure};
-use crate::session::views::{AgentView, Disruption, GateState, MainState, PodView, Taint};
-use crate::session::volumes::ClaimKey;
+use crate::views::{ForeignPod, Tenure};
+use crate::views::{AgentView, Disruption, GateState, MainState, PodView, Taint};
+use crate::views::ClaimKey;
 
 /// What a pod is to us.
 pub enum Folded {

@@ -11,9 +11,9 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::requests::amounts;
 use crate::api::Amount;
-use crate::session::namespace_quota::QuotaView;
-use crate::session::tenancy::RuntimeClassView;
-use crate::session::volumes::{ClaimKey, ClaimView, Operator, Requirement, StorageClassView, Subject, VolumeView};
+use crate::views::QuotaView;
+use crate::views::RuntimeClassView;
+use crate::views::{ClaimKey, ClaimView, Operator, Requirement, StorageClassView, NodeField, VolumeView};
 
 /// The provisioner of classes whose volumes are made by hand.
 const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
@@ -46,9 +46,9 @@ pub fn volume(volume: PersistentVolume) -> VolumeView {
     let terms = terms.map(|required| required.node_selector_terms.as_slice()).unwrap_or_default();
     let term = |term: &NodeSelectorTerm| {
         let labels = term.match_expressions.iter().flatten();
-        let labels = labels.map(|wanted| requirement(Subject::Label(wanted.key.clone()), wanted));
+        let labels = labels.map(|wanted| requirement(NodeField::Label(wanted.key.clone()), wanted));
         // A node's name is the only field there is to select by.
-        labels.chain(term.match_fields.iter().flatten().map(|wanted| requirement(Subject::Name, wanted))).collect()
+        labels.chain(term.match_fields.iter().flatten().map(|wanted| requirement(NodeField::Name, wanted))).collect()
     };
     let claim = spec
         .claim_ref
@@ -68,7 +68,7 @@ pub fn storage_class(class: StorageClass) -> StorageClassView {
     let term = |term: &TopologySelectorTerm| -> Vec<Requirement> {
         let labels = term.match_label_expressions.iter().flatten();
         let one_of = |wanted: &k8s_openapi::api::core::v1::TopologySelectorLabelRequirement| Requirement {
-            of: Subject::Label(wanted.key.clone()),
+            of: NodeField::Label(wanted.key.clone()),
             operator: Operator::In,
             values: wanted.values.clone(),
         };
@@ -100,7 +100,7 @@ pub fn quota(quota: ResourceQuota) -> QuotaView {
     QuotaView { hard: read(&status.hard), used: read(&status.used), is_scoped }
 }
 
-fn requirement(of: Subject, wanted: &NodeSelectorRequirement) -> Requirement {
+fn requirement(of: NodeField, wanted: &NodeSelectorRequirement) -> Requirement {
     let operator = match wanted.operator.as_str() {
         "In" => Operator::In,
         "NotIn" => Operator::NotIn,
@@ -118,7 +118,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::session::views::AgentView;
+    use crate::views::AgentView;
 
     #[test]
     fn a_claim_names_its_volume_once_it_is_bound_and_a_volume_from_where_it_is_reached() {

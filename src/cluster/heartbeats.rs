@@ -17,7 +17,7 @@ use super::lease::stated_duration;
 use super::world::{PodRow, World};
 use crate::api::NodeName;
 use crate::lifecycle::Timing;
-use crate::session::views::PodView;
+use crate::views::PodView;
 
 /// The namespace of the kubelets' leases.
 const NAMESPACE: &str = "kube-node-lease";
@@ -161,7 +161,7 @@ mod tests {
 
     use super::*;
     use crate::cluster::world::Scope;
-    use crate::session::views::Liveness;
+    use crate::views::Liveness;
 
     fn names(world: &World) -> Vec<String> {
         world.lock().stale.iter().map(ToString::to_string).collect()

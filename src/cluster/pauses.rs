@@ -11,9 +11,10 @@ use crate::api::{Session, SessionPhase, SessionUid};
 use crate::coordinator::marks::Marks;
 use crate::lifecycle::{Reason, last_attempt};
 use crate::session::handlers::HandlerName;
-use crate::session::namespace_quota::{Demand, MAX_CONSIDERED, QuotaView, admitted};
+use crate::session::namespace_quota::{Demand, MAX_CONSIDERED, admitted};
+use crate::views::QuotaView;
 use crate::session::snapshot::created_at;
-use crate::session::volumes::VolumeView;
+use crate::views::VolumeView;
 
 impl World {
     pub(super) fn upsert_quota(&self, key: Key, version: u64, quota: QuotaView) {

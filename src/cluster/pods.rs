@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::api::*;
 use crate::session::effect::Launch;
-use crate::session::kernels::{expand, service_name, ssh_secret_name};
+use crate::session::kernels::{service_name, ssh_secret_name};
 
 /// The container that runs what the user asked for.
 pub const CONTAINER_MAIN: &str = "main";
@@ -259,7 +259,7 @@ fn environment(session: &Session, kernel: &Kernel, launch: &Launch) -> Vec<Value
     let slots = expand(&session.spec.kernels);
     let hosts: Vec<&str> = slots.iter().map(|slot| slot.hostname.as_str()).collect();
     let (main, others): (Vec<_>, Vec<_>) =
-        session.spec.kernels.iter().partition(|k| k.role == crate::session::kernels::MAIN_ROLE);
+        session.spec.kernels.iter().partition(|k| k.role == crate::api::MAIN_ROLE);
     let replicas = main.into_iter().chain(others).map(|k| format!("{}:{}", k.role, k.replicas));
     let ports = launch.template.ports.iter();
     let ports = ports.map(|port| format!("{}:{}:{}", port.name, port.protocol.to_string().to_lowercase(), port.container_port));

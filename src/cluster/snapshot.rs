@@ -12,14 +12,14 @@ use crate::api::*;
 use crate::coordinator::marks::Mark;
 use crate::provisioner::{Ahead, Dependency, Room};
 use crate::session::handlers::{Handler, HandlerName};
-use crate::session::kernels::{Evidence, KernelItem, allocated_nodes, expand, judge, kernel_name, service_name};
+use crate::session::kernels::{Evidence, KernelItem, allocated_nodes, judge, kernel_name, service_name};
 use crate::session::pending::{self, Pending};
 use crate::session::queue;
 use crate::session::records::Remains;
 use crate::session::snapshot::{SessionItem, Snapshot, created_at};
-use crate::session::tenancy::{Tenancy, Tenant};
+use crate::views::{Tenancy, Tenant};
 use crate::session::usage::usage;
-use crate::session::views::{Liveness, PodView};
+use crate::views::{Liveness, PodView};
 
 /// The items of one scaling group.
 pub struct Batch {

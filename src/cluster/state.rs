@@ -12,15 +12,16 @@ use super::events::Told;
 use super::table::{Key, Table};
 use crate::api::*;
 use crate::lifecycle::Timing;
-use crate::provisioner::{ForeignPod, Holding, Kind, Kinds, Ledger};
+use crate::provisioner::{Holding, Kind, Kinds, Ledger};
+use crate::views::ForeignPod;
 use crate::session::handlers::HandlerName;
 use crate::session::holding::holding;
-use crate::session::namespace_quota::QuotaView;
+use crate::views::QuotaView;
 use crate::session::pending;
 use crate::session::snapshot::Snapshot;
-use crate::session::tenancy::{RuntimeClassView, Tenancy};
-use crate::session::views::{AgentView, PodView};
-use crate::session::volumes::{ClaimKey, ClaimView, StorageClassView, VolumeView};
+use crate::views::{RuntimeClassView, Tenancy};
+use crate::views::{AgentView, PodView};
+use crate::views::{ClaimKey, ClaimView, StorageClassView, VolumeView};
 
 pub(super) enum PodRow {
     Ours(Arc<PodView>),

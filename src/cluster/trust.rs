@@ -2,7 +2,7 @@
 
 use super::fold::Folded;
 use super::state::{Inner, PodRow, remove_key};
-use crate::provisioner::{ForeignPod, Tenure};
+use crate::views::{ForeignPod, Tenure};
 
 impl Inner {
     /// A pod that calls itself a session's, in another namespace than the session's or of a kernel that is another session's,

@@ -14,7 +14,7 @@ use super::world::World;
 use super::write::{WriteError, Writer};
 use crate::api::*;
 use crate::metrics::{Metrics, UNKNOWN};
-use crate::session::tenancy::{Tenancy, Tenant};
+use crate::views::{Tenancy, Tenant};
 
 /// Publishes for ever.
 pub async fn publish(world: Arc<World>, writer: Writer) {

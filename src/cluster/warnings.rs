@@ -13,7 +13,7 @@ use kube::{Api, Client};
 
 use super::world::{PodRow, World};
 use crate::lifecycle::{printable, truncate};
-use crate::session::views::{MainState, PodView};
+use crate::views::{MainState, PodView};
 
 /// Most pods asked about in one round, and at once.
 const MAX_PODS: usize = 16;

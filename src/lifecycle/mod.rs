@@ -3,14 +3,14 @@
 
 mod classify;
 mod history;
-mod kernel_state;
+
 mod matching;
 mod outcome;
 mod timing;
 
 pub use classify::*;
 pub use history::*;
-pub use kernel_state::*;
+
 pub use matching::*;
 pub use outcome::*;
 pub use timing::*;

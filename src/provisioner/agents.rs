@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::refusal::AgentCounts;
 use crate::api::{Amount, ResourceName, ScalingGroup};
-use crate::session::views::{AgentView, Taint};
+use crate::views::{AgentView, Taint};
 
 /// Why an agent does not take a kernel.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

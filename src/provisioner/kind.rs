@@ -4,10 +4,8 @@ use std::collections::{BTreeSet, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
 
-use crate::api::{AccessKey, Amount, ClusterMode, NodeName, ResourceName, Resources, Session, SessionType};
-use crate::session::holding::deployment_of;
-use crate::session::kernels::{main_first, requested};
-use crate::session::volumes::{ClaimKey, Mount, claims_of, mounts};
+use crate::api::{AccessKey, Amount, ClusterMode, NodeName, ResourceName, Resources, Session, SessionType, main_first, requested};
+use crate::views::{ClaimKey, Mount, claims_of, mounts};
 
 /// What is asked of the agents.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -104,5 +102,5 @@ fn request_of(session: &Session) -> Request {
             claims: claims_of(namespace, kernel),
         }
     });
-    Request { mode: spec.cluster_mode, private: spec.private, deployment: deployment_of(session), kernels: kernels.collect() }
+    Request { mode: spec.cluster_mode, private: spec.private, deployment: session.deployment_uid(), kernels: kernels.collect() }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::room::Room;
 use crate::api::{Amount, GroupName, NodeName, ResourceName, Resources, SessionUid, whole};
-use crate::session::tenancy::{Account, Tenancy, Tenant};
-use crate::session::volumes::ClaimKey;
+use crate::views::{Account, Tenancy, Tenant};
+use crate::views::{ClaimKey, ForeignPod, Tenure};
 
 /// What one session holds.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -131,32 +131,6 @@ impl Load {
             }
         }
     }
-}
-
-/// A pod that is not ours: what it takes of its node.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct ForeignPod {
-    pub namespace: String,
-    pub node: NodeName,
-    pub requests: Resources,
-    /// The volume claims it mounts.
-    pub claims: BTreeSet<ClaimKey>,
-    /// The tenure that its owner and readiness claim. A tenant can write both.
-    pub claimed_tenure: Tenure,
-    /// The tenure that it is counted by.
-    pub tenure: Tenure,
-}
-
-/// How long a foreign pod is to be reckoned with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Tenure {
-    /// Until it ends; it stands against a private session.
-    #[default]
-    Passing,
-    /// It belongs to the node (DaemonSet, static), and is coming or going.
-    OfNode,
-    /// It belongs to the node, and what it takes does not become free.
-    Lasting,
 }
 
 /// Counts users of volume claims in, or out with `sign` −1.

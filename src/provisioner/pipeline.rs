@@ -19,8 +19,8 @@ use super::sequencers::Sequence;
 use super::validators::{Context, Subject, check_kind, check_waiting, tenants};
 use crate::api::{GroupName, KernelAllocation, NodeName, ResourcePolicy, Resources, ScalingGroup, whole};
 use crate::lifecycle::{Cause, Reason};
-use crate::session::tenancy::{Account, Tenancy, Tenant};
-use crate::session::views::AgentView;
+use crate::views::{Account, Tenancy, Tenant};
+use crate::views::AgentView;
 
 /// What is provisioned: one group, its agents, and who may have what.
 pub struct Scope<'s> {
@@ -263,8 +263,9 @@ mod tests {
     use super::*;
     use crate::api::{Amount, Resources};
     use crate::provisioner::testing::{Extra, Setup, agent, kernel, nodes, refusal, waiting};
-    use crate::provisioner::{ForeignPod, Ledger, Tenure};
-    use crate::session::volumes::{ClaimKey, ClaimView, Operator, Requirement, Subject, VolumeView};
+    use crate::provisioner::Ledger;
+    use crate::views::{ForeignPod, Tenure};
+    use crate::views::{ClaimKey, ClaimView, Operator, Requirement, NodeField, VolumeView};
 
     fn gang(replicas: i32) -> serde_json::Value {
         let mut sub = kernel(&[("cpu", 2)]);
@@ -353,7 +354,7 @@ mod tests {
         let mut setup = Setup::new(json!({}), vec![labelled("a", "x"), labelled("b", "y")]);
         let claim = ClaimKey { namespace: "ns".into(), name: "data".into() };
         setup.tenancy.storage.claims.insert(claim, ClaimView { volume: Some("v".into()), ..ClaimView::default() });
-        let term = Requirement { of: Subject::Label("zone".into()), operator: Operator::In, values: vec!["y".into()] };
+        let term = Requirement { of: NodeField::Label("zone".into()), operator: Operator::In, values: vec!["y".into()] };
         setup.tenancy.storage.volumes.insert("v".into(), VolumeView { terms: vec![vec![term]], ..VolumeView::default() });
         let mut mounting = kernel(&[("cpu", 2)]);
         mounting["volumes"] = json!([{"claimName": "data", "mountPath": "/data"}]);

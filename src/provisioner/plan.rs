@@ -10,7 +10,7 @@ use super::pool::{Index, Pool, Wish};
 use super::refusal::{Blocker, Refusal};
 use crate::api::{ClusterMode, NodeName, Resources, whole};
 use crate::lifecycle::{Cause, Reason};
-use crate::session::kernels::hostname;
+use crate::api::hostname;
 
 /// How a request is placed: one step for each agent-sized part of it.
 pub struct Plan {

@@ -8,9 +8,9 @@ use super::kind::{KernelRequest, Request};
 use super::room::Room;
 use super::selectors::Choice;
 use crate::api::{Amount, NodeName, ResourceName, Resources, ScalingGroup};
-use crate::session::tenancy::Tenancy;
-use crate::session::views::AgentView;
-use crate::session::volumes::{ClaimKey, Reach};
+use crate::views::Tenancy;
+use crate::views::AgentView;
+use crate::views::{ClaimKey, Reach};
 
 /// An agent of the pool, by its place in the order of names.
 pub type Index = usize;

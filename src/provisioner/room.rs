@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use super::ledger::{Holding, Load, Occupied, count_claims};
 use crate::api::{GroupName, NodeName};
-use crate::session::tenancy::Tenant;
-use crate::session::volumes::ClaimKey;
+use crate::views::Tenant;
+use crate::views::ClaimKey;
 
 /// What a session holds itself, and for whom that counts.
 pub struct Own<'h> {

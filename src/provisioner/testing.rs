@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use super::{Ahead, Candidate, Decision, Dependency, Kind, Kinds, Refusal, Room, Scope, provision};
 use crate::api::*;
 use crate::session::handlers::testing::snapshot;
-use crate::session::tenancy::Tenancy;
-use crate::session::views::AgentView;
+use crate::views::Tenancy;
+use crate::views::AgentView;
 
 /// A group with agents and one active tenant: keypair `key` of `user`, namespace `ns` of `project` in `domain`.
 pub struct Setup {

@@ -98,8 +98,8 @@ pub struct PodRef {
     pub uid: String,
 }
 
-impl From<&super::views::PodView> for PodRef {
-    fn from(pod: &super::views::PodView) -> Self {
+impl From<&crate::views::PodView> for PodRef {
+    fn from(pod: &crate::views::PodView) -> Self {
         Self { namespace: pod.namespace.clone(), name: pod.name.clone(), uid: pod.uid.clone() }
     }
 }

@@ -2,7 +2,7 @@
 
 use strum::{EnumString, IntoStaticStr};
 
-use super::views::{MainState, PodView};
+use crate::views::{MainState, PodView};
 use crate::api::Session;
 use crate::lifecycle::Reason;
 
@@ -190,7 +190,7 @@ mod tests {
     use chrono::{DateTime, TimeDelta, Utc};
 
     use super::*;
-    use crate::session::views::Disruption;
+    use crate::views::Disruption;
 
     fn at(seconds: i64) -> DateTime<Utc> {
         DateTime::UNIX_EPOCH + TimeDelta::seconds(seconds)

@@ -2,19 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::kernels::{allocated_nodes, expand, kernel_name};
-use super::tenancy::Account;
-use super::views::PodView;
-use super::volumes::{ClaimKey, claims};
-use crate::api::{Amount, NodeName, ResourceName, Resources, Session};
+use super::kernels::{allocated_nodes, kernel_name};
+use crate::views::Account;
+use crate::views::PodView;
+use crate::views::{ClaimKey, claims};
+use crate::api::{Amount, NodeName, ResourceName, Resources, Session, expand};
 use crate::provisioner::Holding;
-
-/// The uid of the deployment whose replica a session is.
-pub fn deployment_of(session: &Session) -> Option<String> {
-    let owners = session.metadata.owner_references.iter().flatten();
-    let mut deployments = owners.filter(|owner| owner.kind == "Deployment" && owner.api_version.starts_with("sokovan.dev/"));
-    deployments.next().map(|owner| owner.uid.clone())
-}
 
 fn account_of(session: &Session) -> Account {
     Account {
@@ -74,7 +67,7 @@ pub fn holding(session: Option<&Session>, pods: &[&PodView], overhead: &Resource
         private: session.is_some_and(|session| session.spec.private),
         active,
         claims: used_claims(session.filter(|_| active), &live),
-        deployment: session.and_then(deployment_of),
+        deployment: session.and_then(Session::deployment_uid),
         agents,
     })
 }

@@ -8,60 +8,9 @@ use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 
 use super::ends::{EndCause, end_of, own_deletion};
-use super::views::{GateState, Liveness, MainState, PodView};
-use crate::api::{Kernel, KernelPhase, KernelTemplate, NodeName, Resources, Session, SessionPhase};
-use crate::lifecycle::{Reason, advance};
-
-/// One kernel that a session shall have, before it has a place.
-#[derive(Clone, Debug)]
-pub struct KernelSlot<'a> {
-    pub template: &'a KernelTemplate,
-    /// From 1, within the role.
-    pub index: i32,
-    /// From 0 for main.
-    pub local_rank: i32,
-    /// Role and index: `main1`, `sub2`.
-    pub hostname: String,
-}
-
-/// The kernels of a session in the order they are allocated and ranked: main first, then as listed (rules §5).
-pub fn expand(kernels: &[KernelTemplate]) -> Vec<KernelSlot<'_>> {
-    main_first(kernels)
-        .flat_map(|template| (1..=template.replicas.max(0)).map(move |index| (template, index)))
-        .zip(0..)
-        .map(|((template, index), local_rank)| KernelSlot {
-            template,
-            index,
-            local_rank,
-            hostname: hostname(&template.role, index),
-        })
-        .collect()
-}
-
-/// What a session asks for over all its kernels.
-pub fn requested(session: &Session) -> Resources {
-    let mut total = Resources::default();
-    for kernel in &session.spec.kernels {
-        total.add(&Resources::from(&kernel.resources).times(i64::from(kernel.replicas)));
-    }
-    total
-}
-
-/// The role every session has exactly once.
-pub const MAIN_ROLE: &str = "main";
-/// The hostname of the main kernel.
-pub const MAIN_HOSTNAME: &str = "main1";
-
-/// The roles of a session in the order of allocation.
-pub fn main_first(kernels: &[KernelTemplate]) -> impl Iterator<Item = &KernelTemplate> {
-    let is_main = |template: &&KernelTemplate| template.role == MAIN_ROLE;
-    kernels.iter().filter(is_main).chain(kernels.iter().filter(move |template| !is_main(template)))
-}
-
-/// `main1`, `sub2`.
-pub fn hostname(role: &str, index: i32) -> String {
-    format!("{role}{index}")
-}
+use crate::views::{GateState, Liveness, MainState, PodView};
+use super::kernel_state::step_to;
+use crate::api::{Kernel, KernelPhase, MAIN_HOSTNAME, NodeName, Reason, Session, SessionPhase};
 
 /// The name of a kernel and its pod: it never repeats, since every allocation and session has a hash of its own.
 pub fn kernel_name(session: &str, uid: &str, hostname: &str, generation: i64) -> String {
@@ -205,7 +154,7 @@ pub fn judge(evidence: &Evidence<'_>) -> KernelState {
             let seen = judge_alone(pod, Some(evidence.session), evidence.image_timeout, evidence.now);
             // A pod seen earlier on its way than the kernel was recorded is late news.
             match recorded {
-                Some(recorded) if advance(recorded, seen.phase) != seen.phase => KernelState::of(recorded),
+                Some(recorded) if step_to(recorded, seen.phase) != seen.phase => KernelState::of(recorded),
                 _ => seen,
             }
         }
@@ -280,6 +229,7 @@ pub fn allocated_nodes(session: &Session) -> BTreeMap<&str, &NodeName> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::{KernelTemplate, expand};
     use crate::api::KernelStatus;
 
     fn template(role: &str, replicas: i32) -> KernelTemplate {

@@ -1,8 +1,9 @@
 //! The launcher: what it takes to bring a session's kernels up, as effects. Pure.
 
 use super::effect::{Effect, Launch, PodRef};
-use super::kernels::{allocated_nodes, expand};
+use super::kernels::allocated_nodes;
 use super::snapshot::SessionItem;
+use crate::api::expand;
 
 /// Makes the kernels and pods of a session that has its places, and what they share.
 pub fn prepare(item: &SessionItem) -> Vec<Effect> {

@@ -2,17 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::kernels::requested;
-use crate::api::{Amount, Resources, Session, SessionUid};
-
-/// A ResourceQuota.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct QuotaView {
-    pub hard: BTreeMap<String, Amount>,
-    pub used: BTreeMap<String, Amount>,
-    /// It counts only some pods: which, only the API server can tell.
-    pub is_scoped: bool,
-}
+use crate::api::{Amount, Resources, Session, SessionUid, requested};
+use crate::views::QuotaView;
 
 /// A session's demand on a quota when its pods are created.
 pub struct Demand {

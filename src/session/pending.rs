@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
-use super::tenancy::{Tenancy, Tenant};
+use crate::views::{Tenancy, Tenant};
 use crate::api::{ResourceList, ResourcePolicy, Resources, SessionUid};
 use crate::provisioner::{Ahead, Kind};
 

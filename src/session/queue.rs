@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use super::snapshot::created_at;
-use super::views::AgentView;
+use crate::views::AgentView;
 use crate::api::{Cause, ScalingGroup, ScalingGroupStatus, Session, WaitingByPriority, WaitingByReason};
 use crate::lifecycle::last_attempt;
 use crate::provisioner::in_group;

@@ -8,13 +8,14 @@ use chrono::{DateTime, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::effect::{Effect, PodRef};
-use super::kernels::{KernelState, MAIN_HOSTNAME, judge_alone, ssh_secret_name};
-use super::views::{Liveness, MainState, PodView};
+use super::kernel_state::step_to;
+use super::kernels::{KernelState, judge_alone, ssh_secret_name};
+use crate::views::{Liveness, MainState, PodView};
 use crate::api::{
-    DesiredState, FINALIZER_SESSION, Kernel, KernelPhase, KernelStatus, LABEL_GENERATION, NodeName, Session, SessionUid,
+    DesiredState, FINALIZER_SESSION, Kernel, KernelPhase, KernelStatus, LABEL_GENERATION, MAIN_HOSTNAME, NodeName, Session, SessionUid,
     TerminationMode,
 };
-use crate::lifecycle::{Reason, advance, truncate};
+use crate::lifecycle::{Reason, truncate};
 
 /// Most bytes of a kernel's reason and message, as its schema has it.
 const MAX_REASON: usize = 128;
@@ -191,7 +192,7 @@ fn recorded(record: &Kernel, old: KernelStatus, mut new: KernelStatus) -> Option
     // What a program or a kubelet says has no bound of ours; a record that is refused for its length would never be made.
     new.reason.iter_mut().for_each(|reason| truncate(reason, MAX_REASON));
     new.message.iter_mut().for_each(|message| truncate(message, MAX_MESSAGE));
-    let may = advance(old.phase, new.phase) == new.phase;
+    let may = step_to(old.phase, new.phase) == new.phase;
     if !may || new == old {
         return None;
     }

@@ -10,8 +10,8 @@ use chrono::{DateTime, Utc};
 use super::ends::EndCause;
 use super::handlers::HandlerName;
 use super::kernels::{KernelItem, kernel_name};
-use super::tenancy::Tenancy;
-use super::views::{AgentView, Liveness, PodView};
+use crate::views::Tenancy;
+use crate::views::{AgentView, Liveness, PodView};
 use crate::api::{
     GroupName, HandlerRetry, NodeName, RetryPolicy, ScalingGroup, Session, SessionPhase, SessionResult, SessionStatus,
     SessionUid, TryingHandler, Waiting,

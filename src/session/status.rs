@@ -10,10 +10,10 @@ use super::kernels::KernelItem;
 use super::snapshot::Snapshot;
 use crate::api::{
     Cause, Condition, FailedAgent, HistoryEntry, HistoryResult, KernelPhase, ResourceList, Session, SessionPhase, SessionResult,
-    SessionStatus, SubStep, set_condition,
+    SessionStatus, SubStep, requested, set_condition,
 };
 use crate::lifecycle::{Failure, Reason, backoff, bound, bytes_in_json, last_attempt, push, to_millis, truncate};
-use crate::session::kernels::{requested, short_hash};
+use crate::session::kernels::short_hash;
 
 /// Most agents remembered as having failed a session.
 const MAX_FAILED_AGENTS: usize = 32;

@@ -3,7 +3,7 @@
 use super::effect::{Effect, PodRef};
 use super::kernels::KernelItem;
 use super::snapshot::SessionItem;
-use super::views::Liveness;
+use crate::views::Liveness;
 
 /// Deletes what still lives. Kernels that ended, have no pod, or are being deleted need nothing more.
 pub fn terminate(item: &SessionItem) -> Vec<Effect> {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::tenancy::{Tenancy, Tenant};
+use crate::views::{Tenancy, Tenant};
 use crate::api::{Amount, Quantity, ResourceUsage, TenantStatus, Unspecified};
 use crate::provisioner::Room;
 
@@ -56,7 +56,7 @@ mod tests {
     use crate::api::{Resources, SessionUid};
     use crate::provisioner::{Holding, Ledger};
     use crate::session::handlers::testing::limited;
-    use crate::session::tenancy::Account;
+    use crate::views::Account;
 
     #[test]
     fn where_a_policy_is_gone_nothing_is_allowed_and_without_one_everything() {

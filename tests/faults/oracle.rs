@@ -9,7 +9,8 @@ use sokovan::cluster::fold;
 use sokovan::cluster::pods::CONTAINER_MAIN;
 use sokovan::cluster::requests::requests;
 use sokovan::session::handlers::HANDLERS;
-use sokovan::session::kernels::{expand, kernel_name};
+use sokovan::api::expand;
+use sokovan::session::kernels::kernel_name;
 
 use crate::record::{Object, Version};
 

@@ -4,7 +4,7 @@ use super::Sequencer;
 use crate::provisioner::candidate::Candidate;
 use crate::provisioner::pipeline::Scope;
 use crate::provisioner::room::Room;
-use crate::session::tenancy::Tenant;
+use crate::views::Tenant;
 
 pub static SEQUENCER: Sequencer = Sequencer { share: Some(dominant_share), rank: |candidate| candidate.made() };
 

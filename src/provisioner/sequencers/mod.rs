@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn drf_prefers_the_owner_with_the_smaller_dominant_share() {
         use crate::provisioner::Holding;
-        use crate::session::tenancy::Tenant;
+        use crate::views::Tenant;
         let occupy = |setup: &mut Setup| {
             let mut taken = crate::api::Resources::default();
             taken.set("cpu", crate::api::Amount::from_units(1));

@@ -3,7 +3,7 @@
 use super::{Check, Context, Subject, Validator};
 use crate::lifecycle::{Cause, Reason};
 use crate::provisioner::refusal::Blocker;
-use crate::session::volumes::Mount;
+use crate::views::Mount;
 
 pub static VALIDATOR: Validator = Validator { name: "claims", check: Check::Kind(check) };
 

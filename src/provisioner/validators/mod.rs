@@ -25,7 +25,7 @@ use super::candidate::Candidate;
 use super::refusal::{Blocker, Refusal};
 use super::room::{Own, Room};
 use crate::api::{GroupName, ResourcePolicy, ScalingGroup};
-use crate::session::tenancy::{Tenancy, Tenant};
+use crate::views::{Tenancy, Tenant};
 
 /// What validators look at besides the session.
 pub struct Context<'c> {
@@ -135,8 +135,8 @@ mod tests {
     use crate::lifecycle::Reason;
     use crate::provisioner::testing::{Extra, Setup, agent, kernel, refusal, waiting};
     use crate::provisioner::{Ahead, Dependency, Refusal};
-    use crate::session::tenancy::Tenant;
-    use crate::session::volumes::{ClaimKey, ClaimView};
+    use crate::views::Tenant;
+    use crate::views::{ClaimKey, ClaimView};
 
     fn setup(policy: serde_json::Value) -> Setup {
         let mut setup = Setup::new(json!({}), vec![agent("a", &[("cpu", 16)])]);

@@ -4,7 +4,7 @@ use super::{Check, Context, Subject, Validator};
 use crate::api::LABEL_PROJECT;
 use crate::lifecycle::Reason;
 use crate::provisioner::refusal::Blocker;
-use crate::session::tenancy::Inactive;
+use crate::views::Inactive;
 
 pub static VALIDATOR: Validator = Validator { name: "owner", check: Check::Kind(check) };
 

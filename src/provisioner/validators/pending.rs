@@ -6,7 +6,7 @@ use crate::api::{Amount, ResourceList, ResourceName, Resources};
 use crate::lifecycle::{Cause, Reason};
 use crate::provisioner::candidate::Candidate;
 use crate::provisioner::refusal::Blocker;
-use crate::session::tenancy::Tenant;
+use crate::views::Tenant;
 
 /// What waits for a tenant before a session, and how much may.
 #[derive(Clone, Debug, PartialEq)]

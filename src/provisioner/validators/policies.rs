@@ -6,7 +6,7 @@ use crate::provisioner::refusal::Blocker;
 pub static VALIDATOR: Validator = Validator { name: "policies", check: Check::Kind(check) };
 
 fn check(context: &Context<'_>, subject: &Subject<'_>) -> Vec<Blocker> {
-    let missing = |tenant: &crate::session::tenancy::Tenant| {
+    let missing = |tenant: &crate::views::Tenant| {
         let failure = context.tenancy.policy_of(tenant).err()?;
         let needs = format!("that resource policy to be created, or another one named by {tenant}");
         Some(Blocker::hold(VALIDATOR.name, failure.reason, failure.message).of(tenant.to_string()).needing(needs))

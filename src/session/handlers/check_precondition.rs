@@ -62,14 +62,14 @@ mod tests {
     use crate::api::Cause;
     use crate::session::effect::Effect;
     use crate::session::handlers::testing::{agent, failure, gang, item, limited, put, session, snapshot};
-    use crate::session::views::Liveness;
-    use crate::session::volumes::{ClaimKey, ClaimView};
+    use crate::views::Liveness;
+    use crate::views::{ClaimKey, ClaimView};
     use serde_json::json;
 
     fn scheduled(spec: serde_json::Value) -> SessionItem {
         let mut session = session(spec);
         put(&mut session, SessionPhase::Scheduled, chrono::TimeDelta::seconds(1));
-        let kernels = vec![crate::api::KernelPhase::Scheduled; crate::session::kernels::expand(&session.spec.kernels).len()];
+        let kernels = vec![crate::api::KernelPhase::Scheduled; crate::api::expand(&session.spec.kernels).len()];
         let mut item = item(session, &kernels);
         for kernel in &mut item.kernels {
             (kernel.pod, kernel.record) = (None, None);

@@ -42,7 +42,7 @@ mod tests {
     use crate::session::handlers::Outcome;
     use crate::session::handlers::testing::{gang, item, put, session, snapshot};
     use crate::session::status::{Step, advance};
-    use crate::session::views::Liveness;
+    use crate::views::Liveness;
 
     fn ending(kernels: &[KernelPhase]) -> SessionItem {
         let mut session = session(gang());

@@ -75,7 +75,7 @@ mod tests {
     use crate::api::KernelPhase::Pulling;
     use crate::session::handlers::Outcome;
     use crate::session::handlers::testing::{change_pod, gang, item, put, session, snapshot};
-    use crate::session::views::Liveness;
+    use crate::views::Liveness;
 
     fn lost(spec: serde_json::Value, gate_opened: bool, bound: bool) -> Verdict {
         let mut session = session(spec);

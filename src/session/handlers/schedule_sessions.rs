@@ -120,7 +120,7 @@ mod tests {
     use super::*;
     use crate::api::{Cause, Session};
     use crate::session::handlers::testing::{agent, failure, gang, item, kernel, limited, session, snapshot};
-    use crate::session::tenancy::Tenancy;
+    use crate::views::Tenancy;
 
     fn pending(name: &str, spec: serde_json::Value) -> SessionItem {
         let mut session: Session = session(spec);
@@ -270,7 +270,7 @@ mod tests {
 
     #[test]
     fn where_every_agent_is_closed_it_needs_one_that_is_not() {
-        let closed = |name: &str| crate::session::views::AgentView { unschedulable: true, ..agent(name, 1) };
+        let closed = |name: &str| crate::views::AgentView { unschedulable: true, ..agent(name, 1) };
         let needs = |agents| {
             let mut verdicts = run(&snapshot(agents), &[pending("1", json!({"priority": 50})), pending("2", json!({}))]);
             let waiting = verdicts.remove(1).change.waiting.expect("a verdict");

@@ -40,7 +40,7 @@ mod tests {
     use crate::api::KernelPhase::{Prepared, Terminated};
     use crate::session::handlers::Outcome;
     use crate::session::handlers::testing::{change_pod, gang, item, put, session, session_in, snapshot};
-    use crate::session::views::GateState;
+    use crate::views::GateState;
 
     /// A prepared gang of three, whose gates are open or not.
     fn prepared(open: [bool; 3]) -> SessionItem {

@@ -6,7 +6,7 @@ use crate::lifecycle::Reason;
 use crate::session::effect::Effect;
 use crate::session::kernels::KernelItem;
 use crate::session::snapshot::{SessionItem, Snapshot};
-use crate::session::views::Liveness;
+use crate::views::Liveness;
 
 pub static ROW: Handler = Handler {
     name: HandlerName::SweepStaleKernels,

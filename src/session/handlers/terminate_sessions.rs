@@ -41,7 +41,7 @@ mod tests {
     use crate::session::effect::Effect;
     use crate::session::handlers::Outcome;
     use crate::session::handlers::testing::{change_pod, gang, item, put, session, session_in, snapshot};
-    use crate::session::views::Liveness;
+    use crate::views::Liveness;
 
     fn ending(kernels: usize) -> SessionItem {
         let mut session = if kernels == 1 { session_in(SessionPhase::Terminating) } else { session(gang()) };

@@ -3,22 +3,17 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::TimeDelta;
 use serde_json::json;
 
 use crate::api::*;
 use crate::lifecycle::{Reason, Timing};
 use crate::provisioner::Kinds;
 use crate::session::handlers::{Outcome, Verdict};
-use crate::session::kernels::{KernelItem, KernelState, expand, kernel_name};
+use crate::session::kernels::{KernelItem, KernelState, kernel_name};
 use crate::session::snapshot::{SessionItem, Snapshot};
-use crate::session::tenancy::Tenancy;
-use crate::session::views::{AgentView, Liveness, PodView};
-
-/// The moment of every snapshot here: an hour after the epoch.
-pub fn now() -> DateTime<Utc> {
-    DateTime::UNIX_EPOCH + TimeDelta::hours(1)
-}
+pub use crate::views::testing::{agent, now, tenancy};
+use crate::views::{AgentView, Liveness, PodView, Tenancy};
 
 pub fn session(spec: serde_json::Value) -> Session {
     let mut full = json!({"accessKey": "key", "scalingGroup": "default", "kernels": [kernel(1)]});
@@ -124,14 +119,6 @@ pub fn change_pod(kernel: &mut KernelItem, with: impl FnOnce(&mut PodView)) {
     with(Arc::make_mut(kernel.pod.as_mut().expect("a pod")));
 }
 
-pub fn agent(name: &str, cpu: i64) -> AgentView {
-    let mut allocatable = Resources::default();
-    allocatable.set("cpu", Amount::from_units(cpu));
-    allocatable.set("memory", Amount::from_units(64 << 30));
-    allocatable.set("pods", Amount::from_units(110));
-    AgentView { name: name.into(), allocatable, architecture: "amd64".into(), ready: true, ..AgentView::default() }
-}
-
 /// The cause and reason of a verdict that is a failure.
 pub fn failure(verdict: &Verdict) -> Option<(Cause, Reason)> {
     match &verdict.outcome {
@@ -152,18 +139,8 @@ pub fn limited(policy: serde_json::Value) -> Snapshot {
     world
 }
 
-/// A world of one active tenant, the group `default`, and these agents.
+/// A snapshot of one active tenant, the group `default`, and these agents.
 pub fn snapshot(agents: Vec<AgentView>) -> Snapshot {
-    let mut tenancy = Tenancy::default();
-    tenancy.namespaces.insert("ns".into(), "project".into());
-    let project = serde_json::from_value(json!({"domain": "domain"})).expect("a project");
-    tenancy.projects.insert("project".into(), Arc::new(Project::new("project", project)));
-    let domain = serde_json::from_value(json!({})).expect("a domain");
-    tenancy.domains.insert("domain".into(), Arc::new(Domain::new("domain", domain)));
-    let user = serde_json::from_value(json!({"domain": "domain"})).expect("a user");
-    tenancy.users.insert("user".into(), Arc::new(User::new("user", user)));
-    let keypair = serde_json::from_value(json!({"user": "user"})).expect("a keypair");
-    tenancy.keypairs.insert("key".into(), Arc::new(Keypair::new("key", keypair)));
     let agents: BTreeMap<_, _> = agents.into_iter().map(|agent| (agent.name.clone(), Arc::new(agent))).collect();
     Snapshot {
         now: now(),
@@ -171,6 +148,6 @@ pub fn snapshot(agents: Vec<AgentView>) -> Snapshot {
         group: Some(Arc::new(group(json!({})))),
         group_name: "default".into(),
         agents: Arc::new(agents),
-        tenancy: Arc::new(tenancy),
+        tenancy: Arc::new(tenancy()),
     }
 }

@@ -20,7 +20,7 @@ pub fn may_step(from: KernelPhase, to: KernelPhase) -> bool {
 }
 
 /// Where a kernel is after it was seen at `seen`: there, if steps lead to it (those skipped are passed through), else where it was.
-pub fn advance(from: KernelPhase, seen: KernelPhase) -> KernelPhase {
+pub fn step_to(from: KernelPhase, seen: KernelPhase) -> KernelPhase {
     use KernelPhase::*;
     const WAY: [KernelPhase; 7] = [Pending, Scheduled, Preparing, Pulling, Prepared, Creating, Running];
     let reachable = match (WAY.iter().position(|p| *p == from), WAY.iter().position(|p| *p == seen)) {
@@ -52,11 +52,11 @@ mod tests {
 
     #[test]
     fn late_events_change_nothing_and_skipped_steps_are_passed_through() {
-        assert_eq!(advance(Running, Pulling), Running);
-        assert_eq!(advance(Scheduled, Running), Running);
-        assert_eq!(advance(Terminated, Running), Terminated);
-        assert_eq!(advance(Running, Cancelled), Running);
-        assert_eq!(advance(Pulling, Cancelled), Cancelled);
-        assert_eq!(advance(Terminating, Running), Terminating);
+        assert_eq!(step_to(Running, Pulling), Running);
+        assert_eq!(step_to(Scheduled, Running), Running);
+        assert_eq!(step_to(Terminated, Running), Terminated);
+        assert_eq!(step_to(Running, Cancelled), Running);
+        assert_eq!(step_to(Pulling, Cancelled), Cancelled);
+        assert_eq!(step_to(Terminating, Running), Terminating);
     }
 }

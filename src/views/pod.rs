@@ -1,13 +1,11 @@
-//! What we keep of pods and nodes: folded on arrival to the fields that decisions look at.
+//! What is seen of pods: those of kernels, and foreign ones.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::collections::BTreeSet;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 
 use super::volumes::ClaimKey;
 use crate::api::{GroupName, NodeName, Resources, SessionUid};
-use crate::provisioner::ForeignPod;
 
 /// A pod of ours.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -139,105 +137,28 @@ impl PodView {
     }
 }
 
-/// A node, which is an agent here.
+/// A pod that is not ours: what it takes of its node.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct AgentView {
-    pub name: NodeName,
-    pub allocatable: Resources,
-    pub architecture: String,
-    pub labels: BTreeMap<String, String>,
-    pub taints: Vec<Taint>,
-    pub unschedulable: bool,
-    pub ready: bool,
-    /// Since when it is not ready.
-    pub not_ready_since: Option<DateTime<Utc>>,
-    /// Whether its kubelet shows no sign of life, whatever its status says.
-    pub stale: bool,
+pub struct ForeignPod {
+    pub namespace: String,
+    pub node: NodeName,
+    pub requests: Resources,
+    /// The volume claims it mounts.
+    pub claims: BTreeSet<ClaimKey>,
+    /// The tenure that its owner and readiness claim. A tenant can write both.
+    pub claimed_tenure: Tenure,
+    /// The tenure that it is counted by.
+    pub tenure: Tenure,
 }
 
-/// A node's taint.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Taint {
-    pub key: String,
-    pub value: String,
-    pub effect: String,
-}
-
-/// Whether an agent can be spoken to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Liveness {
-    Alive,
-    /// Not ready, but not for long enough to count as lost, which it will be then.
-    Doubtful {
-        lost_at: Option<DateTime<Utc>>,
-    },
-    /// Not ready for too long; its kernels may still run.
-    Lost,
-    /// Ready by its status, but its kubelet shows no sign of life; its kernels may still run.
-    Stale,
-    /// Its node object is gone or tainted out-of-service: nothing runs there any more.
-    Gone,
-}
-
-impl Liveness {
-    pub fn is_lost(self) -> bool {
-        matches!(self, Self::Lost | Self::Stale | Self::Gone)
-    }
-
-    /// What is the matter with a node of which this is so, where anything is.
-    pub fn trouble(self, node: &str, stale: Duration) -> Option<String> {
-        match self {
-            Self::Alive | Self::Doubtful { .. } => None,
-            Self::Lost => Some(format!("node {node} does not answer")),
-            Self::Stale => Some(format!("the kubelet of node {node} has shown no sign of life for {} s", stale.as_secs())),
-            Self::Gone => Some(format!("node {node} is gone")),
-        }
-    }
-}
-
-/// The taint by which an admin declares that nothing runs on a node any more.
-pub const TAINT_OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
-
-impl AgentView {
-    pub fn has_labels(&self, labels: &BTreeMap<String, String>) -> bool {
-        labels.iter().all(|(key, value)| self.labels.get(key) == Some(value))
-    }
-
-    /// Whether it is well and not cordoned.
-    pub fn takes_pods(&self) -> bool {
-        self.ready && !self.stale && !self.unschedulable
-    }
-
-    pub fn liveness(&self, lost_after: std::time::Duration, now: DateTime<Utc>) -> Liveness {
-        if self.taints.iter().any(|taint| taint.key == TAINT_OUT_OF_SERVICE) {
-            return Liveness::Gone;
-        }
-        if self.ready {
-            return if self.stale { Liveness::Stale } else { Liveness::Alive };
-        }
-        let lost_at = self.not_ready_since.and_then(|since| Some(since + TimeDelta::from_std(lost_after).ok()?));
-        if lost_at.is_some_and(|at| at <= now) { Liveness::Lost } else { Liveness::Doubtful { lost_at } }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::session::handlers::testing::{agent, now};
-
-    #[test]
-    fn an_agent_is_lost_when_its_time_is_over_and_gone_by_an_admins_word() {
-        let minute = std::time::Duration::from_secs(60);
-        let well = agent("node-1", 4);
-        assert_eq!(well.liveness(minute, now()), Liveness::Alive);
-        assert_eq!(AgentView { stale: true, ..well.clone() }.liveness(minute, now()), Liveness::Stale);
-        let silent = |seconds| {
-            let since = now() - TimeDelta::seconds(seconds);
-            AgentView { ready: false, not_ready_since: Some(since), ..well.clone() }.liveness(minute, now())
-        };
-        assert_eq!(silent(59), Liveness::Doubtful { lost_at: Some(now() + TimeDelta::seconds(1)) });
-        assert_eq!(silent(60), Liveness::Lost);
-        let taint = Taint { key: TAINT_OUT_OF_SERVICE.into(), value: "nodeshutdown".into(), effect: "NoExecute".into() };
-        assert_eq!(AgentView { taints: vec![taint], ..well.clone() }.liveness(minute, now()), Liveness::Gone);
-    }
+/// How long a foreign pod is to be reckoned with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tenure {
+    /// Until it ends; it stands against a private session.
+    #[default]
+    Passing,
+    /// It belongs to the node (DaemonSet, static), and is coming or going.
+    OfNode,
+    /// It belongs to the node, and what it takes does not become free.
+    Lasting,
 }

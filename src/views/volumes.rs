@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::views::AgentView;
+use super::AgentView;
 use crate::api::{Amount, KernelTemplate, Session};
 
 /// A claim, by its namespace and name.
@@ -123,14 +123,14 @@ impl Storage {
 /// What a node must be like.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Requirement {
-    pub of: Subject,
+    pub of: NodeField,
     pub operator: Operator,
     pub values: Vec<String>,
 }
 
 /// What of a node is looked at.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Subject {
+pub enum NodeField {
     Name,
     Label(String),
 }
@@ -166,8 +166,8 @@ impl VolumeView {
 impl Requirement {
     fn holds(&self, agent: &AgentView) -> bool {
         let value = match &self.of {
-            Subject::Name => Some(agent.name.as_str()),
-            Subject::Label(key) => agent.labels.get(key).map(String::as_str),
+            NodeField::Name => Some(agent.name.as_str()),
+            NodeField::Label(key) => agent.labels.get(key).map(String::as_str),
         };
         let listed = |value: &str| self.values.iter().any(|listed| listed == value);
         let numbers = || Some((value?.parse::<i64>().ok()?, self.values.first()?.parse::<i64>().ok()?));
@@ -218,14 +218,14 @@ mod tests {
         AgentView { name: "node-1".into(), labels: labels.into(), ..AgentView::default() }
     }
 
-    fn holds(of: Subject, operator: Operator, values: &[&str]) -> bool {
+    fn holds(of: NodeField, operator: Operator, values: &[&str]) -> bool {
         Requirement { of, operator, values: values.iter().map(|value| (*value).to_owned()).collect() }.holds(&agent())
     }
 
     #[test]
     fn each_operator_compares_as_in_a_node_selector() {
-        let label = |key: &str| Subject::Label(key.into());
-        assert!(holds(Subject::Name, Operator::In, &["node-1"]) && !holds(Subject::Name, Operator::In, &["node-2"]));
+        let label = |key: &str| NodeField::Label(key.into());
+        assert!(holds(NodeField::Name, Operator::In, &["node-1"]) && !holds(NodeField::Name, Operator::In, &["node-2"]));
         assert!(holds(label("zone"), Operator::In, &["b", "a"]) && !holds(label("none"), Operator::In, &["a"]));
         assert!(holds(label("zone"), Operator::NotIn, &["b"]) && !holds(label("zone"), Operator::NotIn, &["a"]));
         assert!(holds(label("none"), Operator::NotIn, &["a"]), "as in Kubernetes, what is not there is not in");
@@ -238,7 +238,7 @@ mod tests {
     #[test]
     fn an_unbound_claim_is_reached_from_where_its_volume_could_come_to_be() {
         let zone = |zone: &str| {
-            vec![Requirement { of: Subject::Label("zone".into()), operator: Operator::In, values: vec![zone.into()] }]
+            vec![Requirement { of: NodeField::Label("zone".into()), operator: Operator::In, values: vec![zone.into()] }]
         };
         let key = ClaimKey { namespace: "ns".into(), name: "data".into() };
         let mut storage = Storage::default();
@@ -270,7 +270,7 @@ mod tests {
     #[test]
     fn one_term_of_several_is_enough_and_an_empty_one_matches_nothing() {
         let is = |zone: &str| {
-            vec![Requirement { of: Subject::Label("zone".into()), operator: Operator::In, values: vec![zone.into()] }]
+            vec![Requirement { of: NodeField::Label("zone".into()), operator: Operator::In, values: vec![zone.into()] }]
         };
         assert!(VolumeView::default().reach().includes(&agent()));
         assert!(VolumeView { terms: vec![is("b"), is("a")], ..VolumeView::default() }.reach().includes(&agent()));

@@ -1,0 +1,103 @@
+//! Every reason that a status, an Event or a history entry can give.
+
+use std::fmt;
+
+use strum::{EnumString, IntoStaticStr};
+
+/// Why something failed, waits or ended, as one stable word: part of the API (`status.reason`, `history[].errorCode`,
+/// Events). The variant's name is that word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, IntoStaticStr, EnumString)]
+pub enum Reason {
+    NoAvailableNode,
+    QuotaExceeded,
+    ConcurrencyExceeded,
+    PendingLimitExceeded,
+    BehindPriority,
+    ContainerLimitExceeded,
+    KeypairNotFound,
+    KeypairInactive,
+    UserNotFound,
+    UserInactive,
+    ProjectNotFound,
+    ProjectInactive,
+    DomainNotFound,
+    DomainInactive,
+    PolicyNotFound,
+    NamespaceWithoutProject,
+    ScalingGroupNotFound,
+    ScalingGroupInactive,
+    ScalingGroupNotAllowed,
+    DesignatedNodeNotFound,
+    NotYetDue,
+    DependencyPending,
+    DependencyMissing,
+    DependencyFailed,
+    DependencyCircular,
+    EffectFailed,
+    NameTaken,
+    NamespaceQuota,
+    HandlerPanicked,
+    HookFailed,
+    VolumeCountExceeded,
+    VolumeClaimNotFound,
+    VolumeReadOnly,
+    PriorityTooHigh,
+    WaitingForKernels,
+    ImagePullFailed,
+    ContainerNotStarted,
+    Unschedulable,
+    ExceededMaxRetries,
+    PhaseTimeout,
+    PendingTimeoutExceeded,
+    AbnormalTermination,
+    StaleKernel,
+    NodeLost,
+    NoKernels,
+    UserRequested,
+    Deleted,
+    BatchFinished,
+    BatchTimeout,
+    Deprioritized,
+    LowestPriority,
+    PodGone,
+    /// Somebody other than the operator deleted the pod.
+    PodDeleted,
+    /// kube-scheduler made room for a pod of higher priority, or the kubelet for a critical one.
+    Preempted,
+    /// The Eviction API removed the pod, as `kubectl drain` does, or its node shut down.
+    Drained,
+    /// The kubelet or a taint evicted the pod.
+    Evicted,
+    /// The kubelet refused the pod when it arrived.
+    AdmissionRefused,
+    DeadlineExceeded,
+    OutOfMemory,
+    /// The program exited of its own accord.
+    ExitCode,
+    /// The operator deleted the pod because another kernel ended the session.
+    SessionEnded,
+    RuntimeClassNotFound,
+    VolumeClaimNotBound,
+    VolumeClaimInUse,
+    /// Finalizers of others keep an object that is being deleted.
+    DeletionHeld,
+    /// The API server refuses the status: the object is too large.
+    StatusRefused,
+}
+
+impl Reason {
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+
+    /// The reason that a status or a kernel's record names, if it is one of these.
+    pub fn parse(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
