@@ -8,9 +8,10 @@ use std::time::Instant;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 use sokovan::api::*;
-use sokovan::provisioner::{Candidate, Decision, ForeignPod, Kind, Kinds, Ledger, Room, Scope, provision};
+use sokovan::provisioner::{Candidate, Decision, EquivalenceClass, EquivalenceClasses, Ledger, LedgerSnapshot, Scope, provision};
+use sokovan::views::ForeignPod;
+use sokovan::views::NodeView;
 use sokovan::views::Tenancy;
-use sokovan::views::AgentView;
 
 const SEQUENCERS: [SequencerName; 3] = [SequencerName::Fifo, SequencerName::Lifo, SequencerName::Drf];
 const STRATEGIES: [SelectorStrategy; 4] =
@@ -50,20 +51,19 @@ fn tenancy() -> Tenancy {
     tenancy
 }
 
-fn agents(count: usize) -> BTreeMap<NodeName, Arc<AgentView>> {
-    let agent = |n: usize| {
-        let name = NodeName(format!("agent-{n:05}"));
+fn nodes(count: usize) -> BTreeMap<NodeName, Arc<NodeView>> {
+    let node = |n: usize| {
+        let name = NodeName(format!("node-{n:05}"));
         let list = if n.is_multiple_of(5) {
             json!({"cpu": 96, "memory": "1Ti", "nvidia.com/gpu": 8, "pods": 110, "ephemeral-storage": "1Ti"})
         } else {
             json!({"cpu": 64, "memory": "256Gi", "pods": 110, "ephemeral-storage": "1Ti"})
         };
         let allocatable = Resources::from(&parse::<ResourceList>(list));
-        let view =
-            AgentView { name: name.clone(), allocatable, architecture: "amd64".into(), ready: true, ..AgentView::default() };
+        let view = NodeView { name: name.clone(), allocatable, architecture: "amd64".into(), ready: true, ..NodeView::default() };
         (name, Arc::new(view))
     };
-    (0..count).map(agent).collect()
+    (0..count).map(node).collect()
 }
 
 /// Of a hundred sessions: 63 small, 20 middle, 11 gangs of 8, 5 with a GPU, 1 gang of 8 with a GPU each.
@@ -83,13 +83,13 @@ struct Waiting {
     namespace: String,
     created_at: DateTime<Utc>,
     priority: i32,
-    kind: Arc<Kind>,
+    kind: Arc<EquivalenceClass>,
     told: bool,
 }
 
 /// Sessions of a few shapes, or of which no two ask for the same, and which have been told lately that nothing fits.
 fn queue(count: usize, distinct: bool) -> Vec<Waiting> {
-    let mut kinds = Kinds::default();
+    let mut classes = EquivalenceClasses::default();
     let start = DateTime::UNIX_EPOCH;
     let waiting = |n: usize| {
         let (name, namespace) = (format!("s{n}"), format!("project-{}", n % PROJECTS));
@@ -101,7 +101,7 @@ fn queue(count: usize, distinct: bool) -> Vec<Waiting> {
             session.spec.kernels[0].resources.insert("memory".into(), Quantity(bytes));
         }
         session.metadata.namespace = Some(namespace.clone());
-        let kind = kinds.of(&session);
+        let kind = classes.of(&session);
         // Not in the order of their making, as a hash map gives them.
         let created_at = start + TimeDelta::milliseconds(i64::try_from(n * 7919 % count).unwrap_or(0));
         Waiting { name, namespace, created_at, priority: [10, 10, 10, 50][n % 4], kind, told: distinct }
@@ -112,7 +112,7 @@ fn queue(count: usize, distinct: bool) -> Vec<Waiting> {
 fn candidates(queue: &[Waiting]) -> Vec<Candidate<'_>> {
     fn candidate(waiting: &Waiting) -> Candidate<'_> {
         Candidate {
-            kind: &waiting.kind,
+            class: &waiting.kind,
             name: (&waiting.namespace, &waiting.name),
             priority: waiting.priority,
             created_at: Some(waiting.created_at),
@@ -140,31 +140,31 @@ struct Run {
 
 fn cycle(
     group: &ScalingGroup,
-    agents: &BTreeMap<NodeName, Arc<AgentView>>,
+    nodes: &BTreeMap<NodeName, Arc<NodeView>>,
     tenancy: &Tenancy,
-    room: Room,
+    ledger: LedgerSnapshot,
     queue: &[Waiting],
 ) -> Run {
-    let mut room = room;
+    let mut ledger = ledger;
     let begun = Instant::now();
     let name = GroupName::from("default");
-    let scope = Scope::new(Utc::now(), &name, group, agents, tenancy);
-    let decisions = provision(&scope, &mut room, &candidates(queue));
+    let scope = Scope::new(Utc::now(), &name, group, nodes, tenancy);
+    let decisions = provision(&scope, &mut ledger, &candidates(queue));
     let seconds = begun.elapsed().as_secs_f64();
     let placed = decisions.iter().filter(|decision| matches!(decision, Decision::Placed(_))).count();
     Run { seconds, placed, decided: decisions.len() }
 }
 
-/// Every agent's cpu and memory taken, but for a crumb.
-fn full(agents: &BTreeMap<NodeName, Arc<AgentView>>, tenancy: &Tenancy) -> Room {
+/// Every node's cpu and memory taken, but for a crumb.
+fn full(nodes: &BTreeMap<NodeName, Arc<NodeView>>, tenancy: &Tenancy) -> LedgerSnapshot {
     let mut ledger = Ledger::default();
-    for agent in agents.values() {
-        let mut requests = agent.allocatable.clone();
-        requests.set("cpu", agent.allocatable.get("cpu").saturating_sub(Amount::from_milli(500)));
+    for node in nodes.values() {
+        let mut requests = node.allocatable.clone();
+        requests.set("cpu", node.allocatable.get("cpu").saturating_sub(Amount::from_milli(500)));
         requests.set("pods", Amount::from_units(1));
-        ledger.count_foreign(&ForeignPod { node: agent.name.clone(), requests, ..ForeignPod::default() }, 1);
+        ledger.count_foreign(&ForeignPod { node: node.name.clone(), requests, ..ForeignPod::default() }, 1);
     }
-    ledger.room(tenancy)
+    ledger.snapshot(tenancy)
 }
 
 fn peak_mib() -> u64 {
@@ -186,15 +186,15 @@ fn main() {
     }
     let tenancy = tenancy();
     let (most_agents, most_sessions) = (10_000, 100_000);
-    let all = agents(most_agents);
+    let all = nodes(most_agents);
     let waiting = queue(most_sessions, false);
-    println!("{most_sessions} sessions waiting, {most_agents} agents\n");
+    println!("{most_sessions} sessions waiting, {most_agents} nodes\n");
     println!("| sequencer | strategy | placed | cycle ms | decisions/s | nothing fits, cycle ms |\n|---|---|---|---|---|---|");
     let mut rows = vec![];
     for sequencer in SEQUENCERS {
         for selector in STRATEGIES {
             let group = group(sequencer, selector);
-            let run = best(|| cycle(&group, &all, &tenancy, Room::default(), &waiting));
+            let run = best(|| cycle(&group, &all, &tenancy, LedgerSnapshot::default(), &waiting));
             let none = best(|| cycle(&group, &all, &tenancy, full(&all, &tenancy), &waiting));
             assert_eq!(none.placed, 0, "nothing fits");
             assert!(run.placed > most_sessions * 9 / 10, "most fit: {}", run.placed);
@@ -208,20 +208,20 @@ fn main() {
         }
     }
     println!(
-        "\nGrowth, FIFO and dispersed: milliseconds; times what n log n would give, from a tenth of the sessions and of the agents\n"
+        "\nGrowth, FIFO and dispersed: milliseconds; times what n log n would give, from a tenth of the sessions and of the nodes\n"
     );
-    println!("| agents | 1,000 sessions | 10,000 | 100,000 |\n|---|---|---|---|");
+    println!("| nodes | 1,000 sessions | 10,000 | 100,000 |\n|---|---|---|---|");
     let group = group(SequencerName::Fifo, SelectorStrategy::Dispersed);
     let sizes = [1_000, 10_000, 100_000];
     let mut growth = vec![];
     let mut above: Vec<Option<f64>> = vec![None; sizes.len()];
     for count in [100, 1_000, 10_000] {
-        let few = agents(count);
+        let few = nodes(count);
         let mut cells = vec![];
         let mut left: Option<f64> = None;
         for (column, sessions) in sizes.into_iter().enumerate() {
             let waiting = queue(sessions, false);
-            let seconds = best(|| cycle(&group, &few, &tenancy, Room::default(), &waiting)).seconds;
+            let seconds = best(|| cycle(&group, &few, &tenancy, LedgerSnapshot::default(), &waiting)).seconds;
             let ratio = |n: usize, before: Option<f64>| {
                 let (n, tenth) = (n as f64, n as f64 / 10.0);
                 before.map(|before| seconds / before / (n * n.log2() / (tenth * tenth.log2())))
@@ -231,19 +231,19 @@ fn main() {
             let told = |ratio: Option<f64>| ratio.map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
             cells.push(format!("{:.1} ({}, {})", seconds * 1e3, told(by_sessions), told(by_agents)));
             growth.push(json!({
-                "agents": count, "sessions": sessions, "ms": seconds * 1e3,
+                "nodes": count, "sessions": sessions, "ms": seconds * 1e3,
                 "to_n_log_n_of_sessions": by_sessions, "to_n_log_n_of_agents": by_agents,
             }));
         }
         println!("| {count} | {} |", cells.join(" | "));
     }
-    let (some, fewer) = (agents(1_000), queue(10_000, true));
-    let most = best(|| cycle(&group, &some, &tenancy, Room::default(), &fewer));
+    let (some, fewer) = (nodes(1_000), queue(10_000, true));
+    let most = best(|| cycle(&group, &some, &tenancy, LedgerSnapshot::default(), &fewer));
     let none = best(|| cycle(&group, &some, &tenancy, full(&some, &tenancy), &fewer));
     assert_eq!(none.placed, 0, "nothing fits");
     let (most_ms, none_ms) = (most.seconds * 1e3, none.seconds * 1e3);
     println!(
-        "\n10,000 sessions of which no two ask for the same, 1,000 agents: {} placed in {most_ms:.0} ms, none in {none_ms:.0} ms",
+        "\n10,000 sessions of which no two ask for the same, 1,000 nodes: {} placed in {most_ms:.0} ms, none in {none_ms:.0} ms",
         most.placed
     );
     println!("\npeak memory {} MiB\n", peak_mib());

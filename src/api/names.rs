@@ -77,7 +77,7 @@ name_type!(
     PolicyName
 );
 
-/// The name of a Node, which is an agent here.
+/// The name of a Node, which is a node here.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct NodeName(#[schemars(length(min = 1, max = 253), regex(pattern = DNS_NAME))] pub String);

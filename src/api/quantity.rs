@@ -30,7 +30,7 @@ impl Amount {
         Self(units.saturating_mul(1000) as i128)
     }
 
-    /// At most 9 PB, whatever the amount: for comparing with what an agent has.
+    /// At most 9 PB, whatever the amount: for comparing with what a node has.
     pub fn milli(self) -> i64 {
         i64::try_from(self.0.clamp(-Self::MAX.0, Self::MAX.0)).unwrap_or(i64::MAX)
     }
@@ -183,7 +183,7 @@ pub(super) fn written_amounts(_: &mut SchemaGenerator) -> Schema {
 /// What users write per resource name: `{cpu: 2, memory: 1Gi, nvidia.com/gpu: 1}`.
 pub type ResourceList = BTreeMap<String, Quantity>;
 
-/// The name of a resource. In the order in which agents are compared (rules §5): accelerators, cpu, memory, then by name.
+/// The name of a resource. In the order in which nodes are compared (rules §5): accelerators, cpu, memory, then by name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ResourceName {
     /// An extended resource, such as `nvidia.com/gpu`.

@@ -22,7 +22,7 @@ use super::{Cause, Condition, ProjectName, SessionType};
     category = "sokovan",
     doc = "A set of nodes that sessions are scheduled onto.",
     printcolumn(name = "Active", type_ = "boolean", json_path = ".spec.active"),
-    printcolumn(name = "Agents", type_ = "integer", json_path = ".status.agentsReady"),
+    printcolumn(name = "Nodes", type_ = "integer", json_path = ".status.nodesReady"),
     printcolumn(name = "Running", type_ = "integer", json_path = ".status.sessionsRunning"),
     printcolumn(name = "Pending", type_ = "integer", json_path = ".status.sessionsPending"),
     printcolumn(name = "Oldest", type_ = "date", json_path = ".status.oldestWaitingSince", description = "age of the session that waits for longest"),
@@ -68,7 +68,7 @@ pub struct ScalingGroupSpec {
     #[serde(default)]
     pub top_priority_only: bool,
 
-    /// Which of the agents that have room is chosen.
+    /// Which of the nodes that have room is chosen.
     #[serde(default)]
     pub selector: SelectorStrategy,
 
@@ -77,7 +77,7 @@ pub struct ScalingGroupSpec {
     #[serde(default)]
     pub fail_unfit: bool,
 
-    /// Whether the replicas of one deployment are spread over agents, with the strategy Concentrated.
+    /// Whether the replicas of one deployment are spread over nodes, with the strategy Concentrated.
     #[serde(default)]
     pub enforce_spreading: bool,
 
@@ -103,10 +103,10 @@ pub enum SequencerName {
     Drf,
 }
 
-/// Which agent is chosen (rules §5).
+/// Which node is chosen (rules §5).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum SelectorStrategy {
-    /// Of those of whose resources the fewest would lie idle, the one with least left: agents are filled up one after the other.
+    /// Of those of whose resources the fewest would lie idle, the one with least left: nodes are filled up one after the other.
     Concentrated,
     /// Of those of whose resources the fewest would lie idle, the one with most left.
     #[default]
@@ -231,10 +231,10 @@ pub struct GroupPodOptions {
 pub struct ScalingGroupStatus {
     /// Nodes that belong to it.
     #[serde(default)]
-    pub agents: i64,
+    pub nodes: i64,
     /// Those of them that are ready and not cordoned; whether the group tolerates their taints is not looked at.
     #[serde(default)]
-    pub agents_ready: i64,
+    pub nodes_ready: i64,
     /// Sessions that hold resources here.
     #[serde(default)]
     pub sessions_running: i64,

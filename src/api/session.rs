@@ -263,7 +263,7 @@ pub struct KernelTemplate {
     /// Only these nodes come into question, if any are named.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
-    pub designated_agents: Vec<NodeName>,
+    pub designated_nodes: Vec<NodeName>,
 
     /// Size of /dev/shm, 64Mi if absent; it counts towards the kernel's memory as it is used.
     #[serde(default = "default_shm", skip_serializing_if = "is_default_shm")]

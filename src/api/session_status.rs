@@ -146,7 +146,7 @@ pub struct SessionStatus {
     pub scaling_group: Option<GroupName>,
     /// When the present phase began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub status_since: Option<DateTime<Utc>>,
+    pub phase_started_at: Option<DateTime<Utc>>,
     /// How many failed attempts in a row the present step has behind it.
     #[serde(default)]
     pub attempts: i32,
@@ -186,7 +186,7 @@ pub struct SessionStatus {
     /// Nodes that failed this session; tried last for an hour.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
-    pub failed_agents: Vec<FailedAgent>,
+    pub failed_nodes: Vec<FailedNode>,
     /// Kernels running / kernels, for example `2/3`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
@@ -241,7 +241,7 @@ pub struct KernelAllocation {
 /// A node that failed a session.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct FailedAgent {
+pub struct FailedNode {
     /// The node.
     pub node: NodeName,
     /// Until when it is tried last.

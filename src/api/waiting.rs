@@ -18,9 +18,9 @@ pub struct Waiting {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub blockers: Vec<WaitingBlocker>,
-    /// Why no agent of the group takes it, where it came so far.
+    /// Why no node of the group takes it, where it came so far.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub agents: Option<WaitingAgents>,
+    pub nodes: Option<WaitingNodes>,
 }
 
 /// One thing that stands against a session.
@@ -55,11 +55,11 @@ pub struct WaitingBlocker {
     pub needs: String,
 }
 
-/// Why the agents of a group do not take a session.
+/// Why the nodes of a group do not take a session.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct WaitingAgents {
-    /// How many agents the group has.
+pub struct WaitingNodes {
+    /// How many nodes the group has.
     pub total: i64,
     /// How many of them take no session at all: not ready, cordoned or tainted.
     #[serde(default)]
@@ -67,18 +67,18 @@ pub struct WaitingAgents {
     /// How many fell to which reason, the most frequent first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
-    pub reasons: Vec<WaitingAgentReason>,
+    pub reasons: Vec<WaitingNodeReason>,
 }
 
-/// A reason for which agents do not take a session.
+/// A reason for which nodes do not take a session.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct WaitingAgentReason {
+pub struct WaitingNodeReason {
     /// For example `cpu 3 of 4 needed`, `architecture`, `not ready`.
     #[schemars(length(max = 128))]
     pub reason: String,
-    /// How many agents.
-    pub agents: i64,
+    /// How many nodes.
+    pub nodes: i64,
 }
 
 impl Waiting {
@@ -90,8 +90,8 @@ impl Waiting {
 
     /// Whether things of the same kinds do, whichever they are.
     pub fn has_the_same_reasons(&self, other: &Self) -> bool {
-        let kinds =
+        let classes =
             |waiting: &Self| -> BTreeSet<_> { waiting.blockers.iter().map(|b| (b.check.clone(), b.reason.clone())).collect() };
-        kinds(self) == kinds(other)
+        classes(self) == classes(other)
     }
 }

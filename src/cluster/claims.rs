@@ -34,8 +34,8 @@ impl World {
     }
 
     /// Leaves a session alone for a while, or until it changes.
-    pub fn shun(&self, uid: &SessionUid, pause: Duration) {
+    pub fn quarantine(&self, uid: &SessionUid, pause: Duration) {
         let until = Utc::now() + TimeDelta::from_std(pause).unwrap_or_default();
-        self.lock().shunned.insert(uid.clone(), until);
+        self.lock().quarantined.insert(uid.clone(), until);
     }
 }

@@ -53,7 +53,7 @@ impl Inner {
             status.is_some_and(|status| status.met_dependencies.contains(&key.1))
         };
         self.dependents(&key).iter().any(|uid| {
-            let can_record = !self.shunned.contains_key(uid) && !self.unreadable.contains_key(uid);
+            let can_record = !self.quarantined.contains_key(uid) && !self.unreadable.contains_key(uid);
             can_record && is_older(uid) && !has_recorded(uid)
         })
     }
@@ -65,9 +65,9 @@ impl Inner {
 
     /// Whether what a session depends on depends on the session in turn, by way of not too many others that wait.
     pub(super) fn waits_for_itself(&self, session: &Session, dependency: &str) -> bool {
-        const MOST: usize = 32;
+        const MAX: usize = 32;
         let (own, mut ahead, mut seen) = (key_of(&session.metadata), vec![dependency.to_owned()], BTreeSet::new());
-        while let Some(name) = ahead.pop().filter(|_| seen.len() < MOST) {
+        while let Some(name) = ahead.pop().filter(|_| seen.len() < MAX) {
             if name == own.1 {
                 return true;
             }

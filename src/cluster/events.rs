@@ -18,7 +18,7 @@ use crate::metrics::Metrics;
 /// Most events waiting to be sent.
 const QUEUE: usize = 20_000;
 /// So many waiting are a rush.
-const RUSH: usize = 50;
+const BUSY: usize = 50;
 
 /// Most bytes of a creation id in an Event; admission refuses longer ones.
 const MAX_CREATION_ID: usize = 128;
@@ -81,8 +81,8 @@ async fn send_all(writer: Writer, identity: String, timing: Arc<Timing>, mut wai
         if waiting.len() > came {
             last_came = Instant::now();
         }
-        let rush = waiting.len() > RUSH && last_came.elapsed() < timing.rush_over;
-        tokio::time::sleep(if rush { timing.rush_pace } else { timing.event_pace }).await;
+        let busy = waiting.len() > BUSY && last_came.elapsed() < timing.busy_over;
+        tokio::time::sleep(if busy { timing.busy_pace } else { timing.event_pace }).await;
         if waiting.len() > came {
             last_came = Instant::now();
         }

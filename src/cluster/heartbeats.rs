@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::ListParams;
 use kube::{Api, Client};
 
-use super::fold;
+use super::extract;
 use super::lease::stated_duration;
 use super::world::{PodRow, World};
 use crate::api::NodeName;
@@ -107,7 +107,7 @@ impl Observed {
 
 async fn read_statuses(client: &Client) -> kube::Result<Statuses> {
     let nodes = Api::<Node>::all(client.clone()).list(&ListParams::default()).await?.items;
-    let status = |node: Node| Some((NodeName(node.metadata.name.clone()?), fold::heartbeat(&node)?));
+    let status = |node: Node| Some((NodeName(node.metadata.name.clone()?), extract::heartbeat(&node)?));
     Ok(nodes.into_iter().filter_map(status).collect())
 }
 
@@ -126,7 +126,7 @@ impl World {
         if inner.stale != stale {
             tracing::warn!(?stale, "nodes without a recent heartbeat");
             inner.stale = stale;
-            inner.agents = None;
+            inner.node_views = None;
             drop(inner);
             self.mark_usage();
             self.mark_everything();
@@ -308,7 +308,7 @@ mod tests {
         world.upsert_node(&serde_json::from_value(node("n", 1, 1)).expect("a node"));
         let seen = |world: &World| {
             let snapshot = world.lock().snapshot(&"default".into(), &world.timing);
-            (snapshot.liveness(&"n".into()), snapshot.agents[&NodeName::from("n")].takes_pods())
+            (snapshot.liveness(&"n".into()), snapshot.nodes[&NodeName::from("n")].takes_pods())
         };
         assert_eq!(seen(&world), (Liveness::Alive, true));
         assert!(!world.may_be_stale(), "nothing runs");

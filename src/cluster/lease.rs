@@ -34,7 +34,7 @@ pub struct Candidate {
 }
 
 /// What is seen of another's lease.
-struct Sighting {
+struct Observation {
     version: Option<String>,
     since: u64,
 }
@@ -60,11 +60,11 @@ impl Candidate {
 
     /// Stands for election until `stop`, then gives up the lease at once; or until it loses it.
     pub async fn run(self, leadership: watch::Sender<Leadership>, mut stop: watch::Receiver<bool>) {
-        let mut sighting = Sighting { version: None, since: boot_millis() };
+        let mut observation = Observation { version: None, since: boot_millis() };
         let mut held: Option<Lease> = None;
         loop {
             let asked_at = boot_millis();
-            let tried = tokio::time::timeout(self.timing.request, self.step(held.as_ref(), &mut sighting)).await;
+            let tried = tokio::time::timeout(self.timing.request, self.step(held.as_ref(), &mut observation)).await;
             match tried {
                 Ok(Ok(Some(lease))) => {
                     held = Some(lease);
@@ -96,7 +96,7 @@ impl Candidate {
     }
 
     /// One look: our lease as renewed or taken; None while another holds it.
-    async fn step(&self, held: Option<&Lease>, sighting: &mut Sighting) -> kube::Result<Option<Lease>> {
+    async fn step(&self, held: Option<&Lease>, observation: &mut Observation) -> kube::Result<Option<Lease>> {
         if let Some(lease) = held {
             match self.write(lease, false).await {
                 Ok(renewed) => return Ok(Some(renewed)),
@@ -112,11 +112,11 @@ impl Candidate {
             return self.api.create(&PostParams::default(), &self.new_lease()?).await.map(Some);
         };
         let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.clone()).unwrap_or_default();
-        let changed = sighting.version != lease.metadata.resource_version;
+        let changed = observation.version != lease.metadata.resource_version;
         if changed {
-            *sighting = Sighting { version: lease.metadata.resource_version.clone(), since: boot_millis() };
+            *observation = Observation { version: lease.metadata.resource_version.clone(), since: boot_millis() };
         }
-        let over = boot_millis().saturating_sub(sighting.since) > millis(self.duration_of(&lease));
+        let over = boot_millis().saturating_sub(observation.since) > millis(self.duration_of(&lease));
         if holder.is_empty() || over { self.write(&lease, true).await.map(Some) } else { Ok(None) }
     }
 

@@ -12,8 +12,8 @@ use crate::coordinator::marks::Marks;
 use crate::lifecycle::{Reason, last_attempt};
 use crate::session::handlers::HandlerName;
 use crate::session::namespace_quota::{Demand, MAX_CONSIDERED, admitted};
-use crate::views::QuotaView;
 use crate::session::snapshot::created_at;
+use crate::views::QuotaView;
 use crate::views::VolumeView;
 
 impl World {
@@ -112,7 +112,7 @@ impl Inner {
 pub async fn admit(world: Arc<World>) {
     loop {
         let changed = tokio::time::timeout(world.timing.wait_backoff, world.quota_changed.notified()).await;
-        tokio::time::sleep(world.timing.rush_pace).await;
+        tokio::time::sleep(world.timing.busy_pace).await;
         let mut inner = world.lock();
         let mut namespaces = std::mem::take(&mut inner.changed_quotas);
         if changed.is_err() {

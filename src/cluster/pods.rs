@@ -258,8 +258,7 @@ fn gate_containers(launch: &Launch, given: &GroupPodOptions, options: &PodOption
 fn environment(session: &Session, kernel: &Kernel, launch: &Launch) -> Vec<Value> {
     let slots = expand(&session.spec.kernels);
     let hosts: Vec<&str> = slots.iter().map(|slot| slot.hostname.as_str()).collect();
-    let (main, others): (Vec<_>, Vec<_>) =
-        session.spec.kernels.iter().partition(|k| k.role == crate::api::MAIN_ROLE);
+    let (main, others): (Vec<_>, Vec<_>) = session.spec.kernels.iter().partition(|k| k.role == crate::api::MAIN_ROLE);
     let replicas = main.into_iter().chain(others).map(|k| format!("{}:{}", k.role, k.replicas));
     let ports = launch.template.ports.iter();
     let ports = ports.map(|port| format!("{}:{}:{}", port.name, port.protocol.to_string().to_lowercase(), port.container_port));

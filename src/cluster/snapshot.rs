@@ -10,16 +10,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use super::world::{Inner, Slice, World};
 use crate::api::*;
 use crate::coordinator::marks::Mark;
-use crate::provisioner::{Ahead, Dependency, Room};
+use crate::provisioner::{Ahead, Dependency, LedgerSnapshot};
 use crate::session::handlers::{Handler, HandlerName};
 use crate::session::kernels::{Evidence, KernelItem, allocated_nodes, judge, kernel_name, service_name};
 use crate::session::pending::{self, Pending};
 use crate::session::queue;
 use crate::session::records::Remains;
 use crate::session::snapshot::{SessionItem, Snapshot, created_at};
-use crate::views::{Tenancy, Tenant};
 use crate::session::usage::usage;
 use crate::views::{Liveness, PodView};
+use crate::views::{Tenancy, Tenant};
 
 /// The items of one scaling group.
 pub struct Batch {
@@ -65,7 +65,7 @@ impl World {
         let mut inner = self.lock();
         let mut wanted: BTreeMap<GroupName, Vec<SessionUid>> = BTreeMap::new();
         let (mut marked, now) = (inner.marked(handler, mark), Utc::now());
-        marked.retain(|(_, uid)| match inner.shunned.get(uid).filter(|until| now < **until) {
+        marked.retain(|(_, uid)| match inner.quarantined.get(uid).filter(|until| now < **until) {
             None => !inner.unreadable.contains_key(uid),
             Some(until) => {
                 self.marks.at(handler.name, uid, *until);
@@ -109,15 +109,15 @@ impl World {
     }
 
     /// What is taken, for one cycle.
-    pub fn room(&self) -> Room {
+    pub fn ledger_snapshot(&self) -> LedgerSnapshot {
         let mut inner = self.lock();
         let tenancy = inner.tenancy();
-        inner.ledger.room(&tenancy)
+        inner.ledger.snapshot(&tenancy)
     }
 
     /// What a cycle leaves for the next.
-    pub fn keep_cursors(&self, room: Room) {
-        self.lock().ledger.keep_cursors(room);
+    pub fn keep_cursors(&self, ledger: LedgerSnapshot) {
+        self.lock().ledger.keep_cursors(ledger);
     }
 
     /// Waits until what tenants use may have changed.
@@ -134,7 +134,7 @@ impl World {
     pub fn usage(&self) -> (Arc<Tenancy>, BTreeMap<Tenant, TenantStatus>) {
         let mut inner = self.lock();
         let tenancy = inner.tenancy();
-        let room = inner.ledger.room(&tenancy);
+        let ledger = inner.ledger.snapshot(&tenancy);
         let mut pending: HashMap<Tenant, i64> = HashMap::new();
         let waiting = inner.index.values().filter_map(|phases| phases.get(&SessionPhase::Pending)).flatten();
         for session in waiting.filter_map(|uid| inner.session(uid)) {
@@ -143,14 +143,14 @@ impl World {
             }
         }
         drop(inner);
-        let usage = usage(&tenancy, &room, &pending);
+        let usage = usage(&tenancy, &ledger, &pending);
         (tenancy, usage)
     }
 
     /// The status of every group this operator looks after whose status says something else.
     pub fn changed_groups(&self) -> Vec<(GroupName, ScalingGroupStatus)> {
         let mut inner = self.lock();
-        let agents = inner.agents();
+        let nodes = inner.node_views();
         let mut changed = vec![];
         for ((_, name), group) in inner.groups.iter().filter(|((_, name), _)| self.looks_after(&name.as_str().into())) {
             let name = GroupName::from(name.as_str());
@@ -159,7 +159,7 @@ impl World {
             let waiting = of(SessionPhase::Pending).filter_map(|uid| inner.session(uid)).map(Arc::as_ref);
             let holding = SessionPhase::LIVE.into_iter().filter(|phase| phase.holds_resources());
             let running = holding.map(|phase| of(phase).count()).sum::<usize>();
-            let status = queue::status(group, agents.values().map(Arc::as_ref), waiting, whole(running));
+            let status = queue::status(group, nodes.values().map(Arc::as_ref), waiting, whole(running));
             if group.status.as_ref() != Some(&status) {
                 changed.push((name, status));
             }
@@ -193,7 +193,7 @@ impl Inner {
         let waiting = self.index.values().filter_map(|phases| phases.get(&SessionPhase::Pending)).flatten();
         let pending = waiting.filter_map(|uid| {
             let created_at = created_at(self.session(uid)?);
-            Some(Pending { uid, created_at, kind: self.kind_of.get(uid)? })
+            Some(Pending { uid, created_at, class: self.class_of.get(uid)? })
         });
         pending::ahead(&tenancy, pending.collect())
     }
@@ -275,7 +275,7 @@ impl Inner {
             names_resolve: slots.len() <= 1 || self.names_resolve(uid, &kernels),
             is_published: self.own_slices(uid).next().is_some(),
             pods_left: self.pods_of.get(uid).map_or(0, BTreeSet::len),
-            kind: self.kind_of.get(uid)?.clone(),
+            class: self.class_of.get(uid)?.clone(),
             holding: self.ledger.holding(uid).cloned(),
             ahead: vec![],
             is_awaited: self.is_awaited(&session),

@@ -12,16 +12,16 @@ use super::events::Told;
 use super::table::{Key, Table};
 use crate::api::*;
 use crate::lifecycle::Timing;
-use crate::provisioner::{Holding, Kind, Kinds, Ledger};
-use crate::views::ForeignPod;
+use crate::provisioner::{EquivalenceClass, EquivalenceClasses, Holding, Ledger};
 use crate::session::handlers::HandlerName;
 use crate::session::holding::holding;
-use crate::views::QuotaView;
 use crate::session::pending;
 use crate::session::snapshot::Snapshot;
-use crate::views::{RuntimeClassView, Tenancy};
-use crate::views::{AgentView, PodView};
+use crate::views::ForeignPod;
+use crate::views::QuotaView;
 use crate::views::{ClaimKey, ClaimView, StorageClassView, VolumeView};
+use crate::views::{NodeView, PodView};
+use crate::views::{RuntimeClassView, Tenancy};
 
 pub(super) enum PodRow {
     Ours(Arc<PodView>),
@@ -76,7 +76,7 @@ pub(super) struct Inner {
     pub pods_of: HashMap<SessionUid, BTreeSet<Key>>,
     pub slices: Table<Slice>,
     pub slices_of: HashMap<SessionUid, BTreeSet<Key>>,
-    pub nodes: Table<Arc<AgentView>>,
+    pub nodes: Table<Arc<NodeView>>,
     pub groups: Table<Arc<ScalingGroup>>,
     pub domains: Table<Arc<Domain>>,
     pub projects: Table<Arc<Project>>,
@@ -94,8 +94,8 @@ pub(super) struct Inner {
     /// Sessions that a quota refused and that were tried again before their pause was over, and when.
     pub let_in_early: HashMap<SessionUid, Instant>,
     pub ledger: Ledger,
-    pub kinds: Kinds,
-    pub kind_of: HashMap<SessionUid, Arc<Kind>>,
+    pub classes: EquivalenceClasses,
+    pub class_of: HashMap<SessionUid, Arc<EquivalenceClass>>,
     /// Who depends on a session of this namespace and name, be it there or not.
     pub dependents_of: HashMap<Key, BTreeSet<SessionUid>>,
     /// Sessions that a handler is at work on.
@@ -103,13 +103,13 @@ pub(super) struct Inner {
     /// The handlers that wait for one who is at work on a session, and whether its pause is over for them.
     pub waits_for: HashMap<SessionUid, BTreeSet<(HandlerName, bool)>>,
     /// Sessions whose statuses the API server does not take, and until when they are left alone.
-    pub shunned: HashMap<SessionUid, DateTime<Utc>>,
+    pub quarantined: HashMap<SessionUid, DateTime<Utc>>,
     pub tenancy: Option<Arc<Tenancy>>,
-    /// The agents that show no sign of life.
+    /// The nodes that show no sign of life.
     pub stale: BTreeSet<NodeName>,
     /// When each node's status told last that it is well.
     pub heartbeats: HashMap<NodeName, DateTime<Utc>>,
-    pub agents: Option<Arc<BTreeMap<NodeName, Arc<AgentView>>>>,
+    pub node_views: Option<Arc<BTreeMap<NodeName, Arc<NodeView>>>>,
 }
 
 /// Whether two versions of a session are the same to every decision: they differ in annotations, labels or managed fields
@@ -207,11 +207,11 @@ impl Inner {
     pub(super) fn forget_session(&mut self, session: &Session) -> bool {
         let uid = &uid_of(session);
         self.forget_dependencies(session);
-        self.shunned.remove(uid);
+        self.quarantined.remove(uid);
         self.key_of.remove(uid);
         self.assumed.remove(uid);
         self.lingering.remove(uid);
-        self.kind_of.remove(uid);
+        self.class_of.remove(uid);
         self.unplaced.remove(uid);
         match self.place.remove(uid) {
             Some(place) => self.leave(uid, &place),
@@ -232,8 +232,8 @@ impl Inner {
         let session = self.session(uid).cloned();
         let mut left_the_queue = false;
         if let Some(session) = &session {
-            if !self.kind_of.contains_key(uid) {
-                self.kind_of.insert(uid.clone(), self.kinds.of(session));
+            if !self.class_of.contains_key(uid) {
+                self.class_of.insert(uid.clone(), self.classes.of(session));
             }
             for dependency in dependencies(session) {
                 self.dependents_of.entry(dependency).or_default().insert(uid.clone());
@@ -342,17 +342,17 @@ impl Inner {
         tenancy
     }
 
-    pub(super) fn agents(&mut self) -> Arc<BTreeMap<NodeName, Arc<AgentView>>> {
-        if let Some(agents) = &self.agents {
-            return agents.clone();
+    pub(super) fn node_views(&mut self) -> Arc<BTreeMap<NodeName, Arc<NodeView>>> {
+        if let Some(node_views) = &self.node_views {
+            return node_views.clone();
         }
-        let as_known = |agent: &Arc<AgentView>| match self.stale.contains(&agent.name) {
-            true => Arc::new(AgentView { stale: true, ..(**agent).clone() }),
-            false => agent.clone(),
+        let as_known = |node: &Arc<NodeView>| match self.stale.contains(&node.name) {
+            true => Arc::new(NodeView { stale: true, ..(**node).clone() }),
+            false => node.clone(),
         };
-        let agents = Arc::new(self.nodes.values().map(|agent| (agent.name.clone(), as_known(agent))).collect());
-        self.agents = Some(Arc::clone(&agents));
-        agents
+        let node_views = Arc::new(self.nodes.values().map(|node| (node.name.clone(), as_known(node))).collect());
+        self.node_views = Some(Arc::clone(&node_views));
+        node_views
     }
 
     /// A deferred commit holds for a version of its session that is the same to every decision.
@@ -394,7 +394,7 @@ impl Inner {
             timing: timing.clone(),
             group: self.group(group_name).cloned(),
             group_name: group_name.clone(),
-            agents: self.agents(),
+            nodes: self.node_views(),
             tenancy: self.tenancy(),
         }
     }

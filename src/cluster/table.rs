@@ -18,19 +18,19 @@ pub struct Table<V> {
     rows: HashMap<Key, Row<V>>,
     listing: Option<(Instant, HashSet<Key>)>,
     /// What is gone, and as of which version: the answer to a write of ours may come after the news of the end.
-    graves: HashMap<Key, (u64, Instant)>,
+    tombstones: HashMap<Key, (u64, Instant)>,
     /// Those that cannot be read as they are now.
     unreadable: HashSet<Key>,
     synced: bool,
 }
 
-/// Beyond so many graves, those older than [`GRAVE_AGE`] are levelled; an answer comes sooner than that or never.
-const MOST_GRAVES: usize = 4096;
-const GRAVE_AGE: Duration = Duration::from_secs(60);
+/// Beyond so many graves, those older than [`TOMBSTONE_AGE`] are levelled; an answer comes sooner than that or never.
+const MAX_TOMBSTONES: usize = 4096;
+const TOMBSTONE_AGE: Duration = Duration::from_secs(60);
 
 impl<V> Default for Table<V> {
     fn default() -> Self {
-        Self { rows: HashMap::new(), listing: None, graves: HashMap::new(), unreadable: HashSet::new(), synced: false }
+        Self { rows: HashMap::new(), listing: None, tombstones: HashMap::new(), unreadable: HashSet::new(), synced: false }
     }
 }
 
@@ -68,7 +68,7 @@ impl<V> Table<V> {
         self.list_seen(&key);
         self.unreadable.remove(&key);
         let newer = self.rows.get(&key).is_some_and(|row| row.version >= version);
-        let gone = self.graves.get(&key).is_some_and(|(grave, _)| *grave >= version);
+        let gone = self.tombstones.get(&key).is_some_and(|(tombstone, _)| *tombstone >= version);
         if version != 0 && (newer || gone) {
             return false;
         }
@@ -90,10 +90,10 @@ impl<V> Table<V> {
             return None;
         }
         let row = self.rows.remove(key)?;
-        if self.graves.len() >= MOST_GRAVES {
-            self.graves.retain(|_, (_, dug)| dug.elapsed() < GRAVE_AGE);
+        if self.tombstones.len() >= MAX_TOMBSTONES {
+            self.tombstones.retain(|_, (_, buried_at)| buried_at.elapsed() < TOMBSTONE_AGE);
         }
-        self.graves.insert(key.clone(), (row.version.max(version), Instant::now()));
+        self.tombstones.insert(key.clone(), (row.version.max(version), Instant::now()));
         Some(row.value)
     }
 

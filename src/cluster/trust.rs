@@ -1,14 +1,14 @@
 //! Which pods are a session's, and how the others count. Labels and owners alone prove nothing, because tenants can write them.
 
-use super::fold::Folded;
+use super::extract::Extracted;
 use super::state::{Inner, PodRow, remove_key};
-use crate::views::{ForeignPod, Tenure};
+use crate::views::{ForeignPod, Lifetime};
 
 impl Inner {
     /// A pod that calls itself a session's, in another namespace than the session's or of a kernel that is another session's,
     /// is a foreign one.
-    pub(super) fn verified(&self, folded: Folded) -> Folded {
-        let Folded::Ours(view) = folded else { return folded };
+    pub(super) fn verified(&self, folded: Extracted) -> Extracted {
+        let Extracted::Ours(view) = folded else { return folded };
         let elsewhere = self.key_of.get(&view.session_uid).is_some_and(|(namespace, _)| *namespace != view.namespace);
         let kernel = self.kernels.get(&(view.namespace.clone(), view.name.clone()));
         let of_another = kernel.is_some_and(|kernel| {
@@ -16,11 +16,11 @@ impl Inner {
             kernel.spec.session_uid != view.session_uid.0 || !owned
         });
         if !elsewhere && !of_another {
-            return Folded::Ours(view);
+            return Extracted::Ours(view);
         }
         match (&view.node, view.is_live()) {
-            (Some(node), true) => Folded::Foreign(view.as_foreign(node)),
-            _ => Folded::Nothing,
+            (Some(node), true) => Extracted::Foreign(view.as_foreign(node)),
+            _ => Extracted::Nothing,
         }
     }
 
@@ -31,8 +31,8 @@ impl Inner {
             PodRow::Foreign(_) => None,
         });
         for (key, view) in ours.collect::<Vec<_>>() {
-            let Folded::Foreign(mut foreign) = self.verified(Folded::Ours(Box::new((*view).clone()))) else { continue };
-            foreign.tenure = self.trusted_tenure(&foreign);
+            let Extracted::Foreign(mut foreign) = self.verified(Extracted::Ours(Box::new((*view).clone()))) else { continue };
+            foreign.lifetime = self.trusted_lifetime(&foreign);
             self.ledger.count_foreign(&foreign, 1);
             self.pods.replace(&key, PodRow::Foreign(foreign));
             remove_key(&mut self.pods_of, &view.session_uid, &key);
@@ -41,28 +41,28 @@ impl Inner {
     }
 
     /// Pods of DaemonSets and static pods are permanent only where no tenant can create such a pod.
-    pub(super) fn trusted_tenure(&self, pod: &ForeignPod) -> Tenure {
+    pub(super) fn trusted_lifetime(&self, pod: &ForeignPod) -> Lifetime {
         let namespace = self.namespaces.get(&(String::new(), pod.namespace.clone()));
-        match pod.claimed_tenure {
+        match pod.claimed_lifetime {
             // Known, and no project's.
-            Tenure::Lasting if namespace.is_some_and(Option::is_none) => Tenure::Lasting,
-            Tenure::Lasting | Tenure::OfNode => Tenure::OfNode,
-            Tenure::Passing => Tenure::Passing,
+            Lifetime::Permanent if namespace.is_some_and(Option::is_none) => Lifetime::Permanent,
+            Lifetime::Permanent | Lifetime::NodeBound => Lifetime::NodeBound,
+            Lifetime::Transient => Lifetime::Transient,
         }
     }
 
     /// Namespaces became a project's, or are no longer one's: the tenure of the pods in them may be another.
-    pub(super) fn recheck_tenures(&mut self) {
+    pub(super) fn recheck_lifetimes(&mut self) {
         let mut changed = vec![];
         for (key, row) in self.pods.iter() {
             if let PodRow::Foreign(pod) = row
-                && self.trusted_tenure(pod) != pod.tenure
+                && self.trusted_lifetime(pod) != pod.lifetime
             {
                 changed.push((key.clone(), pod.clone()));
             }
         }
         for (key, old) in changed {
-            let new = ForeignPod { tenure: self.trusted_tenure(&old), ..old.clone() };
+            let new = ForeignPod { lifetime: self.trusted_lifetime(&old), ..old.clone() };
             self.ledger.count_foreign(&old, -1);
             self.ledger.count_foreign(&new, 1);
             self.pods.replace(&key, PodRow::Foreign(new));
@@ -79,7 +79,7 @@ mod tests {
 
     use super::*;
     use crate::api::*;
-    use crate::cluster::fold;
+    use crate::cluster::extract;
     use crate::cluster::world::{Scope, World, uid_of};
     use crate::session::handlers::testing::{kernel_of, session_in};
 
@@ -105,7 +105,7 @@ mod tests {
         let permanent = || {
             let mut inner = world.lock();
             let tenancy = inner.tenancy();
-            inner.ledger.room(&tenancy).load(&"n".into()).map(|load| load.stays.get("cpu").milli()).unwrap_or_default()
+            inner.ledger.snapshot(&tenancy).load(&"n".into()).map(|load| load.permanent.get("cpu").milli()).unwrap_or_default()
         };
         let namespace = |name: &str, project: Option<ProjectName>| {
             let mut inner = world.lock();
@@ -139,7 +139,7 @@ mod tests {
             let meta = json!({"name": name, "namespace": namespace, "labels": labels, "ownerReferences": owner, "finalizers": finalizers});
             pod(json!({"metadata": meta, "spec": {"nodeName": "n", "containers": [{"name": "main"}]}}))
         };
-        let ours = |pod: &Pod| matches!(world.lock().verified(fold::pod(pod)), Folded::Ours(_));
+        let ours = |pod: &Pod| matches!(world.lock().verified(extract::pod(pod)), Extracted::Ours(_));
         assert!(ours(&claimed("ns", "uid-kernel", &[FINALIZER_POD])));
         assert!(!ours(&claimed("ns", "uid-other", &[FINALIZER_POD])), "another kernel's");
         assert!(!ours(&claimed("elsewhere", "uid-kernel", &[FINALIZER_POD])), "another namespace");

@@ -79,9 +79,9 @@ fn changed(
         if used {
             ours.insert(tenant.clone());
         }
-        let mine = used || whole || ours.contains(tenant);
+        let own = used || whole || ours.contains(tenant);
         // One that uses nothing and was never told of needs no status.
-        mine && match published(tenancy, tenant) {
+        own && match published(tenancy, tenant) {
             None => *status != TenantStatus::default(),
             Some(old) => old != *status,
         }

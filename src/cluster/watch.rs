@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use super::pauses::{about_free_volumes, about_tenants, about_volumes};
 use super::table::Table;
 use super::world::{Inner, World, key_of};
-use super::{fold, fold_storage};
+use super::{extract, extract_storage};
 use crate::api::*;
 use crate::lifecycle::{Reason, Timing};
 
@@ -39,21 +39,21 @@ pub fn start(client: &Client, world: &Arc<World>) -> JoinSet<()> {
     tasks.spawn(by_spec(client.clone(), world.clone(), |inner| &mut inner.users));
     tasks.spawn(by_spec(client.clone(), world.clone(), |inner| &mut inner.keypairs));
     tasks.spawn(by_spec(client.clone(), world.clone(), |inner| &mut inner.policies));
-    tasks.spawn(by_view(client.clone(), world.clone(), |inner| &mut inner.namespaces, fold::project, about_tenants));
-    tasks.spawn(by_view(client.clone(), world.clone(), |inner| &mut inner.claims, fold_storage::claim, about_volumes));
-    tasks.spawn(by_view(client.clone(), world.clone(), |inner| &mut inner.volumes, fold_storage::volume, about_free_volumes));
+    tasks.spawn(by_view(client.clone(), world.clone(), |inner| &mut inner.namespaces, extract::project, about_tenants));
+    tasks.spawn(by_view(client.clone(), world.clone(), |inner| &mut inner.claims, extract_storage::claim, about_volumes));
+    tasks.spawn(by_view(client.clone(), world.clone(), |inner| &mut inner.volumes, extract_storage::volume, about_free_volumes));
     tasks.spawn(by_view(
         client.clone(),
         world.clone(),
         |inner| &mut inner.storage_classes,
-        fold_storage::storage_class,
+        extract_storage::storage_class,
         about_volumes,
     ));
     tasks.spawn(by_view(
         client.clone(),
         world.clone(),
         |inner| &mut inner.runtime_classes,
-        fold_storage::runtime_class,
+        extract_storage::runtime_class,
         about_tenants,
     ));
     tasks.spawn(quotas(client.clone(), world.clone()));
@@ -195,7 +195,7 @@ async fn pods(client: Client, world: Arc<World>) {
         Event::Init => world.lock().pods.list_begins(),
         Event::InitApply(pod) | Event::Apply(pod) => world.upsert_pod(&pod),
         Event::Delete(pod) => {
-            world.remove_pod(&key_of(&pod.metadata), fold::version(pod.metadata.resource_version.as_ref()));
+            world.remove_pod(&key_of(&pod.metadata), extract::version(pod.metadata.resource_version.as_ref()));
         }
         Event::InitDone => {
             let gone = world.lock().pods.list_ends();
@@ -225,8 +225,8 @@ async fn quotas(client: Client, world: Arc<World>) {
     run(&world.timing, Api::<ResourceQuota>::all(client), watcher::Config::default(), PAGE, |event| match event {
         Event::Init => world.lock().quotas.list_begins(),
         Event::InitApply(quota) | Event::Apply(quota) => {
-            let (key, version) = (key_of(&quota.metadata), fold::version(quota.metadata.resource_version.as_ref()));
-            world.upsert_quota(key, version, fold_storage::quota(quota));
+            let (key, version) = (key_of(&quota.metadata), extract::version(quota.metadata.resource_version.as_ref()));
+            world.upsert_quota(key, version, extract_storage::quota(quota));
         }
         Event::Delete(quota) => world.remove_quota(&key_of(&quota.metadata)),
         Event::InitDone => {
@@ -242,7 +242,7 @@ async fn nodes(client: Client, world: Arc<World>) {
         Event::Init => world.lock().nodes.list_begins(),
         Event::InitApply(node) | Event::Apply(node) => world.upsert_node(&node),
         Event::Delete(node) => {
-            world.remove_node(&key_of(&node.metadata), fold::version(node.metadata.resource_version.as_ref()));
+            world.remove_node(&key_of(&node.metadata), extract::version(node.metadata.resource_version.as_ref()));
         }
         Event::InitDone => {
             let gone = world.lock().nodes.list_ends();
@@ -259,7 +259,7 @@ async fn tenants<K, V>(
     client: Client,
     world: Arc<World>,
     table: fn(&mut Inner) -> &mut Table<V>,
-    fold: fn(K) -> V,
+    extract: fn(K) -> V,
     same: fn(&V, &V) -> bool,
     ends: fn(&V, Reason) -> bool,
 ) where
@@ -277,10 +277,10 @@ async fn tenants<K, V>(
             }
             Event::InitApply(guard) | Event::Apply(guard) => {
                 let key = key_of(guard.meta());
-                let version = fold::version(guard.meta().resource_version.as_ref());
+                let version = extract::version(guard.meta().resource_version.as_ref());
                 match guard.0 {
                     Ok(object) => {
-                        let value = fold(object);
+                        let value = extract(object);
                         let same = rows.get(&key).is_some_and(|old| same(old, &value));
                         let changed = rows.upsert(key.clone(), version, value) && !same;
                         fixed = changed.then_some(key);

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use tokio::sync::Notify;
 
-use super::fold::{self, Folded};
+use super::extract::{self, Extracted};
 use super::pauses::about_nodes;
 pub(super) use super::state::{Inner, PodRow, Slice, remove_key};
 pub use super::state::{News, decides_the_same, key_of, uid_of};
@@ -74,7 +74,7 @@ impl World {
     pub fn upsert_session(&self, session: Session) -> Arc<Session> {
         let uid = uid_of(&session);
         let key = key_of(&session.metadata);
-        let version = fold::version(session.metadata.resource_version.as_ref());
+        let version = extract::version(session.metadata.resource_version.as_ref());
         let mut session = session;
         session.metadata.managed_fields = None;
         // Annotations may be large, and no decision depends on one.
@@ -95,9 +95,9 @@ impl World {
         {
             inner.carry_lingering_over(&uid, &session);
             // Its status may fit now.
-            let was_shunned = inner.shunned.remove(&uid).is_some();
+            let was_quarantined = inner.quarantined.remove(&uid).is_some();
             drop(inner);
-            if was_shunned {
+            if was_quarantined {
                 self.marks.session(&uid, session.phase());
             }
             return session;
@@ -109,7 +109,7 @@ impl World {
             Some(old) if old.spec.depends_on != session.spec.depends_on => inner.forget_dependencies(&old),
             _ => {}
         }
-        inner.shunned.remove(&uid);
+        inner.quarantined.remove(&uid);
         inner.forget_lingering(&uid);
         inner.key_of.insert(uid.clone(), key.clone());
         let place = inner.place.get(&uid).cloned();
@@ -155,7 +155,7 @@ impl World {
     pub fn remove_session(&self, meta: &kube::core::ObjectMeta) {
         let key = key_of(meta);
         let mut inner = self.lock();
-        let removed = inner.sessions.remove(&key, fold::version(meta.resource_version.as_ref()));
+        let removed = inner.sessions.remove(&key, extract::version(meta.resource_version.as_ref()));
         inner.unreadable.retain(|_, unreadable| key_of(unreadable) != key);
         if let Some(session) = removed {
             let uid = uid_of(&session);
@@ -191,7 +191,7 @@ impl World {
     pub fn upsert_kernel(&self, mut kernel: Kernel) -> Arc<Kernel> {
         kernel.metadata.managed_fields = None;
         let key = key_of(&kernel.metadata);
-        let version = fold::version(kernel.metadata.resource_version.as_ref());
+        let version = extract::version(kernel.metadata.resource_version.as_ref());
         let uid = SessionUid(kernel.spec.session_uid.clone());
         let kernel = Arc::new(kernel);
         let mut inner = self.lock();
@@ -210,7 +210,7 @@ impl World {
     pub fn remove_kernel(&self, meta: &kube::core::ObjectMeta) {
         let key = key_of(meta);
         let mut inner = self.lock();
-        let Some(kernel) = inner.kernels.remove(&key, fold::version(meta.resource_version.as_ref())) else { return };
+        let Some(kernel) = inner.kernels.remove(&key, extract::version(meta.resource_version.as_ref())) else { return };
         let uid = SessionUid(kernel.spec.session_uid.clone());
         remove_key(&mut inner.kernels_of, &uid, &key);
         drop(inner);
@@ -237,17 +237,17 @@ impl World {
 
     pub fn upsert_pod(&self, pod: &Pod) {
         let key = key_of(&pod.metadata);
-        let version = fold::version(pod.metadata.resource_version.as_ref());
+        let version = extract::version(pod.metadata.resource_version.as_ref());
         let mut inner = self.lock();
-        let row = match self.in_scope(inner.verified(fold::pod(pod))) {
-            Folded::Nothing => {
+        let row = match self.in_scope(inner.verified(extract::pod(pod))) {
+            Extracted::Nothing => {
                 inner.pods.list_seen(&key);
                 drop(inner);
                 return self.remove_pod(&key, 0);
             }
-            Folded::Ours(view) => PodRow::Ours(Arc::new(inner.remember(&key, *view))),
-            Folded::Foreign(mut foreign) => {
-                foreign.tenure = inner.trusted_tenure(&foreign);
+            Extracted::Ours(view) => PodRow::Ours(Arc::new(inner.remember(&key, *view))),
+            Extracted::Foreign(mut foreign) => {
+                foreign.lifetime = inner.trusted_lifetime(&foreign);
                 PodRow::Foreign(foreign)
             }
         };
@@ -282,11 +282,11 @@ impl World {
     }
 
     /// A pod of another operator's group is a foreign one here.
-    fn in_scope(&self, folded: Folded) -> Folded {
+    fn in_scope(&self, folded: Extracted) -> Extracted {
         match folded {
-            Folded::Ours(view) if !self.scope.includes(&view.group) => match &view.node {
-                Some(node) if view.is_live() => Folded::Foreign(view.as_foreign(node)),
-                _ => Folded::Nothing,
+            Extracted::Ours(view) if !self.scope.includes(&view.group) => match &view.node {
+                Some(node) if view.is_live() => Extracted::Foreign(view.as_foreign(node)),
+                _ => Extracted::Nothing,
             },
             other => other,
         }
@@ -317,7 +317,7 @@ impl World {
         let uid = SessionUid(uid.clone());
         let hostnames = slice.endpoints.iter().flatten().filter_map(|endpoint| endpoint.hostname.clone()).collect();
         let service = slice.metadata.labels.as_ref().and_then(|labels| labels.get(LABEL_SERVICE)).cloned().unwrap_or_default();
-        let version = fold::version(slice.metadata.resource_version.as_ref());
+        let version = extract::version(slice.metadata.resource_version.as_ref());
         let key = key_of(&slice.metadata);
         let mut inner = self.lock();
         if inner.slices.upsert(key.clone(), version, Slice { uid: uid.clone(), service, hostnames }) {
@@ -335,18 +335,18 @@ impl World {
     }
 
     pub fn upsert_node(&self, node: &Node) {
-        let view = Arc::new(fold::node(node));
+        let view = Arc::new(extract::node(node));
         let key = key_of(&node.metadata);
-        let version = fold::version(node.metadata.resource_version.as_ref());
+        let version = extract::version(node.metadata.resource_version.as_ref());
         let mut inner = self.lock();
-        if let Some(heard) = fold::heartbeat(node) {
+        if let Some(heard) = extract::heartbeat(node) {
             inner.heartbeats.insert(view.name.clone(), heard);
         }
         let old = inner.nodes.get(&key).cloned();
         if !inner.nodes.upsert(key, version, view.clone()) || old.as_ref() == Some(&view) {
             return;
         }
-        inner.agents = None;
+        inner.node_views = None;
         inner.end_pauses(&self.marks, None, about_nodes);
         let health_changed = old.as_ref().is_none_or(|old| old.ready != view.ready || old.taints != view.taints);
         drop(inner);
@@ -361,7 +361,7 @@ impl World {
         let mut inner = self.lock();
         if let Some(node) = inner.nodes.remove(key, version) {
             inner.heartbeats.remove(&node.name);
-            inner.agents = None;
+            inner.node_views = None;
             drop(inner);
             self.mark_usage();
             self.mark_everything();
@@ -373,7 +373,7 @@ impl World {
         if inner.is_synced() {
             inner.place_the_unplaced(); // before that, nobody acts on where they stand
         }
-        inner.recheck_tenures();
+        inner.recheck_lifetimes();
         inner.recount_overheads();
         drop(inner);
         self.mark_usage();
@@ -418,14 +418,14 @@ impl World {
     }
 
     /// Whether many sessions are on their way to running.
-    pub fn is_in_rush(&self) -> bool {
+    pub fn is_busy(&self) -> bool {
         use SessionPhase::{Creating, Prepared, Preparing, Pulling, Scheduled};
         let inner = self.lock();
         let on_the_way = [Scheduled, Preparing, Pulling, Prepared, Creating];
         let moving = inner.index.values().flat_map(|phases| on_the_way.iter().filter_map(|phase| phases.get(phase)));
-        moving.map(BTreeSet::len).sum::<usize>() > RUSH
+        moving.map(BTreeSet::len).sum::<usize>() > BUSY
     }
 }
 
 /// So many sessions on their way are a rush.
-const RUSH: usize = 50;
+const BUSY: usize = 50;

@@ -26,7 +26,7 @@ use crate::cluster::snapshot::Batch;
 use crate::cluster::world::{World, uid_of};
 use crate::lifecycle::{Failure, Reason, Timing};
 use crate::metrics::{Metrics, Run, RunResult, group_label};
-use crate::provisioner::Room;
+use crate::provisioner::LedgerSnapshot;
 use crate::session::handlers::{Decide, HANDLERS, Handler, HandlerName, Verdict};
 use crate::session::snapshot::{SessionItem, Snapshot};
 
@@ -123,22 +123,22 @@ impl Coordinator {
         if batches.is_empty() {
             return None;
         }
-        let mut room = matches!(handler.decide, Decide::All(_)).then(|| self.world.room());
+        let mut ledger = matches!(handler.decide, Decide::All(_)).then(|| self.world.ledger_snapshot());
         let mut decided = vec![];
         for batch in batches {
             let batch = self.leave_paused(handler, batch, &mark.urgent);
             let began = Instant::now();
-            let (verdicts, result) = decide(handler, &batch, room.as_mut());
+            let (verdicts, result) = decide(handler, &batch, ledger.as_mut());
             let run = Run { handler: handler.name, group: group_label(&batch.snapshot), result, began };
             decided.push((self.leave_quiet(handler, batch, verdicts), run));
         }
-        if let Some(room) = room {
-            self.world.keep_cursors(room);
+        if let Some(ledger) = ledger {
+            self.world.keep_cursors(ledger);
         }
         // Of a very long queue, to decide takes long too.
-        let telling = self.timing.telling.max(start.elapsed());
+        let explaining = self.timing.explaining.max(start.elapsed());
         let groups = decided.into_iter().map(|(tasks, run)| async move {
-            self.group(handler, tasks, start, telling).await;
+            self.group(handler, tasks, start, explaining).await;
             self.metrics.ran(&run);
         });
         let mut work = join_all(groups).map(|_| ()).boxed();
@@ -168,11 +168,11 @@ impl Coordinator {
     fn leave_quiet(&self, handler: &'static Handler, batch: Batch, verdicts: Vec<Verdict>) -> Tasks {
         let shared = shared_steps(handler, &batch);
         let Batch { snapshot, items } = batch;
-        let mut tasks = Tasks { snapshot, shared, doing: vec![], telling: vec![] };
+        let mut tasks = Tasks { snapshot, shared, doing: vec![], explaining: vec![] };
         for (item, verdict) in items.into_iter().zip(verdicts) {
             match task(handler, &tasks.snapshot, &item, &verdict) {
                 Task::Do => tasks.doing.push((item, verdict)),
-                Task::Tell => tasks.telling.push((item, verdict)),
+                Task::Tell => tasks.explaining.push((item, verdict)),
                 Task::Nothing => {
                     let uid = item.uid();
                     if let Some(wake) = verdict.wake_at {
@@ -189,12 +189,12 @@ impl Coordinator {
     /// What does something goes first. Those for whom nothing is done are told why for a moment, which is theirs however
     /// much there is to do; the rest of them after the next look at all, so that who can be placed does not wait for that.
     async fn group(&self, handler: &'static Handler, tasks: Tasks, start: Instant, moment: Duration) {
-        let Tasks { snapshot, shared, doing, telling } = tasks;
+        let Tasks { snapshot, shared, doing, explaining } = tasks;
         let deadline = start + self.timing.lock_lifetime;
         let mut work = std::pin::pin!(self.work_on(handler, &snapshot, &shared, doing, deadline));
         let turn = start + self.timing.lock_lifetime.saturating_sub(moment);
         let done = tokio::time::timeout_at(turn.into(), &mut work).await;
-        let tell = self.work_on(handler, &snapshot, &shared, telling, deadline.min(Instant::now() + moment));
+        let tell = self.work_on(handler, &snapshot, &shared, explaining, deadline.min(Instant::now() + moment));
         match done {
             Ok(()) => tell.await,
             Err(_) => _ = futures::join!(work, tell),
@@ -266,11 +266,11 @@ async fn take_lock(locks: &Locks, marks: &Marks, handler: &Handler, mark: Mark, 
     None
 }
 
-/// What was done for all sessions of a batch together: schedule-sessions looks at all who wait, and at all agents.
+/// What was done for all sessions of a batch together: schedule-sessions looks at all who wait, and at all nodes.
 fn shared_steps(handler: &Handler, batch: &Batch) -> Vec<SubStep> {
     match handler.decide {
         Decide::All(_) if handler.name == HandlerName::ScheduleSessions => {
-            let detail = format!("sessions: {}, agents: {}", batch.items.len(), batch.snapshot.agents.len());
+            let detail = format!("sessions: {}, nodes: {}", batch.items.len(), batch.snapshot.nodes.len());
             vec![step("sequence", SubStepResult::Success, None, detail, batch.snapshot.now)]
         }
         _ => vec![],
@@ -279,10 +279,10 @@ fn shared_steps(handler: &Handler, batch: &Batch) -> Vec<SubStep> {
 
 /// The handler's verdicts, and whether it came to them. One that panics fails all its items; one that only changes kernels
 /// changes none.
-fn decide(handler: &Handler, batch: &Batch, room: Option<&mut Room>) -> (Vec<Verdict>, RunResult) {
-    let decided = catch_unwind(AssertUnwindSafe(|| match (handler.decide, room) {
+fn decide(handler: &Handler, batch: &Batch, ledger: Option<&mut LedgerSnapshot>) -> (Vec<Verdict>, RunResult) {
+    let decided = catch_unwind(AssertUnwindSafe(|| match (handler.decide, ledger) {
         (Decide::Each(decide), _) => batch.items.iter().map(|item| decide(&batch.snapshot, item)).collect(),
-        (Decide::All(decide), Some(room)) => decide(&batch.snapshot, room, &batch.items),
+        (Decide::All(decide), Some(ledger)) => decide(&batch.snapshot, ledger, &batch.items),
         (Decide::All(_), None) => vec![],
     }));
     match decided {
@@ -336,7 +336,7 @@ mod tests {
     fn cp_006_dp_003_empty_input_gives_an_empty_result() {
         for handler in HANDLERS {
             let batch = Batch { snapshot: snapshot(vec![]), items: vec![] };
-            let (verdicts, result) = decide(handler, &batch, Some(&mut Room::default()));
+            let (verdicts, result) = decide(handler, &batch, Some(&mut LedgerSnapshot::default()));
             assert!(verdicts.is_empty() && result == RunResult::Success, "{}", handler.name);
         }
     }

@@ -379,7 +379,7 @@ impl<'a> Work<'a> {
                 tracing::error!(%session, %namespace, handler = %self.handler.name, "the API server refuses its status: {why}");
                 self.coordinator.events.send(vec![self.refused_status(&why)]);
                 let uid = uid_of(&self.original);
-                self.coordinator.world.shun(&uid, self.coordinator.timing.fault_backoff_max);
+                self.coordinator.world.quarantine(&uid, self.coordinator.timing.fault_backoff_max);
                 self.coordinator.marks.session(&uid, self.original.phase());
             }
         }

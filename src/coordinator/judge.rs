@@ -79,7 +79,7 @@ fn judge_failure(handler: &Handler, snapshot: &Snapshot, item: &SessionItem, fai
 /// The attempts and start that count for this handler: a handler that waits goes by its phase's clock.
 fn record(handler: &Handler, snapshot: &Snapshot, item: &SessionItem) -> Record {
     if handler.waits {
-        return Record { attempts: 0, started_at: item.status_since() };
+        return Record { attempts: 0, started_at: item.phase_started_at() };
     }
     if handler.name == HandlerName::ResetUnschedulable {
         // Other steps succeed between two resets, so that the history's last entry does not tell how many there were.
@@ -210,7 +210,7 @@ mod tests {
             steps: vec![],
         };
         if let Some(status) = &mut session.status {
-            status.status_since = Some(now() - ago);
+            status.phase_started_at = Some(now() - ago);
             status.history = if attempts > 0 { vec![entry] } else { vec![] };
         }
         item(session, &[])

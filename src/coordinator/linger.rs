@@ -39,7 +39,8 @@ impl Coordinator {
             let mark = self.marks.take(HandlerName::CommitLingering);
             let mut uids = self.world.lingering(&mark).into_iter();
             while let Some(uid) = uids.next() {
-                let together = if self.give_way().await { vec![uid] } else { [uid].into_iter().chain(uids.by_ref()).collect() };
+                let together =
+                    if self.yield_to_work().await { vec![uid] } else { [uid].into_iter().chain(uids.by_ref()).collect() };
                 let work = futures::stream::iter(together).map(|uid| self.commit_lingering(uid));
                 let mut work = work.for_each_concurrent(CONCURRENCY, |work| work).boxed();
                 if tokio::time::timeout(self.timing.lock_lifetime, &mut work).await.is_err() {
@@ -50,12 +51,12 @@ impl Coordinator {
     }
 
     /// What only tells people goes behind the work: while many sessions are on their way, at a slow pace. True in a rush.
-    pub(super) async fn give_way(&self) -> bool {
-        let rush = self.world.is_in_rush();
-        if rush {
-            tokio::time::sleep(self.timing.rush_pace).await;
+    pub(super) async fn yield_to_work(&self) -> bool {
+        let busy = self.world.is_busy();
+        if busy {
+            tokio::time::sleep(self.timing.busy_pace).await;
         }
-        rush
+        busy
     }
 
     /// That the spec of a session was changed and asks for nothing new is told behind the work.

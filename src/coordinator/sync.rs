@@ -36,7 +36,7 @@ impl Coordinator {
             self.marks.marked(HandlerName::RecordKernels).await;
             let mark = self.marks.take(HandlerName::RecordKernels);
             for remains in self.world.remains(&mark) {
-                self.give_way().await;
+                self.yield_to_work().await;
                 self.carry_out(&remains, HandlerName::RecordKernels, facts(&remains.view())).await;
             }
         }

@@ -10,7 +10,7 @@ pub(super) struct Tasks {
     pub snapshot: Snapshot,
     pub shared: Vec<SubStep>,
     pub doing: Vec<(SessionItem, Verdict)>,
-    pub telling: Vec<(SessionItem, Verdict)>,
+    pub explaining: Vec<(SessionItem, Verdict)>,
 }
 
 /// What there is to do for a session.
@@ -55,7 +55,7 @@ mod tests {
         assert_eq!(schedule(failure(Cause::Capacity)), Task::Tell);
         assert_eq!(schedule(Verdict::skipped(Reason::NotYetDue, "not yet")), Task::Tell);
         assert_eq!(schedule(Verdict::idle()), Task::Nothing);
-        assert_eq!(schedule(Verdict::success()), Task::Do, "it is given its agents");
+        assert_eq!(schedule(Verdict::success()), Task::Do, "it is given its nodes");
         assert_eq!(schedule(failure(Cause::Fault).effects(vec![Effect::DeleteService])), Task::Do);
         // A place that is given up makes room for others.
         let refused = item(session_in(SessionPhase::Preparing), &[]);

@@ -17,7 +17,7 @@ pub struct Timing {
     pub lock_lifetime: Duration,
     /// How long a cycle tells those for whom it does nothing why, before all are looked at again; as long as it took to
     /// decide, if that is more.
-    pub telling: Duration,
+    pub explaining: Duration,
     /// Longest time for one request to the API server.
     pub request: Duration,
     /// Longest time for one gate hook.
@@ -34,23 +34,23 @@ pub struct Timing {
     pub wait_backoff_max: Duration,
     /// How long a pod may be refused by kube-scheduler before its session is reset.
     pub unschedulable: Duration,
-    /// How long an agent may show no sign of life while something runs there.
+    /// How long a node may show no sign of life while something runs there.
     pub stale: Duration,
-    /// The same for an agent without a lease. A kubelet writes an unchanged node status every 5 minutes, but after a change or
+    /// The same for a node without a lease. A kubelet writes an unchanged node status every 5 minutes, but after a change or
     /// a restart up to half of that later (kubernetes/kubernetes#130919).
     pub stale_without_lease: Duration,
     /// How long a node that failed a session is tried last.
-    pub avoid_failed_agent: Duration,
+    pub avoid_failed_node: Duration,
     /// How long it may wait to be committed that a session's pods are made; in a rush, longer.
     pub linger: Duration,
     /// How long it may wait to be recorded that a kernel runs or is held up; in a rush, longer.
     pub facts: Duration,
     /// The pause between writes that only tell people, while many sessions are on their way.
-    pub rush_pace: Duration,
+    pub busy_pace: Duration,
     /// The pause between two events otherwise.
     pub event_pace: Duration,
     /// A rush of events is over when none came for so long.
-    pub rush_over: Duration,
+    pub busy_over: Duration,
     /// How long a gang may wait for some of its kernels before those are named.
     pub held_up: Duration,
     /// How long the Events of a pod that does not get on are not read again.
@@ -88,7 +88,7 @@ impl Default for Timing {
             long_cycle_initial: seconds(30),
             coalesce: Duration::from_millis(20),
             lock_lifetime: seconds(30),
-            telling: seconds(1),
+            explaining: seconds(1),
             request: seconds(10),
             hook: seconds(10),
             fault_backoff: seconds(1),
@@ -100,12 +100,12 @@ impl Default for Timing {
             unschedulable: seconds(10),
             stale: seconds(120),
             stale_without_lease: seconds(480),
-            avoid_failed_agent: seconds(3600),
+            avoid_failed_node: seconds(3600),
             linger: seconds(1),
             facts: seconds(1),
-            rush_pace: Duration::from_millis(100),
+            busy_pace: Duration::from_millis(100),
             event_pace: Duration::from_millis(10),
-            rush_over: seconds(2),
+            busy_over: seconds(2),
             held_up: seconds(5),
             warnings_again: seconds(30),
             listing: seconds(300),

@@ -25,7 +25,7 @@ pub struct Explanation {
     place: Option<Place>,
     waiting: Option<Waiting>,
     /// Of its group, as it is now.
-    agents_ready: Option<(i64, i64)>,
+    nodes_ready: Option<(i64, i64)>,
     attempts: i32,
     /// None while only another session or those of higher priority stand in the way.
     next_attempt_at: Option<DateTime<Utc>>,
@@ -45,13 +45,13 @@ pub fn view(session: &Session, group: Option<&ScalingGroup>, sessions: &[Session
         namespace: session.namespace().unwrap_or_default(),
         name: session.name_any(),
         phase: status.phase,
-        since: status.status_since.or_else(|| created_at(session)),
+        since: status.phase_started_at.or_else(|| created_at(session)),
         reason: status.reason,
         message: status.message,
         result: status.result,
         place: group.and_then(|group| place(session, group, sessions)),
         waiting: status.waiting,
-        agents_ready: group.and_then(|group| group.status.as_ref()).map(|told| (told.agents_ready, told.agents)),
+        nodes_ready: group.and_then(|group| group.status.as_ref()).map(|told| (told.nodes_ready, told.nodes)),
         attempts: status.attempts,
         next_attempt_at,
         kernels_ready: status.kernels_ready,
@@ -73,10 +73,10 @@ impl fmt::Display for Explanation {
         for blocker in self.waiting.iter().flat_map(|waiting| &waiting.blockers) {
             writeln!(f, "  {} ({}) needs: {}", blocker.check, blocker.reason, printable(&blocker.needs))?;
         }
-        if let Some(agents) = self.waiting.as_ref().and_then(|waiting| waiting.agents.as_ref()) {
-            writeln!(f, "  of {} agents:", agents.total)?;
-            for reason in &agents.reasons {
-                writeln!(f, "    {:>4}  {}", reason.agents, printable(&reason.reason))?;
+        if let Some(nodes) = self.waiting.as_ref().and_then(|waiting| waiting.nodes.as_ref()) {
+            writeln!(f, "  of {} nodes:", nodes.total)?;
+            for reason in &nodes.reasons {
+                writeln!(f, "    {:>4}  {}", reason.nodes, printable(&reason.reason))?;
             }
         }
         if let Some(waiting) = &self.waiting {
@@ -86,8 +86,8 @@ impl fmt::Display for Explanation {
                 age(Some(waiting.evaluated_at), self.now)
             )?;
         }
-        if let Some((ready, agents)) = self.agents_ready {
-            writeln!(f, "agents of its group that are ready now: {ready} of {agents}")?;
+        if let Some((ready, nodes)) = self.nodes_ready {
+            writeln!(f, "nodes of its group that are ready now: {ready} of {nodes}")?;
         }
         if let Some(next) = self.next_attempt_at.filter(|next| *next > self.now) {
             let day = if next.date_naive() == self.now.date_naive() { "%H:%M:%S" } else { "%Y-%m-%d %H:%M:%S" };
@@ -123,27 +123,27 @@ mod tests {
         let mut session = session(json!({}));
         let waiting = json!({
             "evaluatedAt": at(50),
-            "blockers": [{"check": "agents", "reason": "NoAvailableNode", "needs": "room on an agent"}],
-            "agents": {"total": 40, "reasons": [{"agents": 12, "reason": "cpu 3 of 4 needed"}, {"agents": 8, "reason": "not ready"}]},
+            "blockers": [{"check": "nodes", "reason": "NoAvailableNode", "needs": "room on a node"}],
+            "nodes": {"total": 40, "reasons": [{"nodes": 12, "reason": "cpu 3 of 4 needed"}, {"nodes": 8, "reason": "not ready"}]},
         });
         let status = json!({
-            "phase": "Pending", "statusSince": at(30), "reason": "NoAvailableNode", "message": "no \u{1b}[2Jroom",
+            "phase": "Pending", "phaseStartedAt": at(30), "reason": "NoAvailableNode", "message": "no \u{1b}[2Jroom",
             "waiting": waiting, "attempts": 2, "nextAttemptAt": "1970-01-01T01:02:00Z",
         });
         session.status = Some(serde_json::from_value(status).expect("a status"));
         let mut group = group(json!({}));
-        group.status = Some(serde_json::from_value(json!({"agentsReady": 32, "agents": 40})).expect("a status"));
+        group.status = Some(serde_json::from_value(json!({"nodesReady": 32, "nodes": 40})).expect("a status"));
         let told = view(&session, Some(&group), std::slice::from_ref(&session), now()).to_string();
         let wanted = [
             "ns/s is Pending for 30s",
             "place in the queue: 1 of 1",
             "reason: NoAvailableNode: no  [2Jroom",
-            "  agents (NoAvailableNode) needs: room on an agent",
-            "  of 40 agents:",
+            "  nodes (NoAvailableNode) needs: room on a node",
+            "  of 40 nodes:",
             "      12  cpu 3 of 4 needed",
             "       8  not ready",
             "as of 10s ago; it is looked at again whenever something changes",
-            "agents of its group that are ready now: 32 of 40",
+            "nodes of its group that are ready now: 32 of 40",
             "attempts so far: 2; the next is counted at 01:02:00",
         ];
         assert_eq!(told.lines().collect::<Vec<_>>(), wanted);
@@ -153,7 +153,7 @@ mod tests {
     fn of_who_has_ended_only_the_result_and_the_reason_are_told() {
         let mut session = session(json!({}));
         let status = json!({
-            "phase": "Terminated", "statusSince": at(30), "result": "Error", "reason": "NodeLost", "message": "node a is lost",
+            "phase": "Terminated", "phaseStartedAt": at(30), "result": "Error", "reason": "NodeLost", "message": "node a is lost",
             "nodes": "a", "kernelsReady": "0/1",
         });
         session.status = Some(serde_json::from_value(status).expect("a status"));

@@ -11,7 +11,7 @@ use crate::api::*;
 /// How many objects are read at a time.
 const PAGE: u32 = 1000;
 /// Most objects of one kind that are read.
-const MOST: usize = 200_000;
+const MAX: usize = 200_000;
 
 /// Reads as its user.
 pub struct Reader {
@@ -51,9 +51,9 @@ impl Reader {
             let page = api.list(&params).await?;
             all.extend(page.items);
             match page.metadata.continue_.filter(|next| !next.is_empty()) {
-                Some(next) if all.len() < MOST => params = params.continue_token(&next),
+                Some(next) if all.len() < MAX => params = params.continue_token(&next),
                 Some(_) => {
-                    eprintln!("there are more than {MOST}: the rest is left out");
+                    eprintln!("there are more than {MAX}: the rest is left out");
                     return Ok(all);
                 }
                 None => return Ok(all),

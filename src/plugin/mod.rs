@@ -30,7 +30,7 @@ pub enum Question {
     Explain { session: String },
     /// What was tried for a session, when, how often, and step by step.
     History { session: String },
-    /// What agents and tenants use, as far as you may see it.
+    /// What nodes and tenants use, as far as you may see it.
     Top,
     /// A session, its kernels and their pods.
     Tree { session: String },

@@ -175,12 +175,12 @@ impl Queue {
         };
         writeln!(
             f,
-            "{} ({sequencer:?}): {} waiting, {} running, {} of {} agents ready, the oldest waits for {}",
+            "{} ({sequencer:?}): {} waiting, {} running, {} of {} nodes ready, the oldest waits for {}",
             self.group,
             status.sessions_pending,
             status.sessions_running,
-            status.agents_ready,
-            status.agents,
+            status.nodes_ready,
+            status.nodes,
             age(status.oldest_waiting_since, self.now)
         )?;
         let reason = |w: &WaitingByReason| match w.cause {

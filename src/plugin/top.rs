@@ -1,4 +1,4 @@
-//! `top`: what agents and tenants use.
+//! `top`: what nodes and tenants use.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,19 +9,19 @@ use serde::Serialize;
 use super::fetch::TopOf;
 use super::table::table;
 use crate::api::{LABEL_SESSION_UID, Resources, TenantStatus};
-use crate::cluster::fold;
+use crate::cluster::extract;
 use crate::cluster::requests::requests;
 
 #[derive(Serialize)]
 pub struct Top {
     /// None where its user may not see nodes and all pods.
-    agents: Option<Vec<Agent>>,
+    nodes: Option<Vec<NodeRow>>,
     /// Those its user may see; None where that is none of any kind.
     tenants: Option<Vec<Usage>>,
 }
 
 #[derive(Serialize)]
-struct Agent {
+struct NodeRow {
     name: String,
     ready: bool,
     kernels: usize,
@@ -46,54 +46,54 @@ pub fn view(of: &TopOf) -> Top {
     of.users.iter().flatten().for_each(|it| add("user", it.name_any(), &it.status));
     of.keypairs.iter().flatten().for_each(|it| add("keypair", it.name_any(), &it.status));
     let blind = of.domains.is_none() && of.projects.is_none() && of.users.is_none() && of.keypairs.is_none();
-    Top { agents: agents(of), tenants: (!blind).then_some(tenants) }
+    Top { nodes: nodes(of), tenants: (!blind).then_some(tenants) }
 }
 
-fn agents(of: &TopOf) -> Option<Vec<Agent>> {
+fn nodes(of: &TopOf) -> Option<Vec<NodeRow>> {
     let (nodes, pods) = (of.nodes.as_ref()?, of.pods.as_ref()?);
     let mut used: BTreeMap<String, (Resources, usize)> = BTreeMap::new();
     for pod in pods {
-        let Some(spec) = pod.spec.as_ref().filter(|_| !fold::has_ended(pod)) else { continue };
+        let Some(spec) = pod.spec.as_ref().filter(|_| !extract::has_ended(pod)) else { continue };
         let Some(node) = &spec.node_name else { continue };
         let (sum, kernels) = used.entry(node.clone()).or_default();
         sum.add(&requests(pod));
         *kernels += usize::from(pod.labels().contains_key(LABEL_SESSION_UID));
     }
-    let agent = |node| {
-        let view = fold::node(node);
+    let node = |node| {
+        let view = extract::node(node);
         let (taken, kernels) = used.get(view.name.as_str()).cloned().unwrap_or_default();
         let of = view.allocatable.iter().filter(|(_, amount)| !amount.is_zero());
         let used = of.map(|(name, all)| (name.to_string(), (taken.amount(name).to_string(), all.to_string()))).collect();
-        Agent { ready: view.takes_pods(), name: view.name.0, kernels, used }
+        NodeRow { ready: view.takes_pods(), name: view.name.0, kernels, used }
     };
-    Some(nodes.iter().map(agent).collect())
+    Some(nodes.iter().map(node).collect())
 }
 
 impl fmt::Display for Top {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.agents {
-            None => writeln!(f, "agents: you may not list nodes and pods of all namespaces")?,
-            Some(agents) => {
+        match &self.nodes {
+            None => writeln!(f, "nodes: you may not list nodes and pods of all namespaces")?,
+            Some(nodes) => {
                 let of =
-                    |agent: &Agent, name: &str| agent.used.get(name).map_or("-".into(), |(used, all)| format!("{used}/{all}"));
-                let others = |agent: &Agent| {
-                    let others = agent.used.iter().filter(|(name, _)| name.contains('/'));
+                    |node: &NodeRow, name: &str| node.used.get(name).map_or("-".into(), |(used, all)| format!("{used}/{all}"));
+                let others = |node: &NodeRow| {
+                    let others = node.used.iter().filter(|(name, _)| name.contains('/'));
                     others.map(|(name, (used, all))| format!("{name} {used}/{all}")).collect::<Vec<_>>().join(", ")
                 };
-                let ready = |agent: &Agent| if agent.ready { "yes" } else { "no" }.to_owned();
-                let row = |agent: &Agent| {
-                    let kernels = agent.kernels.to_string();
+                let ready = |node: &NodeRow| if node.ready { "yes" } else { "no" }.to_owned();
+                let row = |node: &NodeRow| {
+                    let kernels = node.kernels.to_string();
                     vec![
-                        agent.name.clone(),
-                        ready(agent),
+                        node.name.clone(),
+                        ready(node),
                         kernels,
-                        of(agent, "cpu"),
-                        of(agent, "memory"),
-                        of(agent, "pods"),
-                        others(agent),
+                        of(node, "cpu"),
+                        of(node, "memory"),
+                        of(node, "pods"),
+                        others(node),
                     ]
                 };
-                let rows: Vec<_> = agents.iter().map(row).collect();
+                let rows: Vec<_> = nodes.iter().map(row).collect();
                 f.write_str(&table(&["AGENT", "READY", "KERNELS", "CPU", "MEMORY", "PODS", "ACCELERATORS"], &rows))?;
             }
         }
@@ -165,7 +165,7 @@ mod tests {
         ];
         assert_eq!(words(view(&of).to_string()), wanted);
         let blind = TopOf { nodes: None, keypairs: None, ..of };
-        let wanted = ["agents: you may not list nodes and pods of all namespaces", "", "tenants: you may not list them"];
+        let wanted = ["nodes: you may not list nodes and pods of all namespaces", "", "tenants: you may not list them"];
         assert_eq!(words(view(&blind).to_string()), wanted);
     }
 }

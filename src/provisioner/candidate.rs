@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
-use super::kind::Kind;
+use super::equivalence_class::EquivalenceClass;
 use super::validators::Ahead;
 use crate::api::{NodeName, SessionPhase, SessionResult};
 
@@ -22,7 +22,7 @@ pub enum Dependency {
 
 /// A waiting session.
 pub struct Candidate<'c> {
-    pub kind: &'c Arc<Kind>,
+    pub class: &'c Arc<EquivalenceClass>,
     /// Tells those apart that are equal in all else: namespace and name.
     pub name: (&'c str, &'c str),
     /// The effective one.
@@ -31,12 +31,12 @@ pub struct Candidate<'c> {
     pub starts_at: Option<DateTime<Utc>>,
     /// The sessions it depends on.
     pub dependencies: &'c [(String, Dependency)],
-    /// The agents that failed it, which are tried last.
+    /// The nodes that failed it, which are tried last.
     pub avoided: Vec<&'c NodeName>,
     /// What waits before it, for each of its tenants that limits it.
     pub ahead: &'c [Ahead],
-    /// Whether it has been told lately that no agent has room: then the agents are not counted again.
-    pub told: bool,
+    /// Whether it has been told lately that no node has room: then the nodes are not counted again.
+    pub recently_reported: bool,
 }
 
 impl Candidate<'_> {

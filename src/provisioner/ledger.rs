@@ -1,12 +1,12 @@
-//! What is taken: on every agent, and by every tenant. Kept up as objects change.
+//! What is taken: on every node, and by every tenant. Kept up as objects change.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::room::Room;
+use super::ledger_snapshot::LedgerSnapshot;
 use crate::api::{Amount, GroupName, NodeName, ResourceName, Resources, SessionUid, whole};
 use crate::views::{Account, Tenancy, Tenant};
-use crate::views::{ClaimKey, ForeignPod, Tenure};
+use crate::views::{ClaimKey, ForeignPod, Lifetime};
 
 /// What one session holds.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -19,15 +19,15 @@ pub struct Holding {
     pub claims: BTreeSet<ClaimKey>,
     /// The uid of the deployment whose replica it is.
     pub deployment: Option<String>,
-    /// Per agent, what it takes there and with how many kernels.
-    pub agents: BTreeMap<NodeName, (Resources, i64)>,
+    /// Per node, what it takes there and with how many kernels.
+    pub nodes: BTreeMap<NodeName, (Resources, i64)>,
 }
 
 impl Holding {
-    /// What covers both: of each agent the larger of the two.
+    /// What covers both: of each node the larger of the two.
     pub fn with(mut self, other: &Self) -> Self {
-        for (node, (taken, kernels)) in &other.agents {
-            let (sum, count) = self.agents.entry(node.clone()).or_default();
+        for (node, (taken, kernels)) in &other.nodes {
+            let (sum, count) = self.nodes.entry(node.clone()).or_default();
             *sum = sum.max(taken);
             *count = (*count).max(*kernels);
         }
@@ -42,14 +42,14 @@ impl Holding {
         let Some(other) = other else { return true };
         (self.active && !other.active)
             || self
-                .agents
+                .nodes
                 .iter()
-                .any(|(node, (taken, _))| other.agents.get(node).is_none_or(|(kept, _)| kept.lacking(taken).is_some()))
+                .any(|(node, (taken, _))| other.nodes.get(node).is_none_or(|(kept, _)| kept.lacking(taken).is_some()))
     }
 
     pub(super) fn occupied(&self) -> Occupied {
         let mut resources = Resources::default();
-        for (taken, _) in self.agents.values() {
+        for (taken, _) in self.nodes.values() {
             resources.add(taken);
         }
         resources.set(ResourceName::Pods, Amount::ZERO);
@@ -90,12 +90,12 @@ impl Occupied {
     }
 }
 
-/// What is taken on an agent.
+/// What is taken on a node.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Load {
     pub used: Resources,
     /// Of it, what does not become free.
-    pub stays: Resources,
+    pub permanent: Resources,
     /// How many sessions hold something here, and how many of these are private.
     pub sessions: i64,
     pub private: i64,
@@ -171,7 +171,7 @@ impl Ledger {
                 }
             }
             count_claims(&mut self.claim_users, &old.claims, -1);
-            for (node, share) in &old.agents {
+            for (node, share) in &old.nodes {
                 if let Some(load) = self.loads.get_mut(node) {
                     load.sub(share, &old);
                 }
@@ -182,7 +182,7 @@ impl Ledger {
             let occupied = new.occupied();
             self.by_account.entry(new.account.clone()).or_default().add(&occupied);
             count_claims(&mut self.claim_users, &new.claims, 1);
-            for (node, share) in &new.agents {
+            for (node, share) in &new.nodes {
                 self.loads.entry(node.clone()).or_default().add(share, &new);
             }
             self.holdings.insert(uid.clone(), Arc::new(new));
@@ -196,10 +196,10 @@ impl Ledger {
         let load = self.loads.entry(pod.node.clone()).or_default();
         let count = |sum: &mut Resources| if sign >= 0 { sum.add(&pod.requests) } else { sum.sub(&pod.requests) };
         count(&mut load.used);
-        if pod.tenure == Tenure::Lasting {
-            count(&mut load.stays);
+        if pod.lifetime == Lifetime::Permanent {
+            count(&mut load.permanent);
         }
-        load.foreign_pods += if pod.tenure == Tenure::Passing { sign.signum() } else { 0 };
+        load.foreign_pods += if pod.lifetime == Lifetime::Transient { sign.signum() } else { 0 };
         self.forget_if_empty(&pod.node);
     }
 
@@ -211,19 +211,24 @@ impl Ledger {
     }
 
     /// What is taken, for one cycle, with tenants' usage summed by whom it counts for.
-    pub fn room(&self, tenancy: &Tenancy) -> Room {
+    pub fn snapshot(&self, tenancy: &Tenancy) -> LedgerSnapshot {
         let mut tenants: HashMap<Tenant, Occupied> = HashMap::new();
         for (account, occupied) in &self.by_account {
             for tenant in tenancy.tenants_of(account) {
                 tenants.entry(tenant).or_default().add(occupied);
             }
         }
-        Room { loads: self.loads.clone(), tenants, claim_users: self.claim_users.clone(), cursors: self.cursors.clone() }
+        LedgerSnapshot {
+            loads: self.loads.clone(),
+            tenants,
+            claim_users: self.claim_users.clone(),
+            cursors: self.cursors.clone(),
+        }
     }
 
     /// Where round robin goes on, as a cycle left it.
-    pub fn keep_cursors(&mut self, room: Room) {
-        self.cursors.extend(room.cursors);
+    pub fn keep_cursors(&mut self, snapshot: LedgerSnapshot) {
+        self.cursors.extend(snapshot.cursors);
     }
 
     /// What one session holds.
@@ -248,7 +253,7 @@ mod tests {
         Holding {
             account: Account { namespace: "ns".into(), access_key: "key".into(), owner: None },
             active: true,
-            agents: BTreeMap::from([(node.into(), (cpu(units), 1))]),
+            nodes: BTreeMap::from([(node.into(), (cpu(units), 1))]),
             ..Holding::default()
         }
     }
@@ -271,7 +276,7 @@ mod tests {
     #[test]
     fn while_a_place_changes_hands_both_are_held() {
         let both = holding("old", 2).with(&holding("new", 3)).with(&holding("new", 1));
-        let cpu_of = |node: &str| both.agents.get(&node.into()).map(|(taken, _)| taken.get("cpu"));
+        let cpu_of = |node: &str| both.nodes.get(&node.into()).map(|(taken, _)| taken.get("cpu"));
         assert_eq!((cpu_of("old"), cpu_of("new")), (Some(Amount::from_units(2)), Some(Amount::from_units(3))));
     }
 
@@ -281,9 +286,9 @@ mod tests {
         let account = Account { owner: Some(owner), ..holding("n", 8).account };
         let mut ledger = Ledger::default();
         ledger.set_holding(&SessionUid("a".into()), Some(Holding { account, ..holding("n", 8) }));
-        let room = ledger.room(&Tenancy::default());
+        let snapshot = ledger.snapshot(&Tenancy::default());
         for tenant in [Tenant::User("alice".into()), Tenant::Project("p".into()), Tenant::Domain("d".into())] {
-            assert_eq!(room.occupied(&tenant, None).resources.get("cpu"), Amount::from_units(8), "{tenant}");
+            assert_eq!(snapshot.occupied(&tenant, None).resources.get("cpu"), Amount::from_units(8), "{tenant}");
         }
         ledger.set_holding(&SessionUid("a".into()), None);
         assert!(ledger.by_account.is_empty(), "what nobody uses is forgotten");
@@ -295,10 +300,10 @@ mod tests {
         let (a, b) = (SessionUid("a".into()), SessionUid("b".into()));
         ledger.set_holding(&a, Some(holding("n", 2)));
         ledger.set_holding(&b, Some(holding("n", 1)));
-        let room = ledger.room(&Tenancy::default());
+        let snapshot = ledger.snapshot(&Tenancy::default());
         let tenant = Tenant::Keypair("key".into());
         let own = ledger.holding(&a).map(|own| Own { holding: own, tenants: vec![tenant.clone()] });
-        assert_eq!(room.occupied(&tenant, own.as_ref()).resources.get("cpu"), Amount::from_units(1));
-        assert_eq!(room.occupied(&tenant, None).sessions, 2);
+        assert_eq!(snapshot.occupied(&tenant, own.as_ref()).resources.get("cpu"), Amount::from_units(1));
+        assert_eq!(snapshot.occupied(&tenant, None).sessions, 2);
     }
 }

@@ -6,33 +6,33 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
-use super::agents::in_group;
 use super::candidate::Candidate;
-use super::kind::{Kind, Request};
+use super::equivalence_class::{EquivalenceClass, Request};
 use super::ledger::Holding;
+use super::ledger_snapshot::LedgerSnapshot;
+use super::nodes::in_group;
 use super::plan::{Part, Plan, plan, refuse};
 use super::pool::{Index, Pool};
 use super::refusal::{Blocker, Refusal};
-use super::room::Room;
 use super::selectors::{Choice, Select, selector};
 use super::sequencers::Sequence;
-use super::validators::{Context, Subject, check_kind, check_waiting, tenants};
+use super::validators::{Context, Subject, check_class, check_waiting, tenants};
 use crate::api::{GroupName, KernelAllocation, NodeName, ResourcePolicy, Resources, ScalingGroup, whole};
 use crate::lifecycle::{Cause, Reason};
+use crate::views::NodeView;
 use crate::views::{Account, Tenancy, Tenant};
-use crate::views::AgentView;
 
-/// What is provisioned: one group, its agents, and who may have what.
+/// What is provisioned: one group, its nodes, and who may have what.
 pub struct Scope<'s> {
     pub now: DateTime<Utc>,
     pub group_name: &'s GroupName,
     pub group: &'s ScalingGroup,
-    /// Every agent there is, of whatever group.
-    pub all_agents: &'s BTreeMap<NodeName, Arc<AgentView>>,
+    /// Every node there is, of whatever group.
+    pub all_agents: &'s BTreeMap<NodeName, Arc<NodeView>>,
     /// The group's, by name.
-    pub agents: Vec<&'s AgentView>,
+    pub nodes: Vec<&'s NodeView>,
     pub tenancy: &'s Tenancy,
-    /// What the group's agents have together.
+    /// What the group's nodes have together.
     pub capacity: Resources,
     /// The overhead of the group's RuntimeClass, per pod.
     pub overhead: Resources,
@@ -50,28 +50,28 @@ impl<'s> Scope<'s> {
         now: DateTime<Utc>,
         group_name: &'s GroupName,
         group: &'s ScalingGroup,
-        all_agents: &'s BTreeMap<NodeName, Arc<AgentView>>,
+        all_agents: &'s BTreeMap<NodeName, Arc<NodeView>>,
         tenancy: &'s Tenancy,
     ) -> Self {
         let class = tenancy.runtime_class(group);
-        let runs_on = |agent: &&AgentView| class.is_none_or(|class| agent.has_labels(&class.node_selector));
-        let of_group = all_agents.values().map(Arc::as_ref).filter(|agent| in_group(agent, group));
-        let agents: Vec<&AgentView> = of_group.filter(runs_on).collect();
+        let runs_on = |node: &&NodeView| class.is_none_or(|class| node.has_labels(&class.node_selector));
+        let of_group = all_agents.values().map(Arc::as_ref).filter(|node| in_group(node, group));
+        let nodes: Vec<&NodeView> = of_group.filter(runs_on).collect();
         let overhead = class.map(|class| class.overhead.clone()).unwrap_or_default();
         let mut capacity = Resources::default();
-        agents.iter().for_each(|agent| capacity.add(&agent.allocatable));
-        Self { now, group_name, group, all_agents, agents, tenancy, capacity, overhead }
+        nodes.iter().for_each(|node| capacity.add(&node.allocatable));
+        Self { now, group_name, group, all_agents, nodes, tenancy, capacity, overhead }
     }
 }
 
 /// Decides on every session of the queue, in its order, and counts what they are given into the room.
-pub fn provision(scope: &Scope<'_>, room: &mut Room, queue: &[Candidate<'_>]) -> Vec<Decision> {
+pub fn provision(scope: &Scope<'_>, ledger: &mut LedgerSnapshot, queue: &[Candidate<'_>]) -> Vec<Decision> {
     let mut sequence = Sequence::new(scope, queue);
     // Sessions below the top band stay behind.
     let mut decisions = vec![Decision::Refused(Arc::new(behind())); queue.len()];
-    let mut cycle = Cycle::new(scope, room);
+    let mut cycle = Cycle::new(scope, ledger);
     let mut top: Option<i32> = None;
-    while let Some(at) = sequence.next(scope, cycle.room) {
+    while let Some(at) = sequence.next(scope, cycle.ledger) {
         let candidate = &queue[at];
         // A session that waits for one of lower priority must not hold that one up.
         let is_behind = top.is_some_and(|top| candidate.priority < top) && !candidate.awaits_its_time(scope.now);
@@ -103,7 +103,7 @@ fn behind() -> Refusal {
     // Without numbers, for these change with each session that comes or goes.
     let message = "sessions of higher priority come first, and the group looks at the highest only".to_owned();
     let blockers = vec![Blocker::not_yet("sequence", Reason::BehindPriority, message.clone())];
-    Refusal { cause: None, reason: Reason::BehindPriority, message, blockers, agents: None }
+    Refusal { cause: None, reason: Reason::BehindPriority, message, blockers, nodes: None }
 }
 
 /// What is known of a kind within a cycle.
@@ -115,22 +115,22 @@ struct Known {
 
 struct Cycle<'s, 'r> {
     scope: &'s Scope<'s>,
-    room: &'r mut Room,
+    ledger: &'r mut LedgerSnapshot,
     pool: Pool<'s>,
     select: Select,
     /// By the address of the one object there is for each.
-    known: HashMap<*const Kind, Known>,
+    known: HashMap<*const EquivalenceClass, Known>,
     plans: HashMap<*const Request, Plan>,
 }
 
 impl<'s, 'r> Cycle<'s, 'r> {
-    fn new(scope: &'s Scope<'s>, room: &'r mut Room) -> Self {
-        let mut pool = Pool::new(scope.group, &scope.agents, room);
-        if let Some(last) = room.cursors.get(scope.group_name).and_then(|name| pool.index_of(name)) {
+    fn new(scope: &'s Scope<'s>, ledger: &'r mut LedgerSnapshot) -> Self {
+        let mut pool = Pool::new(scope.group, &scope.nodes, ledger);
+        if let Some(last) = ledger.cursors.get(scope.group_name).and_then(|name| pool.index_of(name)) {
             pool.cursor = last + 1;
         }
         let select = selector(scope.group.spec.selector);
-        Self { scope, room, pool, select, known: HashMap::new(), plans: HashMap::new() }
+        Self { scope, ledger, pool, select, known: HashMap::new(), plans: HashMap::new() }
     }
 
     fn decide(&mut self, candidate: &Candidate<'_>) -> Decision {
@@ -141,24 +141,24 @@ impl<'s, 'r> Cycle<'s, 'r> {
     }
 
     fn place(&mut self, candidate: &Candidate<'_>) -> Result<Vec<KernelAllocation>, Arc<Refusal>> {
-        let kind = candidate.kind;
-        let known = self.known.entry(Arc::as_ptr(kind));
+        let class = candidate.class;
+        let known = self.known.entry(Arc::as_ptr(class));
         let tenancy = self.scope.tenancy;
-        let known = known.or_insert_with(|| Known { tenants: tenants(tenancy, kind), refused: None });
+        let known = known.or_insert_with(|| Known { tenants: tenants(tenancy, class), refused: None });
         let context = Context {
             now: self.scope.now,
             group_name: self.scope.group_name,
             group: Some(self.scope.group),
             tenancy,
-            room: self.room,
+            ledger: self.ledger,
         };
         let own = check_waiting(&context, candidate);
-        if known.refused.as_ref().is_some_and(|refused| !refused.suffices(candidate.told)) {
+        if known.refused.as_ref().is_some_and(|refused| !refused.suffices(candidate.recently_reported)) {
             known.refused = None;
         }
         if known.refused.is_none() {
-            let subject = Subject { kind, tenants: &known.tenants, own: None };
-            known.refused = Refusal::of(check_kind(&context, &subject)).map(Arc::new);
+            let subject = Subject { class, tenants: &known.tenants, own: None };
+            known.refused = Refusal::of(check_class(&context, &subject)).map(Arc::new);
         }
         match &known.refused {
             Some(refused) if own.is_empty() => return Err(refused.clone()),
@@ -174,39 +174,39 @@ impl<'s, 'r> Cycle<'s, 'r> {
         let avoided: Vec<Index> = candidate.avoided.iter().filter_map(|name| self.pool.index_of(name)).collect();
         let mut selected = self.select(candidate, &avoided);
         if selected.is_err() && !avoided.is_empty() {
-            selected = self.select(candidate, &[]); // to avoid an agent is a wish, which may stand in the way of a gang
+            selected = self.select(candidate, &[]); // to avoid a node is a wish, which may stand in the way of a gang
         }
-        if let Some(known) = self.known.get_mut(&Arc::as_ptr(kind)) {
+        if let Some(known) = self.known.get_mut(&Arc::as_ptr(class)) {
             match &selected {
-                Ok((_, holding)) => self.room.take(known.tenants.iter().map(|(tenant, _)| tenant), holding),
+                Ok((_, holding)) => self.ledger.take(known.tenants.iter().map(|(tenant, _)| tenant), holding),
                 Err(refusal) => known.refused = Some(refusal.clone()),
             }
         }
         selected.map(|(allocation, _)| allocation)
     }
 
-    /// An agent for every kernel, or none at all. Only a refusal that avoids no agent holds for the others that are equal.
+    /// A node for every kernel, or none at all. Only a refusal that avoids no node holds for the others that are equal.
     fn select(&mut self, candidate: &Candidate<'_>, avoided: &[Index]) -> Result<(Vec<KernelAllocation>, Holding), Arc<Refusal>> {
-        let request = &candidate.kind.request;
+        let request = &candidate.class.request;
         let key = Arc::as_ptr(request);
         let plan = self.plans.entry(key).or_insert_with(|| plan(self.scope, &self.pool, request));
-        if let Some(refused) = plan.refused.as_ref().filter(|refused| refused.suffices(candidate.told)) {
+        if let Some(refused) = plan.refused.as_ref().filter(|refused| refused.suffices(candidate.recently_reported)) {
             return Err(refused.clone());
         }
         let cursor = self.pool.cursor;
         let mut picked: Vec<(Index, &Part, &[String])> = vec![];
-        let mut mine: Vec<Index> = vec![];
+        let mut own: Vec<Index> = vec![];
         for part in &plan.steps {
             for hostnames in &part.hostnames {
-                match pick(&mut self.pool, self.select, self.scope, part, &mine, avoided) {
+                match pick(&mut self.pool, self.select, self.scope, part, &own, avoided) {
                     Some(index) => {
-                        self.pool.count(index, &part.wish, 1);
-                        mine.push(index);
+                        self.pool.count(index, &part.request, 1);
+                        own.push(index);
                         picked.push((index, part, hostnames));
                     }
                     None => {
-                        let refusal = Arc::new(refuse(&self.pool, &plan.steps, part, &mine, candidate.told));
-                        picked.into_iter().for_each(|(index, part, _)| self.pool.count(index, &part.wish, -1));
+                        let refusal = Arc::new(refuse(&self.pool, &plan.steps, part, &own, candidate.recently_reported));
+                        picked.into_iter().for_each(|(index, part, _)| self.pool.count(index, &part.request, -1));
                         self.pool.cursor = cursor;
                         if avoided.is_empty() {
                             plan.refused = Some(refusal.clone());
@@ -216,40 +216,40 @@ impl<'s, 'r> Cycle<'s, 'r> {
                 }
             }
         }
-        let kind = candidate.kind;
+        let class = candidate.class;
         let mut holding = Holding {
-            account: Account { namespace: kind.namespace.clone(), access_key: kind.access_key.clone(), owner: None },
+            account: Account { namespace: class.namespace.clone(), access_key: class.access_key.clone(), owner: None },
             private: request.private,
             active: true,
-            claims: kind.mounts.iter().map(|mount| mount.claim.clone()).collect(),
+            claims: class.mounts.iter().map(|mount| mount.claim.clone()).collect(),
             deployment: request.deployment.clone(),
-            agents: BTreeMap::new(),
+            nodes: BTreeMap::new(),
         };
         let mut allocation = vec![];
         for (index, part, hostnames) in picked {
             let node = self.pool.name(index);
-            let (sum, kernels) = holding.agents.entry(node.clone()).or_default();
+            let (sum, kernels) = holding.nodes.entry(node.clone()).or_default();
             sum.add(&part.resources);
             *kernels += whole(hostnames.len());
             allocation.extend(hostnames.iter().map(|kernel| KernelAllocation { kernel: kernel.clone(), node: node.clone() }));
         }
-        mine.sort_unstable();
-        mine.dedup();
-        mine.into_iter().for_each(|index| self.pool.settle(index, request.private));
+        own.sort_unstable();
+        own.dedup();
+        own.into_iter().for_each(|index| self.pool.settle(index, request.private));
         Ok((allocation, holding))
     }
 
     /// Round robin goes on here the next time.
     fn keep_cursor(&mut self) {
         if let Some(last) = self.pool.cursor.checked_sub(1).filter(|last| *last < self.pool.len()) {
-            self.room.cursors.insert(self.scope.group_name.clone(), self.pool.name(last).clone());
+            self.ledger.cursors.insert(self.scope.group_name.clone(), self.pool.name(last).clone());
         }
     }
 }
 
-/// The strategy's choice among the agents that did not fail the session, else among those that did.
-fn pick(pool: &mut Pool<'_>, select: Select, scope: &Scope<'_>, part: &Part, mine: &[Index], avoided: &[Index]) -> Option<Index> {
-    let choice = |but| Choice { wish: &part.wish, mine, but, spread: scope.group.spec.enforce_spreading };
+/// The strategy's choice among the nodes that did not fail the session, else among those that did.
+fn pick(pool: &mut Pool<'_>, select: Select, scope: &Scope<'_>, part: &Part, own: &[Index], avoided: &[Index]) -> Option<Index> {
+    let choice = |excluded| Choice { request: &part.request, own, excluded, spread: scope.group.spec.enforce_spreading };
     let found = select(pool, &choice(avoided));
     let found = found.or_else(|| if avoided.is_empty() { None } else { select(pool, &choice(&[])) })?;
     pool.cursor = found + 1;
@@ -262,10 +262,10 @@ mod tests {
 
     use super::*;
     use crate::api::{Amount, Resources};
-    use crate::provisioner::testing::{Extra, Setup, agent, kernel, nodes, refusal, waiting};
     use crate::provisioner::Ledger;
-    use crate::views::{ForeignPod, Tenure};
-    use crate::views::{ClaimKey, ClaimView, Operator, Requirement, NodeField, VolumeView};
+    use crate::provisioner::testing::{Extra, Setup, kernel, node, nodes_of, refusal, waiting};
+    use crate::views::{ClaimKey, ClaimView, NodeField, Operator, Requirement, VolumeView};
+    use crate::views::{ForeignPod, Lifetime};
 
     fn gang(replicas: i32) -> serde_json::Value {
         let mut sub = kernel(&[("cpu", 2)]);
@@ -276,8 +276,8 @@ mod tests {
 
     #[test]
     fn a_gang_that_does_not_fit_gives_back_all_it_took() {
-        let agents = vec![agent("a", &[("cpu", 4)]), agent("b", &[("cpu", 3)])];
-        let mut setup = Setup::new(json!({}), agents);
+        let nodes = vec![node("a", &[("cpu", 4)]), node("b", &[("cpu", 3)])];
+        let mut setup = Setup::new(json!({}), nodes);
         let first = waiting("first", json!({"priority": 50, "kernels": [kernel(&[("cpu", 2)])]}));
         let sessions = [first, waiting("gang", gang(3)), waiting("small", json!({"kernels": [kernel(&[("cpu", 3)])]}))];
         let placed = setup.run(&sessions);
@@ -288,18 +288,18 @@ mod tests {
     fn single_node_sessions_get_one_agent_for_the_sum_of_their_kernels() {
         let mut spec = gang(2);
         spec["clusterMode"] = json!("SingleNode");
-        let mut setup = Setup::new(json!({}), vec![agent("a", &[("cpu", 4)]), agent("b", &[("cpu", 5)])]);
+        let mut setup = Setup::new(json!({}), vec![node("a", &[("cpu", 4)]), node("b", &[("cpu", 5)])]);
         assert_eq!(setup.run(&[waiting("s", spec.clone())]), [["b", "b", "b"]]);
-        let mut small = Setup::new(json!({}), vec![agent("a", &[("cpu", 4)]), agent("b", &[("cpu", 4)])]);
+        let mut small = Setup::new(json!({}), vec![node("a", &[("cpu", 4)]), node("b", &[("cpu", 4)])]);
         let refused = small.refusals(&[waiting("s", spec)]).remove(0).expect("refused");
         assert_eq!(refused.cause, Some(Cause::Hold), "{}", refused.message);
     }
 
     #[test]
     fn a_private_session_gets_an_empty_agent_and_keeps_it_to_itself() {
-        let agents = || vec![agent("a", &[("cpu", 4)]), agent("b", &[("cpu", 4)])];
+        let nodes = || vec![node("a", &[("cpu", 4)]), node("b", &[("cpu", 4)])];
         let private = || waiting("private", json!({"private": true, "priority": 5}));
-        let mut setup = Setup::new(json!({}), agents());
+        let mut setup = Setup::new(json!({}), nodes());
         assert_eq!(setup.run(&[waiting("1", json!({})), private()]), [["a"], ["b"]]);
         let refused = setup.refusals(&[waiting("2", json!({"kernels": [kernel(&[("cpu", 4)])]}))]).remove(0).expect("refused");
         assert!(refused.message.contains("1 of 2: kept for a private session"), "{}", refused.message);
@@ -309,32 +309,35 @@ mod tests {
 
     #[test]
     fn what_a_nodes_own_pods_take_never_becomes_free_and_what_others_take_does() {
-        let mut setup = Setup::new(json!({}), vec![agent("a", &[("cpu", 4)])]);
+        let mut setup = Setup::new(json!({}), vec![node("a", &[("cpu", 4)])]);
         let mut ledger = Ledger::default();
-        let mut refused = |tenure| {
+        let mut refused = |lifetime| {
             let mut requests = Resources::default();
             requests.set("cpu", Amount::from_units(1));
-            ledger.count_foreign(&ForeignPod { node: "a".into(), requests, tenure, ..ForeignPod::default() }, 1);
-            setup.room = ledger.room(&setup.tenancy);
+            ledger.count_foreign(&ForeignPod { node: "a".into(), requests, lifetime, ..ForeignPod::default() }, 1);
+            setup.ledger = ledger.snapshot(&setup.tenancy);
             let wants_three = waiting("3", json!({"kernels": [kernel(&[("cpu", 3)])]}));
             let wants_all = waiting("4", json!({"kernels": [kernel(&[("cpu", 4)])]}));
-            let told = setup.refusals(&[wants_all, wants_three]);
-            told.into_iter().map(|told| told.map(|told| (told.cause, told.message.clone()))).collect::<Vec<_>>()
+            let reported = setup.refusals(&[wants_all, wants_three]);
+            reported
+                .into_iter()
+                .map(|reported| reported.map(|reported| (reported.cause, reported.message.clone())))
+                .collect::<Vec<_>>()
         };
-        assert_eq!(refused(Tenure::Passing)[0].as_ref().and_then(|told| told.0), Some(Cause::Capacity));
-        let told = refused(Tenure::Lasting);
-        let (cause, message) = told[0].clone().expect("refused");
+        assert_eq!(refused(Lifetime::Transient)[0].as_ref().and_then(|reported| reported.0), Some(Cause::Capacity));
+        let reported = refused(Lifetime::Permanent);
+        let (cause, message) = reported[0].clone().expect("refused");
         assert_eq!(cause, Some(Cause::Hold));
         assert!(message.contains("even an empty one: 1 of 1: cpu 3 of 4 needed"), "{message}");
-        assert_eq!(told[1].as_ref().and_then(|told| told.0), Some(Cause::Capacity), "were it empty, three would fit");
+        assert_eq!(reported[1].as_ref().and_then(|reported| reported.0), Some(Cause::Capacity), "were it empty, three would fit");
     }
 
     #[test]
     fn designated_agents_are_the_only_ones_and_must_exist() {
-        let mut setup = Setup::new(json!({}), vec![agent("a", &[("cpu", 1)]), agent("b", &[("cpu", 8)])]);
+        let mut setup = Setup::new(json!({}), vec![node("a", &[("cpu", 1)]), node("b", &[("cpu", 8)])]);
         let on = |names: &[&str]| {
             let mut main = kernel(&[("cpu", 1)]);
-            main["designatedAgents"] = json!(names);
+            main["designatedNodes"] = json!(names);
             waiting("s", json!({"kernels": [main]}))
         };
         assert_eq!(setup.run(&[on(&["a"])]), [["a"]]);
@@ -347,9 +350,9 @@ mod tests {
 
     #[test]
     fn a_kernel_goes_where_the_volume_of_its_claim_is_reached() {
-        let labelled = |name: &str, zone: &str| AgentView {
+        let labelled = |name: &str, zone: &str| NodeView {
             labels: [("zone".to_owned(), zone.to_owned())].into(),
-            ..agent(name, &[("cpu", 2)])
+            ..node(name, &[("cpu", 2)])
         };
         let mut setup = Setup::new(json!({}), vec![labelled("a", "x"), labelled("b", "y")]);
         let claim = ClaimKey { namespace: "ns".into(), name: "data".into() };
@@ -367,18 +370,17 @@ mod tests {
 
     #[test]
     fn each_agent_that_does_not_take_a_kernel_has_its_reason_with_numbers() {
-        let mut arm = agent("arm", &[("cpu", 8)]);
+        let mut arm = node("arm", &[("cpu", 8)]);
         arm.architecture = "arm64".into();
-        let mut cordoned = agent("cordoned", &[("cpu", 8)]);
+        let mut cordoned = node("cordoned", &[("cpu", 8)]);
         cordoned.unschedulable = true;
-        let mut down = agent("down", &[("cpu", 8)]);
+        let mut down = node("down", &[("cpu", 8)]);
         down.ready = false;
-        let mut setup =
-            Setup::new(json!({}), vec![arm, cordoned, down, agent("small", &[("cpu", 2)]), agent("x", &[("cpu", 2)])]);
+        let mut setup = Setup::new(json!({}), vec![arm, cordoned, down, node("small", &[("cpu", 2)]), node("x", &[("cpu", 2)])]);
         let mut main = kernel(&[("cpu", 4)]);
         main["architecture"] = json!("amd64");
         let refused = setup.refusals(&[waiting("s", json!({"kernels": [main]}))]).remove(0).expect("refused");
-        let counts = refused.agents.clone().expect("agents");
+        let counts = refused.nodes.clone().expect("nodes");
         assert_eq!(counts.total, 5);
         assert_eq!(counts.reasons[0], ("cpu 2 of 4 needed".to_owned(), 2));
         let mut words: Vec<&str> = counts.reasons[1..].iter().map(|(reason, _)| reason.as_str()).collect();
@@ -389,33 +391,33 @@ mod tests {
 
     #[test]
     fn agents_are_counted_for_those_who_have_not_been_told_lately() {
-        let mut setup = Setup::new(json!({}), vec![agent("a", &[("cpu", 1)])]);
+        let mut setup = Setup::new(json!({}), vec![node("a", &[("cpu", 1)])]);
         let sessions = ["first", "told", "new"].map(|name| waiting(name, json!({})));
-        let decisions = setup.run_with(&sessions, &Extra { told: &["told"], ..Extra::default() });
+        let decisions = setup.run_with(&sessions, &Extra { reported: &["told"], ..Extra::default() });
         assert!(matches!(decisions[0], Decision::Placed(_)));
-        let counted = |at: usize| refusal(&decisions[at]).map(|refused| (refused.reason, refused.agents.is_some()));
+        let counted = |at: usize| refusal(&decisions[at]).map(|refused| (refused.reason, refused.nodes.is_some()));
         assert_eq!(counted(1), Some((Reason::NoAvailableNode, false)));
         assert_eq!(counted(2), Some((Reason::NoAvailableNode, true)));
     }
 
     #[test]
     fn agents_that_failed_a_session_come_last_but_come() {
-        let mut setup = Setup::new(json!({}), vec![agent("a", &[("cpu", 9)]), agent("b", &[("cpu", 1)])]);
+        let mut setup = Setup::new(json!({}), vec![node("a", &[("cpu", 9)]), node("b", &[("cpu", 1)])]);
         let failed = [NodeName::from("a")];
         let two = [waiting("1", json!({})), waiting("2", json!({}))];
         let decisions = setup.run_with(&two, &Extra { avoided: &failed, ..Extra::default() });
-        assert_eq!(decisions.iter().map(nodes).collect::<Vec<_>>(), [["b"], ["a"]]);
+        assert_eq!(decisions.iter().map(nodes_of).collect::<Vec<_>>(), [["b"], ["a"]]);
     }
 
     #[test]
     fn to_avoid_an_agent_never_stands_in_the_way_of_a_gang_or_of_its_equals() {
-        let agents = vec![agent("a", &[("cpu", 2), ("gpu.dev/x", 1)]), agent("b", &[("cpu", 2)])];
+        let nodes = vec![node("a", &[("cpu", 2), ("gpu.dev/x", 1)]), node("b", &[("cpu", 2)])];
         let mut sub = kernel(&[("cpu", 2), ("gpu.dev/x", 1)]);
         sub["role"] = json!("sub");
         let gang = waiting("s", json!({"kernels": [kernel(&[("cpu", 2)]), sub]}));
         let failed = [NodeName::from("b")];
-        let decisions = Setup::new(json!({}), agents).run_with(&[gang], &Extra { avoided: &failed, ..Extra::default() });
-        assert_eq!(nodes(&decisions[0]), ["b", "a"], "main first goes to a, where sub must be");
+        let decisions = Setup::new(json!({}), nodes).run_with(&[gang], &Extra { avoided: &failed, ..Extra::default() });
+        assert_eq!(nodes_of(&decisions[0]), ["b", "a"], "main first goes to a, where sub must be");
     }
 
     #[test]

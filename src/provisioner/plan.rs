@@ -3,16 +3,16 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::agents::{Rejection, count};
-use super::kind::{KernelRequest, Request};
+use super::equivalence_class::{KernelRequest, Request};
+use super::nodes::{Rejection, count};
 use super::pipeline::Scope;
-use super::pool::{Index, Pool, Wish};
+use super::pool::{Index, Pool, PoolRequest};
 use super::refusal::{Blocker, Refusal};
+use crate::api::hostname;
 use crate::api::{ClusterMode, NodeName, Resources, whole};
 use crate::lifecycle::{Cause, Reason};
-use crate::api::hostname;
 
-/// How a request is placed: one step for each agent-sized part of it.
+/// How a request is placed: one step for each node-sized part of it.
 pub struct Plan {
     pub steps: Vec<Part>,
     /// Once refused, refused for the whole cycle.
@@ -23,7 +23,7 @@ pub struct Plan {
 pub struct Part {
     who: String,
     pub resources: Resources,
-    pub wish: Wish,
+    pub request: PoolRequest,
     /// Placed one after the other, each group of hostnames as one.
     pub hostnames: Vec<Vec<String>>,
 }
@@ -41,7 +41,7 @@ pub fn plan(scope: &Scope<'_>, pool: &Pool<'_>, request: &Request) -> Plan {
             Err(blocker) => return refused(Refusal::of(vec![*blocker])),
             Ok(whole) => vec![Part {
                 who: who("the session", scope),
-                wish: pool.wish(scope.tenancy, request, &whole),
+                request: pool.request(scope.tenancy, request, &whole),
                 resources: whole.resources,
                 hostnames: vec![kernels.iter().flat_map(hostnames).collect()],
             }],
@@ -49,7 +49,7 @@ pub fn plan(scope: &Scope<'_>, pool: &Pool<'_>, request: &Request) -> Plan {
         ClusterMode::MultiNode => {
             let part = |kernel: &KernelRequest| Part {
                 who: who(&kernel.role, scope),
-                wish: pool.wish(scope.tenancy, request, kernel),
+                request: pool.request(scope.tenancy, request, kernel),
                 resources: kernel.resources.clone(),
                 hostnames: hostnames(kernel).into_iter().map(|name| vec![name]).collect(),
             };
@@ -75,7 +75,7 @@ fn who(what: &str, scope: &Scope<'_>) -> String {
     }
 }
 
-/// The sum of all kernels, as one request to one agent.
+/// The sum of all kernels, as one request to one node.
 fn together(kernels: &[KernelRequest]) -> Result<KernelRequest, Box<Blocker>> {
     let mut whole = KernelRequest {
         role: String::new(),
@@ -98,7 +98,7 @@ fn together(kernels: &[KernelRequest]) -> Result<KernelRequest, Box<Blocker>> {
         if whole.designated.is_empty() {
             whole.designated.clone_from(&kernel.designated);
         } else if !kernel.designated.is_empty() {
-            whole.designated.retain(|agent| kernel.designated.contains(agent));
+            whole.designated.retain(|node| kernel.designated.contains(node));
             if whole.designated.is_empty() {
                 let message = "the kernels of a SingleNode session designate different nodes";
                 return Err(Box::new(contradiction(message).needing("one node for all its kernels, or clusterMode MultiNode")));
@@ -138,7 +138,7 @@ fn impossible(pool: &Pool<'_>, part: &Part, cause: Cause) -> Option<Refusal> {
     let wanted = whole(part.hostnames.len());
     let mut holds: i64 = 0;
     for index in 0..pool.len() {
-        holds = holds.saturating_add(pool.holds_empty(index, &part.wish));
+        holds = holds.saturating_add(pool.holds_empty(index, &part.request));
         if holds >= wanted {
             return None; // mostly after a few
         }
@@ -150,13 +150,13 @@ fn impossible(pool: &Pool<'_>, part: &Part, cause: Cause) -> Option<Refusal> {
         let message = format!("all {} nodes of the group, even empty, hold {holds} of {wanted} {} kernels", pool.len(), part.who);
         return Refusal::of(vec![unfit(cause, message).needing("fewer or smaller kernels, or more nodes in the group")]);
     }
-    let nevers: Vec<Rejection> = (0..pool.len()).filter_map(|index| pool.never(index, &part.wish)).collect();
+    let nevers: Vec<Rejection> = (0..pool.len()).filter_map(|index| pool.never(index, &part.request)).collect();
     let needs: BTreeSet<&str> = nevers.iter().map(Rejection::needs).collect();
     let needs = needs.into_iter().collect::<Vec<_>>().join("; or ");
     let counts = count(nevers.into_iter(), pool.closed());
     let message = format!("{} fits no node of the group, even an empty one: {counts}", part.who);
     let refusal = Refusal::of(vec![unfit(cause, message).needing(needs)])?;
-    Some(Refusal { agents: Some(counts), ..refusal })
+    Some(Refusal { nodes: Some(counts), ..refusal })
 }
 
 /// The refusal of a request that exceeds the sum of all nodes of the group, empty and ready.
@@ -165,23 +165,23 @@ fn too_much(pool: &Pool<'_>, steps: &[Part], cause: Cause) -> Option<Refusal> {
     for part in steps {
         total.add(&part.resources.times(whole(part.hostnames.len())));
     }
-    let (name, wanted, had) = pool.together.lacking(&total).filter(|_| !pool.is_empty())?;
+    let (name, wanted, had) = pool.capacity.lacking(&total).filter(|_| !pool.is_empty())?;
     let message = format!("all {} nodes of the group have {name} {had} together, {wanted} are requested", pool.len());
     Refusal::of(vec![unfit(cause, message).needing("a smaller session, or more nodes in the group")])
 }
 
 /// The refusal when no node takes a kernel now. Nodes are not counted again for a session whose status says so already.
-pub fn refuse(pool: &Pool<'_>, steps: &[Part], part: &Part, mine: &[Index], told: bool) -> Refusal {
+pub fn refuse(pool: &Pool<'_>, steps: &[Part], part: &Part, own: &[Index], reported: bool) -> Refusal {
     // Emptier nodes help only where those that are open could hold all kernels together.
-    let wishes = steps.iter().map(|part| (&part.wish, whole(part.hostnames.len())));
-    let cause = if pool.open_nodes_hold(wishes) { Cause::Capacity } else { Cause::Hold };
-    let rejections = (0..pool.len()).filter_map(|index| pool.rejection(index, &part.wish, mine));
-    let counts = (!told || cause == Cause::Hold).then(|| count(rejections, pool.closed()));
+    let requests = steps.iter().map(|part| (&part.request, whole(part.hostnames.len())));
+    let cause = if pool.open_nodes_hold(requests) { Cause::Capacity } else { Cause::Hold };
+    let rejections = (0..pool.len()).filter_map(|index| pool.rejection(index, &part.request, own));
+    let counts = (!reported || cause == Cause::Hold).then(|| count(rejections, pool.closed()));
     let message = match &counts {
         _ if pool.is_empty() => "the scaling group has no nodes".to_owned(),
         None => format!("no node has room for {} ({})", part.who, part.resources),
         Some(counts) => format!("no node has room for {} ({}): {counts}", part.who, part.resources),
     };
     let blockers = vec![Blocker::new("nodes", cause, Reason::NoAvailableNode, message.clone())];
-    Refusal { cause: Some(cause), reason: Reason::NoAvailableNode, message, blockers, agents: counts }
+    Refusal { cause: Some(cause), reason: Reason::NoAvailableNode, message, blockers, nodes: counts }
 }

@@ -1,4 +1,4 @@
-//! Why a session is not given its agents: everything that stands against it, with numbers and names.
+//! Why a session is not given its nodes: everything that stands against it, with numbers and names.
 
 use crate::api::{Amount, ResourceName};
 use crate::lifecycle::{Cause, Reason};
@@ -80,9 +80,9 @@ impl Blocker {
     }
 }
 
-/// How many agents fell to which reason, the most frequent first.
+/// How many nodes fell to which reason, the most frequent first.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct AgentCounts {
+pub struct NodeCounts {
     pub total: usize,
     /// Of them, those that take no kernel at all now.
     pub closed: usize,
@@ -98,13 +98,13 @@ pub struct Refusal {
     /// All of it, numbered if there is more than one thing.
     pub message: String,
     pub blockers: Vec<Blocker>,
-    pub agents: Option<AgentCounts>,
+    pub nodes: Option<NodeCounts>,
 }
 
 impl Refusal {
-    /// Whether it says enough to one who has been told lately, or who has not: then the agents must be counted.
-    pub fn suffices(&self, told: bool) -> bool {
-        told || self.cause != Some(Cause::Capacity) || self.agents.is_some()
+    /// Whether it says enough to one who has been told lately, or who has not: then the nodes must be counted.
+    pub fn suffices(&self, reported: bool) -> bool {
+        reported || self.cause != Some(Cause::Capacity) || self.nodes.is_some()
     }
 
     /// None if nothing stands against it.
@@ -118,6 +118,6 @@ impl Refusal {
                 numbered.collect::<Vec<_>>().join("; ")
             }
         };
-        Some(Self { cause: first.cause, reason: first.reason, message, blockers, agents: None })
+        Some(Self { cause: first.cause, reason: first.reason, message, blockers, nodes: None })
     }
 }

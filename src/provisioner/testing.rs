@@ -1,4 +1,4 @@
-//! What the provisioner's tests are set up with: agents, tenants, and sessions that wait.
+//! What the provisioner's tests are set up with: nodes, tenants, and sessions that wait.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,19 +6,21 @@ use std::sync::Arc;
 use chrono::{DateTime, TimeDelta};
 use serde_json::{Value, json};
 
-use super::{Ahead, Candidate, Decision, Dependency, Kind, Kinds, Refusal, Room, Scope, provision};
+use super::{
+    Ahead, Candidate, Decision, Dependency, EquivalenceClass, EquivalenceClasses, LedgerSnapshot, Refusal, Scope, provision,
+};
 use crate::api::*;
 use crate::session::handlers::testing::snapshot;
+use crate::views::NodeView;
 use crate::views::Tenancy;
-use crate::views::AgentView;
 
-/// A group with agents and one active tenant: keypair `key` of `user`, namespace `ns` of `project` in `domain`.
+/// A group with nodes and one active tenant: keypair `key` of `user`, namespace `ns` of `project` in `domain`.
 pub struct Setup {
     pub group: ScalingGroup,
-    pub agents: BTreeMap<NodeName, Arc<AgentView>>,
+    pub nodes: BTreeMap<NodeName, Arc<NodeView>>,
     pub tenancy: Tenancy,
-    pub room: Room,
-    kinds: Kinds,
+    pub ledger: LedgerSnapshot,
+    classes: EquivalenceClasses,
 }
 
 /// What else is known of all sessions that wait.
@@ -27,16 +29,16 @@ pub struct Extra<'e> {
     pub dependencies: &'e [(String, Dependency)],
     pub avoided: &'e [NodeName],
     pub ahead: &'e [Ahead],
-    /// The names of those who have been told lately that no agent has room.
-    pub told: &'e [&'e str],
+    /// The names of those who have been told lately that no node has room.
+    pub reported: &'e [&'e str],
 }
 
-/// An agent with these resources, and room for 110 pods.
-pub fn agent(name: &str, resources: &[(&str, i64)]) -> AgentView {
+/// A node with these resources, and room for 110 pods.
+pub fn node(name: &str, resources: &[(&str, i64)]) -> NodeView {
     let mut allocatable = Resources::default();
     allocatable.set("pods", Amount::from_units(110));
     resources.iter().for_each(|(resource, units)| allocatable.set(*resource, Amount::from_units(*units)));
-    AgentView { name: name.into(), allocatable, architecture: "amd64".into(), ready: true, ..AgentView::default() }
+    NodeView { name: name.into(), allocatable, architecture: "amd64".into(), ready: true, ..NodeView::default() }
 }
 
 /// A session that waits; the later in the list, the later it was made.
@@ -56,14 +58,14 @@ pub fn kernel(resources: &[(&str, i64)]) -> Value {
 }
 
 impl Setup {
-    pub fn new(group: Value, agents: Vec<AgentView>) -> Self {
+    pub fn new(group: Value, nodes: Vec<NodeView>) -> Self {
         let spec = serde_json::from_value(group).expect("a group's spec");
         Self {
             group: ScalingGroup::new("default", spec),
-            agents: agents.into_iter().map(|agent| (agent.name.clone(), Arc::new(agent))).collect(),
+            nodes: nodes.into_iter().map(|node| (node.name.clone(), Arc::new(node))).collect(),
             tenancy: (*snapshot(vec![]).tenancy).clone(),
-            room: Room::default(),
-            kinds: Kinds::default(),
+            ledger: LedgerSnapshot::default(),
+            classes: EquivalenceClasses::default(),
         }
     }
 
@@ -83,11 +85,11 @@ impl Setup {
 
     /// Runs one cycle.
     pub fn run_with(&mut self, sessions: &[Session], extra: &Extra<'_>) -> Vec<Decision> {
-        let kinds: Vec<Arc<Kind>> = sessions.iter().map(|session| self.kinds.of(session)).collect();
+        let classes: Vec<Arc<EquivalenceClass>> = sessions.iter().map(|session| self.classes.of(session)).collect();
         let mut queue = vec![];
-        for (n, (session, kind)) in sessions.iter().zip(&kinds).enumerate() {
+        for (n, (session, class)) in sessions.iter().zip(&classes).enumerate() {
             let candidate = Candidate {
-                kind,
+                class,
                 name: ("ns", session.metadata.name.as_deref().unwrap_or_default()),
                 priority: session.spec.priority,
                 created_at: Some(DateTime::UNIX_EPOCH + TimeDelta::seconds(i64::try_from(n).unwrap_or(0))),
@@ -95,19 +97,19 @@ impl Setup {
                 dependencies: extra.dependencies,
                 avoided: extra.avoided.iter().collect(),
                 ahead: extra.ahead,
-                told: session.metadata.name.as_deref().is_some_and(|name| extra.told.contains(&name)),
+                recently_reported: session.metadata.name.as_deref().is_some_and(|name| extra.reported.contains(&name)),
             };
             queue.push(candidate);
         }
         let name = GroupName::from("default");
         let now = DateTime::UNIX_EPOCH + TimeDelta::hours(1);
-        let scope = Scope::new(now, &name, &self.group, &self.agents, &self.tenancy);
-        provision(&scope, &mut self.room, &queue)
+        let scope = Scope::new(now, &name, &self.group, &self.nodes, &self.tenancy);
+        provision(&scope, &mut self.ledger, &queue)
     }
 
-    /// The agents that each session's kernels were given; none if it was refused.
+    /// The nodes that each session's kernels were given; none if it was refused.
     pub fn run(&mut self, sessions: &[Session]) -> Vec<Vec<String>> {
-        self.run_with(sessions, &Extra::default()).iter().map(nodes).collect()
+        self.run_with(sessions, &Extra::default()).iter().map(nodes_of).collect()
     }
 
     pub fn refusals(&mut self, sessions: &[Session]) -> Vec<Option<Arc<Refusal>>> {
@@ -115,7 +117,7 @@ impl Setup {
     }
 }
 
-pub fn nodes(decision: &Decision) -> Vec<String> {
+pub fn nodes_of(decision: &Decision) -> Vec<String> {
     match decision {
         Decision::Placed(allocation) => allocation.iter().map(|place| place.node.0.clone()).collect(),
         Decision::Refused(_) => vec![],

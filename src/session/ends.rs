@@ -2,9 +2,9 @@
 
 use strum::{EnumString, IntoStaticStr};
 
-use crate::views::{MainState, PodView};
 use crate::api::Session;
 use crate::lifecycle::Reason;
+use crate::views::{MainState, PodView};
 
 /// The cause of a kernel's end. The variant's name is the reason in the kernel's record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, EnumString)]

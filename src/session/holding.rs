@@ -1,13 +1,13 @@
-//! What a session takes of its agents, by its allocation and by its pods. Pure.
+//! What a session takes of its nodes, by its allocation and by its pods. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::kernels::{allocated_nodes, kernel_name};
+use crate::api::{Amount, NodeName, ResourceName, Resources, Session, expand};
+use crate::provisioner::Holding;
 use crate::views::Account;
 use crate::views::PodView;
 use crate::views::{ClaimKey, claims};
-use crate::api::{Amount, NodeName, ResourceName, Resources, Session, expand};
-use crate::provisioner::Holding;
 
 fn account_of(session: &Session) -> Account {
     Account {
@@ -25,9 +25,9 @@ fn account_of_pods(pods: &[&PodView]) -> Account {
 /// A session's holding: for each kernel the larger of its allocation and its live pods, until those are gone. `overhead` is
 /// added by the RuntimeClass to each pod.
 pub fn holding(session: Option<&Session>, pods: &[&PodView], overhead: &Resources) -> Option<Holding> {
-    let mut agents: BTreeMap<NodeName, (Resources, i64)> = BTreeMap::new();
+    let mut nodes: BTreeMap<NodeName, (Resources, i64)> = BTreeMap::new();
     let mut add = |node: &NodeName, taken: &Resources| {
-        let (sum, count) = agents.entry(node.clone()).or_default();
+        let (sum, count) = nodes.entry(node.clone()).or_default();
         sum.add(taken);
         *count += 1;
     };
@@ -59,7 +59,7 @@ pub fn holding(session: Option<&Session>, pods: &[&PodView], overhead: &Resource
             add(node, &pod.requests);
         }
     }
-    if agents.is_empty() && !active {
+    if nodes.is_empty() && !active {
         return None;
     }
     Some(Holding {
@@ -68,7 +68,7 @@ pub fn holding(session: Option<&Session>, pods: &[&PodView], overhead: &Resource
         active,
         claims: used_claims(session.filter(|_| active), &live),
         deployment: session.and_then(Session::deployment_uid),
-        agents,
+        nodes,
     })
 }
 
@@ -86,7 +86,7 @@ mod tests {
 
     fn cpu_on_node_1(session: Option<&Session>, pods: &[&PodView]) -> Option<Amount> {
         let holding = holding(session, pods, &Resources::default())?;
-        holding.agents.get(&"node-1".into()).map(|(taken, _)| taken.get("cpu"))
+        holding.nodes.get(&"node-1".into()).map(|(taken, _)| taken.get("cpu"))
     }
 
     #[test]

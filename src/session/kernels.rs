@@ -8,9 +8,9 @@ use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 
 use super::ends::{EndCause, end_of, own_deletion};
-use crate::views::{GateState, Liveness, MainState, PodView};
 use super::kernel_state::step_to;
 use crate::api::{Kernel, KernelPhase, MAIN_HOSTNAME, NodeName, Reason, Session, SessionPhase};
+use crate::views::{GateState, Liveness, MainState, PodView};
 
 /// The name of a kernel and its pod: it never repeats, since every allocation and session has a hash of its own.
 pub fn kernel_name(session: &str, uid: &str, hostname: &str, generation: i64) -> String {
@@ -151,7 +151,7 @@ pub fn judge(evidence: &Evidence<'_>) -> KernelState {
     match evidence.pod {
         Some(pod) => {
             let recorded = evidence.record.and_then(|kernel| kernel.status.as_ref()).map(|status| status.phase);
-            let seen = judge_alone(pod, Some(evidence.session), evidence.image_timeout, evidence.now);
+            let seen = state_by_pod(pod, Some(evidence.session), evidence.image_timeout, evidence.now);
             // A pod seen earlier on its way than the kernel was recorded is late news.
             match recorded {
                 Some(recorded) if step_to(recorded, seen.phase) != seen.phase => KernelState::of(recorded),
@@ -165,7 +165,7 @@ pub fn judge(evidence: &Evidence<'_>) -> KernelState {
 }
 
 /// Where a kernel stands by its pod alone.
-pub fn judge_alone(pod: &PodView, session: Option<&Session>, image_timeout: Duration, now: DateTime<Utc>) -> KernelState {
+pub fn state_by_pod(pod: &PodView, session: Option<&Session>, image_timeout: Duration, now: DateTime<Utc>) -> KernelState {
     if let Some(end) = end_of(pod) {
         let over = pod.ended || pod.main_end().is_some();
         let phase = if over { KernelPhase::Terminated } else { KernelPhase::Terminating };
@@ -229,8 +229,8 @@ pub fn allocated_nodes(session: &Session) -> BTreeMap<&str, &NodeName> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{KernelTemplate, expand};
     use crate::api::KernelStatus;
+    use crate::api::{KernelTemplate, expand};
 
     fn template(role: &str, replicas: i32) -> KernelTemplate {
         serde_json::from_value(serde_json::json!({
@@ -244,7 +244,7 @@ mod tests {
     }
 
     fn phase(pod: &PodView, seconds: i64) -> KernelPhase {
-        judge_alone(pod, None, Duration::from_secs(120), DateTime::UNIX_EPOCH + chrono::TimeDelta::seconds(seconds)).phase
+        state_by_pod(pod, None, Duration::from_secs(120), DateTime::UNIX_EPOCH + chrono::TimeDelta::seconds(seconds)).phase
     }
 
     #[test]
@@ -273,7 +273,7 @@ mod tests {
         assert_eq!(phase(&gated, 0), KernelPhase::Prepared);
         assert_eq!(phase(&PodView { gate_opened: true, ..gated }, 0), KernelPhase::Creating);
         let main = MainState::Waiting { reason: "CreateContainerConfigError".into(), message: "no secret".into() };
-        let troubled = judge_alone(&PodView { main, ready_to_start: true, ..pod() }, None, Duration::ZERO, DateTime::UNIX_EPOCH);
+        let troubled = state_by_pod(&PodView { main, ready_to_start: true, ..pod() }, None, Duration::ZERO, DateTime::UNIX_EPOCH);
         assert_eq!((troubled.phase, troubled.message.as_deref()), (KernelPhase::Pulling, Some("no secret")));
         let running = PodView { main: MainState::Running { since: None }, ..pod() };
         assert_eq!(phase(&running, 0), KernelPhase::Running);

@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
-use crate::views::{Tenancy, Tenant};
 use crate::api::{ResourceList, ResourcePolicy, Resources, SessionUid};
-use crate::provisioner::{Ahead, Kind};
+use crate::provisioner::{Ahead, EquivalenceClass};
+use crate::views::{Tenancy, Tenant};
 
 /// A session that waits.
 pub struct Pending<'p> {
     pub uid: &'p SessionUid,
     pub created_at: Option<DateTime<Utc>>,
-    pub kind: &'p Arc<Kind>,
+    pub class: &'p Arc<EquivalenceClass>,
 }
 
 /// Whether any policy limits what may wait.
@@ -37,8 +37,8 @@ pub fn ahead(tenancy: &Tenancy, mut pending: Vec<Pending<'_>>) -> HashMap<Sessio
     pending.sort_by_key(|one| (one.created_at, one.uid));
     let mut sums: HashMap<Tenant, Sum> = HashMap::new();
     let mut found = HashMap::new();
-    for Pending { uid, kind, .. } in pending {
-        let tenants = tenancy.tenants(&kind.access_key, &kind.namespace).into_iter();
+    for Pending { uid, class, .. } in pending {
+        let tenants = tenancy.tenants(&class.access_key, &class.namespace).into_iter();
         let limited: Vec<(Tenant, Arc<ResourcePolicy>)> =
             tenants.filter_map(|tenant| Some((tenant.clone(), tenancy.policy_of(&tenant).ok()??))).collect();
         let before: Vec<Ahead> = limited
@@ -51,11 +51,11 @@ pub fn ahead(tenancy: &Tenancy, mut pending: Vec<Pending<'_>>) -> HashMap<Sessio
                 Ahead { tenant, sessions: sum.sessions, resources: sum.resources, max_sessions, max_resources }
             })
             .collect();
-        if before.iter().all(|ahead| ahead.admits(&kind.total)) {
+        if before.iter().all(|ahead| ahead.admits(&class.total)) {
             for ahead in &before {
                 let sum = sums.entry(ahead.tenant.clone()).or_default();
                 sum.sessions += 1;
-                sum.resources.add(&kind.total);
+                sum.resources.add(&class.total);
             }
         }
         if !before.is_empty() {
@@ -70,21 +70,21 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::provisioner::Kinds;
+    use crate::provisioner::EquivalenceClasses;
     use crate::session::handlers::testing::{limited, session};
 
     #[test]
     fn those_made_first_count_first_and_those_beyond_the_limit_not_at_all() {
         let world = limited(json!({"maxPendingResources": {"cpu": 3}}));
-        let mut kinds = Kinds::default();
+        let mut classes = EquivalenceClasses::default();
         let mut of = |cpu: i64| {
             let resources = json!({"cpu": cpu, "memory": "1Gi"});
-            kinds.of(&session(json!({"kernels": [{"image": "i", "resources": resources}]})))
+            classes.of(&session(json!({"kernels": [{"image": "i", "resources": resources}]})))
         };
         let sizes = [2, 2, 1].map(&mut of);
         let uids: Vec<SessionUid> = (0..3).map(|n| SessionUid(format!("s{n}"))).collect();
         let at = |seconds| DateTime::from_timestamp(seconds, 0);
-        let pending = |n: usize| Pending { uid: &uids[n], created_at: at(n as i64), kind: &sizes[n] };
+        let pending = |n: usize| Pending { uid: &uids[n], created_at: at(n as i64), class: &sizes[n] };
         let ahead = ahead(&world.tenancy, vec![pending(2), pending(0), pending(1)]);
         let waits =
             |n: usize| ahead[&uids[n]].iter().map(|a| (a.sessions, a.resources.get("cpu").milli() / 1000)).collect::<Vec<_>>();

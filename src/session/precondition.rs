@@ -2,27 +2,27 @@
 //! left out of what is occupied (rules §4).
 
 use super::snapshot::{SessionItem, Snapshot};
-use crate::provisioner::validators::{Context, Subject, check_kind, tenants};
-use crate::provisioner::{Own, Refusal, Room};
+use crate::provisioner::validators::{Context, Subject, check_class, tenants};
+use crate::provisioner::{LedgerSnapshot, Own, Refusal};
 
 /// What validators look at besides a session.
-pub fn context<'c>(snapshot: &'c Snapshot, room: &'c Room) -> Context<'c> {
+pub fn context<'c>(snapshot: &'c Snapshot, ledger: &'c LedgerSnapshot) -> Context<'c> {
     Context {
         now: snapshot.now,
         group_name: &snapshot.group_name,
         group: snapshot.group.as_deref(),
         tenancy: &snapshot.tenancy,
-        room,
+        ledger,
     }
 }
 
-/// Everything that stands against a session that has its agents.
-pub fn check(snapshot: &Snapshot, room: &Room, item: &SessionItem) -> Option<Refusal> {
-    let context = context(snapshot, room);
-    let tenants = tenants(&snapshot.tenancy, &item.kind);
+/// Everything that stands against a session that has its nodes.
+pub fn check(snapshot: &Snapshot, ledger: &LedgerSnapshot, item: &SessionItem) -> Option<Refusal> {
+    let context = context(snapshot, ledger);
+    let tenants = tenants(&snapshot.tenancy, &item.class);
     let own = own(snapshot, item);
-    let subject = Subject { kind: &item.kind, tenants: &tenants, own: own.as_ref() };
-    Refusal::of(check_kind(&context, &subject))
+    let subject = Subject { class: &item.class, tenants: &tenants, own: own.as_ref() };
+    Refusal::of(check_class(&context, &subject))
 }
 
 fn own<'i>(snapshot: &Snapshot, item: &'i SessionItem) -> Option<Own<'i>> {
@@ -31,8 +31,8 @@ fn own<'i>(snapshot: &Snapshot, item: &'i SessionItem) -> Option<Own<'i>> {
 }
 
 /// Takes what a session holds out of what its tenants occupy, for the rest of the cycle.
-pub fn leave_out(snapshot: &Snapshot, room: &mut Room, item: &SessionItem) {
+pub fn leave_out(snapshot: &Snapshot, ledger: &mut LedgerSnapshot, item: &SessionItem) {
     if let Some(own) = own(snapshot, item) {
-        room.give_back(&own);
+        ledger.give_back(&own);
     }
 }

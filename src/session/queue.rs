@@ -4,10 +4,10 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use super::snapshot::created_at;
-use crate::views::AgentView;
 use crate::api::{Cause, ScalingGroup, ScalingGroupStatus, Session, WaitingByPriority, WaitingByReason};
 use crate::lifecycle::last_attempt;
 use crate::provisioner::in_group;
+use crate::views::NodeView;
 
 /// Why a session waits, as far as it has been told: the reason, and what kind of failure it is if it is one.
 type Why<'s> = (Option<&'s str>, Option<Cause>);
@@ -27,15 +27,15 @@ pub fn counted_by(session: &Session) -> (i32, Why<'_>) {
 /// The status of a group; what it says besides stays as it is.
 pub fn status<'w>(
     group: &ScalingGroup,
-    agents: impl Iterator<Item = &'w AgentView>,
+    nodes: impl Iterator<Item = &'w NodeView>,
     waiting: impl Iterator<Item = &'w Session>,
     running: i64,
 ) -> ScalingGroupStatus {
     let mut status =
         ScalingGroupStatus { sessions_running: running, conditions: conditions(group), ..ScalingGroupStatus::default() };
-    for agent in agents.filter(|agent| in_group(agent, group)) {
-        status.agents += 1;
-        status.agents_ready += i64::from(agent.takes_pods());
+    for node in nodes.filter(|node| in_group(node, group)) {
+        status.nodes += 1;
+        status.nodes_ready += i64::from(node.takes_pods());
     }
     let mut by_priority: BTreeMap<Reverse<i32>, i64> = BTreeMap::new();
     let mut by_reason: BTreeMap<Why<'_>, i64> = BTreeMap::new();
@@ -66,14 +66,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::session::handlers::testing::{agent, now, session};
+    use crate::session::handlers::testing::{node, now, session};
 
     #[test]
     fn those_who_wait_are_counted_by_priority_and_reason() {
         let group = ScalingGroup::new("g", serde_json::from_value(json!({})).expect("a group"));
-        let mut down = agent("b", 4);
+        let mut down = node("b", 4);
         down.ready = false;
-        let agents = [agent("a", 4), down];
+        let nodes = [node("a", 4), down];
         let told = |spec, reason: &str, cause: Option<&str>| {
             let mut session = session(spec);
             let result = if cause.is_some() { "NeedRetry" } else { "Skipped" };
@@ -87,8 +87,8 @@ mod tests {
         let later = told(json!({}), "NoAvailableNode", Some("Capacity"));
         let behind = told(json!({}), "BehindPriority", None);
         let waiting = [session(json!({})), quota.clone(), quota, later.clone(), never, later, behind];
-        let status = status(&group, agents.iter(), waiting.iter(), 7);
-        assert_eq!((status.agents, status.agents_ready, status.sessions_running, status.sessions_pending), (2, 1, 7, 7));
+        let status = status(&group, nodes.iter(), waiting.iter(), 7);
+        assert_eq!((status.nodes, status.nodes_ready, status.sessions_running, status.sessions_pending), (2, 1, 7, 7));
         let by_priority: Vec<_> = status.waiting_by_priority.iter().map(|w| (w.priority, w.sessions)).collect();
         assert_eq!(by_priority, [(50, 2), (10, 5)]);
         let by_reason: Vec<_> = status.waiting_by_reason.iter().map(|w| (w.reason.as_str(), w.cause, w.sessions)).collect();

@@ -9,13 +9,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::effect::{Effect, PodRef};
 use super::kernel_state::step_to;
-use super::kernels::{KernelState, judge_alone, ssh_secret_name};
-use crate::views::{Liveness, MainState, PodView};
+use super::kernels::{KernelState, ssh_secret_name, state_by_pod};
 use crate::api::{
-    DesiredState, FINALIZER_SESSION, Kernel, KernelPhase, KernelStatus, LABEL_GENERATION, MAIN_HOSTNAME, NodeName, Session, SessionUid,
-    TerminationMode,
+    DesiredState, FINALIZER_SESSION, Kernel, KernelPhase, KernelStatus, LABEL_GENERATION, MAIN_HOSTNAME, NodeName, Session,
+    SessionUid, TerminationMode,
 };
 use crate::lifecycle::{Reason, truncate};
+use crate::views::{Liveness, MainState, PodView};
 
 /// Most bytes of a kernel's reason and message, as its schema has it.
 const MAX_REASON: usize = 128;
@@ -134,7 +134,7 @@ fn facts(remains: &Remains<'_>, pod: &PodView, record: &Kernel, never_reports: b
     if old.phase.is_terminal() {
         return None;
     }
-    let state = judge_alone(pod, remains.session, remains.image_timeout, remains.now);
+    let state = state_by_pod(pod, remains.session, remains.image_timeout, remains.now);
     let new = if pod.ended || pod.main_end().is_some() {
         ended(&old, pod, &state, remains.now)
     } else if never_reports {
@@ -168,7 +168,7 @@ pub fn for_people(remains: &Remains<'_>) -> Vec<Effect> {
 
 fn on_its_way(remains: &Remains<'_>, pod: &PodView, record: &Kernel) -> Option<Effect> {
     let old = record.status.clone().unwrap_or_default();
-    let state = judge_alone(pod, remains.session, remains.image_timeout, remains.now);
+    let state = state_by_pod(pod, remains.session, remains.image_timeout, remains.now);
     // A kubelet's words change with each of its tries, what they are about does not.
     let held_up = state.phase.is_pre_running() && state.reason.is_some() && state.reason != old.reason;
     let since = match &pod.main {

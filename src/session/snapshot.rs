@@ -10,14 +10,14 @@ use chrono::{DateTime, Utc};
 use super::ends::EndCause;
 use super::handlers::HandlerName;
 use super::kernels::{KernelItem, kernel_name};
-use crate::views::Tenancy;
-use crate::views::{AgentView, Liveness, PodView};
 use crate::api::{
     GroupName, HandlerRetry, NodeName, RetryPolicy, ScalingGroup, Session, SessionPhase, SessionResult, SessionStatus,
     SessionUid, TryingHandler, Waiting,
 };
 use crate::lifecycle::{Reason, Timing};
-use crate::provisioner::{Ahead, Dependency, Holding, Kind};
+use crate::provisioner::{Ahead, Dependency, EquivalenceClass, Holding};
+use crate::views::Tenancy;
+use crate::views::{Liveness, NodeView, PodView};
 
 /// The world at one moment, for the sessions of one scaling group.
 #[derive(Clone, Debug)]
@@ -27,7 +27,7 @@ pub struct Snapshot {
     /// None for sessions whose group does not exist.
     pub group: Option<Arc<ScalingGroup>>,
     pub group_name: GroupName,
-    pub agents: Arc<BTreeMap<NodeName, Arc<AgentView>>>,
+    pub nodes: Arc<BTreeMap<NodeName, Arc<NodeView>>>,
     pub tenancy: Arc<Tenancy>,
 }
 
@@ -47,7 +47,7 @@ pub struct SessionItem {
     /// How many pods of it there are, of whatever allocation.
     pub pods_left: usize,
     /// By which it is judged alike with its equals.
-    pub kind: Arc<Kind>,
+    pub class: Arc<EquivalenceClass>,
     /// What it holds.
     pub holding: Option<Arc<Holding>>,
     /// What waits before it, for each of its tenants that limits that.
@@ -168,7 +168,7 @@ impl SessionItem {
         self.session.priority()
     }
 
-    /// When time alone makes something else of one of its kernels: its agent counts as lost, or its image as not to be had.
+    /// When time alone makes something else of one of its kernels: its node counts as lost, or its image as not to be had.
     pub fn judged_anew_at(&self) -> Option<DateTime<Utc>> {
         let lost_at = |kernel: &KernelItem| match kernel.liveness {
             Liveness::Doubtful { lost_at } => lost_at,
@@ -178,8 +178,8 @@ impl SessionItem {
     }
 
     /// Since when it is in its phase; for one never touched, since it was made.
-    pub fn status_since(&self) -> Option<DateTime<Utc>> {
-        let since = self.session.status.as_ref().and_then(|status| status.status_since);
+    pub fn phase_started_at(&self) -> Option<DateTime<Utc>> {
+        let since = self.session.status.as_ref().and_then(|status| status.phase_started_at);
         since.or_else(|| self.created_at())
     }
 
@@ -204,9 +204,9 @@ pub fn created_at(session: &Session) -> Option<DateTime<Utc>> {
 
 impl Snapshot {
     pub fn liveness(&self, node: &NodeName) -> Liveness {
-        match self.agents.get(node) {
+        match self.nodes.get(node) {
             None => Liveness::Gone,
-            Some(agent) => agent.liveness(self.lost_after(), self.now),
+            Some(node) => node.liveness(self.lost_after(), self.now),
         }
     }
 

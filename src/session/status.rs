@@ -9,14 +9,14 @@ use super::handlers::{Change, HandlerName, To};
 use super::kernels::KernelItem;
 use super::snapshot::Snapshot;
 use crate::api::{
-    Cause, Condition, FailedAgent, HistoryEntry, HistoryResult, KernelPhase, ResourceList, Session, SessionPhase, SessionResult,
+    Cause, Condition, FailedNode, HistoryEntry, HistoryResult, KernelPhase, ResourceList, Session, SessionPhase, SessionResult,
     SessionStatus, SubStep, requested, set_condition,
 };
 use crate::lifecycle::{Failure, Reason, backoff, bound, bytes_in_json, last_attempt, push, to_millis, truncate};
 use crate::session::kernels::short_hash;
 
-/// Most agents remembered as having failed a session.
-const MAX_FAILED_AGENTS: usize = 32;
+/// Most nodes remembered as having failed a session.
+const MAX_FAILED_NODES: usize = 32;
 /// Most bytes of a status, as JSON.
 const MAX_STATUS_BYTES: usize = 62 * 1024;
 /// Most characters of a status's message.
@@ -70,8 +70,8 @@ pub fn advance(snapshot: &Snapshot, session: &Session, kernels: &[KernelItem], s
     status.waiting = step.change.waiting.clone().or(status.waiting).filter(|_| to == SessionPhase::Pending);
     if step.to.is_some() {
         enter(&mut status, session, &step, to, snapshot.now);
-    } else if status.status_since.is_none() {
-        status.status_since = super::snapshot::created_at(session).or(Some(snapshot.now));
+    } else if status.phase_started_at.is_none() {
+        status.phase_started_at = super::snapshot::created_at(session).or(Some(snapshot.now));
     }
     let tried_before = step.to.is_some_and(|to| to.reset) && reset(&mut status, snapshot, kernels, &step);
     if step.result != HistoryResult::Skipped {
@@ -98,7 +98,7 @@ pub fn observe(status: &mut SessionStatus, generation: Option<i64>) {
 fn fixed_bytes(status: &SessionStatus) -> usize {
     const REST: usize = 3 * 1024;
     let allocation: usize = status.allocation.iter().map(|a| a.kernel.len() + a.node.as_str().len() + 24).sum();
-    let failed: usize = status.failed_agents.iter().map(|agent| agent.node.as_str().len() + 56).sum();
+    let failed: usize = status.failed_nodes.iter().map(|node| node.node.as_str().len() + 56).sum();
     let messages = status
         .message
         .iter()
@@ -162,7 +162,7 @@ fn explain(status: &mut SessionStatus, step: &Step<'_>, from: SessionPhase, to: 
 /// What changes as a phase is entered.
 fn enter(status: &mut SessionStatus, session: &Session, step: &Step<'_>, to: SessionPhase, now: DateTime<Utc>) {
     status.phase = to;
-    status.status_since = Some(now);
+    status.phase_started_at = Some(now);
     let ends = to.is_ending();
     let failed = matches!(step.result, HistoryResult::GiveUp | HistoryResult::Expired).then_some(SessionResult::Error);
     if let Some(result) = step.change.result.or(failed).filter(|_| ends)
@@ -200,18 +200,18 @@ fn reset(status: &mut SessionStatus, snapshot: &Snapshot, kernels: &[KernelItem]
     let nodes_are_innocent = |failure: &Failure| failure.reason == Reason::NamespaceQuota || failure.cause == Cause::Hold;
     let failed = if step.failure.is_some_and(nodes_are_innocent) {
         vec![]
-    } else if step.change.failed_agents.is_empty() {
+    } else if step.change.failed_nodes.is_empty() {
         kernels.iter().filter(|k| k.phase() != KernelPhase::Running).filter_map(|k| k.node.clone()).collect()
     } else {
-        step.change.failed_agents.clone()
+        step.change.failed_nodes.clone()
     };
-    let until = snapshot.now + chrono::TimeDelta::from_std(snapshot.timing.avoid_failed_agent).unwrap_or_default();
-    status.failed_agents.retain(|agent| agent.until > snapshot.now);
-    let tried_before = status.failed_agents.iter().any(|agent| failed.contains(&agent.node));
-    status.failed_agents.retain(|agent| !failed.contains(&agent.node));
-    status.failed_agents.extend(failed.into_iter().map(|node| FailedAgent { node, until }));
-    let excess = status.failed_agents.len().saturating_sub(MAX_FAILED_AGENTS);
-    status.failed_agents.drain(..excess);
+    let until = snapshot.now + chrono::TimeDelta::from_std(snapshot.timing.avoid_failed_node).unwrap_or_default();
+    status.failed_nodes.retain(|node| node.until > snapshot.now);
+    let tried_before = status.failed_nodes.iter().any(|node| failed.contains(&node.node));
+    status.failed_nodes.retain(|node| !failed.contains(&node.node));
+    status.failed_nodes.extend(failed.into_iter().map(|node| FailedNode { node, until }));
+    let excess = status.failed_nodes.len().saturating_sub(MAX_FAILED_NODES);
+    status.failed_nodes.drain(..excess);
     tried_before || excess > 0
 }
 
@@ -339,8 +339,8 @@ mod tests {
         assert_eq!((status.phase, status.resets), (SessionPhase::Pending, 1));
         assert!(status.allocation.is_empty() && status.occupied.is_empty() && status.nodes.is_none());
         assert_eq!(status.reason.as_deref(), Some("ExceededMaxRetries"));
-        assert_eq!(status.failed_agents.iter().map(|agent| agent.node.as_str()).collect::<Vec<_>>(), ["node-3"]);
-        assert_eq!(status.failed_agents[0].until, now() + chrono::TimeDelta::hours(1));
+        assert_eq!(status.failed_nodes.iter().map(|node| node.node.as_str()).collect::<Vec<_>>(), ["node-3"]);
+        assert_eq!(status.failed_nodes[0].until, now() + chrono::TimeDelta::hours(1));
         assert_eq!(status.allocation_generation, 1, "the next allocation gets a number of its own");
     }
 
@@ -381,8 +381,8 @@ mod tests {
         for round in 0..200 {
             let node = |n: i32| format!("{}-{n}", "n".repeat(240)).as_str().into();
             let allocation = (0..128).map(|n| KernelAllocation { kernel: format!("{}{n}", "w".repeat(16)), node: node(n) });
-            let failed_agents = (0..40).map(|n| node(round * 40 + n)).collect();
-            let change = Change { allocation: Some(allocation.collect()), failed_agents, ..Change::default() };
+            let failed_nodes = (0..40).map(|n| node(round * 40 + n)).collect();
+            let change = Change { allocation: Some(allocation.collect()), failed_nodes, ..Change::default() };
             let failure = Failure::fault(Reason::EffectFailed, format!("{round}{long}"));
             let handler = if round % 2 == 0 { HandlerName::StartSessions } else { HandlerName::CheckPrecondition };
             let steps = (0..16).map(|_| crate::api::SubStep {

@@ -2,29 +2,29 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::views::{Tenancy, Tenant};
 use crate::api::{Amount, Quantity, ResourceUsage, TenantStatus, Unspecified};
-use crate::provisioner::Room;
+use crate::provisioner::LedgerSnapshot;
+use crate::views::{Tenancy, Tenant};
 
 /// Most resources told of one tenant.
 const MAX_RESOURCES: usize = 64;
 
-/// The status of every tenant there is; `room` has them summed up.
-pub fn usage(tenancy: &Tenancy, room: &Room, pending: &HashMap<Tenant, i64>) -> BTreeMap<Tenant, TenantStatus> {
+/// The status of every tenant there is; `ledger` has them summed up.
+pub fn usage(tenancy: &Tenancy, ledger: &LedgerSnapshot, pending: &HashMap<Tenant, i64>) -> BTreeMap<Tenant, TenantStatus> {
     let keypairs = tenancy.keypairs.keys().cloned().map(Tenant::Keypair);
     let users = tenancy.users.keys().cloned().map(Tenant::User);
     let projects = tenancy.projects.keys().cloned().map(Tenant::Project);
     let domains = tenancy.domains.keys().cloned().map(Tenant::Domain);
     let all = keypairs.chain(users).chain(projects).chain(domains);
     all.map(|tenant| {
-        let status = of_tenant(tenancy, room, pending.get(&tenant).copied().unwrap_or_default(), &tenant);
+        let status = of_tenant(tenancy, ledger, pending.get(&tenant).copied().unwrap_or_default(), &tenant);
         (tenant, status)
     })
     .collect()
 }
 
-fn of_tenant(tenancy: &Tenancy, room: &Room, pending: i64, tenant: &Tenant) -> TenantStatus {
-    let occupied = room.tenant(tenant);
+fn of_tenant(tenancy: &Tenancy, ledger: &LedgerSnapshot, pending: i64, tenant: &Tenant) -> TenantStatus {
+    let occupied = ledger.tenant(tenant);
     let policy = tenancy.policy_of(tenant);
     // Where a policy does not exist, nothing is admitted.
     let nothing = policy.is_err();
@@ -64,13 +64,13 @@ mod tests {
         let (mut ledger, mut used) = (Ledger::default(), Resources::default());
         used.set("cpu", Amount::from_units(1));
         let account = Account { namespace: "ns".into(), access_key: "key".into(), owner: None };
-        let agents = BTreeMap::from([("node-1".into(), (used, 1))]);
-        ledger.set_holding(&SessionUid("s".into()), Some(Holding { account, active: true, agents, ..Holding::default() }));
-        let (room, tenant) = (ledger.room(&world.tenancy), Tenant::Keypair("key".into()));
+        let nodes = BTreeMap::from([("node-1".into(), (used, 1))]);
+        ledger.set_holding(&SessionUid("s".into()), Some(Holding { account, active: true, nodes, ..Holding::default() }));
+        let (snapshot, tenant) = (ledger.snapshot(&world.tenancy), Tenant::Keypair("key".into()));
         let mut told = |change: fn(&mut Tenancy)| {
             let tenancy = Arc::make_mut(&mut world.tenancy);
             change(tenancy);
-            let status = of_tenant(tenancy, &room, 0, &tenant);
+            let status = of_tenant(tenancy, &snapshot, 0, &tenant);
             status.resources.into_iter().map(|it| (it.used.0, it.limit.map(|limit| limit.0))).collect::<Vec<_>>()
         };
         assert_eq!(told(|_| ()), [("1".into(), Some("2".into()))]);

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::api::{Amount, Waiting, WaitingAgentReason, WaitingAgents, WaitingBlocker, whole};
+use crate::api::{Amount, Waiting, WaitingBlocker, WaitingNodeReason, WaitingNodes, whole};
 use crate::lifecycle::{Cause, Reason, truncate};
 use crate::provisioner::{Blocker, Refusal};
 
@@ -13,23 +13,23 @@ const MAX_NEEDS: usize = 400;
 
 /// A refusal as a status tells it.
 pub fn waiting(refusal: &Refusal, now: DateTime<Utc>) -> Waiting {
-    let agents = refusal.agents.as_ref().map(|counts| {
+    let nodes = refusal.nodes.as_ref().map(|counts| {
         let reason = |(reason, count): &(String, usize)| {
             let mut reason = reason.clone();
             truncate(&mut reason, 128);
-            WaitingAgentReason { reason, agents: whole(*count) }
+            WaitingNodeReason { reason, nodes: whole(*count) }
         };
-        WaitingAgents {
+        WaitingNodes {
             total: whole(counts.total),
             closed: whole(counts.closed),
             reasons: counts.reasons.iter().map(reason).collect(),
         }
     });
-    let told = |blocker| told(blocker, agents.as_ref());
-    Waiting { evaluated_at: now, blockers: refusal.blockers.iter().take(MAX_BLOCKERS).map(told).collect(), agents }
+    let told = |blocker| told(blocker, nodes.as_ref());
+    Waiting { evaluated_at: now, blockers: refusal.blockers.iter().take(MAX_BLOCKERS).map(told).collect(), nodes }
 }
 
-fn told(blocker: &Blocker, agents: Option<&WaitingAgents>) -> WaitingBlocker {
+fn told(blocker: &Blocker, nodes: Option<&WaitingNodes>) -> WaitingBlocker {
     let numbers = blocker.numbers.as_ref();
     WaitingBlocker {
         check: blocker.validator.into(),
@@ -39,19 +39,19 @@ fn told(blocker: &Blocker, agents: Option<&WaitingAgents>) -> WaitingBlocker {
         requested: numbers.map(|numbers| numbers.requested.into()),
         used: numbers.map(|numbers| numbers.used.into()),
         limit: numbers.map(|numbers| numbers.limit.into()),
-        needs: needs(blocker, agents),
+        needs: needs(blocker, nodes),
     }
 }
 
 /// What would have to change.
-fn needs(blocker: &Blocker, agents: Option<&WaitingAgents>) -> String {
-    let mut words = blocker.needs.clone().unwrap_or_else(|| derived(blocker, agents));
+fn needs(blocker: &Blocker, nodes: Option<&WaitingNodes>) -> String {
+    let mut words = blocker.needs.clone().unwrap_or_else(|| derived(blocker, nodes));
     truncate(&mut words, MAX_NEEDS);
     words
 }
 
 /// The same, from what blocks and by how much.
-fn derived(blocker: &Blocker, agents: Option<&WaitingAgents>) -> String {
+fn derived(blocker: &Blocker, nodes: Option<&WaitingNodes>) -> String {
     let object = blocker.object.as_deref().unwrap_or("its owner");
     match (blocker.cause, &blocker.numbers, blocker.reason) {
         (Some(Cause::Quota), Some(numbers), _) => {
@@ -64,11 +64,11 @@ fn derived(blocker: &Blocker, agents: Option<&WaitingAgents>) -> String {
                 format!("{free} {what} given back by others of {object}, or its limit raised to {total}")
             }
         }
-        (Some(Cause::Hold), _, Reason::NoAvailableNode) => match agents.filter(|agents| agents.total > 0) {
-            Some(agents) => {
+        (Some(Cause::Hold), _, Reason::NoAvailableNode) => match nodes.filter(|nodes| nodes.total > 0) {
+            Some(nodes) => {
                 format!(
                     "nodes that are not ready, cordoned or tainted ({} of {}) to come back, or nodes added",
-                    agents.closed, agents.total
+                    nodes.closed, nodes.total
                 )
             }
             None => "nodes added to the scaling group".into(),

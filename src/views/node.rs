@@ -7,9 +7,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::api::{NodeName, Resources};
 
-/// A node, which is an agent here.
+/// A node, which is a node here.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct AgentView {
+pub struct NodeView {
     pub name: NodeName,
     pub allocatable: Resources,
     pub architecture: String,
@@ -31,7 +31,7 @@ pub struct Taint {
     pub effect: String,
 }
 
-/// Whether an agent can be spoken to.
+/// Whether a node can be spoken to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Liveness {
     Alive,
@@ -66,7 +66,7 @@ impl Liveness {
 /// The taint by which an admin declares that nothing runs on a node any more.
 pub const TAINT_OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
-impl AgentView {
+impl NodeView {
     pub fn has_labels(&self, labels: &BTreeMap<String, String>) -> bool {
         labels.iter().all(|(key, value)| self.labels.get(key) == Some(value))
     }
@@ -91,21 +91,21 @@ impl AgentView {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::views::testing::{agent, now};
+    use crate::views::testing::{node, now};
 
     #[test]
     fn an_agent_is_lost_when_its_time_is_over_and_gone_by_an_admins_word() {
         let minute = std::time::Duration::from_secs(60);
-        let well = agent("node-1", 4);
+        let well = node("node-1", 4);
         assert_eq!(well.liveness(minute, now()), Liveness::Alive);
-        assert_eq!(AgentView { stale: true, ..well.clone() }.liveness(minute, now()), Liveness::Stale);
+        assert_eq!(NodeView { stale: true, ..well.clone() }.liveness(minute, now()), Liveness::Stale);
         let silent = |seconds| {
             let since = now() - TimeDelta::seconds(seconds);
-            AgentView { ready: false, not_ready_since: Some(since), ..well.clone() }.liveness(minute, now())
+            NodeView { ready: false, not_ready_since: Some(since), ..well.clone() }.liveness(minute, now())
         };
         assert_eq!(silent(59), Liveness::Doubtful { lost_at: Some(now() + TimeDelta::seconds(1)) });
         assert_eq!(silent(60), Liveness::Lost);
         let taint = Taint { key: TAINT_OUT_OF_SERVICE.into(), value: "nodeshutdown".into(), effect: "NoExecute".into() };
-        assert_eq!(AgentView { taints: vec![taint], ..well.clone() }.liveness(minute, now()), Liveness::Gone);
+        assert_eq!(NodeView { taints: vec![taint], ..well.clone() }.liveness(minute, now()), Liveness::Gone);
     }
 }

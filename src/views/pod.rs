@@ -146,19 +146,19 @@ pub struct ForeignPod {
     /// The volume claims it mounts.
     pub claims: BTreeSet<ClaimKey>,
     /// The tenure that its owner and readiness claim. A tenant can write both.
-    pub claimed_tenure: Tenure,
+    pub claimed_lifetime: Lifetime,
     /// The tenure that it is counted by.
-    pub tenure: Tenure,
+    pub lifetime: Lifetime,
 }
 
 /// How long a foreign pod is to be reckoned with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Tenure {
+pub enum Lifetime {
     /// Until it ends; it stands against a private session.
     #[default]
-    Passing,
+    Transient,
     /// It belongs to the node (DaemonSet, static), and is coming or going.
-    OfNode,
+    NodeBound,
     /// It belongs to the node, and what it takes does not become free.
-    Lasting,
+    Permanent,
 }

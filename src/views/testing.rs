@@ -5,7 +5,7 @@ use std::sync::Arc;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 
-use super::{AgentView, Tenancy};
+use super::{NodeView, Tenancy};
 use crate::api::{Amount, Domain, Keypair, Project, Resources, User};
 
 /// The moment of every snapshot in tests: an hour after the epoch.
@@ -13,12 +13,12 @@ pub fn now() -> DateTime<Utc> {
     DateTime::UNIX_EPOCH + TimeDelta::hours(1)
 }
 
-pub fn agent(name: &str, cpu: i64) -> AgentView {
+pub fn node(name: &str, cpu: i64) -> NodeView {
     let mut allocatable = Resources::default();
     allocatable.set("cpu", Amount::from_units(cpu));
     allocatable.set("memory", Amount::from_units(64 << 30));
     allocatable.set("pods", Amount::from_units(110));
-    AgentView { name: name.into(), allocatable, architecture: "amd64".into(), ready: true, ..AgentView::default() }
+    NodeView { name: name.into(), allocatable, architecture: "amd64".into(), ready: true, ..NodeView::default() }
 }
 
 /// One active tenant: keypair `key` of `user`, namespace `ns` of `project` in `domain`.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::AgentView;
+use super::NodeView;
 use crate::api::{Amount, KernelTemplate, Session};
 
 /// A claim, by its namespace and name.
@@ -71,17 +71,17 @@ pub enum Reach<'v> {
 }
 
 impl Reach<'_> {
-    pub fn includes(&self, agent: &AgentView) -> bool {
+    pub fn includes(&self, node: &NodeView) -> bool {
         match self {
             Self::Everywhere => true,
-            Self::From(places) => places.iter().any(|terms| matches_any(terms, agent)),
+            Self::From(places) => places.iter().any(|terms| matches_any(terms, node)),
         }
     }
 }
 
 /// Whether a node matches any of these terms. An empty term matches nothing.
-fn matches_any(terms: &[Vec<Requirement>], agent: &AgentView) -> bool {
-    terms.iter().any(|term| !term.is_empty() && term.iter().all(|requirement| requirement.holds(agent)))
+fn matches_any(terms: &[Vec<Requirement>], node: &NodeView) -> bool {
+    terms.iter().any(|term| !term.is_empty() && term.iter().all(|requirement| requirement.holds(node)))
 }
 
 /// Claims, volumes and storage classes at one moment.
@@ -164,10 +164,10 @@ impl VolumeView {
 }
 
 impl Requirement {
-    fn holds(&self, agent: &AgentView) -> bool {
+    fn holds(&self, node: &NodeView) -> bool {
         let value = match &self.of {
-            NodeField::Name => Some(agent.name.as_str()),
-            NodeField::Label(key) => agent.labels.get(key).map(String::as_str),
+            NodeField::Name => Some(node.name.as_str()),
+            NodeField::Label(key) => node.labels.get(key).map(String::as_str),
         };
         let listed = |value: &str| self.values.iter().any(|listed| listed == value);
         let numbers = || Some((value?.parse::<i64>().ok()?, self.values.first()?.parse::<i64>().ok()?));
@@ -213,13 +213,13 @@ pub fn mounts(session: &Session) -> Vec<Mount> {
 mod tests {
     use super::*;
 
-    fn agent() -> AgentView {
+    fn node() -> NodeView {
         let labels = [("zone".to_owned(), "a".to_owned()), ("slots".to_owned(), "4".to_owned())];
-        AgentView { name: "node-1".into(), labels: labels.into(), ..AgentView::default() }
+        NodeView { name: "node-1".into(), labels: labels.into(), ..NodeView::default() }
     }
 
     fn holds(of: NodeField, operator: Operator, values: &[&str]) -> bool {
-        Requirement { of, operator, values: values.iter().map(|value| (*value).to_owned()).collect() }.holds(&agent())
+        Requirement { of, operator, values: values.iter().map(|value| (*value).to_owned()).collect() }.holds(&node())
     }
 
     #[test]
@@ -255,7 +255,7 @@ mod tests {
                 )
             };
             storage.volumes = volumes.iter().map(volume).collect();
-            storage.reach(&key).includes(&agent())
+            storage.reach(&key).includes(&node())
         };
         let waits = StorageClassView { waits_for_pod: true, ..StorageClassView::default() };
         assert!(!reached(waits.clone(), &[]), "no volume, and none is made");
@@ -272,8 +272,8 @@ mod tests {
         let is = |zone: &str| {
             vec![Requirement { of: NodeField::Label("zone".into()), operator: Operator::In, values: vec![zone.into()] }]
         };
-        assert!(VolumeView::default().reach().includes(&agent()));
-        assert!(VolumeView { terms: vec![is("b"), is("a")], ..VolumeView::default() }.reach().includes(&agent()));
-        assert!(!VolumeView { terms: vec![is("b"), vec![]], ..VolumeView::default() }.reach().includes(&agent()));
+        assert!(VolumeView::default().reach().includes(&node()));
+        assert!(VolumeView { terms: vec![is("b"), is("a")], ..VolumeView::default() }.reach().includes(&node()));
+        assert!(!VolumeView { terms: vec![is("b"), vec![]], ..VolumeView::default() }.reach().includes(&node()));
     }
 }

@@ -32,7 +32,7 @@ async fn what_a_session_uses_needs_the_right_to_use_it() {
         json!([kernel])
     };
     let secret = kernel(json!({"env": [{"name": "T", "secretKeyRef": {"name": "token", "key": "key"}}]}));
-    let agents = kernel(json!({"designatedAgents": ["node-x"]}));
+    let nodes = kernel(json!({"designatedNodes": ["node-x"]}));
     let token = |n: usize| json!({"name": format!("T{n}"), "secretKeyRef": {"name": format!("token-{n}"), "key": "key"}});
     let secrets = |count: usize| kernel(json!({"env": (0..count).map(token).collect::<Vec<_>>()}));
     let names: Vec<String> = (0..11).map(|n| format!("token-{n}")).collect();
@@ -75,9 +75,9 @@ async fn what_a_session_uses_needs_the_right_to_use_it() {
         ),
         (
             "a node of one's choice",
-            json!({"kernels": agents}),
+            json!({"kernels": nodes}),
             both(),
-            "may not designate these agents",
+            "may not designate these nodes",
             right("", "nodes", "use", &["node-x"]),
         ),
         (
@@ -110,9 +110,9 @@ async fn what_a_session_uses_needs_the_right_to_use_it() {
         ),
         (
             "more nodes than are looked at one by one",
-            json!({"kernels": kernel(json!({"designatedAgents": (0..9).map(|n| format!("node-{n}")).collect::<Vec<_>>()}))}),
+            json!({"kernels": kernel(json!({"designatedNodes": (0..9).map(|n| format!("node-{n}")).collect::<Vec<_>>()}))}),
             both(),
-            "may not designate more than 8 agents",
+            "may not designate more than 8 nodes",
             all_nodes,
         ),
     ];

@@ -169,7 +169,7 @@ async fn a_pod_that_the_kubelet_refuses_or_that_is_drained_before_it_started_beg
         let status = again.await.status.unwrap();
         assert_eq!((status.disruptions, status.resets, status.attempts), (1, 0, 0), "{name}");
         assert_eq!(status.result, SessionResult::Undefined);
-        assert!(status.failed_agents.iter().any(|failed| failed.node.as_str() == node), "{name}: {:?}", status.failed_agents);
+        assert!(status.failed_nodes.iter().any(|failed| failed.node.as_str() == node), "{name}: {:?}", status.failed_nodes);
         assert_ne!(node_of(&status, "main1"), node, "{name}");
         scene.delete(name).await;
         scene.until_gone::<Session>(name).await;

@@ -204,7 +204,7 @@ async fn a_gang_whose_node_is_lost_before_its_start_is_begun_anew_elsewhere() {
     };
     let status = scene.until("two", "begun anew", anew).await.status.unwrap();
     assert_ne!(node_of(&status, "main1"), lost);
-    assert!(status.failed_agents.iter().any(|agent| agent.node.0 == lost), "{:?}", status.failed_agents);
+    assert!(status.failed_nodes.iter().any(|node| node.node.0 == lost), "{:?}", status.failed_nodes);
     assert!(status.history.iter().any(|entry| entry.error_code.as_deref() == Some("NodeLost")));
     scene.end(operator).await;
 }

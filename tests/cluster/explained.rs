@@ -51,7 +51,7 @@ async fn want_of_room_is_told_agent_by_agent_and_the_group_tells_who_waits() {
     let groups = scene.all::<ScalingGroup>();
     let status = eventually("the group to tell who waits", || async {
         let status = groups.get(&scene.name).await.unwrap().status.unwrap_or_default();
-        let told = (status.agents_ready, status.sessions_running, status.sessions_pending);
+        let told = (status.nodes_ready, status.sessions_running, status.sessions_pending);
         if told == (3, 3, 3) { Ok(status) } else { Err(format!("{status:?}")) }
     })
     .await;
@@ -60,9 +60,9 @@ async fn want_of_room_is_told_agent_by_agent_and_the_group_tells_who_waits() {
     assert!(status.oldest_waiting_since.is_some());
     let waits = scene.api::<Session>().list(&Default::default()).await.unwrap();
     let waits = waits.items.iter().find(|session| reason_is("NoAvailableNode")(session)).expect("one without room");
-    let agents = waits.status.as_ref().unwrap().waiting.as_ref().unwrap().agents.clone().expect("agents");
-    assert_eq!(agents.total, 3);
-    assert_eq!(agents.reasons.iter().map(|reason| reason.agents).sum::<i64>(), 3);
+    let nodes = waits.status.as_ref().unwrap().waiting.as_ref().unwrap().nodes.clone().expect("nodes");
+    assert_eq!(nodes.total, 3);
+    assert_eq!(nodes.reasons.iter().map(|reason| reason.nodes).sum::<i64>(), 3);
     scene.end(operator).await;
 }
 

@@ -91,7 +91,7 @@ async fn a_paused_group_or_tenant_and_a_designated_node_that_is_away_cancel_nobo
     set::<Keypair>(&scene, &name, json!({"active": true})).await;
     scene.until_phase("keypair", SessionPhase::Running).await;
     let mut main = kernel("main", 1, &[]);
-    main["designatedAgents"] = json!([scene.node_name(2)]);
+    main["designatedNodes"] = json!([scene.node_name(2)]);
     scene.submit("designated", json!({"kernels": [main]})).await;
     on_hold(&scene, "designated", "DesignatedNodeNotFound").await;
     scene.node(2).await;

@@ -8,7 +8,7 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 use sokovan::api::*;
-use sokovan::cluster::fold;
+use sokovan::cluster::extract;
 use sokovan::lifecycle::Timing;
 use sokovan::operator::Options;
 
@@ -43,7 +43,7 @@ async fn sk_001_a_kernel_is_terminating_when_its_kubelet_shows_no_sign_of_life_t
     let why = status.history.last().map(|entry| entry.message.as_str()).unwrap_or_default();
     assert!(why.contains("StaleKernel") && why.contains(&node), "{:#?}", status.history);
     let seen = scene.all::<Node>().get(&node).await.unwrap();
-    assert!(fold::node(&seen).ready, "nobody has called it lost");
+    assert!(extract::node(&seen).ready, "nobody has called it lost");
     let status = scene.until_phase("one", SessionPhase::Terminated).await.status.unwrap();
     assert_eq!(status.result, SessionResult::Error);
     let kernel = scene.kernels("one").await.remove(0).status.unwrap();

@@ -255,7 +255,7 @@ async fn ss_004_ss_005_designated_agents_are_the_only_ones() {
     let operator = scene.operator().await;
     let on = |node: String| {
         json!({"kernels": [{
-            "role": "main", "image": "busybox:1", "designatedAgents": [node], "resources": {"cpu": 1, "memory": "1Gi"},
+            "role": "main", "image": "busybox:1", "designatedNodes": [node], "resources": {"cpu": 1, "memory": "1Gi"},
         }]})
     };
     scene.submit("here", on(scene.node_name(3))).await;

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
+use sokovan::api::expand;
 use sokovan::api::*;
-use sokovan::cluster::fold;
+use sokovan::cluster::extract;
 use sokovan::cluster::pods::CONTAINER_MAIN;
 use sokovan::cluster::requests::requests;
 use sokovan::session::handlers::HANDLERS;
-use sokovan::api::expand;
 use sokovan::session::kernels::kernel_name;
 
 use crate::record::{Object, Version};
@@ -105,7 +105,7 @@ fn has_end(kernel: &Kernel) -> bool {
 }
 
 fn exit_code(pod: &Pod) -> Option<i32> {
-    let statuses = pod.status.as_ref().filter(|_| fold::has_ended(pod))?.container_statuses.as_ref()?;
+    let statuses = pod.status.as_ref().filter(|_| extract::has_ended(pod))?.container_statuses.as_ref()?;
     let main = statuses.iter().find(|status| status.name == CONTAINER_MAIN)?;
     Some(main.state.as_ref()?.terminated.as_ref()?.exit_code)
 }
@@ -119,7 +119,7 @@ fn live_pods(pods: &BTreeMap<String, Pod>) -> Vec<String> {
     let mut found = vec![];
     let mut used: BTreeMap<String, Resources> = BTreeMap::new();
     let mut of_kernel: BTreeMap<(&str, &str, &str), usize> = BTreeMap::new();
-    for pod in pods.values().filter(|pod| !fold::has_ended(pod)) {
+    for pod in pods.values().filter(|pod| !extract::has_ended(pod)) {
         let attempt = (label(pod, LABEL_SESSION_UID), label(pod, LABEL_KERNEL), label(pod, LABEL_GENERATION));
         *of_kernel.entry(attempt).or_default() += 1;
         if let Some(spec) = &pod.spec
@@ -223,7 +223,7 @@ fn kernel_step(before: &Kernel, after: &Kernel) -> Vec<String> {
     found
 }
 
-/// When all is done: no pod and no kernel without a use, no agent given away twice, everything ended or says why not.
+/// When all is done: no pod and no kernel without a use, no node given away twice, everything ended or says why not.
 fn unfinished(standing: &Standing) -> Vec<String> {
     let Standing { sessions, kernels, pods, .. } = standing;
     let mut found: Vec<String> = kernels.values().filter_map(|kernel| standing.lost_code(kernel)).collect();
@@ -237,7 +237,7 @@ fn unfinished(standing: &Standing) -> Vec<String> {
     for pod in pods.values() {
         match of_current(label(pod, LABEL_SESSION_UID), &pod.name_any()) {
             None => found.push(format!("pod {} is of no use", pod.name_any())),
-            Some(phase) if phase.is_terminal() && !fold::has_ended(pod) => {
+            Some(phase) if phase.is_terminal() && !extract::has_ended(pod) => {
                 found.push(format!("pod {} outlives its session", pod.name_any()))
             }
             Some(_) => {}

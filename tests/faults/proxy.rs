@@ -147,7 +147,7 @@ impl Proxy {
 
     /// Counts a write that matters; true if the fault strikes at it.
     fn count(&self, method: &Method, path: &str, body: &[u8]) -> bool {
-        let Some(kind) = kind_of(path) else { return false };
+        let Some(kind) = class_of(path) else { return false };
         if *method == Method::GET || !["sessions", "kernels", "pods", "services", "secrets"].contains(&kind.as_str()) {
             return false;
         }
@@ -339,7 +339,7 @@ async fn handle(State(proxy): State<Arc<Proxy>>, request: Request) -> Result<Res
     }
     let is_watch = uri.query().is_some_and(|query| query.contains("watch=true"));
     if is_watch {
-        let kind = kind_of(uri.path()).unwrap_or_default();
+        let kind = class_of(uri.path()).unwrap_or_default();
         let compacted = {
             let mut inner = proxy.lock();
             inner.watched.insert(kind.clone());
@@ -348,7 +348,7 @@ async fn handle(State(proxy): State<Arc<Proxy>>, request: Request) -> Result<Res
         let answer = if compacted { refusal(410) } else { proxy.forward(request).await };
         return Ok(proxy.watched(kind, answer));
     }
-    if method != Method::GET && kind_of(uri.path()).as_deref() == Some("leases") {
+    if method != Method::GET && class_of(uri.path()).as_deref() == Some("leases") {
         return Ok(proxy.renew(request).await);
     }
     let strikes = proxy.count(&method, uri.path(), request.body());
@@ -380,7 +380,7 @@ async fn restart() {
 }
 
 /// `/apis/sokovan.dev/v1alpha1/namespaces/x/sessions/one/status` is about sessions.
-fn kind_of(path: &str) -> Option<String> {
+fn class_of(path: &str) -> Option<String> {
     let mut words = path.trim_matches('/').split('/');
     match words.next()? {
         "api" => words.next()?,

@@ -52,7 +52,7 @@ spec:
 {{ . }}.map(k, [
   dyn(k.?role.orValue('main')), dyn(k.?replicas.orValue(1)), dyn(k.image), dyn(k.?imagePullPolicy.orValue('IfNotPresent')),
   dyn(k.?architecture.orValue('')), dyn(k.resources), dyn(string(k.?sharedMemory.orValue('64Mi'))),
-  dyn(k.?command.orValue([])), dyn(k.?args.orValue([])), dyn(k.?env.orValue([])), dyn(k.?designatedAgents.orValue([])),
+  dyn(k.?command.orValue([])), dyn(k.?args.orValue([])), dyn(k.?env.orValue([])), dyn(k.?designatedNodes.orValue([])),
   dyn(k.?ports.orValue([]).map(p, [dyn(p.name), dyn(p.containerPort), dyn(p.?protocol.orValue('TCP'))])),
   dyn(k.?volumes.orValue([]).map(v,
     [dyn(v.claimName), dyn(v.mountPath), dyn(v.?subPath.orValue('')), dyn(v.?readOnly.orValue(false))]))])
@@ -67,7 +67,7 @@ spec:
   + k.?env.orValue([]).map(e, e.name + e.?value.orValue('') + e.?secretKeyRef.name.orValue('') + e.?secretKeyRef.key.orValue(''))
   + k.?ports.orValue([]).map(p, p.name)
   + k.?volumes.orValue([]).map(v, v.claimName + v.mountPath + v.?subPath.orValue(''))
-  + k.?designatedAgents.orValue([])).join(''))})
+  + k.?designatedNodes.orValue([])).join(''))})
 + [{'times': dyn(1), 'text': dyn((
   [{{ $spec }}.accessKey, {{ $spec }}.?scalingGroup.orValue('')] + {{ $spec }}.?dependsOn.orValue([])
   + {{ $object }}.metadata.?labels.orValue({}).transformList(key, value, key + value)

@@ -5,10 +5,10 @@ use super::Choice;
 use crate::provisioner::pool::{Index, Pool};
 
 pub fn select(pool: &Pool<'_>, choice: &Choice<'_>) -> Option<Index> {
-    let Some(deployment) = choice.wish.deployment.as_deref().filter(|_| choice.spread) else {
+    let Some(deployment) = choice.request.deployment.as_deref().filter(|_| choice.spread) else {
         return pool.tightest(choice);
     };
-    let key = |index: &Index| (pool.replicas(*index, deployment), pool.tightness(*index, choice.wish), *index);
+    let key = |index: &Index| (pool.replicas(*index, deployment), pool.tightness(*index, choice.request), *index);
     pool.all(choice).min_by_key(key)
 }
 
@@ -17,29 +17,28 @@ mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
     use serde_json::json;
 
-    use crate::provisioner::testing::{Setup, agent, kernel, waiting};
+    use crate::provisioner::testing::{Setup, kernel, node, waiting};
 
     #[test]
     fn fills_up_what_has_least_left_then_goes_by_name() {
         let group = || json!({"selector": "Concentrated"});
-        let mut setup =
-            Setup::new(group(), vec![agent("a", &[("cpu", 4)]), agent("b", &[("cpu", 2)]), agent("c", &[("cpu", 4)])]);
+        let mut setup = Setup::new(group(), vec![node("a", &[("cpu", 4)]), node("b", &[("cpu", 2)]), node("c", &[("cpu", 4)])]);
         let four: Vec<_> = ["1", "2", "3", "4"].map(|name| waiting(name, json!({}))).into();
         assert_eq!(setup.run(&four), [["b"], ["b"], ["a"], ["a"]]);
     }
 
     #[test]
     fn fewest_unused_resources_come_before_least_left() {
-        let gpu = agent("a-gpu", &[("cpu", 2), ("nvidia.com/gpu", 1)]);
-        let mut setup = Setup::new(json!({"selector": "Concentrated"}), vec![gpu, agent("b-cpu", &[("cpu", 8)])]);
+        let gpu = node("a-gpu", &[("cpu", 2), ("nvidia.com/gpu", 1)]);
+        let mut setup = Setup::new(json!({"selector": "Concentrated"}), vec![gpu, node("b-cpu", &[("cpu", 8)])]);
         let with_gpu = waiting("gpu", json!({"kernels": [kernel(&[("cpu", 1), ("nvidia.com/gpu", 1)])]}));
         assert_eq!(setup.run(&[waiting("cpu", json!({})), with_gpu]), [["b-cpu"], ["a-gpu"]]);
     }
 
     #[test]
     fn what_an_agent_does_not_offer_is_nothing_left() {
-        let gpu = agent("a", &[("amd.com/gpu", 1), ("cpu", 64)]);
-        let pages = agent("b", &[("cpu", 4), ("hugepages-2Mi", 8)]);
+        let gpu = node("a", &[("amd.com/gpu", 1), ("cpu", 64)]);
+        let pages = node("b", &[("cpu", 4), ("hugepages-2Mi", 8)]);
         let run = |selector: &str| {
             Setup::new(json!({"selector": selector}), vec![gpu.clone(), pages.clone()]).run(&[waiting("s", json!({}))])
         };
@@ -61,10 +60,10 @@ mod tests {
             session
         };
         let replicas = [replica("1"), replica("2"), replica("3")];
-        let agents = || vec![agent("a", &[("cpu", 4)]), agent("b", &[("cpu", 4)])];
-        let mut packed = Setup::new(json!({"selector": "Concentrated"}), agents());
+        let nodes = || vec![node("a", &[("cpu", 4)]), node("b", &[("cpu", 4)])];
+        let mut packed = Setup::new(json!({"selector": "Concentrated"}), nodes());
         assert_eq!(packed.run(&replicas), [["a"], ["a"], ["a"]]);
-        let mut spread = Setup::new(json!({"selector": "Concentrated", "enforceSpreading": true}), agents());
+        let mut spread = Setup::new(json!({"selector": "Concentrated", "enforceSpreading": true}), nodes());
         assert_eq!(spread.run(&replicas), [["a"], ["b"], ["a"]]);
     }
 }

@@ -11,28 +11,27 @@ pub fn select(pool: &Pool<'_>, choice: &Choice<'_>) -> Option<Index> {
 mod tests {
     use serde_json::json;
 
-    use crate::provisioner::testing::{Setup, agent, kernel, waiting};
+    use crate::provisioner::testing::{Setup, kernel, node, waiting};
 
     #[test]
     fn goes_where_most_is_left_then_by_name() {
-        let mut setup =
-            Setup::new(json!({}), vec![agent("a", &[("cpu", 2)]), agent("b", &[("cpu", 3)]), agent("c", &[("cpu", 3)])]);
+        let mut setup = Setup::new(json!({}), vec![node("a", &[("cpu", 2)]), node("b", &[("cpu", 3)]), node("c", &[("cpu", 3)])]);
         let four: Vec<_> = ["1", "2", "3", "4"].map(|name| waiting(name, json!({}))).into();
         assert_eq!(setup.run(&four), [["b"], ["c"], ["a"], ["b"]]);
     }
 
     #[test]
     fn fewest_unused_resources_come_before_most_left() {
-        let gpu = agent("a-gpu", &[("cpu", 64), ("nvidia.com/gpu", 8)]);
-        let mut setup = Setup::new(json!({}), vec![gpu, agent("b-cpu", &[("cpu", 2)])]);
+        let gpu = node("a-gpu", &[("cpu", 64), ("nvidia.com/gpu", 8)]);
+        let mut setup = Setup::new(json!({}), vec![gpu, node("b-cpu", &[("cpu", 2)])]);
         let three = [waiting("1", json!({})), waiting("2", json!({})), waiting("3", json!({}))];
         assert_eq!(setup.run(&three), [["b-cpu"], ["b-cpu"], ["a-gpu"]], "GPUs are for others as long as there is room");
     }
 
     #[test]
     fn accelerators_are_compared_before_cpu() {
-        let many = agent("a", &[("cpu", 8), ("nvidia.com/gpu", 4)]);
-        let few = agent("b", &[("cpu", 64), ("nvidia.com/gpu", 2)]);
+        let many = node("a", &[("cpu", 8), ("nvidia.com/gpu", 4)]);
+        let few = node("b", &[("cpu", 64), ("nvidia.com/gpu", 2)]);
         let mut setup = Setup::new(json!({}), vec![few, many]);
         let with_gpu = waiting("gpu", json!({"kernels": [kernel(&[("cpu", 1), ("nvidia.com/gpu", 1)])]}));
         assert_eq!(setup.run(&[with_gpu]), [["a"]]);

@@ -1,4 +1,4 @@
-//! roundrobin: agents by name, each in its turn; the turn goes on from cycle to cycle.
+//! roundrobin: nodes by name, each in its turn; the turn goes on from cycle to cycle.
 
 use super::Choice;
 use crate::provisioner::pool::{Index, Pool};
@@ -11,12 +11,12 @@ pub fn select(pool: &Pool<'_>, choice: &Choice<'_>) -> Option<Index> {
 mod tests {
     use serde_json::json;
 
-    use crate::provisioner::testing::{Setup, agent, waiting};
+    use crate::provisioner::testing::{Setup, node, waiting};
 
     #[test]
     fn each_has_its_turn_by_name_and_the_turn_goes_on_in_the_next_cycle() {
-        let agents = vec![agent("a", &[("cpu", 4)]), agent("b", &[("cpu", 1)]), agent("c", &[("cpu", 4)])];
-        let mut setup = Setup::new(json!({"selector": "RoundRobin"}), agents);
+        let nodes = vec![node("a", &[("cpu", 4)]), node("b", &[("cpu", 1)]), node("c", &[("cpu", 4)])];
+        let mut setup = Setup::new(json!({"selector": "RoundRobin"}), nodes);
         let two = |names: [&str; 2]| names.map(|name| waiting(name, json!({})));
         assert_eq!(setup.run(&two(["1", "2"])), [["a"], ["b"]]);
         assert_eq!(setup.run(&two(["3", "4"])), [["c"], ["a"]]);

@@ -1,16 +1,16 @@
 //! DRF: owners with the smallest dominant share first; an owner's own sessions stay in the order of their making.
 
 use super::Sequencer;
+use crate::provisioner::LedgerSnapshot;
 use crate::provisioner::candidate::Candidate;
 use crate::provisioner::pipeline::Scope;
-use crate::provisioner::room::Room;
 use crate::views::Tenant;
 
 pub static SEQUENCER: Sequencer = Sequencer { share: Some(dominant_share), rank: |candidate| candidate.made() };
 
 /// The largest part of any resource of the group that the owner occupies; what the group has none of is ignored.
-fn dominant_share(scope: &Scope<'_>, room: &Room, candidate: &Candidate<'_>) -> f64 {
-    let occupied = room.tenant(&Tenant::Keypair(candidate.kind.access_key.clone())).resources;
+fn dominant_share(scope: &Scope<'_>, ledger: &LedgerSnapshot, candidate: &Candidate<'_>) -> f64 {
+    let occupied = ledger.tenant(&Tenant::Keypair(candidate.class.access_key.clone())).resources;
     let share = |(name, capacity): (_, crate::api::Amount)| {
         let capacity = capacity.milli();
         (capacity > 0).then(|| occupied.amount(name).milli() as f64 / capacity as f64)

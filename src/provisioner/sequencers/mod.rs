@@ -8,14 +8,14 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 
 use super::candidate::Candidate;
+use super::ledger_snapshot::LedgerSnapshot;
 use super::pipeline::Scope;
-use super::room::Room;
 use crate::api::{AccessKey, SequencerName};
 
 /// A sequencer: the order of sessions of one priority, the smallest share and then the smallest rank first.
 pub struct Sequencer {
     /// The share of a session's owner, computed again after each of the owner's sessions.
-    pub share: Option<fn(&Scope<'_>, &Room, &Candidate<'_>) -> f64>,
+    pub share: Option<fn(&Scope<'_>, &LedgerSnapshot, &Candidate<'_>) -> f64>,
     pub rank: fn(&Candidate<'_>) -> i64,
 }
 
@@ -60,7 +60,7 @@ impl<'q> Sequence<'q> {
         let sequencer = sequencer(scope.group.spec.sequencer);
         let mut bands: BTreeMap<i32, HashMap<Option<&AccessKey>, Lane<'q>>> = BTreeMap::new();
         for (at, candidate) in queue.iter().enumerate() {
-            let owner = sequencer.share.map(|_| &candidate.kind.access_key);
+            let owner = sequencer.share.map(|_| &candidate.class.access_key);
             let lane = bands.entry(candidate.priority).or_default().entry(owner);
             let lane = lane.or_insert_with(|| Lane { share: 0.0, turns: vec![] });
             lane.turns.push(Turn { rank: (sequencer.rank)(candidate), name: candidate.name, at });
@@ -74,14 +74,14 @@ impl<'q> Sequence<'q> {
     }
 
     /// The place in the queue of the session whose turn is next.
-    pub fn next(&mut self, scope: &Scope<'_>, room: &Room) -> Option<usize> {
+    pub fn next(&mut self, scope: &Scope<'_>, ledger: &LedgerSnapshot) -> Option<usize> {
         if let Some(lane) = self.last.take().filter(|lane| !lane.turns.is_empty()) {
-            let lane = self.shared(scope, room, lane);
+            let lane = self.shared(scope, ledger, lane);
             self.lanes.push(lane);
         }
         if self.lanes.is_empty() {
             let band = self.bands.pop()?;
-            self.lanes = band.into_iter().map(|lane| self.shared(scope, room, lane)).collect();
+            self.lanes = band.into_iter().map(|lane| self.shared(scope, ledger, lane)).collect();
         }
         let mut lane = self.lanes.pop()?;
         let turn = lane.turns.pop()?;
@@ -90,9 +90,9 @@ impl<'q> Sequence<'q> {
     }
 
     /// A lane with its owner's share as it is now.
-    fn shared(&self, scope: &Scope<'_>, room: &Room, lane: Lane<'q>) -> Lane<'q> {
+    fn shared(&self, scope: &Scope<'_>, ledger: &LedgerSnapshot, lane: Lane<'q>) -> Lane<'q> {
         let next = lane.turns.last().map(|turn| &self.queue[turn.at]);
-        let share = self.sequencer.share.zip(next).map_or(0.0, |(share, next)| share(scope, room, next));
+        let share = self.sequencer.share.zip(next).map_or(0.0, |(share, next)| share(scope, ledger, next));
         Lane { share, ..lane }
     }
 }
@@ -123,11 +123,11 @@ impl Eq for Lane<'_> {}
 mod tests {
     use serde_json::{Value, json};
 
-    use crate::provisioner::testing::{Extra, Setup, agent, refusal, waiting};
+    use crate::provisioner::testing::{Extra, Setup, node, refusal, waiting};
 
     /// The names of those that get one of two places.
     fn placed(group: Value, specs: &[(&str, Value)], prepare: impl Fn(&mut Setup)) -> Vec<String> {
-        let mut setup = Setup::new(group, vec![agent("a", &[("cpu", 2)])]);
+        let mut setup = Setup::new(group, vec![node("a", &[("cpu", 2)])]);
         setup.keypair("other");
         prepare(&mut setup);
         let sessions: Vec<_> = specs.iter().map(|(name, spec)| waiting(name, spec.clone())).collect();
@@ -157,8 +157,8 @@ mod tests {
         let occupy = |setup: &mut Setup| {
             let mut taken = crate::api::Resources::default();
             taken.set("cpu", crate::api::Amount::from_units(1));
-            let holding = Holding { agents: [("elsewhere".into(), (taken, 1))].into(), ..Holding::default() };
-            setup.room.take(&[Tenant::Keypair("key".into())], &holding);
+            let holding = Holding { nodes: [("elsewhere".into(), (taken, 1))].into(), ..Holding::default() };
+            setup.ledger.take(&[Tenant::Keypair("key".into())], &holding);
         };
         let mine = |name| (name, json!({}));
         let theirs = |name| (name, json!({"accessKey": "other"}));
@@ -209,7 +209,7 @@ mod tests {
         use crate::lifecycle::Reason::{BehindPriority, DependencyMissing, NotYetDue};
         let later = json!({"priority": 50, "startsAt": "2999-01-01T00:00:00Z"});
         let sessions = [waiting("later", later), waiting("first", json!({"priority": 30})), waiting("low", json!({}))];
-        let mut setup = Setup::new(json!({"topPriorityOnly": true}), vec![agent("a", &[("cpu", 2)])]);
+        let mut setup = Setup::new(json!({"topPriorityOnly": true}), vec![node("a", &[("cpu", 2)])]);
         let reasons = |decisions: Vec<crate::provisioner::Decision>| {
             decisions.iter().map(|decision| refusal(decision).map(|refusal| refusal.reason)).collect::<Vec<_>>()
         };

@@ -5,10 +5,10 @@ use crate::lifecycle::{Cause, Reason};
 use crate::provisioner::refusal::Blocker;
 use crate::views::Mount;
 
-pub static VALIDATOR: Validator = Validator { name: "claims", check: Check::Kind(check) };
+pub static VALIDATOR: Validator = Validator { name: "claims", check: Check::EquivalenceClass(check) };
 
 fn check(context: &Context<'_>, subject: &Subject<'_>) -> Vec<Blocker> {
-    subject.kind.mounts.iter().filter_map(|mount| blocker(context, subject, mount)).collect()
+    subject.class.mounts.iter().filter_map(|mount| blocker(context, subject, mount)).collect()
 }
 
 fn blocker(context: &Context<'_>, subject: &Subject<'_>, mount: &Mount) -> Option<Blocker> {
@@ -36,7 +36,7 @@ fn blocker(context: &Context<'_>, subject: &Subject<'_>, mount: &Mount) -> Optio
             let words = format!("is for one pod at a time, and {} kernels mount it", mount.kernels);
             (Cause::Fault, Reason::VolumeClaimInUse, words, "one kernel that mounts it, or a claim of another access mode".into())
         }
-        Some(view) if view.is_for_one_pod && context.room.claim_users(claim, subject.own) > 0 => {
+        Some(view) if view.is_for_one_pod && context.ledger.claim_users(claim, subject.own) > 0 => {
             let words = "is for one pod at a time, and is in use".into();
             hold(Reason::VolumeClaimInUse, words, format!("the pod that uses {object} to end"))
         }

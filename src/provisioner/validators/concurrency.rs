@@ -4,16 +4,16 @@ use super::{Check, Context, Subject, Validator};
 use crate::lifecycle::{Cause, Reason};
 use crate::provisioner::refusal::Blocker;
 
-pub static VALIDATOR: Validator = Validator { name: "concurrency", check: Check::Kind(check) };
+pub static VALIDATOR: Validator = Validator { name: "concurrency", check: Check::EquivalenceClass(check) };
 
 fn check(context: &Context<'_>, subject: &Subject<'_>) -> Vec<Blocker> {
-    let private = subject.kind.request.private;
+    let private = subject.class.request.private;
     let mut found = vec![];
     for (tenant, policy) in subject.policies() {
         let spec = &policy.spec;
         let limit = if private { spec.max_concurrent_private_sessions } else { spec.max_concurrent_sessions };
         let Some(limit) = limit.map(i64::from).filter(|limit| *limit > 0) else { continue };
-        let occupied = context.room.occupied(tenant, subject.own);
+        let occupied = context.ledger.occupied(tenant, subject.own);
         let running = if private { occupied.private_sessions } else { occupied.sessions - occupied.private_sessions };
         if running >= limit {
             let what = if private { "private sessions" } else { "sessions" };

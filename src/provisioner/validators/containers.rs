@@ -4,10 +4,10 @@ use super::{Check, Context, Subject, Validator};
 use crate::lifecycle::Reason;
 use crate::provisioner::refusal::Blocker;
 
-pub static VALIDATOR: Validator = Validator { name: "containers", check: Check::Kind(check) };
+pub static VALIDATOR: Validator = Validator { name: "containers", check: Check::EquivalenceClass(check) };
 
 fn check(_: &Context<'_>, subject: &Subject<'_>) -> Vec<Blocker> {
-    let count = subject.kind.containers;
+    let count = subject.class.containers;
     let mut found = vec![];
     for (tenant, policy) in subject.policies() {
         let limit = policy.spec.max_containers_per_session.map_or(0, i64::from);

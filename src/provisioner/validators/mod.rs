@@ -1,4 +1,4 @@
-//! What must hold before a session is given agents: one validator a file, and the one table that lists them. All are
+//! What must hold before a session is given nodes: one validator a file, and the one table that lists them. All are
 //! run, and everything that stands against a session is collected.
 
 mod claims;
@@ -18,12 +18,12 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
-use super::kind::Kind;
+use super::equivalence_class::EquivalenceClass;
 pub use pending::Ahead;
 
 use super::candidate::Candidate;
+use super::ledger_snapshot::{LedgerSnapshot, Own};
 use super::refusal::{Blocker, Refusal};
-use super::room::{Own, Room};
 use crate::api::{GroupName, ResourcePolicy, ScalingGroup};
 use crate::views::{Tenancy, Tenant};
 
@@ -33,12 +33,12 @@ pub struct Context<'c> {
     pub group_name: &'c GroupName,
     pub group: Option<&'c ScalingGroup>,
     pub tenancy: &'c Tenancy,
-    pub room: &'c Room,
+    pub ledger: &'c LedgerSnapshot,
 }
 
 /// A kind of session, with those it belongs to and their policies.
 pub struct Subject<'c> {
-    pub kind: &'c Kind,
+    pub class: &'c EquivalenceClass,
     pub tenants: &'c [(Tenant, Option<Arc<ResourcePolicy>>)],
     /// What the session holds already, which counts for nothing against itself.
     pub own: Option<&'c Own<'c>>,
@@ -54,7 +54,7 @@ impl Subject<'_> {
 /// What a validator checks.
 pub enum Check {
     /// Equal sessions alike; again before their pods are made.
-    Kind(fn(&Context<'_>, &Subject<'_>) -> Vec<Blocker>),
+    EquivalenceClass(fn(&Context<'_>, &Subject<'_>) -> Vec<Blocker>),
     /// A waiting session by itself.
     Waiting(fn(&Context<'_>, &Candidate<'_>) -> Vec<Blocker>),
 }
@@ -83,15 +83,15 @@ pub static VALIDATORS: [&Validator; 12] = [
 ];
 
 /// Those a kind of session belongs to, with the policies there are.
-pub fn tenants(tenancy: &Tenancy, kind: &Kind) -> Vec<(Tenant, Option<Arc<ResourcePolicy>>)> {
-    let tenants = tenancy.tenants(&kind.access_key, &kind.namespace);
+pub fn tenants(tenancy: &Tenancy, class: &EquivalenceClass) -> Vec<(Tenant, Option<Arc<ResourcePolicy>>)> {
+    let tenants = tenancy.tenants(&class.access_key, &class.namespace);
     tenants.into_iter().map(|tenant| (tenant.clone(), tenancy.policy_of(&tenant).ok().flatten())).collect()
 }
 
 /// What stands against sessions of a kind.
-pub fn check_kind(context: &Context<'_>, subject: &Subject<'_>) -> Vec<Blocker> {
+pub fn check_class(context: &Context<'_>, subject: &Subject<'_>) -> Vec<Blocker> {
     let of_kind = VALIDATORS.iter().filter_map(|validator| match validator.check {
-        Check::Kind(check) => Some(check(context, subject)),
+        Check::EquivalenceClass(check) => Some(check(context, subject)),
         Check::Waiting(_) => None,
     });
     of_kind.flatten().map(|blocker| if context.tenancy.unreadable > 0 { may_be_there(blocker) } else { blocker }).collect()
@@ -113,15 +113,15 @@ fn may_be_there(blocker: Blocker) -> Blocker {
 pub fn check_waiting(context: &Context<'_>, candidate: &Candidate<'_>) -> Vec<Blocker> {
     let of_session = VALIDATORS.iter().filter_map(|validator| match validator.check {
         Check::Waiting(check) => Some(check(context, candidate)),
-        Check::Kind(_) => None,
+        Check::EquivalenceClass(_) => None,
     });
     of_session.flatten().collect()
 }
 
-/// All that stands against a waiting session, but for want of agents.
+/// All that stands against a waiting session, but for want of nodes.
 pub fn check_all(context: &Context<'_>, candidate: &Candidate<'_>) -> Option<Refusal> {
-    let tenants = tenants(context.tenancy, candidate.kind);
-    let of_kind = check_kind(context, &Subject { kind: candidate.kind, tenants: &tenants, own: None });
+    let tenants = tenants(context.tenancy, candidate.class);
+    let of_kind = check_class(context, &Subject { class: candidate.class, tenants: &tenants, own: None });
     Refusal::of(check_waiting(context, candidate).into_iter().chain(of_kind).collect())
 }
 
@@ -133,13 +133,13 @@ mod tests {
 
     use crate::api::{Cause, Domain, Project, SessionPhase, SessionResult, SessionType, User};
     use crate::lifecycle::Reason;
-    use crate::provisioner::testing::{Extra, Setup, agent, kernel, refusal, waiting};
+    use crate::provisioner::testing::{Extra, Setup, kernel, node, refusal, waiting};
     use crate::provisioner::{Ahead, Dependency, Refusal};
     use crate::views::Tenant;
     use crate::views::{ClaimKey, ClaimView};
 
     fn setup(policy: serde_json::Value) -> Setup {
-        let mut setup = Setup::new(json!({}), vec![agent("a", &[("cpu", 16)])]);
+        let mut setup = Setup::new(json!({}), vec![node("a", &[("cpu", 16)])]);
         setup.limit(policy);
         setup
     }
@@ -202,8 +202,10 @@ mod tests {
             [waiting("s", json!({"kernels": [kernel]}))]
         };
         let mut setup = setup(json!({}));
-        let told = |setup: &mut Setup, read_only| setup.refusals(&mounting(read_only)).remove(0).map(|told| told.message.clone());
-        assert_eq!(told(&mut setup, false).as_deref(), Some("volume claim data does not exist in namespace ns"));
+        let reported = |setup: &mut Setup, read_only| {
+            setup.refusals(&mounting(read_only)).remove(0).map(|reported| reported.message.clone())
+        };
+        assert_eq!(reported(&mut setup, false).as_deref(), Some("volume claim data does not exist in namespace ns"));
         let key = ClaimKey { namespace: "ns".into(), name: "data".into() };
         setup
             .tenancy
@@ -211,12 +213,12 @@ mod tests {
             .claims
             .insert(key.clone(), ClaimView { read_only: true, volume: Some("v".into()), ..ClaimView::default() });
         let message = "volume claim data is for reading only, and is mounted for writing";
-        assert_eq!(told(&mut setup, false).as_deref(), Some(message));
-        assert_eq!(told(&mut setup, true), None);
+        assert_eq!(reported(&mut setup, false).as_deref(), Some(message));
+        assert_eq!(reported(&mut setup, true), None);
         setup.tenancy.storage.claims.insert(key.clone(), ClaimView::default());
-        assert_eq!(told(&mut setup, true).as_deref(), Some("volume claim data is not bound to a volume"));
+        assert_eq!(reported(&mut setup, true).as_deref(), Some("volume claim data is not bound to a volume"));
         setup.tenancy.storage.claims.insert(key, ClaimView { deleting: true, ..ClaimView::default() });
-        assert_eq!(told(&mut setup, true).as_deref(), Some("volume claim data is being deleted"));
+        assert_eq!(reported(&mut setup, true).as_deref(), Some("volume claim data is being deleted"));
     }
 
     /// A policy of one core for one of those a session belongs to.
@@ -247,13 +249,13 @@ mod tests {
 
     #[test]
     fn cp_002_a_quota_holds_at_each_level_and_whose_it_is_is_told() {
-        for (kind, tenant) in
+        for (class, tenant) in
             [("keypair", "keypair key"), ("user", "user user"), ("project", "project project"), ("domain", "domain domain")]
         {
-            let mut setup = one_core_for(kind);
-            let told = setup.refusals(&[waiting("first", json!({})), waiting("second", json!({}))]);
-            assert!(told[0].is_none(), "{tenant}");
-            let second = told[1].as_ref().expect("refused");
+            let mut setup = one_core_for(class);
+            let reported = setup.refusals(&[waiting("first", json!({})), waiting("second", json!({}))]);
+            assert!(reported[0].is_none(), "{tenant}");
+            let second = reported[1].as_ref().expect("refused");
             assert_eq!((second.cause, second.reason), (Some(Cause::Quota), Reason::QuotaExceeded));
             assert_eq!(second.message, format!("{tenant}: cpu 1 requested, 1 of 1 used"));
         }
@@ -293,21 +295,21 @@ mod tests {
         let mut setup = setup(json!({}));
         let keypair = serde_json::from_value(json!({"user": "user", "maxPriority": 20})).expect("a keypair");
         setup.tenancy.keypairs.insert("key".into(), std::sync::Arc::new(crate::api::Keypair::new("key", keypair)));
-        let told = setup.refusals(&[waiting("a", json!({"priority": 21})), waiting("b", json!({"priority": 20}))]);
-        let first = told[0].as_ref().expect("refused");
+        let reported = setup.refusals(&[waiting("a", json!({"priority": 21})), waiting("b", json!({"priority": 20}))]);
+        let first = reported[0].as_ref().expect("refused");
         assert_eq!(first.message, "keypair key: priority 21 requested, 20 is the highest it may have");
         assert_eq!((first.cause, first.reason), (Some(Cause::Fault), Reason::PriorityTooHigh));
-        assert!(told[1].is_none());
+        assert!(reported[1].is_none());
     }
 
     #[test]
     fn a_resource_that_a_policy_does_not_name_is_unlimited_or_none_at_all() {
         let with_gpu = || [waiting("s", json!({"kernels": [kernel(&[("cpu", 1), ("x.com/y", 1)])]}))];
-        let agents = || vec![agent("a", &[("cpu", 2), ("x.com/y", 2)])];
-        let mut open = Setup::new(json!({}), agents());
+        let nodes = || vec![node("a", &[("cpu", 2), ("x.com/y", 2)])];
+        let mut open = Setup::new(json!({}), nodes());
         open.limit(json!({"limits": {"cpu": 8}}));
         assert_eq!(open.run(&with_gpu()), [["a"]]);
-        let mut closed = Setup::new(json!({}), agents());
+        let mut closed = Setup::new(json!({}), nodes());
         closed.limit(json!({"limits": {"cpu": 8}, "unspecified": "Limited"}));
         let refused = closed.refusals(&with_gpu()).remove(0).expect("refused");
         assert_eq!(refused.message, "keypair key: x.com/y 1 requested, 0 of 0 used");
@@ -317,12 +319,12 @@ mod tests {
     fn private_sessions_are_counted_apart_and_zero_is_no_limit() {
         let private = |name| waiting(name, json!({"private": true}));
         let shared = |name| waiting(name, json!({}));
-        let agents = || (0..4).map(|n| agent(&format!("a{n}"), &[("cpu", 4)])).collect::<Vec<_>>();
-        let mut one_each = Setup::new(json!({}), agents());
+        let nodes = || (0..4).map(|n| node(&format!("a{n}"), &[("cpu", 4)])).collect::<Vec<_>>();
+        let mut one_each = Setup::new(json!({}), nodes());
         one_each.limit(json!({"maxConcurrentSessions": 1, "maxConcurrentPrivateSessions": 1}));
         let placed = one_each.run(&[private("1"), shared("2"), private("3"), shared("4")]);
         assert_eq!(placed.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1, 0, 0]);
-        let mut unlimited = Setup::new(json!({}), agents());
+        let mut unlimited = Setup::new(json!({}), nodes());
         unlimited.limit(json!({"maxConcurrentSessions": 0}));
         assert_eq!(unlimited.run(&[shared("1"), shared("2")]).iter().map(Vec::len).collect::<Vec<_>>(), [1, 1]);
     }
@@ -345,18 +347,18 @@ mod tests {
     #[test]
     fn waiting_for_a_dependency_or_a_time_is_no_failure_and_a_failed_dependency_is() {
         let mut setup = setup(json!({}));
-        let mut told = |state| {
+        let mut reported = |state| {
             let dependencies = [("first".to_owned(), state)];
             let decisions =
                 setup.run_with(&[waiting("s", json!({}))], &Extra { dependencies: &dependencies, ..Extra::default() });
             refusal(&decisions[0]).map(|refused| (refused.cause, refused.reason))
         };
-        let pending = told(Dependency::Is(SessionPhase::Running, SessionResult::Undefined));
+        let pending = reported(Dependency::Is(SessionPhase::Running, SessionResult::Undefined));
         assert_eq!(pending, Some((None, Reason::DependencyPending)));
-        let failed = told(Dependency::Is(SessionPhase::Terminated, SessionResult::Failure));
+        let failed = reported(Dependency::Is(SessionPhase::Terminated, SessionResult::Failure));
         assert_eq!(failed, Some((Some(Cause::Fault), Reason::DependencyFailed)));
-        assert_eq!(told(Dependency::Circular), Some((Some(Cause::Fault), Reason::DependencyCircular)));
-        assert_eq!(told(Dependency::Is(SessionPhase::Terminated, SessionResult::Success)), None);
+        assert_eq!(reported(Dependency::Circular), Some((Some(Cause::Fault), Reason::DependencyCircular)));
+        assert_eq!(reported(Dependency::Is(SessionPhase::Terminated, SessionResult::Success)), None);
         let later = waiting("s", json!({"startsAt": "1970-01-01T01:00:01Z"}));
         let refused = setup.refusals(&[later]).remove(0).expect("refused");
         assert_eq!((refused.cause, refused.reason), (None, Reason::NotYetDue));

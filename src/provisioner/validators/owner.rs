@@ -6,10 +6,10 @@ use crate::lifecycle::Reason;
 use crate::provisioner::refusal::Blocker;
 use crate::views::Inactive;
 
-pub static VALIDATOR: Validator = Validator { name: "owner", check: Check::Kind(check) };
+pub static VALIDATOR: Validator = Validator { name: "owner", check: Check::EquivalenceClass(check) };
 
 fn check(context: &Context<'_>, subject: &Subject<'_>) -> Vec<Blocker> {
-    let inactive = context.tenancy.inactive(&subject.kind.access_key, &subject.kind.namespace);
+    let inactive = context.tenancy.inactive(&subject.class.access_key, &subject.class.namespace);
     inactive.into_iter().map(blocker).collect()
 }
 

@@ -52,7 +52,7 @@ fn check(_: &Context<'_>, candidate: &Candidate<'_>) -> Vec<Blocker> {
             let message = format!("{tenant} has {} sessions waiting before this one of {count}", ahead.sessions);
             found.push(blocker(message).counting_units(1, ahead.sessions, count));
         }
-        for (name, requested, limit) in ahead.beyond(&candidate.kind.total) {
+        for (name, requested, limit) in ahead.beyond(&candidate.class.total) {
             let used = ahead.resources.amount(name);
             let message = format!("{tenant}: {name} {requested} requested, {used} of {limit} waited for already");
             found.push(blocker(message).counting(Some(name.clone()), requested, used, limit));

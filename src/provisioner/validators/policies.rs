@@ -3,7 +3,7 @@
 use super::{Check, Context, Subject, Validator};
 use crate::provisioner::refusal::Blocker;
 
-pub static VALIDATOR: Validator = Validator { name: "policies", check: Check::Kind(check) };
+pub static VALIDATOR: Validator = Validator { name: "policies", check: Check::EquivalenceClass(check) };
 
 fn check(context: &Context<'_>, subject: &Subject<'_>) -> Vec<Blocker> {
     let missing = |tenant: &crate::views::Tenant| {

@@ -8,7 +8,7 @@ use crate::provisioner::refusal::Blocker;
 pub static VALIDATOR: Validator = Validator { name: "priority", check: Check::Waiting(check) };
 
 fn check(context: &Context<'_>, candidate: &Candidate<'_>) -> Vec<Blocker> {
-    let key = &candidate.kind.access_key;
+    let key = &candidate.class.access_key;
     let highest = context.tenancy.keypairs.get(key).and_then(|keypair| keypair.spec.max_priority);
     let wanted = candidate.priority;
     let too_high = highest.filter(|highest| wanted > *highest).map(|highest| {

@@ -6,20 +6,20 @@ use crate::api::{Amount, Unspecified};
 use crate::lifecycle::{Cause, Reason};
 use crate::provisioner::refusal::Blocker;
 
-pub static VALIDATOR: Validator = Validator { name: "quota", check: Check::Kind(check) };
+pub static VALIDATOR: Validator = Validator { name: "quota", check: Check::EquivalenceClass(check) };
 
 fn check(context: &Context<'_>, subject: &Subject<'_>) -> Vec<Blocker> {
     let mut found = vec![];
-    let mut total = subject.kind.total.clone();
+    let mut total = subject.class.total.clone();
     if let Some(class) = context.group.and_then(|group| context.tenancy.runtime_class(group)) {
-        total.add(&class.overhead.times(subject.kind.containers));
+        total.add(&class.overhead.times(subject.class.containers));
     }
     for (tenant, policy) in subject.policies() {
         let spec = &policy.spec;
         if spec.limits.is_empty() && spec.unspecified == Unspecified::Unlimited {
             continue;
         }
-        let occupied = context.room.occupied(tenant, subject.own).resources;
+        let occupied = context.ledger.occupied(tenant, subject.own).resources;
         for (name, requested) in total.iter() {
             let limit = match spec.limits.get(name.as_str()) {
                 Some(limit) => limit.amount(),

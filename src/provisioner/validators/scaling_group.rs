@@ -4,12 +4,12 @@ use super::{Check, Context, Subject, Validator};
 use crate::lifecycle::Reason;
 use crate::provisioner::refusal::Blocker;
 
-pub static VALIDATOR: Validator = Validator { name: "scaling-group", check: Check::Kind(check) };
+pub static VALIDATOR: Validator = Validator { name: "scaling-group", check: Check::EquivalenceClass(check) };
 
 fn check(context: &Context<'_>, subject: &Subject<'_>) -> Vec<Blocker> {
-    let (name, type_) = (context.group_name, subject.kind.type_);
+    let (name, type_) = (context.group_name, subject.class.type_);
     if name.is_none() {
-        let words = format!("no scaling group takes sessions of type {type_:?} from namespace {}", subject.kind.namespace);
+        let words = format!("no scaling group takes sessions of type {type_:?} from namespace {}", subject.class.namespace);
         let needs = "a scaling group that takes it, or the session to name one";
         return vec![Blocker::hold(VALIDATOR.name, Reason::ScalingGroupNotFound, words).needing(needs)];
     }
@@ -34,7 +34,7 @@ fn check(context: &Context<'_>, subject: &Subject<'_>) -> Vec<Blocker> {
         let words = format!("{object} takes no sessions of type {type_:?}");
         return fault(Reason::ScalingGroupNotAllowed, words, other(format!("{type_:?} among sessionTypes")));
     }
-    let project = context.tenancy.namespaces.get(&subject.kind.namespace);
+    let project = context.tenancy.namespaces.get(&subject.class.namespace);
     if !group.spec.projects.is_empty() && !project.is_some_and(|project| group.spec.projects.contains(project)) {
         let project = project.map_or("none", |project| project.as_str());
         let words = format!("project {project} may not use {object}");

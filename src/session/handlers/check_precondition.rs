@@ -3,7 +3,7 @@
 use super::{Decide, Handler, HandlerName, LockId, Outcome, To, Transitions, Verdict};
 use crate::api::SessionPhase;
 use crate::lifecycle::{Failure, Reason};
-use crate::provisioner::Room;
+use crate::provisioner::LedgerSnapshot;
 use crate::session::kernels::KernelItem;
 use crate::session::snapshot::{SessionItem, Snapshot};
 use crate::session::{launcher, precondition};
@@ -25,19 +25,19 @@ pub static ROW: Handler = Handler {
 };
 
 /// Those that hold too much together must not wait for each other: who is refused does not count for those after it.
-fn decide(snapshot: &Snapshot, room: &mut Room, items: &[SessionItem]) -> Vec<Verdict> {
+fn decide(snapshot: &Snapshot, ledger: &mut LedgerSnapshot, items: &[SessionItem]) -> Vec<Verdict> {
     let prepare = |item| {
-        let verdict = prepare(snapshot, room, item);
+        let verdict = prepare(snapshot, ledger, item);
         if matches!(verdict.outcome, Outcome::Failure(_)) {
-            precondition::leave_out(snapshot, room, item);
+            precondition::leave_out(snapshot, ledger, item);
         }
         verdict
     };
     items.iter().map(prepare).collect()
 }
 
-fn prepare(snapshot: &Snapshot, room: &Room, item: &SessionItem) -> Verdict {
-    if let Some(refusal) = precondition::check(snapshot, room, item) {
+fn prepare(snapshot: &Snapshot, ledger: &LedgerSnapshot, item: &SessionItem) -> Verdict {
+    if let Some(refusal) = precondition::check(snapshot, ledger, item) {
         return Verdict::refused(&refusal);
     }
     match reachable(snapshot, item) {
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
     use crate::api::Cause;
     use crate::session::effect::Effect;
-    use crate::session::handlers::testing::{agent, failure, gang, item, limited, put, session, snapshot};
+    use crate::session::handlers::testing::{failure, gang, item, limited, node, put, session, snapshot};
     use crate::views::Liveness;
     use crate::views::{ClaimKey, ClaimView};
     use serde_json::json;
@@ -78,12 +78,12 @@ mod tests {
     }
 
     fn checked(snapshot: &Snapshot, item: SessionItem) -> Verdict {
-        decide(snapshot, &mut Room::default(), &[item]).remove(0)
+        decide(snapshot, &mut LedgerSnapshot::default(), &[item]).remove(0)
     }
 
     #[test]
     fn cp_001_st_001_what_meets_all_conditions_is_prepared() {
-        let verdict = checked(&snapshot(vec![agent("node-1", 4)]), scheduled(json!({})));
+        let verdict = checked(&snapshot(vec![node("node-1", 4)]), scheduled(json!({})));
         assert!(matches!(verdict.outcome, Outcome::Success { to: None }));
         let [Effect::Launch(launch)] = &verdict.effects[..] else { panic!("one launch: {:?}", verdict.effects) };
         assert_eq!((launch.hostname.as_str(), launch.node.as_str(), launch.gated), ("main1", "node-1", false));
@@ -110,11 +110,11 @@ mod tests {
 
     #[test]
     fn cp_007_each_of_several_gets_its_own_verdict() {
-        let world = snapshot(vec![agent("node-1", 4)]);
+        let world = snapshot(vec![node("node-1", 4)]);
         let mut stranger = session(json!({"accessKey": "nobody"}));
         put(&mut stranger, SessionPhase::Scheduled, chrono::TimeDelta::seconds(1));
         let items = [scheduled(json!({})), item(stranger, &[crate::api::KernelPhase::Scheduled]), scheduled(gang())];
-        let verdicts = decide(&world, &mut Room::default(), &items);
+        let verdicts = decide(&world, &mut LedgerSnapshot::default(), &items);
         assert!(matches!(verdicts[0].outcome, Outcome::Success { .. }));
         assert_eq!(failure(&verdicts[1]), Some((Cause::Hold, Reason::KeypairNotFound)));
         assert!(matches!(verdicts[2].outcome, Outcome::Success { .. }));
@@ -123,18 +123,18 @@ mod tests {
     #[test]
     fn of_those_that_hold_more_than_a_lowered_limit_together_one_goes_on() {
         let world = limited(json!({"limits": {"cpu": 1, "memory": "1Gi"}}));
-        let mut room = Room::default();
+        let mut ledger = LedgerSnapshot::default();
         let items: Vec<SessionItem> = [scheduled(json!({})), scheduled(json!({}))]
             .into_iter()
             .map(|mut item| {
                 let holding = crate::session::holding::holding(Some(&item.session), &[], &crate::api::Resources::default())
-                    .expect("it holds its agent");
-                room.take(&world.tenancy.tenants_of(&holding.account), &holding);
+                    .expect("it holds its node");
+                ledger.take(&world.tenancy.tenants_of(&holding.account), &holding);
                 item.holding = Some(std::sync::Arc::new(holding));
                 item
             })
             .collect();
-        let verdicts = decide(&world, &mut room, &items);
+        let verdicts = decide(&world, &mut ledger, &items);
         assert_eq!(failure(&verdicts[0]), Some((Cause::Quota, Reason::QuotaExceeded)));
         assert!(matches!(verdicts[1].outcome, Outcome::Success { .. }), "{:?}", verdicts[1].outcome);
     }
@@ -143,14 +143,14 @@ mod tests {
     fn st_002_an_agent_that_does_not_answer_is_a_failure() {
         let mut item = scheduled(json!({}));
         item.kernels[0].liveness = Liveness::Lost;
-        let verdict = checked(&snapshot(vec![agent("node-1", 4)]), item);
+        let verdict = checked(&snapshot(vec![node("node-1", 4)]), item);
         assert_eq!(failure(&verdict), Some((Cause::Fault, Reason::NodeLost)));
         assert!(verdict.effects.is_empty(), "nothing is made for it");
     }
 
     #[test]
     fn st_005_a_gang_gets_all_its_kernels_and_what_they_share() {
-        let verdict = checked(&snapshot(vec![agent("node-1", 4)]), scheduled(gang()));
+        let verdict = checked(&snapshot(vec![node("node-1", 4)]), scheduled(gang()));
         let names: Vec<_> = verdict.effects.iter().map(Effect::name).collect();
         assert_eq!(names, ["create-service", "create-ssh-secret", "launch-kernel", "launch-kernel", "launch-kernel"]);
     }

@@ -76,12 +76,12 @@ fn batch_timeout(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
         return Verdict::idle();
     };
     let limit = snapshot.timing.configured(seconds);
-    if is_over(item.status_since(), Some(limit), snapshot.now) {
+    if is_over(item.phase_started_at(), Some(limit), snapshot.now) {
         return Verdict::success()
             .because(Reason::BatchTimeout, format!("ran for more than {seconds} s"))
             .result(SessionResult::Failure);
     }
-    Verdict::idle().wake_at(over_at(item.status_since(), Some(limit)))
+    Verdict::idle().wake_at(over_at(item.phase_started_at(), Some(limit)))
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ fn finalize(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
     }
     // What the hook of the transition did not do, since it failed or the operator ended meanwhile.
     let leftover = if item.is_published { vec![Effect::DeleteService] } else { vec![] };
-    let finished = item.session.status.as_ref().and_then(|status| status.finished_at).or(item.status_since());
+    let finished = item.session.status.as_ref().and_then(|status| status.finished_at).or(item.phase_started_at());
     let due = item.session.spec.ttl_seconds_after_finished.zip(finished).map(|(ttl, finished)| {
         finished + chrono::TimeDelta::from_std(snapshot.timing.configured(i64::from(ttl))).unwrap_or_default()
     });

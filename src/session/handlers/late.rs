@@ -27,8 +27,8 @@ pub(super) fn name(
     if late.is_empty() {
         return Verdict::idle();
     }
-    if !is_over(item.status_since(), Some(patience), snapshot.now) {
-        return Verdict::idle().wake_at(over_at(item.status_since(), Some(patience)));
+    if !is_over(item.phase_started_at(), Some(patience), snapshot.now) {
+        return Verdict::idle().wake_at(over_at(item.phase_started_at(), Some(patience)));
     }
     if let Some(again) = named_again_at(item).filter(|again| snapshot.now < *again) {
         return Verdict::idle().wake_at(Some(again));
@@ -42,6 +42,6 @@ pub(super) fn name(
 fn named_again_at(item: &SessionItem) -> Option<DateTime<Utc>> {
     let last = item.session.status.as_ref()?.history.last()?;
     let named = last.error_code.as_deref() == Some(Reason::WaitingForKernels.as_str());
-    let since = item.status_since()?;
+    let since = item.phase_started_at()?;
     named.then(|| last.updated_at + (last.updated_at - since))
 }

@@ -30,7 +30,7 @@ fn promote(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
     }
     // What follows from it is sweep-sessions' to decide.
     let limit = snapshot.phase_timeout(&item.session, item.phase());
-    if is_over(item.status_since(), limit, snapshot.now) {
+    if is_over(item.phase_started_at(), limit, snapshot.now) {
         let message = format!("not prepared after {} s", limit.unwrap_or_default().as_secs());
         return Verdict::failure(Failure::fault(Reason::PhaseTimeout, message));
     }
@@ -118,7 +118,7 @@ mod tests {
         let told = |after: i64| {
             let mut session = session(gang());
             put(&mut session, SessionPhase::Pulling, chrono::TimeDelta::seconds(60));
-            let at = item(session.clone(), &[Pulling]).status_since().expect("a time") + chrono::TimeDelta::seconds(after);
+            let at = item(session.clone(), &[Pulling]).phase_started_at().expect("a time") + chrono::TimeDelta::seconds(after);
             let entry = serde_json::json!({
                 "phase": "promote-to-prepared", "result": "Skipped", "from": "Pulling", "to": "Pulling", "message": "2 of 3",
                 "errorCode": Reason::WaitingForKernels.as_str(), "attempts": 1, "createdAt": at, "updatedAt": at,

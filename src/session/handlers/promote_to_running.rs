@@ -21,7 +21,7 @@ pub static ROW: Handler = Handler {
 fn promote(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
     let pre_running = |kernel: &KernelItem| kernel.phase().is_pre_running();
     let limit = snapshot.phase_timeout(&item.session, SessionPhase::Creating);
-    let over = is_over(item.status_since(), limit, snapshot.now);
+    let over = is_over(item.phase_started_at(), limit, snapshot.now);
     if item.kernels.iter().any(KernelItem::is_ending) {
         // What follows from it is detect-termination's to decide, and not to begin anew.
         return if over { Verdict::idle() } else { end_of_a_kernel(item) };
@@ -34,7 +34,7 @@ fn promote(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
         let seconds = limit.unwrap_or_default().as_secs();
         let message = format!("not running after {seconds} s: {}", describe_all(late.iter().copied()));
         let mut verdict = Verdict::failure(Failure::fault(Reason::PhaseTimeout, message));
-        verdict.change.failed_agents = late.iter().filter_map(|kernel| kernel.node.clone()).collect();
+        verdict.change.failed_nodes = late.iter().filter_map(|kernel| kernel.node.clone()).collect();
         let resets = item.session.status.as_ref().map_or(0, |status| status.resets);
         if resets >= snapshot.max_attempts(&item.session, None) {
             verdict.change.expired_to = To::phase(SessionPhase::Terminating);
@@ -45,7 +45,7 @@ fn promote(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
         Some(failure) => Verdict::failure(failure),
         None => held_up(snapshot, item, "running", pre_running),
     };
-    let over = over_at(item.status_since(), limit);
+    let over = over_at(item.phase_started_at(), limit);
     let wake = verdict.wake_at.into_iter().chain(over).min();
     verdict.wake_at(wake)
 }
@@ -131,7 +131,7 @@ mod tests {
         let verdict = promoted(&[Running, Running, Creating], 11, 0);
         let Outcome::Failure(failure) = &verdict.outcome else { panic!("a failure") };
         assert!(failure.message.contains("after 600 s: sub2 on node-1"), "{}", failure.message);
-        assert_eq!(verdict.change.failed_agents, ["node-1".into()]);
+        assert_eq!(verdict.change.failed_nodes, ["node-1".into()]);
         assert_eq!(verdict.change.expired_to, None);
         let in_time = promoted(&[Running, Running, Creating], 10, 0).outcome;
         assert!(!matches!(in_time, Outcome::Failure(_)), "strictly later");

@@ -28,7 +28,7 @@ fn reset(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
     if has_pods && !lost.is_empty() && !item.kernels.iter().any(|kernel| item.may_run(kernel)) {
         let message = format!("lost before anything started: {}", describe_all(lost.iter().copied()));
         let mut verdict = Verdict::failure(Failure::fault(Reason::NodeLost, message));
-        verdict.change.failed_agents = lost.iter().filter_map(|kernel| kernel.node.clone()).collect();
+        verdict.change.failed_nodes = lost.iter().filter_map(|kernel| kernel.node.clone()).collect();
         return verdict;
     }
     if item.disrupted_start() == DisruptedStart::Certain && begins_again(snapshot, item) {
@@ -48,7 +48,7 @@ fn disrupted(item: &SessionItem) -> Verdict {
     let ended = || item.kernels.iter().filter(|kernel| kernel.is_ending());
     let message = format!("ended before anything started: {}", describe_all(ended()));
     let mut verdict = Verdict::failure(Failure::new(Cause::Capacity, item.reason_of_end(), message));
-    verdict.change.failed_agents = ended().filter_map(|kernel| kernel.node.clone()).collect();
+    verdict.change.failed_nodes = ended().filter_map(|kernel| kernel.node.clone()).collect();
     verdict
 }
 
@@ -65,7 +65,7 @@ fn refused(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
     let node = kernel.node.as_ref().map_or("?", |node| node.as_str());
     let message = format!("kube-scheduler refuses {} on {node}: {words}", kernel.hostname);
     let mut verdict = Verdict::failure(Failure::new(Cause::Capacity, Reason::Unschedulable, message));
-    verdict.change.failed_agents = kernel.node.clone().into_iter().collect();
+    verdict.change.failed_nodes = kernel.node.clone().into_iter().collect();
     verdict
 }
 
@@ -110,14 +110,14 @@ mod tests {
         let Outcome::Failure(failure) = &verdict.outcome else { panic!("a failure") };
         assert_eq!((failure.cause, failure.reason), (Cause::Capacity, Reason::Unschedulable));
         assert_eq!(failure.message, "kube-scheduler refuses sub2 on node-3: 1 Insufficient cpu");
-        assert_eq!(verdict.change.failed_agents, ["node-3".into()]);
+        assert_eq!(verdict.change.failed_nodes, ["node-3".into()]);
     }
 
     #[test]
     fn a_session_on_a_lost_node_is_begun_anew_only_if_nothing_can_have_started() {
         let verdict = lost(gang(), false, true);
         assert!(matches!(&verdict.outcome, Outcome::Failure(failure) if failure.reason == Reason::NodeLost));
-        assert_eq!(verdict.change.failed_agents, ["node-1".into()]);
+        assert_eq!(verdict.change.failed_nodes, ["node-1".into()]);
         assert!(matches!(lost(gang(), true, true).outcome, Outcome::Idle), "past its gate it may run");
         assert!(matches!(lost(serde_json::json!({}), false, true).outcome, Outcome::Idle), "without a gate it may run");
         assert!(matches!(lost(serde_json::json!({}), false, false).outcome, Outcome::Failure(_)), "not before it is bound");

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 
 use crate::api::{KernelAllocation, KernelPhase, NodeName, SessionPhase, SessionResult, Waiting};
 use crate::lifecycle::{Class, Failure, Reason};
-use crate::provisioner::{Refusal, Room};
+use crate::provisioner::{LedgerSnapshot, Refusal};
 use crate::session::effect::Effect;
 use crate::session::snapshot::{SessionItem, Snapshot};
 
@@ -166,7 +166,7 @@ impl Handler {
 #[derive(Clone, Copy, Debug)]
 pub enum Decide {
     Each(fn(&Snapshot, &SessionItem) -> Verdict),
-    All(fn(&Snapshot, &mut Room, &[SessionItem]) -> Vec<Verdict>),
+    All(fn(&Snapshot, &mut LedgerSnapshot, &[SessionItem]) -> Vec<Verdict>),
 }
 
 /// One sub-step of a decision.
@@ -232,8 +232,8 @@ pub struct Change {
     pub result: Option<SessionResult>,
     pub exit_code: Option<i32>,
     pub reason: Option<(Reason, String)>,
-    /// The agents to be tried last from now on.
-    pub failed_agents: Vec<NodeName>,
+    /// The nodes to be tried last from now on.
+    pub failed_nodes: Vec<NodeName>,
     /// Why it waits.
     pub waiting: Option<Waiting>,
     /// The sessions it depends on that have ended with Success since the last commit.

@@ -1,4 +1,4 @@
-//! schedule-sessions: gives waiting sessions their agents, highest priority first, all kernels or none.
+//! schedule-sessions: gives waiting sessions their nodes, highest priority first, all kernels or none.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use super::{Change, Decide, Handler, HandlerName, LockId, Outcome, To, Trace, Tr
 use crate::api::{FINALIZER_SESSION, NodeName, SessionPhase, SessionStatus};
 use crate::lifecycle::Reason;
 use crate::provisioner::validators::{VALIDATORS, check_all};
-use crate::provisioner::{Candidate, Decision, Refusal, Room, Scope, provision};
+use crate::provisioner::{Candidate, Decision, LedgerSnapshot, Refusal, Scope, provision};
 use crate::session::effect::Effect;
 use crate::session::precondition;
 use crate::session::snapshot::{SessionItem, Snapshot};
@@ -27,39 +27,39 @@ pub static ROW: Handler = Handler {
     decide: Decide::All(decide),
 };
 
-fn decide(snapshot: &Snapshot, room: &mut Room, items: &[SessionItem]) -> Vec<Verdict> {
+fn decide(snapshot: &Snapshot, ledger: &mut LedgerSnapshot, items: &[SessionItem]) -> Vec<Verdict> {
     let Some(group) = &snapshot.group else {
-        let context = precondition::context(snapshot, room);
+        let context = precondition::context(snapshot, ledger);
         let refusal = |item| check_all(&context, &candidate(snapshot, item));
         let verdict = |item| refusal(item).map_or_else(Verdict::idle, |refusal| refused(snapshot, item, &refusal));
         return items.iter().map(verdict).collect();
     };
-    let scope = Scope::new(snapshot.now, &snapshot.group_name, group, &snapshot.agents, &snapshot.tenancy);
+    let scope = Scope::new(snapshot.now, &snapshot.group_name, group, &snapshot.nodes, &snapshot.tenancy);
     let queue: Vec<Candidate<'_>> = items.iter().map(|item| candidate(snapshot, item)).collect();
-    let decisions = provision(&scope, room, &queue);
+    let decisions = provision(&scope, ledger, &queue);
     items.iter().zip(decisions).map(|(item, decision)| verdict(snapshot, item, decision)).collect()
 }
 
 fn candidate<'i>(snapshot: &Snapshot, item: &'i SessionItem) -> Candidate<'i> {
-    let failed = item.session.status.iter().flat_map(|status| &status.failed_agents);
+    let failed = item.session.status.iter().flat_map(|status| &status.failed_nodes);
     Candidate {
-        kind: &item.kind,
+        class: &item.class,
         name: (item.namespace(), item.name()),
         priority: item.priority(),
         created_at: item.created_at(),
         starts_at: item.session.spec.starts_at,
         dependencies: &item.dependencies,
-        avoided: failed.filter(|agent| agent.until > snapshot.now).map(|agent| &agent.node).collect(),
+        avoided: failed.filter(|node| node.until > snapshot.now).map(|node| &node.node).collect(),
         ahead: &item.ahead,
-        told: is_told(snapshot, item),
+        recently_reported: recently_reported(snapshot, item),
     }
 }
 
-/// Whether its status says that no agent has room, and is not due to be written again.
-fn is_told(snapshot: &Snapshot, item: &SessionItem) -> bool {
+/// Whether its status says that no node has room, and is not due to be written again.
+fn recently_reported(snapshot: &Snapshot, item: &SessionItem) -> bool {
     let status = item.session.status.as_ref();
-    let told = |status: &&SessionStatus| status.reason.as_deref() == Some(Reason::NoAvailableNode.as_str());
-    let due = status.filter(told).and_then(|status| status.next_attempt_at);
+    let reported = |status: &&SessionStatus| status.reason.as_deref() == Some(Reason::NoAvailableNode.as_str());
+    let due = status.filter(reported).and_then(|status| status.next_attempt_at);
     due.is_some_and(|due| snapshot.now < due) && !item.is_outdated()
 }
 
@@ -119,7 +119,7 @@ mod tests {
 
     use super::*;
     use crate::api::{Cause, Session};
-    use crate::session::handlers::testing::{agent, failure, gang, item, kernel, limited, session, snapshot};
+    use crate::session::handlers::testing::{failure, gang, item, kernel, limited, node, session, snapshot};
     use crate::views::Tenancy;
 
     fn pending(name: &str, spec: serde_json::Value) -> SessionItem {
@@ -130,10 +130,10 @@ mod tests {
     }
 
     fn run(snapshot: &Snapshot, items: &[SessionItem]) -> Vec<Verdict> {
-        decide(snapshot, &mut Room::default(), items)
+        decide(snapshot, &mut LedgerSnapshot::default(), items)
     }
 
-    fn nodes(verdict: &Verdict) -> Vec<String> {
+    fn nodes_of(verdict: &Verdict) -> Vec<String> {
         verdict.change.allocation.iter().flatten().map(|allocation| allocation.node.0.clone()).collect()
     }
 
@@ -143,7 +143,7 @@ mod tests {
             let verdict = run(snapshot, std::slice::from_ref(item)).remove(0);
             trace(item, &verdict).into_iter().map(|step| (step.name, step.failed)).collect::<Vec<_>>()
         };
-        let world = snapshot(vec![agent("a", 4)]);
+        let world = snapshot(vec![node("a", 4)]);
         let placed = [("validate", None), ("select", None), ("allocate", None)];
         assert_eq!(steps(&world, &pending("s", json!({}))), placed);
         let unfit = [("validate", None), ("select", Some(Reason::NoAvailableNode))];
@@ -154,17 +154,17 @@ mod tests {
 
     #[test]
     fn ss_001_a_session_gets_an_agent_and_is_held_first() {
-        let verdicts = run(&snapshot(vec![agent("a", 4)]), &[pending("s", json!({}))]);
-        assert_eq!(nodes(&verdicts[0]), ["a"]);
+        let verdicts = run(&snapshot(vec![node("a", 4)]), &[pending("s", json!({}))]);
+        assert_eq!(nodes_of(&verdicts[0]), ["a"]);
         assert_eq!(verdicts[0].effects, [Effect::HoldSession]);
     }
 
     #[test]
     fn a_group_without_a_ready_agent_is_told_to_those_who_wait() {
-        let mut down = agent("a", 4);
+        let mut down = node("a", 4);
         down.ready = false;
-        for agents in [vec![down], vec![]] {
-            let verdicts = run(&snapshot(agents), &[pending("s", json!({}))]);
+        for nodes in [vec![down], vec![]] {
+            let verdicts = run(&snapshot(nodes), &[pending("s", json!({}))]);
             assert_eq!(failure(&verdicts[0]), Some((Cause::Hold, Reason::NoAvailableNode)));
         }
     }
@@ -172,8 +172,8 @@ mod tests {
     #[test]
     fn ss_002_many_sessions_share_what_there_is_and_no_more() {
         let items: Vec<_> = (0..9).map(|n| pending(&format!("s{n}"), json!({}))).collect();
-        let verdicts = run(&snapshot(vec![agent("a", 4), agent("b", 4)]), &items);
-        let placed: Vec<String> = verdicts.iter().flat_map(nodes).collect();
+        let verdicts = run(&snapshot(vec![node("a", 4), node("b", 4)]), &items);
+        let placed: Vec<String> = verdicts.iter().flat_map(nodes_of).collect();
         assert_eq!(placed.iter().filter(|node| *node == "a").count(), 4);
         assert_eq!(placed.iter().filter(|node| *node == "b").count(), 4);
         assert_eq!(verdicts.iter().filter_map(failure).collect::<Vec<_>>(), [(Cause::Capacity, Reason::NoAvailableNode)]);
@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn ss_003_what_could_fit_waits_for_capacity_and_what_no_node_can_hold_is_on_hold() {
-        let world = snapshot(vec![agent("a", 4)]);
+        let world = snapshot(vec![node("a", 4)]);
         let big = pending("big", json!({"kernels": [kernel(4)]}));
         let verdicts = run(&world, &[big, pending("s", json!({}))]);
         assert_eq!(failure(&verdicts[1]), Some((Cause::Capacity, Reason::NoAvailableNode)));
@@ -191,41 +191,41 @@ mod tests {
 
     #[test]
     fn ss_006_a_gang_gets_all_its_places_or_none() {
-        let verdicts = run(&snapshot(vec![agent("a", 2), agent("b", 1)]), &[pending("g", gang())]);
-        assert_eq!(nodes(&verdicts[0]), ["a", "b", "a"]);
+        let verdicts = run(&snapshot(vec![node("a", 2), node("b", 1)]), &[pending("g", gang())]);
+        assert_eq!(nodes_of(&verdicts[0]), ["a", "b", "a"]);
         let full = pending("full", json!({"priority": 20, "kernels": [kernel(2)]}));
-        let verdicts = run(&snapshot(vec![agent("a", 2), agent("b", 2)]), &[pending("g", gang()), pending("s", json!({})), full]);
+        let verdicts = run(&snapshot(vec![node("a", 2), node("b", 2)]), &[pending("g", gang()), pending("s", json!({})), full]);
         assert_eq!(failure(&verdicts[0]), Some((Cause::Capacity, Reason::NoAvailableNode)));
-        assert_eq!(nodes(&verdicts[1]), ["b"], "what a gang did not take is there for others");
-        let verdicts = run(&snapshot(vec![agent("a", 2)]), &[pending("g", gang()), pending("s", json!({}))]);
+        assert_eq!(nodes_of(&verdicts[1]), ["b"], "what a gang did not take is there for others");
+        let verdicts = run(&snapshot(vec![node("a", 2)]), &[pending("g", gang()), pending("s", json!({}))]);
         assert_eq!(failure(&verdicts[0]), Some((Cause::Hold, Reason::NoAvailableNode)), "three fit no node there is");
-        assert!(nodes(&verdicts[0]).is_empty());
-        assert_eq!(nodes(&verdicts[1]), ["a"]);
+        assert!(nodes_of(&verdicts[0]).is_empty());
+        assert_eq!(nodes_of(&verdicts[1]), ["a"]);
     }
 
     #[test]
     fn ss_007_mixed_workloads_get_the_agents_that_suit_them() {
-        let mut gpu = agent("gpu", 4);
+        let mut gpu = node("gpu", 4);
         gpu.allocatable.set("nvidia.com/gpu", crate::api::Amount::from_units(1));
         let wants_gpu = json!({"kernels": [{"image": "i", "resources": {"cpu": 1, "memory": "1Gi", "nvidia.com/gpu": 1}}]});
-        let verdicts = run(&snapshot(vec![agent("cpu", 4), gpu]), &[pending("g", wants_gpu), pending("c", json!({}))]);
-        assert_eq!((nodes(&verdicts[0]), nodes(&verdicts[1])), (vec!["gpu".into()], vec!["cpu".into()]));
+        let verdicts = run(&snapshot(vec![node("cpu", 4), gpu]), &[pending("g", wants_gpu), pending("c", json!({}))]);
+        assert_eq!((nodes_of(&verdicts[0]), nodes_of(&verdicts[1])), (vec!["gpu".into()], vec!["cpu".into()]));
     }
 
     #[test]
     fn cp_002_a_quota_that_is_used_up_is_told_and_waits() {
         let world = limited(json!({"limits": {"cpu": 1}}));
         let verdicts = run(&world, &[pending("one", json!({})), pending("two", json!({}))]);
-        assert_eq!(nodes(&verdicts[0]), ["node-1"]);
+        assert_eq!(nodes_of(&verdicts[0]), ["node-1"]);
         assert_eq!(failure(&verdicts[1]), Some((Cause::Quota, Reason::QuotaExceeded)));
-        let Outcome::Failure(told) = &verdicts[1].outcome else { panic!("a failure") };
-        assert!(told.message.contains("keypair key: cpu 1 requested, 1 of 1 used"), "{}", told.message);
+        let Outcome::Failure(reported) = &verdicts[1].outcome else { panic!("a failure") };
+        assert!(reported.message.contains("keypair key: cpu 1 requested, 1 of 1 used"), "{}", reported.message);
     }
 
     #[test]
     fn cp_003_cp_004_an_inactive_domain_or_project_is_a_hold() {
         for (what, reason) in [("domain", Reason::DomainInactive), ("project", Reason::ProjectInactive)] {
-            let mut world = snapshot(vec![agent("a", 4)]);
+            let mut world = snapshot(vec![node("a", 4)]);
             let mut tenancy: Tenancy = (*world.tenancy).clone();
             if what == "domain" {
                 let mut domain = (*tenancy.domains[&"domain".into()]).clone();
@@ -246,39 +246,39 @@ mod tests {
     fn agents_that_failed_a_session_are_tried_last() {
         let mut session = session(json!({}));
         let until = crate::session::handlers::testing::now() + chrono::TimeDelta::minutes(1);
-        let failed_agents = vec![crate::api::FailedAgent { node: "a".into(), until }];
-        session.status = Some(crate::api::SessionStatus { failed_agents, ..Default::default() });
-        let world = snapshot(vec![agent("a", 4), agent("b", 4)]);
-        assert_eq!(nodes(&run(&world, &[item(session.clone(), &[])])[0]), ["b"]);
-        let world = snapshot(vec![agent("a", 4)]);
-        assert_eq!(nodes(&run(&world, &[item(session, &[])])[0]), ["a"], "last is not never");
+        let failed_nodes = vec![crate::api::FailedNode { node: "a".into(), until }];
+        session.status = Some(crate::api::SessionStatus { failed_nodes, ..Default::default() });
+        let world = snapshot(vec![node("a", 4), node("b", 4)]);
+        assert_eq!(nodes_of(&run(&world, &[item(session.clone(), &[])])[0]), ["b"]);
+        let world = snapshot(vec![node("a", 4)]);
+        assert_eq!(nodes_of(&run(&world, &[item(session, &[])])[0]), ["a"], "last is not never");
     }
 
     #[test]
     fn without_its_group_all_that_stands_against_a_session_is_told_and_its_time_is_waited_for() {
-        let world = Snapshot { group: None, ..snapshot(vec![agent("a", 4)]) };
+        let world = Snapshot { group: None, ..snapshot(vec![node("a", 4)]) };
         let verdicts = run(&world, &[pending("s", json!({})), pending("later", json!({"startsAt": "2999-01-01T00:00:00Z"}))]);
         assert_eq!(failure(&verdicts[0]), Some((Cause::Hold, Reason::ScalingGroupNotFound)));
         assert!(matches!(verdicts[1].outcome, Outcome::Skipped(Reason::NotYetDue, _)), "{:?}", verdicts[1].outcome);
-        let told = |verdict: &Verdict| {
+        let reported = |verdict: &Verdict| {
             let waiting = verdict.change.waiting.as_ref().expect("a verdict to tell");
             waiting.blockers.iter().map(|blocker| blocker.reason.clone()).collect::<Vec<_>>()
         };
-        assert_eq!(told(&verdicts[0]), ["ScalingGroupNotFound"]);
-        assert_eq!(told(&verdicts[1]), ["NotYetDue", "ScalingGroupNotFound"]);
+        assert_eq!(reported(&verdicts[0]), ["ScalingGroupNotFound"]);
+        assert_eq!(reported(&verdicts[1]), ["NotYetDue", "ScalingGroupNotFound"]);
     }
 
     #[test]
     fn where_every_agent_is_closed_it_needs_one_that_is_not() {
-        let closed = |name: &str| crate::views::AgentView { unschedulable: true, ..agent(name, 1) };
-        let needs = |agents| {
-            let mut verdicts = run(&snapshot(agents), &[pending("1", json!({"priority": 50})), pending("2", json!({}))]);
+        let closed = |name: &str| crate::views::NodeView { unschedulable: true, ..node(name, 1) };
+        let needs = |nodes| {
+            let mut verdicts = run(&snapshot(nodes), &[pending("1", json!({"priority": 50})), pending("2", json!({}))]);
             let waiting = verdicts.remove(1).change.waiting.expect("a verdict");
-            (waiting.agents.map_or(0, |agents| agents.closed), waiting.blockers[0].needs.clone())
+            (waiting.nodes.map_or(0, |nodes| nodes.closed), waiting.blockers[0].needs.clone())
         };
         let all = "nodes that are not ready, cordoned or tainted (2 of 2) to come back, or nodes added";
         assert_eq!(needs(vec![closed("a"), closed("b")]), (2, all.into()));
         let some = "room on a node: other sessions ending, or nodes added to the group";
-        assert_eq!(needs(vec![closed("a"), agent("b", 1)]), (1, some.into()));
+        assert_eq!(needs(vec![closed("a"), node("b", 1)]), (1, some.into()));
     }
 }

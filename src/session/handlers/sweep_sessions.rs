@@ -28,8 +28,8 @@ fn sweep(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
         SessionPhase::Pending => sweep_pending(snapshot, item),
         phase @ (SessionPhase::Preparing | SessionPhase::Pulling) => {
             let limit = snapshot.phase_timeout(&item.session, phase);
-            if !is_over(item.status_since(), limit, snapshot.now) {
-                return Verdict::idle().wake_at(over_at(item.status_since(), limit));
+            if !is_over(item.phase_started_at(), limit, snapshot.now) {
+                return Verdict::idle().wake_at(over_at(item.phase_started_at(), limit));
             }
             // After a time without an operator, what its kernels did meanwhile counts: that is the promotions' to follow.
             let moved_on = item.names_resolve && !item.kernels.iter().any(|kernel| kernel.phase().is_pre_prepared());
@@ -47,14 +47,14 @@ fn sweep(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
 fn sweep_pending(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
     let name = &snapshot.group_name;
     let limit = snapshot.pending_timeout();
-    if is_over(item.status_since(), limit, snapshot.now) {
+    if is_over(item.phase_started_at(), limit, snapshot.now) {
         let message = format!("waited for more than {} s in scaling group {name}", limit.unwrap_or_default().as_secs());
         let mut verdict = Verdict::failure(Failure::fault(Reason::PendingTimeoutExceeded, message));
         verdict.change.expired_to = To::phase(SessionPhase::Cancelled);
         return verdict;
     }
     // Why it waits is schedule-sessions' to tell.
-    Verdict::idle().wake_at(over_at(item.status_since(), limit))
+    Verdict::idle().wake_at(over_at(item.phase_started_at(), limit))
 }
 
 fn without_kernels(item: &SessionItem) -> Verdict {
@@ -73,12 +73,12 @@ mod tests {
     use super::*;
     use crate::api::KernelPhase;
     use crate::session::handlers::Outcome;
-    use crate::session::handlers::testing::{agent, item, now, put, session, session_in, snapshot};
+    use crate::session::handlers::testing::{item, node, now, put, session, session_in, snapshot};
 
     fn swept(phase: SessionPhase, minutes: i64) -> Verdict {
         let mut session = session(json!({}));
         put(&mut session, phase, TimeDelta::minutes(minutes));
-        sweep(&snapshot(vec![agent("node-1", 4)]), &item(session, &[KernelPhase::Pulling]))
+        sweep(&snapshot(vec![node("node-1", 4)]), &item(session, &[KernelPhase::Pulling]))
     }
 
     fn timed_out(verdict: &Verdict) -> bool {
@@ -95,7 +95,7 @@ mod tests {
         for phase in [KernelPhase::Running, KernelPhase::Terminated] {
             let mut session = session(json!({}));
             put(&mut session, SessionPhase::Preparing, TimeDelta::minutes(60));
-            let verdict = sweep(&snapshot(vec![agent("node-1", 4)]), &item(session, &[phase]));
+            let verdict = sweep(&snapshot(vec![node("node-1", 4)]), &item(session, &[phase]));
             assert!(matches!(verdict.outcome, Outcome::Idle), "{phase}");
         }
     }
@@ -126,7 +126,7 @@ mod tests {
             let verdict = sweep(&snapshot(vec![]), &item(session, &[]));
             assert!(matches!(verdict.outcome, Outcome::Success { to: Some(reached) } if reached == to), "{phase}");
         }
-        let waiting = sweep(&snapshot(vec![agent("node-1", 4)]), &item(session_in(SessionPhase::Pending), &[]));
+        let waiting = sweep(&snapshot(vec![node("node-1", 4)]), &item(session_in(SessionPhase::Pending), &[]));
         assert!(matches!(waiting.outcome, Outcome::Idle), "before they were first made there is nothing to do");
     }
 }

@@ -8,12 +8,12 @@ use serde_json::json;
 
 use crate::api::*;
 use crate::lifecycle::{Reason, Timing};
-use crate::provisioner::Kinds;
+use crate::provisioner::EquivalenceClasses;
 use crate::session::handlers::{Outcome, Verdict};
 use crate::session::kernels::{KernelItem, KernelState, kernel_name};
 use crate::session::snapshot::{SessionItem, Snapshot};
-pub use crate::views::testing::{agent, now, tenancy};
-use crate::views::{AgentView, Liveness, PodView, Tenancy};
+pub use crate::views::testing::{node, now, tenancy};
+use crate::views::{Liveness, NodeView, PodView, Tenancy};
 
 pub fn session(spec: serde_json::Value) -> Session {
     let mut full = json!({"accessKey": "key", "scalingGroup": "default", "kernels": [kernel(1)]});
@@ -53,7 +53,7 @@ pub fn put(session: &mut Session, phase: SessionPhase, ago: TimeDelta) {
     let allocation = slots.map(|kernel| KernelAllocation { kernel, node: "node-1".into() }).collect();
     session.status = Some(SessionStatus {
         phase,
-        status_since: Some(now() - ago),
+        phase_started_at: Some(now() - ago),
         allocation_generation: i64::from(allocated),
         allocation: if allocated { allocation } else { vec![] },
         ..SessionStatus::default()
@@ -97,7 +97,7 @@ pub fn item(session: Session, phases: &[KernelPhase]) -> SessionItem {
         record: Some(Arc::new(kernel_of(&session))),
     });
     let kernels = kernels.collect();
-    let kind = Kinds::default().of(&session);
+    let class = EquivalenceClasses::default().of(&session);
     let session = Arc::new(session);
     SessionItem {
         stored: session.clone(),
@@ -107,7 +107,7 @@ pub fn item(session: Session, phases: &[KernelPhase]) -> SessionItem {
         names_resolve: true,
         is_published: false,
         pods_left: 0,
-        kind,
+        class,
         holding: None,
         ahead: vec![],
         is_awaited: false,
@@ -127,9 +127,9 @@ pub fn failure(verdict: &Verdict) -> Option<(Cause, Reason)> {
     }
 }
 
-/// A world with one agent whose only keypair is under this policy.
+/// A world with one node whose only keypair is under this policy.
 pub fn limited(policy: serde_json::Value) -> Snapshot {
-    let mut world = snapshot(vec![agent("node-1", 4)]);
+    let mut world = snapshot(vec![node("node-1", 4)]);
     let mut tenancy: Tenancy = (*world.tenancy).clone();
     let policy = serde_json::from_value(policy).expect("a policy");
     tenancy.policies.insert("policy".into(), Arc::new(ResourcePolicy::new("policy", policy)));
@@ -139,15 +139,15 @@ pub fn limited(policy: serde_json::Value) -> Snapshot {
     world
 }
 
-/// A snapshot of one active tenant, the group `default`, and these agents.
-pub fn snapshot(agents: Vec<AgentView>) -> Snapshot {
-    let agents: BTreeMap<_, _> = agents.into_iter().map(|agent| (agent.name.clone(), Arc::new(agent))).collect();
+/// A snapshot of one active tenant, the group `default`, and these nodes.
+pub fn snapshot(nodes: Vec<NodeView>) -> Snapshot {
+    let nodes: BTreeMap<_, _> = nodes.into_iter().map(|node| (node.name.clone(), Arc::new(node))).collect();
     Snapshot {
         now: now(),
         timing: Arc::new(Timing::default()),
         group: Some(Arc::new(group(json!({})))),
         group_name: "default".into(),
-        agents: Arc::new(agents),
+        nodes: Arc::new(nodes),
         tenancy: Arc::new(tenancy()),
     }
 }

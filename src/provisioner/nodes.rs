@@ -1,12 +1,12 @@
-//! Which agents come into question for a kernel, and why the others do not.
+//! Which nodes come into question for a kernel, and why the others do not.
 
 use std::collections::BTreeMap;
 
-use super::refusal::AgentCounts;
+use super::refusal::NodeCounts;
 use crate::api::{Amount, ResourceName, ScalingGroup};
-use crate::views::{AgentView, Taint};
+use crate::views::{NodeView, Taint};
 
-/// Why an agent does not take a kernel.
+/// Why a node does not take a kernel.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rejection {
     NotReady,
@@ -39,7 +39,7 @@ impl std::fmt::Display for Rejection {
 }
 
 impl Rejection {
-    /// What would have to change for an agent to take the kernel ever.
+    /// What would have to change for a node to take the kernel ever.
     pub fn needs(&self) -> &'static str {
         match self {
             Self::NotDesignated => "designated nodes that are in the group",
@@ -51,8 +51,8 @@ impl Rejection {
 }
 
 /// Whether a node belongs to a group.
-pub fn in_group(agent: &AgentView, group: &ScalingGroup) -> bool {
-    agent.has_labels(&group.spec.node_selector)
+pub fn in_group(node: &NodeView, group: &ScalingGroup) -> bool {
+    node.has_labels(&group.spec.node_selector)
 }
 
 /// Whether the group's tolerations cover a taint that keeps pods away.
@@ -70,21 +70,21 @@ fn tolerated(taint: &Taint, group: &ScalingGroup) -> bool {
     })
 }
 
-/// Why an agent takes no kernel of its group at all, if so.
-pub fn closed(agent: &AgentView, group: &ScalingGroup) -> Option<Rejection> {
-    if agent.unschedulable {
+/// Why a node takes no kernel of its group at all, if so.
+pub fn closed(node: &NodeView, group: &ScalingGroup) -> Option<Rejection> {
+    if node.unschedulable {
         return Some(Rejection::Cordoned);
     }
-    if !agent.ready || agent.stale {
+    if !node.ready || node.stale {
         return Some(Rejection::NotReady);
     }
-    let taint = agent.taints.iter().find(|taint| !tolerated(taint, group));
+    let taint = node.taints.iter().find(|taint| !tolerated(taint, group));
     taint.map(|taint| Rejection::Tainted(taint.key.clone()))
 }
 
-/// At most six reasons, the most frequent first; `closed` of the agents take no kernel at all now. Of those that lack one
+/// At most six reasons, the most frequent first; `closed` of the nodes take no kernel at all now. Of those that lack one
 /// thing, the most that any of them has left speaks for all.
-pub fn count(rejections: impl Iterator<Item = Rejection>, closed: usize) -> AgentCounts {
+pub fn count(rejections: impl Iterator<Item = Rejection>, closed: usize) -> NodeCounts {
     let mut alike: BTreeMap<Rejection, (usize, Amount)> = BTreeMap::new();
     let mut total = 0;
     for rejection in rejections {
@@ -103,16 +103,16 @@ pub fn count(rejections: impl Iterator<Item = Rejection>, closed: usize) -> Agen
     };
     let mut ranked: Vec<(Rejection, usize)> = alike.into_iter().map(with_most).collect();
     ranked.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-    let more: usize = ranked.iter().skip(MOST_REASONS).map(|(_, count)| count).sum();
-    let told = ranked.into_iter().take(MOST_REASONS).map(|(rejection, count)| (rejection.to_string(), count));
+    let more: usize = ranked.iter().skip(MAX_REASONS).map(|(_, count)| count).sum();
+    let reported = ranked.into_iter().take(MAX_REASONS).map(|(rejection, count)| (rejection.to_string(), count));
     let rest = (more > 0).then(|| ("other reasons".to_owned(), more));
-    AgentCounts { total, closed, reasons: told.chain(rest).collect() }
+    NodeCounts { total, closed, reasons: reported.chain(rest).collect() }
 }
 
-/// Most reasons told of agents.
-const MOST_REASONS: usize = 6;
+/// Most reasons told of nodes.
+const MAX_REASONS: usize = 6;
 
-impl std::fmt::Display for AgentCounts {
+impl std::fmt::Display for NodeCounts {
     /// `2 of 3: cpu 1 of 4 needed; 1 of 3: cordoned`.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let parts: Vec<String> =

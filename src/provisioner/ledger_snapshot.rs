@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use super::ledger::{Holding, Load, Occupied, count_claims};
 use crate::api::{GroupName, NodeName};
-use crate::views::Tenant;
 use crate::views::ClaimKey;
+use crate::views::Tenant;
 
 /// What a session holds itself, and for whom that counts.
 pub struct Own<'h> {
@@ -15,16 +15,16 @@ pub struct Own<'h> {
 
 /// What is taken, for one cycle.
 #[derive(Clone, Debug, Default)]
-pub struct Room {
+pub struct LedgerSnapshot {
     pub(super) loads: HashMap<NodeName, Load>,
     pub(super) tenants: HashMap<Tenant, Occupied>,
     pub(super) claim_users: HashMap<ClaimKey, i64>,
-    /// The agent that round robin gave something last, by group.
+    /// The node that round robin gave something last, by group.
     pub cursors: HashMap<GroupName, NodeName>,
 }
 
-impl Room {
-    /// What is taken on an agent.
+impl LedgerSnapshot {
+    /// What is taken on a node.
     pub fn load(&self, node: &NodeName) -> Option<&Load> {
         self.loads.get(node)
     }
@@ -49,7 +49,7 @@ impl Room {
         users - i64::from(own.is_some_and(|own| own.holding.claims.contains(claim)))
     }
 
-    /// Counts out what a session holds of what its tenants occupy; its agents keep it.
+    /// Counts out what a session holds of what its tenants occupy; its nodes keep it.
     pub fn give_back(&mut self, own: &Own<'_>) {
         let occupied = own.holding.occupied();
         for tenant in &own.tenants {
@@ -69,7 +69,7 @@ impl Room {
             }
         }
         count_claims(&mut self.claim_users, &holding.claims, 1);
-        for (node, share) in &holding.agents {
+        for (node, share) in &holding.nodes {
             match self.loads.get_mut(node) {
                 Some(load) => load.add(share, holding),
                 None => self.loads.entry(node.clone()).or_default().add(share, holding),

@@ -13,7 +13,7 @@ use super::requests::amounts;
 use crate::api::Amount;
 use crate::views::QuotaView;
 use crate::views::RuntimeClassView;
-use crate::views::{ClaimKey, ClaimView, Operator, Requirement, StorageClassView, NodeField, VolumeView};
+use crate::views::{ClaimKey, ClaimView, NodeField, Operator, Requirement, StorageClassView, VolumeView};
 
 /// The provisioner of classes whose volumes are made by hand.
 const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
@@ -118,7 +118,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::views::AgentView;
+    use crate::views::NodeView;
 
     #[test]
     fn a_claim_names_its_volume_once_it_is_bound_and_a_volume_from_where_it_is_reached() {
@@ -144,7 +144,7 @@ mod tests {
             .expect("a volume");
         let on = |host: &str| {
             let labels = [("kubernetes.io/hostname".to_owned(), host.to_owned())].into();
-            volume(local.clone()).reach().includes(&AgentView { labels, ..AgentView::default() })
+            volume(local.clone()).reach().includes(&NodeView { labels, ..NodeView::default() })
         };
         assert!(on("node-2") && !on("node-1"));
     }

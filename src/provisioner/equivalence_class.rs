@@ -4,10 +4,12 @@ use std::collections::{BTreeSet, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
 
-use crate::api::{AccessKey, Amount, ClusterMode, NodeName, ResourceName, Resources, Session, SessionType, main_first, requested};
+use crate::api::{
+    AccessKey, Amount, ClusterMode, NodeName, ResourceName, Resources, Session, SessionType, main_first, requested,
+};
 use crate::views::{ClaimKey, Mount, claims_of, mounts};
 
-/// What is asked of the agents.
+/// What is asked of the nodes.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub struct Request {
     pub mode: ClusterMode,
@@ -34,7 +36,7 @@ pub struct KernelRequest {
 
 /// All by which sessions are judged, but for what is each session's own: dependencies, start time, place in the queue.
 #[derive(Debug, PartialEq, Eq, Hash)]
-pub struct Kind {
+pub struct EquivalenceClass {
     pub request: Arc<Request>,
     pub access_key: AccessKey,
     pub namespace: String,
@@ -48,18 +50,18 @@ pub struct Kind {
 
 /// Every request and kind there is, once.
 #[derive(Debug, Default)]
-pub struct Kinds {
+pub struct EquivalenceClasses {
     requests: HashSet<Arc<Request>>,
-    kinds: HashSet<Arc<Kind>>,
+    classes: HashSet<Arc<EquivalenceClass>>,
     /// Beyond so many, those of no use any more are let go.
     most: usize,
 }
 
-impl Kinds {
+impl EquivalenceClasses {
     /// The kind of a session.
-    pub fn of(&mut self, session: &Session) -> Arc<Kind> {
+    pub fn of(&mut self, session: &Session) -> Arc<EquivalenceClass> {
         let request = same(&mut self.requests, request_of(session));
-        let kind = Kind {
+        let class = EquivalenceClass {
             access_key: session.spec.access_key.clone(),
             namespace: session.metadata.namespace.clone().unwrap_or_default(),
             type_: session.spec.type_,
@@ -68,13 +70,13 @@ impl Kinds {
             total: requested(session),
             request,
         };
-        let kind = same(&mut self.kinds, kind);
-        if self.kinds.len() > self.most {
-            self.kinds.retain(|kind| Arc::strong_count(kind) > 1);
+        let class = same(&mut self.classes, class);
+        if self.classes.len() > self.most {
+            self.classes.retain(|class| Arc::strong_count(class) > 1);
             self.requests.retain(|request| Arc::strong_count(request) > 1);
-            self.most = (2 * self.kinds.len()).max(1024);
+            self.most = (2 * self.classes.len()).max(1024);
         }
-        kind
+        class
     }
 }
 
@@ -98,7 +100,7 @@ fn request_of(session: &Session) -> Request {
             replicas: kernel.replicas,
             resources,
             architecture: kernel.architecture.clone(),
-            designated: kernel.designated_agents.clone(),
+            designated: kernel.designated_nodes.clone(),
             claims: claims_of(namespace, kernel),
         }
     });

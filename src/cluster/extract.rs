@@ -12,12 +12,12 @@ use crate::api::{
     ANNOTATION_GATE, FINALIZER_POD, GATE_OPEN, GroupName, LABEL_GENERATION, LABEL_GROUP, LABEL_KERNEL, LABEL_PROJECT,
     LABEL_SESSION_UID, NodeName, ProjectName, SessionUid,
 };
-use crate::views::{ForeignPod, Tenure};
-use crate::views::{AgentView, Disruption, GateState, MainState, PodView, Taint};
 use crate::views::ClaimKey;
+use crate::views::{Disruption, GateState, MainState, NodeView, PodView, Taint};
+use crate::views::{ForeignPod, Lifetime};
 
 /// What a pod is to us.
-pub enum Folded {
+pub enum Extracted {
     Ours(Box<PodView>),
     /// Somebody else's, on a node.
     Foreign(ForeignPod),
@@ -34,7 +34,7 @@ pub fn version(text: Option<&String>) -> u64 {
     text.and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
-pub fn pod(pod: &Pod) -> Folded {
+pub fn pod(pod: &Pod) -> Extracted {
     let labels = pod.metadata.labels.as_ref();
     let Some(uid) = labels.and_then(|labels| labels.get(LABEL_SESSION_UID)).filter(|_| is_of_a_kernel(pod)) else {
         return foreign(pod);
@@ -49,7 +49,7 @@ pub fn pod(pod: &Pod) -> Folded {
     let has_gate = spec.iter().flat_map(|spec| spec.init_containers.iter().flatten()).any(|c| c.name == CONTAINER_GATE);
     let annotation = pod.metadata.annotations.as_ref().and_then(|annotations| annotations.get(ANNOTATION_GATE));
     let bound = spec.and_then(|spec| spec.node_name.clone());
-    Folded::Ours(Box::new(PodView {
+    Extracted::Ours(Box::new(PodView {
         namespace: pod.metadata.namespace.clone().unwrap_or_default(),
         name: pod.metadata.name.clone().unwrap_or_default(),
         uid: pod.metadata.uid.clone().unwrap_or_default(),
@@ -108,18 +108,18 @@ fn is_of_a_kernel(pod: &Pod) -> bool {
     owners.into_iter().any(kernel) || pod.metadata.finalizers.iter().flatten().any(|name| name == FINALIZER_POD)
 }
 
-fn foreign(pod: &Pod) -> Folded {
+fn foreign(pod: &Pod) -> Extracted {
     let spec = pod.spec.as_ref();
     match spec.and_then(|spec| spec.node_name.clone()) {
-        Some(node) if !has_ended(pod) => Folded::Foreign(ForeignPod {
+        Some(node) if !has_ended(pod) => Extracted::Foreign(ForeignPod {
             namespace: pod.metadata.namespace.clone().unwrap_or_default(),
             node: NodeName(node),
             requests: requests(pod),
             claims: claims(pod),
-            claimed_tenure: tenure(pod),
-            tenure: tenure(pod),
+            claimed_lifetime: lifetime(pod),
+            lifetime: lifetime(pod),
         }),
-        _ => Folded::Nothing,
+        _ => Extracted::Nothing,
     }
 }
 
@@ -131,15 +131,15 @@ fn claims(pod: &Pod) -> BTreeSet<ClaimKey> {
     names.map(|name| ClaimKey { namespace: namespace.clone(), name }).collect()
 }
 
-fn tenure(pod: &Pod) -> Tenure {
+fn lifetime(pod: &Pod) -> Lifetime {
     let mut owners = pod.metadata.owner_references.iter().flatten().filter(|owner| owner.controller == Some(true));
     if !owners.any(|owner| matches!((owner.api_version.as_str(), owner.kind.as_str()), ("apps/v1", "DaemonSet") | ("v1", "Node")))
     {
-        return Tenure::Passing;
+        return Lifetime::Transient;
     }
     // While such a pod is replaced there may be two of it for a while.
     let ready = condition(pod, "Ready").is_some_and(|condition| condition.status == "True");
-    if ready && pod.metadata.deletion_timestamp.is_none() { Tenure::Lasting } else { Tenure::OfNode }
+    if ready && pod.metadata.deletion_timestamp.is_none() { Lifetime::Permanent } else { Lifetime::NodeBound }
 }
 
 fn condition<'a>(pod: &'a Pod, type_: &str) -> Option<&'a k8s_openapi::api::core::v1::PodCondition> {
@@ -203,7 +203,7 @@ pub fn heartbeat(node: &Node) -> Option<DateTime<Utc>> {
     time(conditions.into_iter().find(|condition| condition.type_ == "Ready")?.last_heartbeat_time.as_ref())
 }
 
-pub fn node(node: &Node) -> AgentView {
+pub fn node(node: &Node) -> NodeView {
     let empty = Default::default();
     let status = node.status.as_ref().unwrap_or(&empty);
     let ready = status.conditions.iter().flatten().find(|condition| condition.type_ == "Ready");
@@ -213,7 +213,7 @@ pub fn node(node: &Node) -> AgentView {
     let labels = node.metadata.labels.clone().unwrap_or_default();
     let architecture = labels.get("kubernetes.io/arch").cloned();
     let info = status.node_info.as_ref().map(|info| info.architecture.clone());
-    AgentView {
+    NodeView {
         name: NodeName(node.metadata.name.clone().unwrap_or_default()),
         allocatable: amounts(status.allocatable.iter().flatten()),
         architecture: architecture.or(info).unwrap_or_default(),
@@ -251,14 +251,14 @@ mod tests {
                 "status": {"conditions": [{"type": "Ready", "status": ready}]}
             }))
             .expect("a pod");
-            let Folded::Foreign(found) = pod(&found) else { panic!("foreign") };
-            found.tenure
+            let Extracted::Foreign(found) = pod(&found) else { panic!("foreign") };
+            found.lifetime
         };
-        assert_eq!(of("DaemonSet", "True", None), Tenure::Lasting);
-        assert_eq!(of("Node", "True", None), Tenure::Lasting);
-        assert_eq!(of("DaemonSet", "False", None), Tenure::OfNode, "it is only coming");
-        assert_eq!(of("DaemonSet", "True", Some("2026-01-01T00:00:00Z")), Tenure::OfNode, "it is going");
-        assert_eq!(of("Job", "True", None), Tenure::Passing);
+        assert_eq!(of("DaemonSet", "True", None), Lifetime::Permanent);
+        assert_eq!(of("Node", "True", None), Lifetime::Permanent);
+        assert_eq!(of("DaemonSet", "False", None), Lifetime::NodeBound, "it is only coming");
+        assert_eq!(of("DaemonSet", "True", Some("2026-01-01T00:00:00Z")), Lifetime::NodeBound, "it is going");
+        assert_eq!(of("Job", "True", None), Lifetime::Transient);
     }
 
     #[test]
@@ -274,7 +274,7 @@ mod tests {
             let made = serde_json::from_value(
                 json!({"metadata": {"name": "p", "labels": labels, "finalizers": ours}, "status": status}),
             );
-            let Folded::Ours(view) = pod(&made.expect("a pod")) else { panic!("ours") };
+            let Extracted::Ours(view) = pod(&made.expect("a pod")) else { panic!("ours") };
             view.main_end().is_some()
         };
         assert!(!ended("Running", &[&exited]), "the kubelet tells of the pod's end a little later");
