@@ -84,7 +84,7 @@ struct Waiting {
     created_at: DateTime<Utc>,
     priority: i32,
     kind: Arc<EquivalenceClass>,
-    told: bool,
+    recently_reported: bool,
 }
 
 /// Sessions of a few shapes, or of which no two ask for the same, and which have been told lately that nothing fits.
@@ -104,7 +104,7 @@ fn queue(count: usize, distinct: bool) -> Vec<Waiting> {
         let kind = classes.of(&session);
         // Not in the order of their making, as a hash map gives them.
         let created_at = start + TimeDelta::milliseconds(i64::try_from(n * 7919 % count).unwrap_or(0));
-        Waiting { name, namespace, created_at, priority: [10, 10, 10, 50][n % 4], kind, told: distinct }
+        Waiting { name, namespace, created_at, priority: [10, 10, 10, 50][n % 4], kind, recently_reported: distinct }
     };
     (0..count).map(waiting).collect()
 }
@@ -120,7 +120,7 @@ fn candidates(queue: &[Waiting]) -> Vec<Candidate<'_>> {
             dependencies: &[],
             avoided: vec![],
             ahead: &[],
-            told: waiting.told,
+            recently_reported: waiting.recently_reported,
         }
     }
     queue.iter().map(candidate).collect()

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use sokovan::cluster::client;
-use sokovan::cluster::pods::PodOptions;
-use sokovan::cluster::world::Scope;
-use sokovan::coordinator::hooks::Hooks;
+use sokovan::cluster::session::hooks::Hooks;
+use sokovan::cluster::session::pods::PodOptions;
+use sokovan::cluster::store::world::Scope;
 use sokovan::lifecycle::Timing;
 use sokovan::operator::{self, Ended, Options};
 use sokovan::plugin::{self, Manner, Question};

@@ -13,18 +13,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use crate::api::GroupName;
-use crate::session::handlers::HandlerName;
-use crate::session::snapshot::Snapshot;
-
-/// The scaling group in series of sessions whose scaling group does not exist. No object has such a name.
-pub const UNKNOWN: &str = "(unknown)";
-
-/// The label of a snapshot's scaling group. Users write any name into a session; only existing scaling groups get series
-/// of their own.
-pub fn group_label(snapshot: &Snapshot) -> GroupName {
-    if snapshot.group.is_some() { snapshot.group_name.clone() } else { UNKNOWN.into() }
-}
+use crate::api::HistoryResult;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Write {
@@ -38,11 +27,11 @@ struct Labels {
     result: &'static str,
 }
 
-/// One run of a handler on one scaling group.
+/// One run of a handler on the objects of one partition.
 pub struct Run {
-    pub handler: HandlerName,
-    /// Its [`group_label`].
-    pub group: GroupName,
+    pub handler: &'static str,
+    /// The label `group`.
+    pub partition: String,
     pub result: RunResult,
     pub began: Instant,
 }
@@ -102,15 +91,15 @@ impl Metrics {
         self.writes.get_or_create(&Write { write: what }).inc();
     }
 
-    pub fn outcome(&self, handler: &'static str, snapshot: &Snapshot, result: &'static str) {
-        let labels = Labels { handler, group: group_label(snapshot).0, result };
+    pub fn outcome(&self, handler: &'static str, partition: &str, result: HistoryResult) {
+        let labels = Labels { handler, group: partition.to_owned(), result: result.into() };
         self.outcomes.get_or_create(&labels).inc();
         self.remember(labels);
     }
 
     /// Counts a run that has ended.
     pub fn ran(&self, run: &Run) {
-        let labels = Labels { handler: run.handler.as_str(), group: run.group.0.clone(), result: run.result.as_str() };
+        let labels = Labels { handler: run.handler, group: run.partition.clone(), result: run.result.as_str() };
         self.runs.get_or_create(&labels).inc();
         self.seconds.get_or_create(&labels).inc_by(run.began.elapsed().as_secs_f64());
         self.remember(labels);
@@ -125,15 +114,14 @@ impl Metrics {
         self.labels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The scaling groups that have series of their own.
-    pub fn groups(&self) -> BTreeSet<GroupName> {
-        let labels = self.labels_in_use();
-        labels.iter().map(|labels| labels.group.as_str()).filter(|group| *group != UNKNOWN).map(Into::into).collect()
+    /// The partitions that have series.
+    pub fn partitions(&self) -> BTreeSet<String> {
+        self.labels_in_use().iter().map(|labels| labels.group.clone()).collect()
     }
 
-    /// Removes all series of a scaling group.
-    pub fn forget_group(&self, group: &GroupName) {
-        let forgotten: Vec<Labels> = self.labels_in_use().extract_if(|labels| labels.group == group.as_str()).collect();
+    /// Removes all series of a partition.
+    pub fn forget(&self, partition: &str) {
+        let forgotten: Vec<Labels> = self.labels_in_use().extract_if(|labels| labels.group == partition).collect();
         for labels in &forgotten {
             self.outcomes.remove(labels);
             self.runs.remove(labels);
@@ -161,23 +149,17 @@ impl Metrics {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
-    use crate::session::handlers::testing::{group, snapshot};
 
-    /// The snapshot of a scaling group that exists or not.
-    fn snapshot_of(name: &str, exists: bool) -> Snapshot {
-        Snapshot { group: exists.then(|| Arc::new(group(json!({})))), group_name: name.into(), ..snapshot(vec![]) }
-    }
+    const HANDLERS: [&str; 2] = ["schedule-sessions", "start-sessions"];
 
-    /// Counts a run and an outcome for every handler.
-    fn count_all(metrics: &Metrics, snapshot: &Snapshot) {
-        for handler in HandlerName::ALL {
+    /// Counts runs and outcomes of every handler.
+    fn count_all(metrics: &Metrics, partition: &str) {
+        for handler in HANDLERS {
             for result in [RunResult::Success, RunResult::Panicked] {
-                metrics.ran(&Run { handler, group: group_label(snapshot), result, began: Instant::now() });
+                metrics.ran(&Run { handler, partition: partition.into(), result, began: Instant::now() });
             }
-            metrics.outcome(handler.as_str(), snapshot, "need_retry");
+            metrics.outcome(handler, partition, HistoryResult::NeedRetry);
         }
     }
 
@@ -190,30 +172,15 @@ mod tests {
     fn forgetting_a_scaling_group_removes_its_series_and_no_others() {
         let metrics = Metrics::default();
         // Two results in two families of runs, one in that of outcomes.
-        let all = HandlerName::ALL.len() * 5;
+        let all = HANDLERS.len() * 5;
         for name in ["gpu", "default"] {
-            count_all(&metrics, &snapshot_of(name, true));
+            count_all(&metrics, name);
         }
-        count_all(&metrics, &snapshot_of("gone", false));
-        assert_eq!(metrics.groups(), BTreeSet::from(["default".into(), "gpu".into()]));
-        metrics.forget_group(&"gpu".into());
-        let left = ["gpu", "default", UNKNOWN].map(|group| series(&metrics, group));
-        assert_eq!((left, metrics.groups()), ([0, all, all], BTreeSet::from(["default".into()])));
-        count_all(&metrics, &snapshot_of("gpu", true));
+        metrics.forget("gpu");
+        let left = ["gpu", "default"].map(|group| series(&metrics, group));
+        assert_eq!((left, metrics.partitions()), ([0, all], BTreeSet::from(["default".into()])));
+        count_all(&metrics, "gpu");
         assert_eq!(series(&metrics, "gpu"), all, "a new scaling group of the same name counts from zero");
-    }
-
-    #[test]
-    fn sessions_of_scaling_groups_that_do_not_exist_share_one_set_of_series() {
-        let metrics = Metrics::default();
-        count_all(&metrics, &snapshot_of("written-0", false));
-        let before = metrics.text().lines().count();
-        for number in 1..40 {
-            count_all(&metrics, &snapshot_of(&format!("written-{number}"), false));
-        }
-        assert_eq!(metrics.text().lines().count(), before);
-        assert!(!metrics.text().contains("written"), "{}", metrics.text());
-        assert!(metrics.groups().is_empty());
     }
 
     #[test]
@@ -221,13 +188,15 @@ mod tests {
         let metrics = Metrics::default();
         for result in [RunResult::Success, RunResult::Panicked, RunResult::Success] {
             let began = Instant::now();
-            metrics.ran(&Run { handler: HandlerName::ScheduleSessions, group: "gpu".into(), result, began });
+            metrics.ran(&Run { handler: "schedule-sessions", partition: "gpu".into(), result, began });
         }
+        metrics.outcome("schedule-sessions", "gpu", HistoryResult::GiveUp);
         let text = metrics.text();
         for (result, count) in [("success", 2), ("panicked", 1)] {
             let labels = format!("{{handler=\"schedule-sessions\",group=\"gpu\",result=\"{result}\"}}");
             assert!(text.contains(&format!("sokovan_handler_runs_total{labels} {count}\n")), "{text}");
             assert!(text.contains(&format!("sokovan_handler_seconds_total{labels} ")), "{text}");
         }
+        assert!(text.contains("result=\"give_up\"} 1\n"), "{text}");
     }
 }

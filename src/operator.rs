@@ -10,17 +10,20 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::cluster::client::client;
-use crate::cluster::commit::Committer;
-use crate::cluster::effects::Effects;
 use crate::cluster::events::Events;
 use crate::cluster::lease::{Candidate, Leadership, asked};
-use crate::cluster::pods::PodOptions;
-use crate::cluster::world::{Scope, World};
+use crate::cluster::session::commit::Committer;
+use crate::cluster::session::effects::Effects;
+use crate::cluster::session::hooks::Hooks;
+use crate::cluster::session::host::SessionHost;
+use crate::cluster::session::kernel_tasks::KernelTasks;
+use crate::cluster::session::pods::PodOptions;
+use crate::cluster::session::warnings;
+use crate::cluster::store::quota_admission;
+use crate::cluster::store::world::{Scope, World};
 use crate::cluster::write::{Fence, Writer};
-use crate::cluster::{unreconciled, watch as watches};
+use crate::cluster::{heartbeats, unreconciled, usage, watch as watches};
 use crate::coordinator::Coordinator;
-use crate::coordinator::hooks::Hooks;
-use crate::coordinator::marks::Marks;
 use crate::lifecycle::Timing;
 use crate::metrics::Metrics;
 
@@ -76,7 +79,7 @@ pub async fn run(config: Config, options: Options, stop: watch::Receiver<bool>) 
     metrics.leads(true);
     let writer = Writer::new(work.clone(), fence, timing.request, metrics.clone());
     // A standby watches nothing: lists made from now on know of all that the last leader wrote.
-    let world = Arc::new(World::new(Arc::new(Marks::default()), timing.clone(), options.scope.clone()));
+    let world = Arc::new(World::new(timing.clone(), options.scope.clone()));
     let mut watches = watches::start(&work, &world);
     let lead = async {
         if tokio::time::timeout(timing.listing, synced(&world)).await.is_err() {
@@ -146,13 +149,16 @@ fn start(work: &Client, options: &Options, world: &Arc<World>, writer: &Writer, 
     tasks.spawn(sending);
     let effects = Effects { writer: writer.clone(), world: world.clone(), options: Arc::new(options.pods.clone()) };
     let committer = Committer { writer: writer.clone(), world: world.clone(), timing: world.timing.clone() };
-    let coordinator = Arc::new(Coordinator::new(effects, committer, events, metrics.clone(), options.hooks.clone()));
+    let host = Arc::new(SessionHost { world: world.clone(), effects, committer, events });
+    let (marks, timing, hooks) = (world.marks.handlers.clone(), world.timing.clone(), options.hooks.clone());
+    let sessions = Arc::new(Coordinator::new(host.clone(), marks, timing, metrics.clone(), hooks));
     world.begin();
-    tasks.spawn(crate::cluster::usage::publish(world.clone(), writer.clone()));
-    tasks.spawn(crate::cluster::heartbeats::look(work.clone(), world.clone()));
-    tasks.spawn(crate::cluster::pauses::admit(world.clone()));
-    tasks.spawn(crate::cluster::warnings::look(work.clone(), world.clone()));
+    tasks.spawn(usage::publish(world.clone(), writer.clone()));
+    tasks.spawn(heartbeats::look(work.clone(), world.clone()));
+    tasks.spawn(quota_admission::admit(world.clone()));
+    tasks.spawn(warnings::look(work.clone(), world.clone()));
     unreconciled::start(&mut tasks, work, &Arc::new(writer.clone()));
-    coordinator.start(&mut tasks);
+    sessions.start(&mut tasks);
+    Arc::new(KernelTasks::new(host)).start(&mut tasks);
     tasks
 }

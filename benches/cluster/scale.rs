@@ -99,7 +99,7 @@ async fn told_anew(run: &Run, all: &[Session], small: usize) -> Value {
 }
 
 fn waits_for(session: &Session, reason: &str) -> bool {
-    session.status.as_ref().is_some_and(|status| status.reason.as_deref() == Some(reason))
+    session.status.as_ref().is_some_and(|status| status.reason.map(|reason| reason.as_str()) == Some(reason))
 }
 
 /// Seconds from apply to RUNNING of one session, one after another: the median, and the slowest, which says by its status

@@ -54,3 +54,8 @@ pub fn set_condition(conditions: &mut Vec<Condition>, mut new: Condition) {
         None => conditions.push(new),
     }
 }
+
+/// Removes a condition.
+pub fn remove_condition(conditions: &mut Vec<Condition>, type_: &str) {
+    conditions.retain(|condition| condition.type_ != type_);
+}

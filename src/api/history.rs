@@ -3,9 +3,13 @@
 use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use strum::IntoStaticStr;
+
+use super::Reason;
 
 /// How one run of a handler ended for an object (rules §2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum HistoryResult {
     /// It did what it is for.
     Success,
@@ -37,9 +41,10 @@ pub enum Cause {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HistoryEntry {
-    /// The handler that tried, for example `schedule-sessions`.
+    /// The handler that made the attempt, for example `schedule-sessions`.
+    #[serde(default)]
     #[schemars(length(max = 64))]
-    pub phase: String,
+    pub handler: String,
     /// How it ended.
     pub result: HistoryResult,
     /// The phase before.
@@ -48,10 +53,9 @@ pub struct HistoryEntry {
     /// The phase after; the same where nothing changed.
     #[schemars(length(max = 32))]
     pub to: String,
-    /// Why, as one stable word: `NoAvailableNode`, `QuotaExceeded` …
+    /// Why it failed or was skipped, as one CamelCase word: `NoAvailableNode`, `QuotaExceeded` …
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 128))]
-    pub error_code: Option<String>,
+    pub error_code: Option<Reason>,
     /// What the failure is due to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<Cause>,
@@ -84,10 +88,9 @@ pub struct SubStep {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 256))]
     pub detail: String,
-    /// Why it failed, as one stable word.
+    /// Why it failed, as one CamelCase word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 128))]
-    pub error_code: Option<String>,
+    pub error_code: Option<Reason>,
     /// When it began.
     pub started_at: DateTime<Utc>,
     /// When it was over.

@@ -1,11 +1,10 @@
 //! Kernel: one container of a session. Users read it; the operator alone writes it.
 
-use std::fmt;
-
 use chrono::{DateTime, Utc};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use strum::{Display, EnumIter, IntoStaticStr};
 
 use super::{GroupName, NodeName, ResourceList};
 
@@ -74,7 +73,23 @@ impl Kernel {
 }
 
 /// Where a kernel stands (rules §1).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+    Display,
+    EnumIter,
+    IntoStaticStr,
+)]
 pub enum KernelPhase {
     #[default]
     Pending,
@@ -106,25 +121,7 @@ impl KernelPhase {
     }
 
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "Pending",
-            Self::Scheduled => "Scheduled",
-            Self::Preparing => "Preparing",
-            Self::Pulling => "Pulling",
-            Self::Prepared => "Prepared",
-            Self::Creating => "Creating",
-            Self::Running => "Running",
-            Self::Terminating => "Terminating",
-            Self::Terminated => "Terminated",
-            Self::Cancelled => "Cancelled",
-            Self::Error => "Error",
-        }
-    }
-}
-
-impl fmt::Display for KernelPhase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        self.into()
     }
 }
 

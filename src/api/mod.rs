@@ -7,6 +7,7 @@ mod history;
 mod kernel;
 mod keypair;
 mod names;
+mod progress;
 mod project;
 mod quantity;
 mod reason;
@@ -27,6 +28,7 @@ pub use history::*;
 pub use kernel::*;
 pub use keypair::*;
 pub use names::*;
+pub use progress::*;
 pub use project::*;
 pub use quantity::*;
 pub use reason::*;
@@ -62,6 +64,12 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         ResourcePolicy::crd(),
     ]
 }
+
+/// The container that runs what the user asked for.
+pub const CONTAINER_MAIN: &str = "main";
+/// The init container that waits for the whole session.
+pub const CONTAINER_GATE: &str = "gate";
+pub const CONTAINER_GATE_COPY: &str = "gate-copy";
 
 #[cfg(test)]
 mod tests {

@@ -43,19 +43,6 @@ name_type!(
     GroupName
 );
 
-impl GroupName {
-    /// Of sessions that name no scaling group and that none takes yet; no object has such a name.
-    pub const NONE: &str = "(none)";
-
-    pub fn none() -> Self {
-        Self(Self::NONE.into())
-    }
-
-    pub fn is_none(&self) -> bool {
-        self.0 == Self::NONE
-    }
-}
-
 name_type!(
     /// The name of a Keypair object: who a session belongs to.
     AccessKey
@@ -77,7 +64,7 @@ name_type!(
     PolicyName
 );
 
-/// The name of a Node, which is a node here.
+/// The name of a Node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct NodeName(#[schemars(length(min = 1, max = 253), regex(pattern = DNS_NAME))] pub String);

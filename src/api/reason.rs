@@ -2,12 +2,16 @@
 
 use std::fmt;
 
-use strum::{EnumString, IntoStaticStr};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+use strum::IntoStaticStr;
 
 /// Why something failed, waits or ended, as one stable word: part of the API (`status.reason`, `history[].errorCode`,
 /// Events). The variant's name is that word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, IntoStaticStr, EnumString)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, IntoStaticStr)]
 pub enum Reason {
+    /// The session was not evaluated yet.
+    NotEvaluated,
     NoAvailableNode,
     QuotaExceeded,
     ConcurrencyExceeded,
@@ -83,21 +87,30 @@ pub enum Reason {
     DeletionHeld,
     /// The API server refuses the status: the object is too large.
     StatusRefused,
+    /// A reason written by another version of the operator.
+    #[serde(other)]
+    Unknown,
 }
 
 impl Reason {
     pub fn as_str(self) -> &'static str {
         self.into()
     }
-
-    /// The reason that a status or a kernel's record names, if it is one of these.
-    pub fn parse(text: &str) -> Option<Self> {
-        text.parse().ok()
-    }
 }
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+/// A string in the schema, so that an older CRD takes the reasons of a newer operator.
+impl JsonSchema for Reason {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Reason".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "maxLength": 128})
     }
 }

@@ -8,7 +8,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Cause, Condition, ProjectName, SessionType};
+use super::{Cause, Condition, ProjectName, Reason, SessionType};
 
 /// A set of nodes that sessions are scheduled onto.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
@@ -270,9 +270,8 @@ pub struct WaitingByPriority {
 /// How many wait for one reason.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct WaitingByReason {
-    /// As in a session's `status.reason`; `new` for those not looked at yet.
-    #[schemars(length(max = 128))]
-    pub reason: String,
+    /// The reason in the sessions' statuses. `NotEvaluated` for sessions not evaluated yet.
+    pub reason: Reason,
     /// The cause: `Capacity`, `Quota` and `Hold` pass by themselves, a `Fault` needs a change. Absent if nothing failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<Cause>,

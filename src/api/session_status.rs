@@ -1,15 +1,33 @@
 //! SessionStatus: everything the operator tells about a session.
 
-use std::fmt;
+use std::ops::{Deref, DerefMut};
 
 use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use strum::{Display, EnumIter, IntoStaticStr};
 
-use super::{Condition, DomainName, GroupName, HistoryEntry, NodeName, ProjectName, ResourceList, Session, UserName, Waiting};
+use super::progress::is_zero;
+use super::{DomainName, GroupName, NodeName, Progress, ProjectName, ResourceList, Session, UserName, Waiting};
 
 /// Where a session stands (rules §1).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+    Display,
+    EnumIter,
+    IntoStaticStr,
+)]
 pub enum SessionPhase {
     /// It waits for its turn and for room.
     #[default]
@@ -68,37 +86,20 @@ impl SessionPhase {
     }
 
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "Pending",
-            Self::Scheduled => "Scheduled",
-            Self::Preparing => "Preparing",
-            Self::Pulling => "Pulling",
-            Self::Prepared => "Prepared",
-            Self::Creating => "Creating",
-            Self::Running => "Running",
-            Self::Terminating => "Terminating",
-            Self::Terminated => "Terminated",
-            Self::Deprioritizing => "Deprioritizing",
-            Self::Cancelled => "Cancelled",
-            Self::Error => "Error",
-        }
-    }
-}
-
-impl fmt::Display for SessionPhase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        self.into()
     }
 }
 
 /// How a session ended; the first one recorded wins.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum SessionResult {
-    #[default]
-    Undefined,
+    /// A batch session whose program exited with 0.
     Success,
+    /// A batch session whose program exited with another code, ran out of memory or ran for too long.
     Failure,
+    /// Something else ended it.
     Error,
+    /// Its user ended or deleted it.
     UserCancelled,
 }
 
@@ -121,20 +122,8 @@ pub struct SessionOwner {
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-map-type" = "atomic"))] // it has one author: whose each field is needs not be kept
 pub struct SessionStatus {
-    /// Where the session stands.
-    #[serde(default)]
-    pub phase: SessionPhase,
-    /// Why it stands there, as one stable word.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 128))]
-    pub reason: Option<String>,
-    /// Why, in words, with numbers and names.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 1024))]
-    pub message: Option<String>,
-    /// The generation of the spec that this status speaks of.
-    #[serde(default)]
-    pub observed_generation: i64,
+    #[serde(flatten)]
+    pub progress: Progress<SessionPhase>,
     /// The priority it is scheduled by: the spec's, less 10 for each time it was deprioritized.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effective_priority: Option<i32>,
@@ -144,16 +133,6 @@ pub struct SessionStatus {
     /// The scaling group it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scaling_group: Option<GroupName>,
-    /// When the present phase began.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub phase_started_at: Option<DateTime<Utc>>,
-    /// How many failed attempts in a row the present step has behind it.
-    #[serde(default)]
-    pub attempts: i32,
-    /// When a step that failed is tried next. One that waits for capacity or quota is looked at whenever something changes;
-    /// this is when that is written down next.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next_attempt_at: Option<DateTime<Utc>>,
     /// Why it waits, while it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting: Option<Waiting>,
@@ -195,9 +174,9 @@ pub struct SessionStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub nodes: Option<String>,
-    /// How it ended.
-    #[serde(default)]
-    pub result: SessionResult,
+    /// How the session ended: `Success`, `Failure`, `Error` or `UserCancelled`. Empty until it ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<SessionResult>,
     /// The exit code of the main kernel, once it exited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
@@ -210,21 +189,21 @@ pub struct SessionStatus {
     /// What it occupies while it runs, over all kernels; empty once it has ended.
     #[serde(default, skip_serializing_if = "ResourceList::is_empty")]
     pub occupied: ResourceList,
-    /// `Scheduled`, `Prepared`, `Running`, `Terminated`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
-    pub conditions: Vec<Condition>,
-    /// What was tried and when, oldest first. At most 64 entries; what was dropped is counted in `historyDropped`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64))]
-    pub history: Vec<HistoryEntry>,
-    /// How many entries of the history were dropped.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub history_dropped: i32,
 }
 
-fn is_zero(number: &i32) -> bool {
-    *number == 0
+/// As in JSON: what progress has are fields of the status.
+impl Deref for SessionStatus {
+    type Target = Progress<SessionPhase>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.progress
+    }
+}
+
+impl DerefMut for SessionStatus {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.progress
+    }
 }
 
 /// One kernel's place.

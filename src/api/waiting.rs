@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Quantity;
+use super::{Quantity, Reason};
 
 /// Why a session waits, with the numbers as of its last evaluation that said something new.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -31,8 +31,7 @@ pub struct WaitingBlocker {
     #[schemars(length(max = 32))]
     pub check: String,
     /// The stable word for it.
-    #[schemars(length(max = 128))]
-    pub reason: String,
+    pub reason: Reason,
     /// What blocks, for example `keypair alice`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 320))]
@@ -84,14 +83,13 @@ pub struct WaitingNodeReason {
 impl Waiting {
     /// Whether the same things stand against the session, whatever their numbers.
     pub fn says_the_same(&self, other: &Self) -> bool {
-        let named = |b: &WaitingBlocker| (b.check.clone(), b.reason.clone(), b.object.clone(), b.resource.clone());
+        let named = |b: &WaitingBlocker| (b.check.clone(), b.reason, b.object.clone(), b.resource.clone());
         self.blockers.iter().map(named).eq(other.blockers.iter().map(named))
     }
 
     /// Whether things of the same kinds do, whichever they are.
     pub fn has_the_same_reasons(&self, other: &Self) -> bool {
-        let classes =
-            |waiting: &Self| -> BTreeSet<_> { waiting.blockers.iter().map(|b| (b.check.clone(), b.reason.clone())).collect() };
+        let classes = |waiting: &Self| -> BTreeSet<_> { waiting.blockers.iter().map(|b| (b.check.clone(), b.reason)).collect() };
         classes(self) == classes(other)
     }
 }

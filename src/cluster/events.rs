@@ -1,44 +1,46 @@
-//! Events on sessions, sent behind the work: a bounded queue, a steady pace, and what does not fit is counted.
+//! Events on objects, sent behind the work: a bounded queue, a steady pace. Events that do not fit are counted and dropped.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use k8s_openapi::api::events::v1::Event;
-use kube::Api;
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::events::v1::Event as ApiEvent;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use k8s_openapi::jiff::Timestamp;
 use kube::api::PostParams;
-use kube::{Resource, ResourceExt};
-use serde_json::json;
+use kube::{Api, Resource, ResourceExt};
 use tokio::sync::mpsc;
 
 use super::write::Writer;
-use crate::api::{ANNOTATION_CREATION_ID, Session, SessionPhase};
-use crate::lifecycle::Timing;
+use crate::api::{ANNOTATION_CREATION_ID, Reason};
+use crate::coordinator::host::{Event, EventReason};
+use crate::lifecycle::{Phase, Subject, Timing, truncate};
 use crate::metrics::Metrics;
 
-/// Most events waiting to be sent.
+/// Most Events that wait to be sent.
 const QUEUE: usize = 20_000;
-/// So many waiting are a rush.
+/// More Events than this waiting, and more to come, make the sender slow down.
 const BUSY: usize = 50;
-
 /// Most bytes of a creation id in an Event; admission refuses longer ones.
 const MAX_CREATION_ID: usize = 128;
+/// Most bytes of a note, as the API server has it.
+const MAX_NOTE: usize = 1000;
 
-/// What an event tells.
-pub struct Told {
-    pub session: Arc<Session>,
-    pub action: &'static str,
-    /// Whether it tells of something wrong.
-    pub warning: bool,
-    pub reason: String,
-    pub note: String,
-    pub from: SessionPhase,
-    pub to: SessionPhase,
+/// An Event of whatever kind, waiting to be sent.
+struct Queued {
+    regarding: ObjectReference,
+    annotations: BTreeMap<String, String>,
+    action: &'static str,
+    warning: bool,
+    reason: &'static str,
+    note: String,
 }
 
-/// Takes events for sending.
+/// Takes Events for sending.
 #[derive(Clone)]
 pub struct Events {
-    queue: mpsc::Sender<Told>,
+    queue: mpsc::Sender<Queued>,
     metrics: Metrics,
 }
 
@@ -50,71 +52,91 @@ impl Events {
         (events, send_all(writer, identity, timing, waiting))
     }
 
-    /// Queues a batch; what finds no room is dropped and counted.
-    pub fn send(&self, batch: Vec<Told>) {
-        for told in batch {
-            if self.queue.try_send(told).is_err() {
+    /// Queues Events. Those that find no room are dropped and counted.
+    pub fn send<S: Subject>(&self, events: Vec<Event<S>>) {
+        for event in events {
+            if self.queue.try_send(queued(event)).is_err() {
                 self.metrics.dropped_event();
             }
         }
     }
 }
 
-/// At a pace at which they never slow the work they tell of: faster while little is going on.
-async fn send_all(writer: Writer, identity: String, timing: Arc<Timing>, mut waiting: mpsc::Receiver<Told>) {
+/// Sends at a pace at which Events never slow down the work: faster while there is little work.
+async fn send_all(writer: Writer, identity: String, timing: Arc<Timing>, mut waiting: mpsc::Receiver<Queued>) {
     let mut number = 0u64;
     let mut last_came = Instant::now();
-    while let Some(told) = waiting.recv().await {
+    while let Some(queued) = waiting.recv().await {
         number += 1;
-        let came = waiting.len();
-        match event(&told, &identity, number) {
-            Err(error) => tracing::warn!("an event could not be built: {error}"),
-            Ok(event) => {
-                let namespace = told.session.namespace().unwrap_or_default();
-                let api: Api<Event> = Api::namespaced(writer.client.clone(), &namespace);
-                if let Err(error) = writer.write("event", api.create(&PostParams::default(), &event)).await {
-                    tracing::debug!(session = %told.session.name_any(), "an event was not sent: {error}");
-                }
-            }
+        let before = waiting.len();
+        let namespace = queued.regarding.namespace.clone().unwrap_or_default();
+        let event = api_event(queued, &identity, number);
+        let api: Api<ApiEvent> = Api::namespaced(writer.client.clone(), &namespace);
+        if let Err(error) = writer.write("event", api.create(&PostParams::default(), &event)).await {
+            tracing::debug!(name = %event.name_any(), %namespace, "an Event was not sent: {error}");
         }
-        // What came while this one was sent tells whether a rush is on.
-        if waiting.len() > came {
+        // Events that came while this one was sent tell whether the operator is busy.
+        if waiting.len() > before {
             last_came = Instant::now();
         }
-        let busy = waiting.len() > BUSY && last_came.elapsed() < timing.busy_over;
-        tokio::time::sleep(if busy { timing.busy_pace } else { timing.event_pace }).await;
-        if waiting.len() > came {
+        let is_busy = waiting.len() > BUSY && last_came.elapsed() < timing.busy_over;
+        tokio::time::sleep(if is_busy { timing.busy_pace } else { timing.event_pace }).await;
+        if waiting.len() > before {
             last_came = Instant::now();
         }
     }
 }
 
-fn event(told: &Told, identity: &str, number: u64) -> serde_json::Result<Event> {
-    let session = &told.session;
-    let warning = told.warning;
-    let mut note = told.note.clone();
-    crate::lifecycle::truncate(&mut note, 1000);
-    let mut creation_id = session.annotations().get(ANNOTATION_CREATION_ID).cloned().unwrap_or_default();
-    crate::lifecycle::truncate(&mut creation_id, MAX_CREATION_ID);
-    let now = chrono::Utc::now();
-    let uid = session.metadata.uid.clone().unwrap_or_default();
-    serde_json::from_value(json!({
-        "apiVersion": "events.k8s.io/v1", "kind": "Event",
-        "metadata": {
-            "name": format!("{}.{:x}{number:x}", session.name_any(), now.timestamp_micros()),
-            "namespace": session.namespace(),
-            "annotations": {
-                "sokovan.dev/from": told.from.as_str(), "sokovan.dev/to": told.to.as_str(),
-                ANNOTATION_CREATION_ID: if creation_id.is_empty() { &uid } else { &creation_id },
-            },
+fn queued<S: Subject>(event: Event<S>) -> Queued {
+    let meta = event.object.meta();
+    let uid = meta.uid.clone().unwrap_or_default();
+    let mut creation_id = event.object.annotations().get(ANNOTATION_CREATION_ID).cloned().unwrap_or_default();
+    truncate(&mut creation_id, MAX_CREATION_ID);
+    let mut note = event.note;
+    truncate(&mut note, MAX_NOTE);
+    let annotations = [
+        ("sokovan.dev/from", event.from.as_str().to_owned()),
+        ("sokovan.dev/to", event.to.as_str().to_owned()),
+        (ANNOTATION_CREATION_ID, if creation_id.is_empty() { uid.clone() } else { creation_id }),
+    ];
+    Queued {
+        regarding: ObjectReference {
+            api_version: Some(S::Object::api_version(&()).into()),
+            kind: Some(S::Object::kind(&()).into()),
+            name: meta.name.clone(),
+            namespace: meta.namespace.clone(),
+            uid: Some(uid),
+            ..ObjectReference::default()
         },
-        "eventTime": now.format("%Y-%m-%dT%H:%M:%S%.6fZ").to_string(),
-        "action": told.action, "reason": told.reason, "note": note,
-        "type": if warning { "Warning" } else { "Normal" },
-        "reportingController": "sokovan.dev/operator", "reportingInstance": identity,
-        "regarding": {
-            "apiVersion": Session::api_version(&()), "kind": Session::kind(&()),
-            "name": session.name_any(), "namespace": session.namespace(), "uid": uid,
+        annotations: annotations.map(|(name, value)| (name.to_owned(), value)).into(),
+        action: event.action,
+        warning: event.warning,
+        reason: match event.reason {
+            EventReason::Reason(reason) => Reason::as_str(reason),
+            EventReason::Reached(phase) => phase.as_str(),
         },
-    }))
+        note,
+    }
+}
+
+fn api_event(queued: Queued, identity: &str, number: u64) -> ApiEvent {
+    let now = Timestamp::now();
+    let name = format!("{}.{:x}{number:x}", queued.regarding.name.as_deref().unwrap_or_default(), now.as_microsecond());
+    ApiEvent {
+        metadata: ObjectMeta {
+            name: Some(name),
+            namespace: queued.regarding.namespace.clone(),
+            annotations: Some(queued.annotations),
+            ..ObjectMeta::default()
+        },
+        event_time: Some(MicroTime(now)),
+        action: Some(queued.action.into()),
+        reason: Some(queued.reason.into()),
+        note: Some(queued.note),
+        type_: Some(if queued.warning { "Warning" } else { "Normal" }.into()),
+        reporting_controller: Some("sokovan.dev/operator".into()),
+        reporting_instance: Some(identity.into()),
+        regarding: Some(queued.regarding),
+        ..ApiEvent::default()
+    }
 }

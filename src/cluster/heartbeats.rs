@@ -12,9 +12,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::ListParams;
 use kube::{Api, Client};
 
-use super::extract;
 use super::lease::stated_duration;
-use super::world::{PodRow, World};
+use super::store::extract;
+use super::store::stores::PodRow;
+use super::store::world::World;
 use crate::api::NodeName;
 use crate::lifecycle::Timing;
 use crate::views::PodView;
@@ -24,6 +25,29 @@ const NAMESPACE: &str = "kube-node-lease";
 
 /// When the status of each node was last written, by the node's clock.
 type Statuses = HashMap<NodeName, DateTime<Utc>>;
+
+/// What is known of the heartbeats of nodes.
+#[derive(Default)]
+pub struct Heartbeats {
+    /// The nodes that show no sign of life.
+    stale: BTreeSet<NodeName>,
+    /// When the status of each node was last written, by the node's clock.
+    statuses: Statuses,
+}
+
+impl Heartbeats {
+    pub fn is_stale(&self, node: &NodeName) -> bool {
+        self.stale.contains(node)
+    }
+
+    pub fn heard(&mut self, node: &NodeName, at: DateTime<Utc>) {
+        self.statuses.insert(node.clone(), at);
+    }
+
+    pub fn forget(&mut self, node: &NodeName) {
+        self.statuses.remove(node);
+    }
+}
 
 /// The last heartbeats of a node, by its own clock.
 #[derive(Clone, Debug, PartialEq)]
@@ -78,9 +102,9 @@ impl Observed {
     /// may have been under way, or waited here, while kubelets renewed. So a node becomes stale only when a second read, sent
     /// after the first was evaluated, shows the same heartbeat.
     async fn observe(&mut self, client: &Client, world: &World) -> kube::Result<()> {
-        let watched = || world.lock().heartbeats.clone();
+        let watched = || world.lock().heartbeats.statuses.clone();
         let silent = self.read(client, watched(), &world.timing).await?;
-        let known = world.lock().stale.clone();
+        let known = world.lock().heartbeats.stale.clone();
         // Nodes that came back count as alive at once; no further node becomes stale before the second answer.
         world.set_stale(&silent & &known);
         let suspects = &silent - &known;
@@ -116,20 +140,20 @@ impl World {
     fn may_be_stale(&self) -> bool {
         let now = Utc::now();
         let long = |pod: &PodView| pod.created_at.is_none_or(|at| (now - at).to_std().is_ok_and(|age| age > self.timing.stale));
-        let inner = self.lock();
+        let state = self.lock();
         let runs = |row: &PodRow| matches!(row, PodRow::Ours(pod) if pod.bound && pod.is_live() && long(pod));
-        !inner.stale.is_empty() || inner.pods.values().any(runs)
+        !state.heartbeats.stale.is_empty() || state.stores.pods.values().any(runs)
     }
 
     fn set_stale(&self, stale: BTreeSet<NodeName>) {
-        let mut inner = self.lock();
-        if inner.stale != stale {
+        let mut state = self.lock();
+        if state.heartbeats.stale != stale {
             tracing::warn!(?stale, "nodes without a recent heartbeat");
-            inner.stale = stale;
-            inner.node_views = None;
-            drop(inner);
+            state.heartbeats.stale = stale;
+            state.nodes_changed();
+            drop(state);
             self.mark_usage();
-            self.mark_everything();
+            self.marks.everything();
         }
     }
 }
@@ -160,11 +184,11 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::cluster::world::Scope;
+    use crate::cluster::store::world::Scope;
     use crate::views::Liveness;
 
     fn names(world: &World) -> Vec<String> {
-        world.lock().stale.iter().map(ToString::to_string).collect()
+        world.lock().heartbeats.stale.iter().map(ToString::to_string).collect()
     }
 
     fn time(seconds: i64) -> Option<DateTime<Utc>> {
@@ -187,7 +211,7 @@ mod tests {
     }
 
     fn world() -> World {
-        World::new(Arc::default(), Arc::default(), Scope::default())
+        World::new(Arc::default(), Scope::default())
     }
 
     #[test]
@@ -307,7 +331,7 @@ mod tests {
         let world = world();
         world.upsert_node(&serde_json::from_value(node("n", 1, 1)).expect("a node"));
         let seen = |world: &World| {
-            let snapshot = world.lock().snapshot(&"default".into(), &world.timing);
+            let snapshot = world.lock().snapshot(&Some("default".into()), &world.timing);
             (snapshot.liveness(&"n".into()), snapshot.nodes[&NodeName::from("n")].takes_pods())
         };
         assert_eq!(seen(&world), (Liveness::Alive, true));

@@ -10,10 +10,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::world::World;
+use super::store::world::World;
 use super::write::{WriteError, Writer};
 use crate::api::*;
-use crate::metrics::{Metrics, UNKNOWN};
+use crate::metrics::Metrics;
+use crate::session::snapshot::UNKNOWN_GROUP;
 use crate::views::{Tenancy, Tenant};
 
 /// Publishes for ever.
@@ -27,14 +28,14 @@ pub async fn publish(world: Arc<World>, writer: Writer) {
         let (tenancy, usage) = world.usage();
         let changed = changed(&tenancy, usage, world.is_whole(), &mut ours);
         for (tenant, status) in changed {
-            told(&world, &tenant.to_string(), write(&writer, &tenant, &status).await);
+            retry(&world, &tenant.to_string(), write(&writer, &tenant, &status).await);
         }
         for (group, status) in world.changed_groups() {
             let lists = json!({
                 "waitingByPriority": status.waiting_by_priority, "waitingByReason": status.waiting_by_reason,
                 "oldestWaitingSince": status.oldest_waiting_since,
             });
-            told(&world, group.as_str(), patch::<ScalingGroup, _>(&writer, &group.0, &status, lists).await);
+            retry(&world, group.as_str(), patch::<ScalingGroup, _>(&writer, &group.0, &status, lists).await);
         }
     }
 }
@@ -45,19 +46,21 @@ impl World {
     /// deletion still counts after it. The deletion marks usage, so the comparison follows soon; the next one removes what a
     /// late cycle counted.
     fn forget_deleted_groups(&self, metrics: &Metrics) {
-        let inner = self.lock();
-        let mut forgotten: Vec<GroupName> = metrics.groups().into_iter().filter(|group| inner.group(group).is_none()).collect();
-        let mut populated = inner.index.iter().filter(|(_, phases)| phases.values().any(|sessions| !sessions.is_empty()));
-        if populated.all(|(group, _)| inner.group(group).is_some()) {
-            forgotten.push(UNKNOWN.into());
-        }
-        drop(inner);
-        forgotten.iter().for_each(|group| metrics.forget_group(group));
+        let state = self.lock();
+        let exists = |group: &GroupName| state.group(group).is_some();
+        let all_exist = state.index.populated_groups().all(|group| group.as_ref().is_some_and(exists));
+        let mut forgotten = metrics.partitions();
+        forgotten.retain(|label| match label.as_str() {
+            UNKNOWN_GROUP => all_exist,
+            group => !exists(&group.into()),
+        });
+        drop(state);
+        forgotten.iter().for_each(|label| metrics.forget(label));
     }
 }
 
-/// What could not be written is tried again.
-fn told(world: &World, whose: &str, written: Result<(), WriteError>) {
+/// Tries again later if a status could not be written.
+fn retry(world: &World, whose: &str, written: Result<(), WriteError>) {
     match written {
         Ok(()) | Err(WriteError::NotFound(_)) => {}
         Err(error) => {
@@ -74,7 +77,7 @@ fn changed(
     whole: bool,
     ours: &mut HashSet<Tenant>,
 ) -> Vec<(Tenant, TenantStatus)> {
-    let told = usage.into_iter().filter(|(tenant, status)| {
+    let differing = usage.into_iter().filter(|(tenant, status)| {
         let used = status.sessions_running + status.sessions_pending > 0;
         if used {
             ours.insert(tenant.clone());
@@ -86,7 +89,7 @@ fn changed(
             Some(old) => old != *status,
         }
     });
-    told.collect()
+    differing.collect()
 }
 
 fn published(tenancy: &Tenancy, tenant: &Tenant) -> Option<TenantStatus> {
@@ -127,32 +130,32 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::cluster::world::Scope;
+    use crate::cluster::store::world::Scope;
     use crate::metrics::{Run, RunResult};
     use crate::session::handlers::HandlerName;
     use crate::session::handlers::testing::group;
 
     #[test]
     fn series_of_a_deleted_scaling_group_are_removed_even_when_a_late_cycle_brings_them_back() {
-        let world = World::new(Arc::default(), Arc::default(), Scope::default());
+        let world = World::new(Arc::default(), Scope::default());
         let metrics = Metrics::default();
         let key = |name: &str| (String::new(), name.to_owned());
         let ran = |name: &str| {
             let (handler, result) = (HandlerName::ScheduleSessions, RunResult::Success);
-            metrics.ran(&Run { handler, group: name.into(), result, began: Instant::now() });
+            metrics.ran(&Run { handler: handler.as_str(), partition: name.into(), result, began: Instant::now() });
         };
         for name in ["deleted", "relisted", "kept"] {
-            world.lock().groups.upsert(key(name), 1, Arc::new(group(json!({}))));
+            world.lock().stores.groups.upsert(key(name), 1, Arc::new(group(json!({}))));
             ran(name);
         }
         world.forget_deleted_groups(&metrics);
-        assert_eq!(metrics.groups().len(), 3, "all exist");
-        world.lock().groups.remove(&key("deleted"), 0);
+        assert_eq!(metrics.partitions().len(), 3, "all exist");
+        world.lock().stores.groups.remove(&key("deleted"), 0);
         world.forget_deleted_groups(&metrics);
-        assert_eq!(metrics.groups(), ["kept", "relisted"].map(GroupName::from).into());
+        assert_eq!(metrics.partitions(), ["kept", "relisted"].map(String::from).into());
         ran("deleted");
-        world.lock().groups.remove(&key("relisted"), 0);
+        world.lock().stores.groups.remove(&key("relisted"), 0);
         world.forget_deleted_groups(&metrics);
-        assert_eq!(metrics.groups(), ["kept"].map(GroupName::from).into());
+        assert_eq!(metrics.partitions(), ["kept"].map(String::from).into());
     }
 }

@@ -1,14 +1,14 @@
-//! Watches every kind into the world. A watch that breaks is taken up again; an object that cannot be read is left out.
+//! Watches every kind into its store. A watch that breaks is started again; an object that cannot be read is left out.
 
 use std::sync::Arc;
 
 use backon::ExponentialBuilder;
-use futures::{StreamExt, TryStreamExt};
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ResourceQuota};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::node::v1::RuntimeClass;
 use k8s_openapi::api::storage::v1::StorageClass;
-use kube::api::ListParams;
 use kube::core::DeserializeGuard;
 use kube::core::object::HasSpec;
 use kube::runtime::utils::ResetTimerBackoff;
@@ -16,101 +16,147 @@ use kube::runtime::watcher::{self, Event, ExponentialBackoff};
 use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
+use strum::IntoEnumIterator;
 use tokio::task::JoinSet;
 
-use super::pauses::{about_free_volumes, about_tenants, about_volumes};
-use super::table::Table;
-use super::world::{Inner, World, key_of};
-use super::{extract, extract_storage};
+use super::store::pauses::{about_free_volumes, about_tenants, about_volumes};
+use super::store::state::key_of;
+use super::store::stores::{Stores, Watched};
+use super::store::table::{Key, Listing, Table};
+use super::store::world::World;
+use super::store::{extract, extract_storage};
 use crate::api::*;
-use crate::lifecycle::{Reason, Timing};
+use crate::lifecycle::Timing;
 
-/// Starts all watches; they run as long as the set lives.
+/// Starts all watches. They run as long as the set lives.
 pub fn start(client: &Client, world: &Arc<World>) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
-    tasks.spawn(sessions(client.clone(), world.clone()));
-    tasks.spawn(kernels(client.clone(), world.clone()));
-    tasks.spawn(pods(client.clone(), world.clone()));
-    tasks.spawn(slices(client.clone(), world.clone()));
-    tasks.spawn(nodes(client.clone(), world.clone()));
-    tasks.spawn(by_spec(client.clone(), world.clone(), |inner| &mut inner.groups));
-    tasks.spawn(by_spec(client.clone(), world.clone(), |inner| &mut inner.domains));
-    tasks.spawn(by_spec(client.clone(), world.clone(), |inner| &mut inner.projects));
-    tasks.spawn(by_spec(client.clone(), world.clone(), |inner| &mut inner.users));
-    tasks.spawn(by_spec(client.clone(), world.clone(), |inner| &mut inner.keypairs));
-    tasks.spawn(by_spec(client.clone(), world.clone(), |inner| &mut inner.policies));
-    tasks.spawn(by_view(client.clone(), world.clone(), |inner| &mut inner.namespaces, extract::project, about_tenants));
-    tasks.spawn(by_view(client.clone(), world.clone(), |inner| &mut inner.claims, extract_storage::claim, about_volumes));
-    tasks.spawn(by_view(client.clone(), world.clone(), |inner| &mut inner.volumes, extract_storage::volume, about_free_volumes));
-    tasks.spawn(by_view(
-        client.clone(),
-        world.clone(),
-        |inner| &mut inner.storage_classes,
-        extract_storage::storage_class,
-        about_volumes,
-    ));
-    tasks.spawn(by_view(
-        client.clone(),
-        world.clone(),
-        |inner| &mut inner.runtime_classes,
-        extract_storage::runtime_class,
-        about_tenants,
-    ));
-    tasks.spawn(quotas(client.clone(), world.clone()));
+    for kind in Watched::iter() {
+        tasks.spawn(watch_of(kind, client.clone(), world.clone()));
+    }
     tasks
 }
 
-/// Whether every kind can be listed: that the CRDs and our rights are there.
+/// Whether every kind can be listed.
 pub async fn check(client: &Client) -> kube::Result<()> {
-    can_list::<Session>(client).await?;
-    can_list::<Kernel>(client).await?;
-    can_list::<Pod>(client).await?;
-    can_list::<EndpointSlice>(client).await?;
-    can_list::<Node>(client).await?;
-    can_list::<ScalingGroup>(client).await?;
-    can_list::<Domain>(client).await?;
-    can_list::<Project>(client).await?;
-    can_list::<User>(client).await?;
-    can_list::<Keypair>(client).await?;
-    can_list::<ResourcePolicy>(client).await?;
-    can_list::<Namespace>(client).await?;
-    can_list::<PersistentVolumeClaim>(client).await?;
-    can_list::<PersistentVolume>(client).await?;
-    can_list::<StorageClass>(client).await?;
-    can_list::<RuntimeClass>(client).await?;
-    can_list::<ResourceQuota>(client).await
+    for kind in Watched::iter() {
+        kind.check(client).await?;
+    }
+    Ok(())
 }
 
-async fn can_list<K>(client: &Client) -> kube::Result<()>
-where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
-{
-    Api::<K>::all(client.clone()).list_metadata(&ListParams::default().limit(1)).await.map(|_| ())
+/// The watch of a kind.
+fn watch_of(kind: Watched, client: Client, world: Arc<World>) -> BoxFuture<'static, ()> {
+    match kind {
+        Watched::Session => run(
+            client,
+            world,
+            PAGE_OF_LARGE,
+            Ingest {
+                labelled: None,
+                table: |stores| &mut stores.sessions,
+                apply: apply_session,
+                remove: World::remove_session,
+                relisted: |world| world.marks.everything(),
+            },
+        ),
+        Watched::Kernel => run(
+            client,
+            world,
+            PAGE,
+            Ingest {
+                labelled: None,
+                table: |stores| &mut stores.kernels,
+                apply: apply_kernel,
+                remove: World::remove_kernel,
+                relisted: |_| {},
+            },
+        ),
+        Watched::Pod => run(
+            client,
+            world,
+            PAGE_OF_LARGE,
+            Ingest {
+                labelled: None,
+                table: |stores| &mut stores.pods,
+                apply: |world, pod: Pod| world.upsert_pod(&pod),
+                remove: World::remove_pod,
+                relisted: |world| world.marks.everything(),
+            },
+        ),
+        Watched::EndpointSlice => run(
+            client,
+            world,
+            PAGE,
+            Ingest {
+                labelled: Some(LABEL_SESSION_UID),
+                table: |stores| &mut stores.slices,
+                apply: |world, slice: EndpointSlice| world.upsert_slice(&slice),
+                remove: World::remove_slice,
+                relisted: |_| {},
+            },
+        ),
+        Watched::Node => run(
+            client,
+            world,
+            PAGE,
+            Ingest {
+                labelled: None,
+                table: |stores| &mut stores.nodes,
+                apply: |world, node: Node| world.upsert_node(&node),
+                remove: World::remove_node,
+                relisted: |_| {},
+            },
+        ),
+        Watched::ResourceQuota => run(
+            client,
+            world,
+            PAGE,
+            Ingest {
+                labelled: None,
+                table: |stores| &mut stores.quotas,
+                apply: apply_quota,
+                remove: World::remove_quota,
+                relisted: |_| {},
+            },
+        ),
+        Watched::ScalingGroup => by_spec(client, world, |stores| &mut stores.groups),
+        Watched::Domain => by_spec(client, world, |stores| &mut stores.domains),
+        Watched::Project => by_spec(client, world, |stores| &mut stores.projects),
+        Watched::User => by_spec(client, world, |stores| &mut stores.users),
+        Watched::Keypair => by_spec(client, world, |stores| &mut stores.keypairs),
+        Watched::ResourcePolicy => by_spec(client, world, |stores| &mut stores.policies),
+        Watched::Namespace => {
+            by_view::<Namespace, _>(client, world, |stores| &mut stores.namespaces, extract::project, about_tenants)
+        }
+        Watched::PersistentVolumeClaim => {
+            by_view::<PersistentVolumeClaim, _>(client, world, |stores| &mut stores.claims, extract_storage::claim, about_volumes)
+        }
+        Watched::PersistentVolume => by_view::<PersistentVolume, _>(
+            client,
+            world,
+            |stores| &mut stores.volumes,
+            extract_storage::volume,
+            about_free_volumes,
+        ),
+        Watched::StorageClass => by_view::<StorageClass, _>(
+            client,
+            world,
+            |stores| &mut stores.storage_classes,
+            extract_storage::storage_class,
+            about_volumes,
+        ),
+        Watched::RuntimeClass => by_view::<RuntimeClass, _>(
+            client,
+            world,
+            |stores| &mut stores.runtime_classes,
+            extract_storage::runtime_class,
+            about_tenants,
+        ),
+    }
 }
 
-/// Those of our own kinds that mean the same as long as their spec does.
-async fn by_spec<K>(client: Client, world: Arc<World>, table: fn(&mut Inner) -> &mut Table<Arc<K>>)
-where
-    K: Resource<DynamicType = ()> + HasSpec<Spec: PartialEq> + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
-{
-    tenants(client, world, table, Arc::new, |old, new| old.spec() == new.spec(), about_tenants).await;
-}
-
-/// Those of others' kinds that mean the same as long as what is seen of them does.
-async fn by_view<K, V>(
-    client: Client,
-    world: Arc<World>,
-    table: fn(&mut Inner) -> &mut Table<V>,
-    view: fn(K) -> V,
-    ends: fn(&V, Reason) -> bool,
-) where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
-    V: Clone + PartialEq + Send + 'static,
-{
-    tenants(client, world, table, view, V::eq, ends).await;
-}
-
-/// The pauses before a watch that broke is taken up again.
+/// The pauses before a watch that broke is started again.
 fn pauses(timing: &Timing) -> ResetTimerBackoff<ExponentialBackoff> {
     let growing = ExponentialBuilder::default()
         .with_min_delay(timing.watch_backoff)
@@ -120,13 +166,12 @@ fn pauses(timing: &Timing) -> ResetTimerBackoff<ExponentialBackoff> {
     ResetTimerBackoff::new(growing.into(), timing.watch_backoff_max * 4)
 }
 
-/// Objects on one page of a list. A page is in memory as a whole, raw and read, so that kinds whose objects may be large are
-/// listed in smaller ones.
+/// Objects on one page of a list. A page is in memory as a whole, raw and decoded, so kinds with large objects use smaller pages.
 const PAGE: u32 = 500;
 const PAGE_OF_LARGE: u32 = 50;
 
-/// Runs one watch for ever; `take` is given each event.
-async fn run<K>(timing: &Timing, api: Api<K>, config: watcher::Config, page: u32, mut take: impl FnMut(Event<K>))
+/// Runs one watch. Never returns. `take` gets each event.
+async fn watch_all<K>(timing: &Timing, api: Api<K>, config: watcher::Config, page: u32, mut take: impl FnMut(Event<K>))
 where
     K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
@@ -135,183 +180,180 @@ where
         match stream.try_next().await {
             Ok(Some(event)) => take(event),
             Ok(None) => return,
-            // One that ran out, or whose version is too old by now, is nothing to tell of.
+            // A watch that timed out, or whose version is too old, is normal.
             Err(error @ (watcher::Error::WatchError(_) | watcher::Error::WatchFailed(_))) => {
-                tracing::debug!("a watch is taken up again: {error}");
+                tracing::debug!("a watch is started again: {error}");
             }
-            Err(error) => tracing::warn!("a watch cannot begin: {error}"),
+            Err(error) => tracing::warn!("a watch cannot start: {error}"),
         }
     }
 }
 
-async fn sessions(client: Client, world: Arc<World>) {
-    run(&world.timing, Api::<DeserializeGuard<Session>>::all(client), watcher::Config::default(), PAGE_OF_LARGE, |event| match event {
-        Event::Init => world.lock().sessions.list_begins(),
-        Event::InitApply(DeserializeGuard(read)) | Event::Apply(DeserializeGuard(read)) => match read {
-            Ok(session) => {
-                world.upsert_session(session);
+/// How the objects of a kind get into the world.
+struct Ingest<K> {
+    /// Only objects with this label.
+    labelled: Option<&'static str>,
+    table: fn(&mut Stores) -> &mut dyn Listing,
+    apply: fn(&World, K),
+    /// Removes the object of a key, as of a version. Version 0 means: whatever is there.
+    remove: fn(&World, &Key, u64),
+    /// Called after a complete list.
+    relisted: fn(&World),
+}
+
+fn run<K>(client: Client, world: Arc<World>, page: u32, ingest: Ingest<K>) -> BoxFuture<'static, ()>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
+{
+    let mut config = watcher::Config::default();
+    if let Some(label) = ingest.labelled {
+        config = config.labels(label);
+    }
+    let watch = async move {
+        watch_all(&world.timing, Api::<K>::all(client), config, page, |event| match event {
+            Event::Init => (ingest.table)(&mut world.lock().stores).list_begins(),
+            Event::InitApply(object) | Event::Apply(object) => (ingest.apply)(&world, object),
+            Event::Delete(object) => {
+                let version = extract::version(object.meta().resource_version.as_ref());
+                (ingest.remove)(&world, &key_of(object.meta()), version);
             }
-            Err(invalid) => {
-                tracing::error!(session = ?invalid.metadata.name, namespace = ?invalid.metadata.namespace, "cannot be read: {}", invalid.error);
-                world.unreadable_session(&invalid.metadata);
+            Event::InitDone => {
+                let gone = (ingest.table)(&mut world.lock().stores).list_ends();
+                gone.iter().for_each(|key| (ingest.remove)(&world, key, 0));
+                (ingest.relisted)(&world);
             }
-        },
-        Event::Delete(guard) => world.remove_session(guard.meta()),
-        Event::InitDone => {
-            let gone = world.lock().sessions.list_ends();
-            for (namespace, name) in gone {
-                let meta = kube::core::ObjectMeta { namespace: Some(namespace), name: Some(name), ..Default::default() };
-                world.remove_session(&meta);
-            }
-            world.mark_everything();
-        }
-    })
-    .await;
+        })
+        .await;
+    };
+    watch.boxed()
 }
 
-async fn kernels(client: Client, world: Arc<World>) {
-    run(&world.timing, Api::<DeserializeGuard<Kernel>>::all(client), watcher::Config::default(), PAGE, |event| match event {
-        Event::Init => world.lock().kernels.list_begins(),
-        Event::InitApply(DeserializeGuard(read)) | Event::Apply(DeserializeGuard(read)) => match read {
-            Ok(kernel) => {
-                world.upsert_kernel(kernel);
-            }
-            Err(invalid) => tracing::error!(kernel = ?invalid.metadata.name, "cannot be read: {}", invalid.error),
-        },
-        Event::Delete(guard) => world.remove_kernel(guard.meta()),
-        Event::InitDone => {
-            let gone = world.lock().kernels.list_ends();
-            for (namespace, name) in gone {
-                let meta = kube::core::ObjectMeta { namespace: Some(namespace), name: Some(name), ..Default::default() };
-                world.remove_kernel(&meta);
-            }
+fn apply_session(world: &World, DeserializeGuard(read): DeserializeGuard<Session>) {
+    match read {
+        Ok(session) => {
+            world.upsert_session(session);
         }
-    })
-    .await;
+        Err(invalid) => {
+            let (name, namespace) = (&invalid.metadata.name, &invalid.metadata.namespace);
+            tracing::error!(session = ?name, ?namespace, "cannot be read: {}", invalid.error);
+            world.unreadable_session(&invalid.metadata);
+        }
+    }
 }
 
-async fn pods(client: Client, world: Arc<World>) {
-    run(&world.timing, Api::<Pod>::all(client), watcher::Config::default(), PAGE_OF_LARGE, |event| match event {
-        Event::Init => world.lock().pods.list_begins(),
-        Event::InitApply(pod) | Event::Apply(pod) => world.upsert_pod(&pod),
-        Event::Delete(pod) => {
-            world.remove_pod(&key_of(&pod.metadata), extract::version(pod.metadata.resource_version.as_ref()));
+fn apply_kernel(world: &World, DeserializeGuard(read): DeserializeGuard<Kernel>) {
+    match read {
+        Ok(kernel) => {
+            world.upsert_kernel(kernel);
         }
-        Event::InitDone => {
-            let gone = world.lock().pods.list_ends();
-            gone.iter().for_each(|key| world.remove_pod(key, 0));
-            world.mark_everything();
-        }
-    })
-    .await;
+        Err(invalid) => tracing::error!(kernel = ?invalid.metadata.name, "cannot be read: {}", invalid.error),
+    }
 }
 
-async fn slices(client: Client, world: Arc<World>) {
-    let config = watcher::Config::default().labels(LABEL_SESSION_UID);
-    run(&world.timing, Api::<EndpointSlice>::all(client), config, PAGE, |event| match event {
-        Event::Init => world.lock().slices.list_begins(),
-        Event::InitApply(slice) | Event::Apply(slice) => world.upsert_slice(&slice),
-        Event::Delete(slice) => world.remove_slice(&key_of(&slice.metadata)),
-        Event::InitDone => {
-            let gone = world.lock().slices.list_ends();
-            gone.iter().for_each(|key| world.remove_slice(key));
-        }
-    })
-    .await;
+fn apply_quota(world: &World, quota: ResourceQuota) {
+    let version = extract::version(quota.metadata.resource_version.as_ref());
+    world.upsert_quota(key_of(&quota.metadata), version, extract_storage::quota(quota));
 }
 
-/// A quota that changes may let in sessions whose pods it refused.
-async fn quotas(client: Client, world: Arc<World>) {
-    run(&world.timing, Api::<ResourceQuota>::all(client), watcher::Config::default(), PAGE, |event| match event {
-        Event::Init => world.lock().quotas.list_begins(),
-        Event::InitApply(quota) | Event::Apply(quota) => {
-            let (key, version) = (key_of(&quota.metadata), extract::version(quota.metadata.resource_version.as_ref()));
-            world.upsert_quota(key, version, extract_storage::quota(quota));
-        }
-        Event::Delete(quota) => world.remove_quota(&key_of(&quota.metadata)),
-        Event::InitDone => {
-            let gone = world.lock().quotas.list_ends();
-            gone.iter().for_each(|key| world.remove_quota(key));
-        }
-    })
-    .await;
+/// Watches a kind of ours whose meaning is its spec. Statuses, which we write, mean nothing.
+fn by_spec<K>(client: Client, world: Arc<World>, table: fn(&mut Stores) -> &mut Table<Arc<K>>) -> BoxFuture<'static, ()>
+where
+    K: Resource<DynamicType = ()> + HasSpec<Spec: PartialEq> + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
+{
+    tenants(client, world, Tenants { table, view: Arc::new, same: |old, new| old.spec() == new.spec(), fixes: about_tenants })
 }
 
-async fn nodes(client: Client, world: Arc<World>) {
-    run(&world.timing, Api::<Node>::all(client), watcher::Config::default(), PAGE, |event| match event {
-        Event::Init => world.lock().nodes.list_begins(),
-        Event::InitApply(node) | Event::Apply(node) => world.upsert_node(&node),
-        Event::Delete(node) => {
-            world.remove_node(&key_of(&node.metadata), extract::version(node.metadata.resource_version.as_ref()));
-        }
-        Event::InitDone => {
-            let gone = world.lock().nodes.list_ends();
-            gone.iter().for_each(|key| world.remove_node(key, 0));
-        }
-    })
-    .await;
-}
-
-/// The small kinds that say who may run what where.
-/// `same` tells whether two versions of one mean the same to waiting sessions; statuses, which we write, mean nothing. `ends`
-/// tells which failures a change may have fixed: their pauses end.
-async fn tenants<K, V>(
+/// Watches a kind of others whose meaning is what is extracted of it.
+fn by_view<K, V>(
     client: Client,
     world: Arc<World>,
-    table: fn(&mut Inner) -> &mut Table<V>,
-    extract: fn(K) -> V,
+    table: fn(&mut Stores) -> &mut Table<V>,
+    view: fn(K) -> V,
+    fixes: fn(&V, Reason) -> bool,
+) -> BoxFuture<'static, ()>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
+    V: Clone + PartialEq + Send + 'static,
+{
+    tenants(client, world, Tenants { table, view, same: V::eq, fixes })
+}
+
+/// How a kind that says who may run what where gets into the world.
+struct Tenants<K, V> {
+    table: fn(&mut Stores) -> &mut Table<V>,
+    view: fn(K) -> V,
+    /// Whether two versions mean the same to waiting sessions.
     same: fn(&V, &V) -> bool,
-    ends: fn(&V, Reason) -> bool,
-) where
+    /// Whether a change may have fixed a failure of this reason. The pause of such a failure ends.
+    fixes: fn(&V, Reason) -> bool,
+}
+
+fn tenants<K, V>(client: Client, world: Arc<World>, kind: Tenants<K, V>) -> BoxFuture<'static, ()>
+where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
     V: Clone + Send + 'static,
 {
-    run(&world.timing, Api::<DeserializeGuard<K>>::all(client), watcher::Config::default(), PAGE, |event| {
-        let mut inner = world.lock();
-        let mut fixed = None;
-        let rows = table(&mut inner);
+    let api = Api::<DeserializeGuard<K>>::all(client);
+    let watch = async move {
+        watch_all(&world.timing, api, watcher::Config::default(), PAGE, |event| kind.take(&world, event)).await;
+    };
+    watch.boxed()
+}
+
+impl<K, V> Tenants<K, V>
+where
+    K: Resource<DynamicType = ()>,
+    V: Clone,
+{
+    fn take(&self, world: &World, event: Event<DeserializeGuard<K>>) {
+        let mut state = world.lock();
+        let rows = (self.table)(&mut state.stores);
+        let mut changed_key = None;
         let changed = match event {
             Event::Init => {
                 rows.list_begins();
                 false
             }
             Event::InitApply(guard) | Event::Apply(guard) => {
-                let key = key_of(guard.meta());
-                let version = extract::version(guard.meta().resource_version.as_ref());
-                match guard.0 {
-                    Ok(object) => {
-                        let value = extract(object);
-                        let same = rows.get(&key).is_some_and(|old| same(old, &value));
-                        let changed = rows.upsert(key.clone(), version, value) && !same;
-                        fixed = changed.then_some(key);
-                        changed
-                    }
-                    Err(invalid) => {
-                        tracing::error!(kind = %K::kind(&()), name = ?invalid.metadata.name, "cannot be read: {}", invalid.error);
-                        rows.cannot_read(key);
-                        false
-                    }
-                }
+                changed_key = self.apply(rows, guard);
+                changed_key.is_some()
             }
             Event::Delete(guard) => rows.remove(&key_of(guard.meta()), 0).is_some(),
             Event::InitDone => {
-                let gone = rows.list_ends();
-                for key in &gone {
-                    rows.remove(key, 0);
+                for key in rows.list_ends() {
+                    rows.remove(&key, 0);
                 }
                 true
             }
         };
-        inner.tenancy = None;
-        if let Some(key) = fixed {
-            let namespace = Some(key.0.as_str()).filter(|namespace| !namespace.is_empty());
-            if let Some(value) = table(&mut inner).get(&key).cloned() {
-                inner.end_pauses(&world.marks, namespace, |reason| ends(&value, reason));
-            }
+        let value = changed_key.as_ref().and_then(|key| (self.table)(&mut state.stores).get(key).cloned());
+        if let (Some((namespace, _)), Some(value)) = (changed_key, value) {
+            let namespace = Some(namespace.as_str()).filter(|namespace| !namespace.is_empty());
+            state.end_pauses(&world.marks.handlers, namespace, |reason| (self.fixes)(&value, reason));
         }
         if changed {
-            world.tenancy_changed(inner);
+            world.tenancy_changed(state);
+        } else {
+            state.tenancy_changed(); // statuses and unreadable objects are part of it
         }
-    })
-    .await;
+    }
+
+    /// Takes an object in. Returns its key if its meaning changed.
+    fn apply(&self, rows: &mut Table<V>, guard: DeserializeGuard<K>) -> Option<Key> {
+        let key = key_of(guard.meta());
+        let version = extract::version(guard.meta().resource_version.as_ref());
+        match guard.0 {
+            Ok(object) => {
+                let value = (self.view)(object);
+                let same = rows.get(&key).is_some_and(|old| (self.same)(old, &value));
+                (rows.upsert(key.clone(), version, value) && !same).then_some(key)
+            }
+            Err(invalid) => {
+                let kind = K::kind(&());
+                tracing::error!(%kind, name = ?invalid.metadata.name, "cannot be read: {}", invalid.error);
+                rows.cannot_read(key);
+                None
+            }
+        }
+    }
 }

@@ -1,161 +1,170 @@
-//! Which handler should look at which sessions: set by watch events and post-processors, taken by cycles.
+//! Marks: which handler evaluates which objects next. Watch events and commits set them, cycles take them.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::hash::Hash;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::Notify;
+use tokio::time::Interval;
 
-use crate::api::{SessionPhase, SessionUid};
-use crate::session::handlers::{HANDLERS, HandlerName};
+use crate::lifecycle::{Subject, Timing, Trigger};
 
-/// What a handler is to look at.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Mark {
-    /// Everything.
+/// What a handler evaluates next.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mark<U: Eq + Hash> {
+    /// Every object.
     pub all: bool,
-    /// These, if not everything.
-    pub sessions: HashSet<SessionUid>,
-    /// The marked sessions whose pause is over, because the object that their last failure was about has changed.
-    pub urgent: HashSet<SessionUid>,
+    /// These objects, if not every one.
+    pub objects: HashSet<U>,
+    /// The marked objects whose pause is over, because the object that their last failure was about has changed.
+    pub urgent: HashSet<U>,
 }
 
-impl Mark {
+impl<U: Eq + Hash> Default for Mark<U> {
+    fn default() -> Self {
+        Self { all: false, objects: HashSet::new(), urgent: HashSet::new() }
+    }
+}
+
+impl<U: Clone + Eq + Hash> Mark<U> {
     pub fn all() -> Self {
         Self { all: true, ..Self::default() }
     }
 
+    pub fn of(objects: impl IntoIterator<Item = U>) -> Self {
+        Self { objects: objects.into_iter().collect(), ..Self::default() }
+    }
+
+    /// One object, whose pause is over.
+    pub fn urgent(uid: U) -> Self {
+        Self { urgent: HashSet::from([uid.clone()]), ..Self::of([uid]) }
+    }
+
     pub fn is_empty(&self) -> bool {
-        !self.all && self.sessions.is_empty()
+        !self.all && self.objects.is_empty()
     }
 
-    /// These sessions.
-    pub fn of(sessions: impl IntoIterator<Item = SessionUid>) -> Self {
-        Self { sessions: sessions.into_iter().collect(), ..Self::default() }
+    pub fn covers(&self, uid: &U) -> bool {
+        self.all || self.objects.contains(uid)
     }
 
-    pub fn covers(&self, uid: &SessionUid) -> bool {
-        self.all || self.sessions.contains(uid)
-    }
-
-    fn merge(&mut self, other: Self) {
+    pub fn merge(&mut self, other: Self) {
         self.all |= other.all;
         self.urgent.extend(other.urgent);
         if self.all {
-            self.sessions.clear();
+            self.objects.clear();
         } else {
-            self.sessions.extend(other.sessions);
+            self.objects.extend(other.objects);
         }
     }
 }
 
-#[derive(Default)]
-struct Inner {
-    marks: HashMap<HandlerName, Mark>,
+struct Inner<K, U: Eq + Hash> {
+    marks: HashMap<K, Mark<U>>,
     /// Marks for later, the earliest first; and when each is due, so that none is kept twice.
-    timed: BTreeSet<(DateTime<Utc>, (HandlerName, SessionUid))>,
-    due: HashMap<(HandlerName, SessionUid), DateTime<Utc>>,
+    timed: BTreeSet<(DateTime<Utc>, (K, U))>,
+    due: HashMap<U, BTreeMap<K, DateTime<Utc>>>,
+    wake: HashMap<K, Arc<Notify>>,
 }
 
-/// The marks of all handlers.
-pub struct Marks {
-    inner: Mutex<Inner>,
-    wake: HashMap<HandlerName, Notify>,
+/// Marks by key, the name of a handler for example.
+pub struct Marks<K, U: Eq + Hash> {
+    inner: Mutex<Inner<K, U>>,
     timer: Notify,
 }
 
-impl Default for Marks {
+impl<K, U: Eq + Hash> Default for Marks<K, U> {
     fn default() -> Self {
-        let wake = HandlerName::ALL.into_iter().map(|name| (name, Notify::new())).collect();
-        Self { inner: Mutex::default(), wake, timer: Notify::new() }
+        let inner = Inner { marks: HashMap::new(), timed: BTreeSet::new(), due: HashMap::new(), wake: HashMap::new() };
+        Self { inner: Mutex::new(inner), timer: Notify::new() }
     }
 }
 
-impl Marks {
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+impl<K: Copy + Eq + Hash + Ord, U: Clone + Eq + Hash + Ord> Marks<K, U> {
+    fn lock(&self) -> MutexGuard<'_, Inner<K, U>> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn add(&self, handler: HandlerName, mark: Mark) {
+    pub fn add(&self, key: K, mark: Mark<U>) {
         if mark.is_empty() {
             return;
         }
-        self.lock().marks.entry(handler).or_default().merge(mark);
-        if let Some(wake) = self.wake.get(&handler) {
-            wake.notify_one();
-        }
-    }
-
-    pub fn one(&self, handler: HandlerName, uid: &SessionUid) {
-        self.add(handler, Mark::of([uid.clone()]));
-    }
-
-    /// Marks a session, and ends its pause.
-    pub fn urgent(&self, handler: HandlerName, uid: &SessionUid) {
-        self.add(handler, Mark { urgent: HashSet::from([uid.clone()]), ..Mark::of([uid.clone()]) });
-    }
-
-    pub fn all(&self, handler: HandlerName) {
-        self.add(handler, Mark::all());
-    }
-
-    /// Marks a session for every handler that is asked about its phase.
-    pub fn session(&self, uid: &SessionUid, phase: SessionPhase) {
-        for handler in HANDLERS.iter().filter(|handler| handler.targets.contains(&phase)) {
-            self.one(handler.name, uid);
-        }
-        self.one(HandlerName::SyncKernels, uid);
-    }
-
-    /// Marks a session for later; an earlier time for the same replaces a later one.
-    pub fn at(&self, handler: HandlerName, uid: &SessionUid, time: DateTime<Utc>) {
         let mut inner = self.lock();
-        let key = (handler, uid.clone());
-        if inner.due.get(&key).is_some_and(|due| *due <= time) {
+        inner.marks.entry(key).or_default().merge(mark);
+        inner.wake.entry(key).or_default().notify_one();
+    }
+
+    pub fn one(&self, key: K, uid: &U) {
+        self.add(key, Mark::of([uid.clone()]));
+    }
+
+    /// Marks an object and ends its pause.
+    pub fn urgent(&self, key: K, uid: &U) {
+        self.add(key, Mark::urgent(uid.clone()));
+    }
+
+    pub fn all(&self, key: K) {
+        self.add(key, Mark::all());
+    }
+
+    /// Marks an object at a time. An earlier time for the same key and object replaces a later one.
+    pub fn at(&self, key: K, uid: &U, time: DateTime<Utc>) {
+        let mut inner = self.lock();
+        let due = inner.due.entry(uid.clone()).or_default();
+        if due.get(&key).is_some_and(|due| *due <= time) {
             return;
         }
-        if let Some(later) = inner.due.insert(key.clone(), time) {
-            inner.timed.remove(&(later, key.clone()));
+        if let Some(later) = due.insert(key, time) {
+            inner.timed.remove(&(later, (key, uid.clone())));
         }
-        inner.timed.insert((time, key));
+        inner.timed.insert((time, (key, uid.clone())));
         drop(inner);
         self.timer.notify_one();
     }
 
-    /// Drops what is set for later of a session that is gone.
-    pub fn forget(&self, uid: &SessionUid) {
+    /// Marks an object after a pause.
+    pub fn after(&self, key: K, uid: &U, pause: Duration) {
+        self.at(key, uid, Utc::now() + TimeDelta::from_std(pause).unwrap_or_default());
+    }
+
+    /// Drops the marks for later of an object that is gone.
+    pub fn forget(&self, uid: &U) {
         let mut inner = self.lock();
-        for key in HandlerName::ALL.map(|handler| (handler, uid.clone())) {
-            if let Some(time) = inner.due.remove(&key) {
-                inner.timed.remove(&(time, key));
-            }
+        for (key, time) in inner.due.remove(uid).unwrap_or_default() {
+            inner.timed.remove(&(time, (key, uid.clone())));
         }
     }
 
-    /// Marks a session for after a pause.
-    pub fn after(&self, handler: HandlerName, uid: &SessionUid, pause: Duration) {
-        self.at(handler, uid, Utc::now() + TimeDelta::from_std(pause).unwrap_or_default());
+    /// Takes a key's mark. Later marks are for the next cycle.
+    pub fn take(&self, key: K) -> Mark<U> {
+        self.lock().marks.remove(&key).unwrap_or_default()
     }
 
-    /// Takes a handler's mark; what is marked from now on is for the next cycle.
-    pub fn take(&self, handler: HandlerName) -> Mark {
-        self.lock().marks.remove(&handler).unwrap_or_default()
+    pub fn is_marked(&self, key: K) -> bool {
+        self.lock().marks.contains_key(&key)
     }
 
-    pub fn is_marked(&self, handler: HandlerName) -> bool {
-        self.lock().marks.contains_key(&handler)
-    }
-
-    /// Waits until a handler is marked.
-    pub async fn marked(&self, handler: HandlerName) {
-        let Some(wake) = self.wake.get(&handler) else { return };
-        while !self.is_marked(handler) {
+    /// Waits until a key is marked.
+    pub async fn marked(&self, key: K) {
+        let wake = self.lock().wake.entry(key).or_default().clone();
+        while !self.is_marked(key) {
             wake.notified().await;
         }
     }
 
-    /// Sets timed marks when they are due, for ever.
+    /// Waits until a key is marked or its long cycle is due, which marks everything. Marks set close together are taken
+    /// together.
+    pub async fn wait(&self, key: K, long_cycle: &mut Interval, coalesce: Duration) {
+        tokio::select! {
+            () = self.marked(key) => tokio::time::sleep(coalesce).await,
+            _ = long_cycle.tick() => self.all(key),
+        }
+    }
+
+    /// Sets timed marks when they are due. Never returns.
     pub async fn run_timer(&self) {
         loop {
             let next = self.fire(Utc::now());
@@ -170,72 +179,119 @@ impl Marks {
         }
     }
 
-    /// Sets what is due; returns when the next is.
+    /// Sets the marks that are due. Returns when the next one is.
     fn fire(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let mut inner = self.lock();
         let mut fired = vec![];
         while inner.timed.first().is_some_and(|(time, ..)| *time <= now)
-            && let Some((_, key)) = inner.timed.pop_first()
+            && let Some((_, (key, uid))) = inner.timed.pop_first()
         {
-            inner.due.remove(&key);
-            fired.push(key);
+            if let Some(due) = inner.due.get_mut(&uid) {
+                due.remove(&key);
+                if due.is_empty() {
+                    inner.due.remove(&uid);
+                }
+            }
+            fired.push((key, uid));
         }
         let next = inner.timed.first().map(|(time, ..)| *time);
         drop(inner);
-        for (handler, uid) in fired {
-            self.one(handler, &uid);
+        for (key, uid) in fired {
+            self.one(key, &uid);
         }
         next
+    }
+}
+
+/// The ticks of a long cycle.
+pub fn long_cycle(timing: &Timing) -> Interval {
+    tokio::time::interval_at(tokio::time::Instant::now() + timing.long_cycle_initial, timing.long_cycle)
+}
+
+/// The marks of all handlers of a kind.
+pub struct HandlerMarks<S: Subject>(Marks<S::HandlerName, S::Uid>);
+
+impl<S: Subject> Default for HandlerMarks<S> {
+    fn default() -> Self {
+        Self(Marks::default())
+    }
+}
+
+impl<S: Subject> Deref for HandlerMarks<S> {
+    type Target = Marks<S::HandlerName, S::Uid>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl<S: Subject> HandlerMarks<S> {
+    /// Marks an object for every handler of its phase.
+    pub fn object(&self, uid: &S::Uid, phase: S::Phase) {
+        for handler in S::table().iter().filter(|handler| handler.targets.contains(&phase)) {
+            self.one(handler.name, uid);
+        }
+    }
+
+    /// Marks these objects for every handler that wakes on a change like this.
+    pub fn trigger(&self, trigger: Trigger, mark: Mark<S::Uid>) {
+        for handler in S::table().iter().filter(|handler| handler.wakes_on.contains(&trigger)) {
+            self.add(handler.name, mark.clone());
+        }
+    }
+
+    /// Marks every object for every handler.
+    pub fn everything(&self) {
+        S::table().iter().for_each(|handler| self.all(handler.name));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use chrono::TimeDelta;
 
-    const HANDLER: HandlerName = HandlerName::ScheduleSessions;
+    type Named = Marks<u8, &'static str>;
 
     #[test]
     fn marks_gather_until_they_are_taken() {
-        let marks = Marks::default();
-        marks.one(HANDLER, &SessionUid("a".into()));
-        marks.one(HANDLER, &SessionUid("b".into()));
-        assert_eq!(marks.take(HANDLER).sessions.len(), 2);
-        assert!(marks.take(HANDLER).is_empty());
-        marks.one(HANDLER, &SessionUid("a".into()));
-        marks.all(HANDLER);
-        assert_eq!(marks.take(HANDLER), Mark::all());
+        let marks = Named::default();
+        marks.one(1, &"a");
+        marks.urgent(1, &"b");
+        let taken = marks.take(1);
+        assert_eq!((taken.objects, taken.urgent), (HashSet::from(["a", "b"]), HashSet::from(["b"])));
+        assert!(marks.take(1).is_empty());
+        marks.one(1, &"a");
+        marks.all(1);
+        assert_eq!(marks.take(1), Mark::all());
+        assert!(!marks.is_marked(2), "each key has marks of its own");
     }
 
     #[test]
     fn a_timed_mark_fires_once_and_at_its_earliest_time() {
-        let marks = Marks::default();
-        let uid = SessionUid("a".into());
+        let marks = Named::default();
         let start = DateTime::UNIX_EPOCH;
-        marks.at(HANDLER, &uid, start + TimeDelta::seconds(20));
-        marks.at(HANDLER, &uid, start + TimeDelta::seconds(10));
-        marks.at(HANDLER, &uid, start + TimeDelta::seconds(30));
+        for seconds in [20, 10, 30] {
+            marks.at(1, &"a", start + TimeDelta::seconds(seconds));
+        }
         assert_eq!(marks.fire(start + TimeDelta::seconds(9)), Some(start + TimeDelta::seconds(10)));
-        assert!(marks.take(HANDLER).is_empty());
+        assert!(marks.take(1).is_empty());
         marks.fire(start + TimeDelta::seconds(10));
-        assert!(marks.take(HANDLER).covers(&uid));
+        assert!(marks.take(1).covers(&"a"));
         marks.fire(start + TimeDelta::seconds(60));
-        assert!(marks.take(HANDLER).is_empty());
+        assert!(marks.take(1).is_empty());
     }
 
     #[test]
-    fn nothing_is_kept_for_a_session_that_is_gone() {
-        let marks = Marks::default();
-        let (gone, other) = (SessionUid("gone".into()), SessionUid("other".into()));
+    fn nothing_is_kept_for_an_object_that_is_gone() {
+        let marks = Named::default();
         let later = DateTime::UNIX_EPOCH + TimeDelta::days(7);
-        for uid in [&gone, &other] {
-            marks.at(HANDLER, uid, later);
+        for uid in ["gone", "other"] {
+            marks.at(1, &uid, later);
         }
-        marks.forget(&gone);
-        let kept = marks.lock().timed.clone();
-        assert_eq!(kept.into_iter().collect::<Vec<_>>(), [(later, (HANDLER, other.clone()))]);
+        marks.forget(&"gone");
+        assert_eq!(marks.lock().timed.iter().collect::<Vec<_>>(), [&(later, (1, "other"))]);
         marks.fire(later);
-        assert!(marks.take(HANDLER).covers(&other));
+        assert!(marks.take(1).covers(&"other"));
+        assert!(marks.lock().due.is_empty());
     }
 }

@@ -1,15 +1,19 @@
-//! Runs the handlers: cycles, marks, locks, judgement, commits, and what follows them.
+//! The engine: cycles of handlers, steps of objects, commits, marks, locks and hooks. It names no kind; a host carries out what
+//! it decides.
 
+mod claims;
 mod cycle;
+mod deferred;
 pub mod hooks;
-mod item;
-mod judge;
-mod linger;
+pub mod host;
 mod locks;
 pub mod marks;
-pub mod post_processors;
 mod recorder;
-mod sync;
-mod tasks;
+mod step;
+#[cfg(test)]
+#[cfg(test)]
+mod tests;
 
+pub use claims::{Claim, Claims};
 pub use cycle::Coordinator;
+pub use deferred::yield_to_work;

@@ -2,8 +2,15 @@
 
 use chrono::{DateTime, Utc};
 
-use super::Record;
 use crate::api::{HistoryEntry, HistoryResult};
+
+/// The failed attempts of a handler in a row.
+#[derive(Clone, Copy, Debug)]
+pub struct Attempts {
+    pub count: i32,
+    /// When the first of them was made. For a handler that waits, when the phase began.
+    pub started_at: Option<DateTime<Utc>>,
+}
 
 /// Most entries of a history.
 pub const MAX_ENTRIES: usize = 64;
@@ -19,20 +26,19 @@ pub fn last_attempt(history: &[HistoryEntry]) -> Option<&HistoryEntry> {
     history.iter().rev().find(|entry| entry.result != HistoryResult::Skipped)
 }
 
-/// The attempts that handler `phase` has behind it: those of the last entry that is no skip, if it is this handler's
-/// and was no success.
-pub fn attempts_of(history: &[HistoryEntry], phase: &str) -> Record {
+/// The attempts of a handler: those of the last entry that is no skip, if the entry is the handler's and no success.
+pub fn attempts_of(history: &[HistoryEntry], handler: &str) -> Attempts {
     match last_attempt(history) {
-        Some(last) if last.phase == phase && last.result != HistoryResult::Success => {
-            Record { attempts: last.attempts, started_at: Some(last.created_at) }
+        Some(last) if last.handler == handler && last.result != HistoryResult::Success => {
+            Attempts { count: last.attempts, started_at: Some(last.created_at) }
         }
-        _ => Record { attempts: 0, started_at: None },
+        _ => Attempts { count: 0, started_at: None },
     }
 }
 
 /// A wait that has become a fault is told anew, so that the fault has all its attempts.
 fn merges(last: &HistoryEntry, entry: &HistoryEntry) -> bool {
-    last.phase == entry.phase
+    last.handler == entry.handler
         && last.error_code == entry.error_code
         && last.cause == entry.cause
         && last.to == entry.to
@@ -91,7 +97,7 @@ fn size_of_entry(entry: &HistoryEntry) -> usize {
     const FIXED: usize = 240;
     const FIXED_STEP: usize = 150;
     let steps: usize = entry.steps.iter().map(|step| FIXED_STEP + step.name.len() + bytes_in_json(&step.detail)).sum();
-    FIXED + bytes_in_json(&entry.message) + entry.error_code.as_ref().map_or(0, String::len) + steps
+    FIXED + bytes_in_json(&entry.message) + entry.error_code.map_or(0, |reason| reason.as_str().len()) + steps
 }
 
 /// How many bytes a text of one line takes within JSON, as the API server writes it.
@@ -133,17 +139,17 @@ pub fn to_millis(time: DateTime<Utc>) -> DateTime<Utc> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::Cause;
+    use crate::api::{Cause, Reason};
     use chrono::TimeDelta;
 
-    fn entry(phase: &str, result: HistoryResult, code: Option<&str>, minute: i64) -> HistoryEntry {
+    fn entry(handler: &str, result: HistoryResult, code: Option<Reason>, minute: i64) -> HistoryEntry {
         let at = DateTime::UNIX_EPOCH + TimeDelta::minutes(minute);
         HistoryEntry {
-            phase: phase.into(),
+            handler: handler.into(),
             result,
             from: "Pending".into(),
             to: "Pending".into(),
-            error_code: code.map(Into::into),
+            error_code: code,
             cause: code.map(|_| Cause::Fault),
             message: format!("at minute {minute}"),
             attempts: 1,
@@ -155,44 +161,44 @@ mod tests {
 
     #[test]
     fn sc_co_017_attempts_come_from_the_last_matching_entry() {
-        let mut history = vec![entry("schedule-sessions", HistoryResult::NeedRetry, Some("x"), 1)];
+        let mut history = vec![entry("schedule-sessions", HistoryResult::NeedRetry, Some(Reason::EffectFailed), 1)];
         history[0].attempts = 2;
         let record = attempts_of(&history, "schedule-sessions");
-        assert_eq!(record.attempts, 2);
+        assert_eq!(record.count, 2);
         assert_eq!(record.started_at, Some(history[0].created_at));
     }
 
     #[test]
     fn sc_co_018_attempts_are_none_when_the_phase_differs() {
-        let mut history = vec![entry("start-sessions", HistoryResult::NeedRetry, Some("x"), 1)];
+        let mut history = vec![entry("start-sessions", HistoryResult::NeedRetry, Some(Reason::EffectFailed), 1)];
         history[0].attempts = 5;
         let record = attempts_of(&history, "schedule-sessions");
-        assert_eq!((record.attempts, record.started_at), (0, None));
+        assert_eq!((record.count, record.started_at), (0, None));
     }
 
     #[test]
     fn a_success_ends_the_count_and_a_skip_hides_nothing() {
-        let mut history = vec![entry("a", HistoryResult::NeedRetry, Some("x"), 1)];
-        push(&mut history, entry("a", HistoryResult::Skipped, Some("wait"), 2));
-        assert_eq!(attempts_of(&history, "a").attempts, 1);
-        push(&mut history, entry("a", HistoryResult::NeedRetry, Some("x"), 3));
-        assert_eq!((history.len(), attempts_of(&history, "a").attempts), (2, 2), "it goes on counting");
+        let mut history = vec![entry("a", HistoryResult::NeedRetry, Some(Reason::EffectFailed), 1)];
+        push(&mut history, entry("a", HistoryResult::Skipped, Some(Reason::NotYetDue), 2));
+        assert_eq!(attempts_of(&history, "a").count, 1);
+        push(&mut history, entry("a", HistoryResult::NeedRetry, Some(Reason::EffectFailed), 3));
+        assert_eq!((history.len(), attempts_of(&history, "a").count), (2, 2), "it goes on counting");
         push(&mut history, entry("a", HistoryResult::Success, None, 4));
-        assert_eq!(attempts_of(&history, "a").attempts, 0);
+        assert_eq!(attempts_of(&history, "a").count, 0);
     }
 
     #[test]
     fn equal_failures_merge_and_keep_the_first_time() {
         let mut history = vec![];
         for minute in 1..=3 {
-            push(&mut history, entry("a", HistoryResult::NeedRetry, Some("x"), minute));
+            push(&mut history, entry("a", HistoryResult::NeedRetry, Some(Reason::EffectFailed), minute));
         }
         assert_eq!(history.len(), 1);
         assert_eq!(history[0].attempts, 3);
         assert_eq!(history[0].created_at, DateTime::UNIX_EPOCH + TimeDelta::minutes(1));
         assert_eq!(history[0].updated_at, DateTime::UNIX_EPOCH + TimeDelta::minutes(3));
         assert_eq!(history[0].message, "at minute 3");
-        push(&mut history, entry("a", HistoryResult::NeedRetry, Some("y"), 4));
+        push(&mut history, entry("a", HistoryResult::NeedRetry, Some(Reason::NodeLost), 4));
         assert_eq!(history.len(), 2, "another error code is another entry");
         assert_eq!(history[1].attempts, 1);
     }
@@ -202,7 +208,12 @@ mod tests {
         let mut history = vec![];
         let mut dropped = 0;
         for minute in 0..200 {
-            let mut new = entry("a", HistoryResult::NeedRetry, Some(&format!("code{minute}")), minute);
+            let mut new = entry(
+                "a",
+                HistoryResult::NeedRetry,
+                Some(if minute % 2 == 0 { Reason::EffectFailed } else { Reason::NodeLost }),
+                minute,
+            );
             new.message = "ä".repeat(1000);
             dropped += push(&mut history, new);
         }

@@ -1,16 +1,22 @@
-//! The pure engine, shared by every kind that lives through phases: outcomes, classification, history, matching.
-//! Nothing in here knows a client, a task or a clock; `now` is always given.
+//! The pure part of the engine: what a kind of object is to it, rows of handlers, verdicts, classification, history.
+//! It names no kind and knows no client, no task and no clock: `now` is always given.
 
 mod classify;
+mod handler;
 mod history;
-
+#[cfg(test)]
+pub(crate) mod lamps;
 mod matching;
-mod outcome;
+mod next_status;
+mod subject;
 mod timing;
+mod verdict;
 
 pub use classify::*;
+pub use handler::*;
 pub use history::*;
-
 pub use matching::*;
-pub use outcome::*;
+pub use next_status::*;
+pub use subject::*;
 pub use timing::*;
+pub use verdict::*;

@@ -42,9 +42,9 @@ pub struct Timing {
     /// How long a node that failed a session is tried last.
     pub avoid_failed_node: Duration,
     /// How long it may wait to be committed that a session's pods are made; in a rush, longer.
-    pub linger: Duration,
+    pub deferral: Duration,
     /// How long it may wait to be recorded that a kernel runs or is held up; in a rush, longer.
-    pub facts: Duration,
+    pub kernel_progress: Duration,
     /// The pause between writes that only tell people, while many sessions are on their way.
     pub busy_pace: Duration,
     /// The pause between two events otherwise.
@@ -101,8 +101,8 @@ impl Default for Timing {
             stale: seconds(120),
             stale_without_lease: seconds(480),
             avoid_failed_node: seconds(3600),
-            linger: seconds(1),
-            facts: seconds(1),
+            deferral: seconds(1),
+            kernel_progress: seconds(1),
             busy_pace: Duration::from_millis(100),
             event_pace: Duration::from_millis(10),
             busy_over: seconds(2),

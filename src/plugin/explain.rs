@@ -8,9 +8,9 @@ use serde::Serialize;
 
 use super::queue::{Place, place};
 use super::table::age;
-use crate::api::{HistoryResult, ScalingGroup, Session, SessionPhase, SessionResult, Waiting};
+use crate::api::{HistoryResult, Reason, ScalingGroup, Session, SessionPhase, SessionResult, Waiting};
+use crate::lifecycle::created_at;
 use crate::lifecycle::printable;
-use crate::session::snapshot::created_at;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -19,9 +19,9 @@ pub struct Explanation {
     name: String,
     phase: SessionPhase,
     since: Option<DateTime<Utc>>,
-    reason: Option<String>,
+    reason: Option<Reason>,
     message: Option<String>,
-    result: SessionResult,
+    result: Option<SessionResult>,
     place: Option<Place>,
     waiting: Option<Waiting>,
     /// Of its group, as it is now.
@@ -37,22 +37,23 @@ pub struct Explanation {
 
 pub fn view(session: &Session, group: Option<&ScalingGroup>, sessions: &[Session], now: DateTime<Utc>) -> Explanation {
     let status = session.status.clone().unwrap_or_default();
-    let group = group.filter(|_| status.phase == SessionPhase::Pending);
+    let progress = status.progress;
+    let group = group.filter(|_| progress.phase == SessionPhase::Pending);
     // What is only skipped has no next attempt but the time it waits for.
-    let skipped = status.history.last().is_some_and(|last| last.result == HistoryResult::Skipped);
-    let next_attempt_at = if skipped { session.spec.starts_at } else { status.next_attempt_at };
+    let skipped = progress.history.last().is_some_and(|last| last.result == HistoryResult::Skipped);
+    let next_attempt_at = if skipped { session.spec.starts_at } else { progress.next_attempt_at };
     Explanation {
         namespace: session.namespace().unwrap_or_default(),
         name: session.name_any(),
-        phase: status.phase,
-        since: status.phase_started_at.or_else(|| created_at(session)),
-        reason: status.reason,
-        message: status.message,
+        phase: progress.phase,
+        since: progress.phase_started_at.or_else(|| created_at(session)),
+        reason: progress.reason,
+        message: progress.message,
         result: status.result,
         place: group.and_then(|group| place(session, group, sessions)),
         waiting: status.waiting,
-        nodes_ready: group.and_then(|group| group.status.as_ref()).map(|told| (told.nodes_ready, told.nodes)),
-        attempts: status.attempts,
+        nodes_ready: group.and_then(|group| group.status.as_ref()).map(|status| (status.nodes_ready, status.nodes)),
+        attempts: progress.attempts,
         next_attempt_at,
         kernels_ready: status.kernels_ready,
         nodes: status.nodes,
@@ -80,18 +81,14 @@ impl fmt::Display for Explanation {
             }
         }
         if let Some(waiting) = &self.waiting {
-            writeln!(
-                f,
-                "as of {} ago; it is looked at again whenever something changes",
-                age(Some(waiting.evaluated_at), self.now)
-            )?;
+            writeln!(f, "evaluated {} ago; re-evaluated on every change", age(Some(waiting.evaluated_at), self.now))?;
         }
         if let Some((ready, nodes)) = self.nodes_ready {
-            writeln!(f, "nodes of its group that are ready now: {ready} of {nodes}")?;
+            writeln!(f, "nodes of its scaling group ready now: {ready} of {nodes}")?;
         }
         if let Some(next) = self.next_attempt_at.filter(|next| *next > self.now) {
             let day = if next.date_naive() == self.now.date_naive() { "%H:%M:%S" } else { "%Y-%m-%d %H:%M:%S" };
-            writeln!(f, "attempts so far: {}; the next is counted at {}", self.attempts, next.format(day))?;
+            writeln!(f, "attempts: {}; next retry at {}", self.attempts, next.format(day))?;
         }
         if let Some(nodes) = &self.nodes {
             writeln!(f, "kernels running: {} on {nodes}", self.kernels_ready.as_deref().unwrap_or("?"))?;
@@ -100,11 +97,8 @@ impl fmt::Display for Explanation {
     }
 }
 
-fn result(result: SessionResult) -> String {
-    match result {
-        SessionResult::Undefined => String::new(),
-        result => format!(", with result {result:?}"),
-    }
+fn result(result: Option<SessionResult>) -> String {
+    result.map_or_else(String::new, |result| format!(", with result {result:?}"))
 }
 
 #[cfg(test)]
@@ -142,9 +136,9 @@ mod tests {
             "  of 40 nodes:",
             "      12  cpu 3 of 4 needed",
             "       8  not ready",
-            "as of 10s ago; it is looked at again whenever something changes",
-            "nodes of its group that are ready now: 32 of 40",
-            "attempts so far: 2; the next is counted at 01:02:00",
+            "evaluated 10s ago; re-evaluated on every change",
+            "nodes of its scaling group ready now: 32 of 40",
+            "attempts: 2; next retry at 01:02:00",
         ];
         assert_eq!(told.lines().collect::<Vec<_>>(), wanted);
     }

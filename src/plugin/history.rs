@@ -17,7 +17,7 @@ pub struct History {
 
 pub fn view(session: &Session) -> History {
     let status = session.status.clone().unwrap_or_default();
-    History { name: session.name_any(), dropped: status.history_dropped, entries: status.history }
+    History { name: session.name_any(), dropped: status.history_dropped, entries: status.progress.history }
 }
 
 impl fmt::Display for History {
@@ -33,7 +33,7 @@ impl fmt::Display for History {
             let times = if entry.attempts > 1 { format!(" ×{}", entry.attempts) } else { String::new() };
             let last = if entry.attempts > 1 { format!(", last {}", entry.updated_at.format("%H:%M:%S")) } else { String::new() };
             let at = entry.created_at.format("%Y-%m-%d %H:%M:%S%.3f");
-            writeln!(f, "{at}{last}  {}  {moved}  {:?}{times}", entry.phase, entry.result)?;
+            writeln!(f, "{at}{last}  {}  {moved}  {:?}{times}", entry.handler, entry.result)?;
             if !entry.message.is_empty() {
                 writeln!(f, "    {}", printable(&entry.message))?;
             }
@@ -59,11 +59,11 @@ mod tests {
         let mut session = session(json!({}));
         assert_eq!(view(&session).to_string(), "nothing was tried for s yet\n");
         let at = |second: u32| format!("2026-01-01T00:00:{second:02}.500Z");
-        let status = json!({"phase": "Scheduled", "historyDropped": 3, "history": [
-            {"phase": "schedule-sessions", "result": "NeedRetry", "from": "Pending", "to": "Pending", "message": "no room",
+        let status = json!({"handler": "Scheduled", "historyDropped": 3, "history": [
+            {"handler": "schedule-sessions", "result": "NeedRetry", "from": "Pending", "to": "Pending", "message": "no room",
              "attempts": 4, "createdAt": at(1), "updatedAt": at(9), "steps": [
                 {"name": "select", "result": "Failure", "detail": "none", "startedAt": at(8), "endedAt": at(9)}]},
-            {"phase": "schedule-sessions", "result": "Success", "from": "Pending", "to": "Scheduled", "attempts": 1,
+            {"handler": "schedule-sessions", "result": "Success", "from": "Pending", "to": "Scheduled", "attempts": 1,
              "createdAt": at(10), "updatedAt": at(10)},
         ]});
         session.status = Some(serde_json::from_value(status).expect("a status"));

@@ -10,9 +10,10 @@ use serde::Serialize;
 
 use super::table::{age, table};
 use crate::api::{
-    GroupName, ScalingGroup, ScalingGroupStatus, SequencerName, Session, SessionPhase, WaitingByPriority, WaitingByReason, whole,
+    GroupName, Reason, ScalingGroup, ScalingGroupStatus, SequencerName, Session, SessionPhase, WaitingByPriority,
+    WaitingByReason, whole,
 };
-use crate::session::snapshot::created_at;
+use crate::lifecycle::created_at;
 
 /// The queues of some groups.
 #[derive(Serialize)]
@@ -22,7 +23,7 @@ pub struct Queues(Vec<Queue>);
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Queue {
-    group: String,
+    group: Option<String>,
     /// Whether there is no such group.
     missing: bool,
     /// What the group tells; None where its user may not read it, and so places cannot be told.
@@ -46,7 +47,7 @@ struct Waiting {
     name: String,
     priority: i32,
     since: Option<DateTime<Utc>>,
-    reason: String,
+    reason: Reason,
     message: String,
 }
 
@@ -75,12 +76,12 @@ struct Line<'s> {
 }
 
 impl<'s> Line<'s> {
-    fn new(name: &str, group: Option<&ScalingGroup>, sessions: &'s [Session]) -> Self {
+    fn new(name: Option<&str>, group: Option<&ScalingGroup>, sessions: &'s [Session]) -> Self {
         let sequencer = group.map(|group| group.spec.sequencer).unwrap_or_default();
-        let mut visible: Vec<&Session> = sessions.iter().filter(|session| waits_in(session) == Some(name)).collect();
-        visible.sort_by_cached_key(|session| (created_at(session), session.namespace(), session.name_any()));
+        let mut visible: Vec<&Session> = sessions.iter().filter(|session| waits(session) && group_of(session) == name).collect();
+        visible.sort_by_cached_key(|session| (created_at(*session), session.namespace(), session.name_any()));
         if sequencer == SequencerName::Lifo {
-            visible.sort_by_key(|session| Reverse(created_at(session)));
+            visible.sort_by_key(|session| Reverse(created_at(*session)));
         }
         visible.sort_by_key(|session| Reverse(session.priority()));
         let status = group.and_then(|group| group.status.clone()).unwrap_or_default();
@@ -107,15 +108,17 @@ impl<'s> Line<'s> {
     }
 }
 
-/// The group in which a session waits, if it does.
-fn waits_in(session: &Session) -> Option<&str> {
-    let name = session.group().map_or(GroupName::NONE, |group| group.as_str());
-    Some(name).filter(|_| session.phase() == SessionPhase::Pending)
+fn waits(session: &Session) -> bool {
+    session.phase() == SessionPhase::Pending
+}
+
+fn group_of(session: &Session) -> Option<&str> {
+    session.group().map(GroupName::as_str)
 }
 
 /// The place of a session that waits, from what its group tells and what can be seen.
 pub fn place(session: &Session, group: &ScalingGroup, sessions: &[Session]) -> Option<Place> {
-    let line = Line::new(&group.name_any(), Some(group), sessions);
+    let line = Line::new(Some(&group.name_any()), Some(group), sessions);
     let at = line.visible.iter().position(|other| other.uid() == session.uid())?;
     Some(line.place(at))
 }
@@ -124,22 +127,23 @@ pub fn place(session: &Session, group: &ScalingGroup, sessions: &[Session]) -> O
 pub fn view(asked: Option<&str>, groups: Option<&[ScalingGroup]>, sessions: &[Session], now: DateTime<Utc>) -> Queues {
     if let Some(groups) = groups {
         let there: BTreeSet<String> = groups.iter().map(ResourceExt::name_any).collect();
-        let strays: BTreeSet<&str> = match asked {
+        let is_missing = |name: &Option<&str>| name.is_none_or(|name| !there.contains(name));
+        let strays: BTreeSet<Option<&str>> = match asked {
             Some(_) => BTreeSet::new(),
-            None => sessions.iter().filter_map(waits_in).filter(|name| !there.contains(*name)).collect(),
+            None => sessions.iter().filter(|session| waits(session)).map(group_of).filter(is_missing).collect(),
         };
         let strays = strays.into_iter().map(|name| Queue { missing: true, ..queue(name, None, sessions, now) });
-        let queues = groups.iter().map(|group| queue(&group.name_any(), Some(group), sessions, now));
+        let queues = groups.iter().map(|group| queue(Some(&group.name_any()), Some(group), sessions, now));
         return Queues(queues.chain(strays).collect());
     }
-    let named: BTreeSet<&str> = match asked {
-        Some(name) => BTreeSet::from([name]),
-        None => sessions.iter().filter_map(|session| session.group().map(GroupName::as_str).or(waits_in(session))).collect(),
+    let named: BTreeSet<Option<&str>> = match asked {
+        Some(name) => BTreeSet::from([Some(name)]),
+        None => sessions.iter().filter(|session| session.group().is_some() || waits(session)).map(group_of).collect(),
     };
     Queues(named.into_iter().map(|name| queue(name, None, sessions, now)).collect())
 }
 
-fn queue(name: &str, group: Option<&ScalingGroup>, sessions: &[Session], now: DateTime<Utc>) -> Queue {
+fn queue(name: Option<&str>, group: Option<&ScalingGroup>, sessions: &[Session], now: DateTime<Utc>) -> Queue {
     let line = Line::new(name, group, sessions);
     let waiting = |(at, session): (usize, &&Session)| {
         let status = session.status.clone().unwrap_or_default();
@@ -148,13 +152,13 @@ fn queue(name: &str, group: Option<&ScalingGroup>, sessions: &[Session], now: Da
             namespace: session.namespace().unwrap_or_default(),
             name: session.name_any(),
             priority: session.priority(),
-            since: created_at(session),
-            reason: status.reason.unwrap_or_else(|| "new".into()),
-            message: status.message.unwrap_or_default(),
+            since: created_at(*session),
+            reason: status.reason.unwrap_or(Reason::NotEvaluated),
+            message: status.progress.message.unwrap_or_default(),
         }
     };
     Queue {
-        group: name.to_owned(),
+        group: name.map(str::to_owned),
         missing: false,
         told: group.map(|group| Told { sequencer: group.spec.sequencer, status: group.status.clone().unwrap_or_default() }),
         visible: line.visible.iter().enumerate().map(waiting).collect(),
@@ -164,19 +168,19 @@ fn queue(name: &str, group: Option<&ScalingGroup>, sessions: &[Session], now: Da
 
 impl Queue {
     fn heading(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.missing && self.group == GroupName::NONE {
-            return writeln!(f, "{}: these name no scaling group, and none takes them", self.group);
-        }
+        let Some(group) = &self.group else {
+            return writeln!(f, "no scaling group: these sessions name none, and none takes them");
+        };
         if self.missing {
-            return writeln!(f, "{}: there is no such scaling group", self.group);
+            return writeln!(f, "{group}: there is no such scaling group");
         }
         let Some(Told { sequencer, status }) = &self.told else {
-            return writeln!(f, "{}: you may not read this scaling group, so places cannot be told", self.group);
+            return writeln!(f, "{group}: you may not read this scaling group, so places cannot be told");
         };
         writeln!(
             f,
             "{} ({sequencer:?}): {} waiting, {} running, {} of {} nodes ready, the oldest waits for {}",
-            self.group,
+            group,
             status.sessions_pending,
             status.sessions_running,
             status.nodes_ready,
@@ -204,7 +208,7 @@ impl fmt::Display for Queues {
                     w.name.clone(),
                     priority,
                     age(w.since, queue.now),
-                    w.reason.clone(),
+                    w.reason.to_string(),
                     w.message.clone(),
                 ]
             };

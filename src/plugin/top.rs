@@ -9,8 +9,8 @@ use serde::Serialize;
 use super::fetch::TopOf;
 use super::table::table;
 use crate::api::{LABEL_SESSION_UID, Resources, TenantStatus};
-use crate::cluster::extract;
-use crate::cluster::requests::requests;
+use crate::cluster::store::extract;
+use crate::cluster::store::requests::requests;
 
 #[derive(Serialize)]
 pub struct Top {

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use serde::Serialize;
 
-use crate::api::{Kernel, LABEL_KERNEL, Session, SessionPhase};
+use crate::api::{Kernel, LABEL_KERNEL, Reason, Session, SessionPhase};
 use crate::lifecycle::printable;
 
 #[derive(Serialize)]
@@ -14,7 +14,7 @@ use crate::lifecycle::printable;
 pub struct Tree {
     name: String,
     phase: SessionPhase,
-    reason: Option<String>,
+    reason: Option<Reason>,
     kernels: Vec<Branch>,
     /// Pods without a kernel's record yet.
     pods: Vec<Leaf>,
@@ -61,7 +61,7 @@ pub fn view(session: &Session, kernels: &[Kernel], visible: Option<&[Pod]>) -> T
     Tree {
         name: session.name_any(),
         phase: session.phase(),
-        reason: session.status.as_ref().and_then(|status| status.reason.clone()),
+        reason: session.status.as_ref().and_then(|status| status.reason),
         kernels: kernels.iter().map(branch).collect(),
         pods: pods.iter().filter(|pod| !recorded(pod)).map(leaf).collect(),
         pods_visible: visible.is_some(),
@@ -81,9 +81,8 @@ fn leaf(pod: &Pod) -> Leaf {
 
 impl fmt::Display for Tree {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let because =
-            |reason: &Option<String>| reason.as_ref().map_or(String::new(), |reason| format!(" ({})", printable(reason)));
-        writeln!(f, "session {}  {}{}", self.name, self.phase, because(&self.reason))?;
+        let because = |reason: Option<&str>| reason.map_or(String::new(), |reason| format!(" ({})", printable(reason)));
+        writeln!(f, "session {}  {}{}", self.name, self.phase, because(self.reason.map(Reason::as_str)))?;
         for (at, branch) in self.kernels.iter().enumerate() {
             let last = at + 1 == self.kernels.len() && self.pods.is_empty();
             let (mark, bar) = if last { ("└─", "   ") } else { ("├─", "│  ") };
@@ -92,7 +91,7 @@ impl fmt::Display for Tree {
                 f,
                 "{mark} kernel {hostname}  {}{} on {}, attempt {attempt}",
                 branch.phase,
-                because(&branch.reason),
+                because(branch.reason.as_deref()),
                 branch.node
             )?;
             for pod in &branch.pods {

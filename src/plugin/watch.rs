@@ -14,7 +14,7 @@ use super::Format;
 use super::fetch::Reader;
 use super::table::{age, table};
 use crate::api::Session;
-use crate::session::snapshot::created_at;
+use crate::lifecycle::created_at;
 
 /// How long changes are gathered before they are drawn.
 const FRAME: Duration = Duration::from_millis(200);
@@ -111,9 +111,10 @@ fn draw<'s>(sessions: impl Iterator<Item = &'s Session>) -> String {
     let now = Utc::now();
     let row = |session: &Session| {
         let status = session.status.clone().unwrap_or_default();
-        let told = [status.kernels_ready, status.nodes, status.reason, status.message].map(Option::unwrap_or_default);
-        let [ready, nodes, reason, message] = told;
-        let phase = status.phase.to_string();
+        let (phase, message) = (status.phase.to_string(), status.message.clone());
+        let reason = status.reason.map(|reason| reason.to_string());
+        let [ready, nodes, reason, message] =
+            [status.kernels_ready, status.nodes, reason, message].map(Option::unwrap_or_default);
         vec![session.name_any(), phase, ready, age(created_at(session), now), nodes, reason, message]
     };
     let rows: Vec<_> = sessions.map(row).collect();

@@ -17,7 +17,7 @@ pub enum Dependency {
     Missing,
     /// It waits for the one that depends on it: neither would ever start.
     Circular,
-    Is(SessionPhase, SessionResult),
+    Is(SessionPhase, Option<SessionResult>),
 }
 
 /// A waiting session.

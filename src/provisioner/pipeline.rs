@@ -147,7 +147,7 @@ impl<'s, 'r> Cycle<'s, 'r> {
         let known = known.or_insert_with(|| Known { tenants: tenants(tenancy, class), refused: None });
         let context = Context {
             now: self.scope.now,
-            group_name: self.scope.group_name,
+            group_name: Some(self.scope.group_name),
             group: Some(self.scope.group),
             tenancy,
             ledger: self.ledger,

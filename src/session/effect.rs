@@ -67,18 +67,8 @@ impl Effect {
         }
     }
 
-    /// Whether it may be carried out at the same time as the one after it: both make, start or delete a pod.
-    pub fn may_run_beside(&self, next: &Self) -> bool {
-        matches!(
-            (self, next),
-            (Self::Launch(_), Self::Launch(_))
-                | (Self::OpenGate(_), Self::OpenGate(_))
-                | (Self::DeletePod { .. }, Self::DeletePod { .. })
-        )
-    }
-
     /// What it is about, for the history's steps: a kernel and its pod have one name.
-    pub fn subject(&self) -> String {
+    pub fn target(&self) -> String {
         match self {
             Self::Launch(launch) => format!("{} on {}", launch.name, launch.node),
             Self::OpenGate(pod) | Self::DeletePod { pod, .. } | Self::ReleasePod(pod) => pod.name.clone(),
@@ -129,7 +119,7 @@ mod tests {
         let delete = || Effect::DeletePod { pod: pod(), grace: None };
         let effects =
             [Effect::CreateService, Effect::OpenGate(pod()), Effect::OpenGate(pod()), delete(), delete(), Effect::ReleaseSession];
-        let groups: Vec<usize> = effects.chunk_by(Effect::may_run_beside).map(<[Effect]>::len).collect();
+        let groups: Vec<usize> = effects.chunk_by(crate::lifecycle::Effect::may_run_with).map(<[Effect]>::len).collect();
         assert_eq!(groups, [1, 2, 2, 1]);
     }
 }

@@ -1,13 +1,13 @@
 //! How a kernel ended, by one rule: the same whether the operator saw the end live or finds it later (docs/lifecycle.md).
 
-use strum::{EnumString, IntoStaticStr};
+use strum::{EnumIter, EnumString, IntoEnumIterator, IntoStaticStr};
 
-use crate::api::Session;
-use crate::lifecycle::Reason;
+use crate::api::{Reason, Session};
+
 use crate::views::{MainState, PodView};
 
 /// The cause of a kernel's end. The variant's name is the reason in the kernel's record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, EnumString)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, EnumString, EnumIter)]
 pub enum EndCause {
     NodeLost,
     StaleKernel,
@@ -111,12 +111,20 @@ pub fn end_of(pod: &PodView) -> Option<End> {
 /// Why the operator itself deletes the pods of a session that is ending.
 pub fn own_deletion(session: &Session) -> Option<(String, String)> {
     let status = session.status.as_ref().filter(|_| session.phase().is_ending())?;
-    let reason = status.reason.as_deref().unwrap_or_default();
     let message = status.message.as_deref().unwrap_or_default();
-    let by_a_kernel = EndCause::parse(reason).is_some()
-        || matches!(Reason::parse(reason), None | Some(Reason::AbnormalTermination | Reason::BatchFinished));
-    let own = if by_a_kernel { Reason::SessionEnded.as_str() } else { reason };
-    Some((own.to_owned(), format!("its session ended: {message}")))
+    let own = status.reason.filter(|reason| !is_of_a_kernel(*reason)).unwrap_or(Reason::SessionEnded);
+    Some((own.as_str().to_owned(), format!("its session ended: {message}")))
+}
+
+/// Whether the end of a kernel gave the session this reason.
+fn is_of_a_kernel(reason: Reason) -> bool {
+    let is_cause = EndCause::iter().any(|cause| cause.reason() == reason);
+    is_cause || matches!(reason, Reason::BatchFinished | Reason::ExitCode | Reason::Unknown)
+}
+
+/// Whether a session with this reason was disrupted from outside.
+pub fn is_disruption(reason: Reason) -> bool {
+    EndCause::iter().any(|cause| cause.is_disruption() && cause.reason() == reason)
 }
 
 /// Whether the kubelet reported the end before it knew of a deletion: then it has stopped nothing. No clock decides.

@@ -130,7 +130,7 @@ pub struct Evidence<'a> {
 }
 
 /// Where a kernel stands: by its recorded end, else by its pod, else by what its session's phase implies.
-pub fn judge(evidence: &Evidence<'_>) -> KernelState {
+pub fn state_of(evidence: &Evidence<'_>) -> KernelState {
     if let Some(status) = evidence.record.and_then(Kernel::recorded_end) {
         return KernelState {
             phase: status.phase,
@@ -180,7 +180,7 @@ pub fn state_by_pod(pod: &PodView, session: Option<&Session>, image_timeout: Dur
         return KernelState::of(KernelPhase::Running);
     }
     if let Some((reason, message)) = &pod.image_error {
-        return judge_image_error(pod, reason, message, image_timeout, now);
+        return state_by_image_error(pod, reason, message, image_timeout, now);
     }
     let phase = match pod.gate {
         Some(GateState::Running) if !pod.gate_opened => KernelPhase::Prepared,
@@ -203,7 +203,7 @@ pub fn state_by_pod(pod: &PodView, session: Option<&Session>, image_timeout: Dur
 /// Why a container waits that is on its way.
 const ON_THE_WAY: [&str; 3] = ["", "ContainerCreating", "PodInitializing"];
 
-fn judge_image_error(pod: &PodView, reason: &str, message: &str, timeout: Duration, now: DateTime<Utc>) -> KernelState {
+fn state_by_image_error(pod: &PodView, reason: &str, message: &str, timeout: Duration, now: DateTime<Utc>) -> KernelState {
     let for_good = matches!(reason, "InvalidImageName" | "ErrImageNeverPull");
     let until = pod.image_error_since.unwrap_or(now) + chrono::TimeDelta::from_std(timeout).unwrap_or_default();
     let words = format!("{reason}: {message}");
@@ -312,7 +312,7 @@ mod tests {
         );
         kernel.status = Some(KernelStatus { phase: KernelPhase::Terminated, exit_code: Some(3), ..KernelStatus::default() });
         let running = PodView { main: MainState::Running { since: None }, ..pod() };
-        let state = judge(&Evidence {
+        let state = state_of(&Evidence {
             session: &crate::session::handlers::testing::session_in(SessionPhase::Running),
             allocated: true,
             pod: Some(&running),

@@ -14,6 +14,7 @@ pub mod queue;
 pub mod records;
 pub mod snapshot;
 pub mod status;
+pub mod subject;
 pub mod terminator;
 pub mod usage;
 pub mod waiting;

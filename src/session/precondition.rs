@@ -9,7 +9,7 @@ use crate::provisioner::{LedgerSnapshot, Own, Refusal};
 pub fn context<'c>(snapshot: &'c Snapshot, ledger: &'c LedgerSnapshot) -> Context<'c> {
     Context {
         now: snapshot.now,
-        group_name: &snapshot.group_name,
+        group_name: snapshot.group_name.as_ref(),
         group: snapshot.group.as_deref(),
         tenancy: &snapshot.tenancy,
         ledger,

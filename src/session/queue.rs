@@ -3,24 +3,22 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use super::snapshot::created_at;
-use crate::api::{Cause, ScalingGroup, ScalingGroupStatus, Session, WaitingByPriority, WaitingByReason};
-use crate::lifecycle::last_attempt;
+use crate::api::{Cause, Reason, ScalingGroup, ScalingGroupStatus, Session, WaitingByPriority, WaitingByReason};
+use crate::lifecycle::{created_at, last_attempt};
 use crate::provisioner::in_group;
 use crate::views::NodeView;
 
 /// Why a session waits, as far as it has been told: the reason, and what kind of failure it is if it is one.
-type Why<'s> = (Option<&'s str>, Option<Cause>);
+type Why = (Option<Reason>, Option<Cause>);
 
-fn why(session: &Session) -> Why<'_> {
+fn why(session: &Session) -> Why {
     let Some(status) = &session.status else { return (None, None) };
-    let reason = status.reason.as_deref();
-    let last = last_attempt(&status.history).filter(|last| last.error_code.as_deref() == reason);
-    (reason, last.and_then(|last| last.cause))
+    let last = last_attempt(&status.history).filter(|last| last.error_code == status.reason);
+    (status.reason, last.and_then(|last| last.cause))
 }
 
 /// What a session that waits is counted by.
-pub fn counted_by(session: &Session) -> (i32, Why<'_>) {
+pub fn counted_by(session: &Session) -> (i32, Why) {
     (session.priority(), why(session))
 }
 
@@ -38,7 +36,7 @@ pub fn status<'w>(
         status.nodes_ready += i64::from(node.takes_pods());
     }
     let mut by_priority: BTreeMap<Reverse<i32>, i64> = BTreeMap::new();
-    let mut by_reason: BTreeMap<Why<'_>, i64> = BTreeMap::new();
+    let mut by_reason: BTreeMap<Why, i64> = BTreeMap::new();
     for session in waiting {
         status.sessions_pending += 1;
         let (priority, why) = counted_by(session);
@@ -48,8 +46,8 @@ pub fn status<'w>(
     }
     let priority = |(Reverse(priority), sessions)| WaitingByPriority { priority, sessions };
     status.waiting_by_priority = by_priority.into_iter().map(priority).collect();
-    let reason = |((reason, cause), sessions): (Why<'_>, i64)| WaitingByReason {
-        reason: reason.unwrap_or("new").to_owned(),
+    let reason = |((reason, cause), sessions): (Why, i64)| WaitingByReason {
+        reason: reason.unwrap_or(Reason::NotEvaluated),
         cause,
         sessions,
     };
@@ -93,11 +91,11 @@ mod tests {
         assert_eq!(by_priority, [(50, 2), (10, 5)]);
         let by_reason: Vec<_> = status.waiting_by_reason.iter().map(|w| (w.reason.as_str(), w.cause, w.sessions)).collect();
         let wanted = [
-            ("new", None, 1),
-            ("BehindPriority", None, 1),
+            ("NotEvaluated", None, 1),
             ("NoAvailableNode", Some(Cause::Capacity), 2),
             ("NoAvailableNode", Some(Cause::Fault), 1),
             ("QuotaExceeded", Some(Cause::Quota), 2),
+            ("BehindPriority", None, 1),
         ];
         assert_eq!(by_reason, wanted);
     }

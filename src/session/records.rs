@@ -10,11 +10,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use super::effect::{Effect, PodRef};
 use super::kernel_state::step_to;
 use super::kernels::{KernelState, ssh_secret_name, state_by_pod};
+use super::snapshot::Snapshot;
+use crate::api::Reason;
 use crate::api::{
     DesiredState, FINALIZER_SESSION, Kernel, KernelPhase, KernelStatus, LABEL_GENERATION, MAIN_HOSTNAME, NodeName, Session,
     SessionUid, TerminationMode,
 };
-use crate::lifecycle::{Reason, truncate};
+use crate::lifecycle::truncate;
 use crate::views::{Liveness, MainState, PodView};
 
 /// Most bytes of a kernel's reason and message, as its schema has it.
@@ -22,16 +24,17 @@ const MAX_REASON: usize = 128;
 const MAX_MESSAGE: usize = 1024;
 
 /// All that remains of one session at the API server.
-pub struct Remains<'a> {
+pub struct Remains {
+    pub uid: SessionUid,
+    pub namespace: String,
     /// None when the session is gone.
-    pub session: Option<&'a Session>,
-    /// Of one that cannot be read and is being deleted: what it has is nobody's any more.
-    pub unreadable: Option<&'a ObjectMeta>,
+    pub session: Option<Arc<Session>>,
+    /// The metadata of a session that cannot be read and is being deleted.
+    pub unreadable: Option<ObjectMeta>,
     pub kernels: Vec<Arc<Kernel>>,
     pub pods: Vec<Arc<PodView>>,
     pub liveness: HashMap<NodeName, Liveness>,
-    pub image_timeout: std::time::Duration,
-    pub now: DateTime<Utc>,
+    pub snapshot: Snapshot,
 }
 
 /// Whether a session still has a use for something of this allocation.
@@ -44,9 +47,9 @@ enum Standing {
     Leftover,
 }
 
-impl Remains<'_> {
+impl Remains {
     fn standing(&self, hostname: &str, generation: i64) -> Standing {
-        let Some(session) = self.session else { return Standing::Leftover };
+        let Some(session) = &self.session else { return Standing::Leftover };
         let status = session.status.as_ref();
         let phase = session.phase();
         let same = status.is_some_and(|status| {
@@ -70,7 +73,11 @@ impl Remains<'_> {
             let ends = session.is_deleted() || session.spec.desired_state == DesiredState::Terminated;
             ends && session.spec.termination.mode == TerminationMode::Forced
         };
-        self.session.is_some_and(forced)
+        self.session.as_deref().is_some_and(forced)
+    }
+
+    fn now(&self) -> DateTime<Utc> {
+        self.snapshot.now
     }
 
     fn is_gone(&self, pod: &PodView) -> bool {
@@ -78,19 +85,25 @@ impl Remains<'_> {
     }
 }
 
-/// One that cannot be read goes once nothing of it runs.
-pub fn for_unreadable(remains: &Remains<'_>) -> Option<Effect> {
+/// What sync-kernels does for one session: records ends, releases ended pods, removes what no session needs.
+pub fn sync(remains: &Remains) -> Vec<Effect> {
+    let kept = for_pods(remains).into_iter().chain(for_kernels(remains));
+    kept.chain(for_unreadable(remains)).collect()
+}
+
+/// A session that cannot be read goes once nothing of it runs.
+fn for_unreadable(remains: &Remains) -> Option<Effect> {
     let held = |meta: &&ObjectMeta| meta.finalizers.iter().flatten().any(|name| name == FINALIZER_SESSION);
-    let meta = remains.unreadable.filter(held).filter(|_| remains.pods.is_empty())?;
+    let meta = remains.unreadable.as_ref().filter(held).filter(|_| remains.pods.is_empty())?;
     Some(Effect::ReleaseUnreadable(Box::new(meta.clone())))
 }
 
 /// What each pod needs.
-pub fn for_pods(remains: &Remains<'_>) -> Vec<Effect> {
+fn for_pods(remains: &Remains) -> Vec<Effect> {
     remains.pods.iter().flat_map(|pod| for_pod(remains, pod)).collect()
 }
 
-fn for_pod(remains: &Remains<'_>, pod: &PodView) -> Vec<Effect> {
+fn for_pod(remains: &Remains, pod: &PodView) -> Vec<Effect> {
     let mut effects = vec![];
     let standing = remains.standing(&pod.kernel, pod.generation);
     let record = remains.record_of(&pod.name);
@@ -98,7 +111,7 @@ fn for_pod(remains: &Remains<'_>, pod: &PodView) -> Vec<Effect> {
     let never_reports = pod.deleting && (!pod.bound || remains.is_gone(pod));
     let released = pod.held && (pod.ended || never_reports);
     match record {
-        Some(record) => effects.extend(facts(remains, pod, record, never_reports)),
+        Some(record) => effects.extend(kernel_end(remains, pod, record, never_reports)),
         None if released && !matches!(standing, Standing::Leftover) => {
             effects.push(Effect::ConfirmNoKernel(pod.name.clone()));
         }
@@ -121,22 +134,22 @@ fn for_pod(remains: &Remains<'_>, pod: &PodView) -> Vec<Effect> {
     effects
 }
 
-fn grace(remains: &Remains<'_>, pod: &PodView) -> Option<i64> {
+fn grace(remains: &Remains, pod: &PodView) -> Option<i64> {
     if remains.is_gone(pod) || remains.is_forced() {
         return Some(0); // our finalizer keeps the pod until the kubelet tells that it ended
     }
-    remains.session.map(|session| session.spec.termination.grace_period_seconds)
+    remains.session.as_ref().map(|session| session.spec.termination.grace_period_seconds)
 }
 
 /// How it ended, if that is not recorded yet.
-fn facts(remains: &Remains<'_>, pod: &PodView, record: &Kernel, never_reports: bool) -> Option<Effect> {
+fn kernel_end(remains: &Remains, pod: &PodView, record: &Kernel, never_reports: bool) -> Option<Effect> {
     let old = record.status.clone().unwrap_or_default();
     if old.phase.is_terminal() {
         return None;
     }
-    let state = state_by_pod(pod, remains.session, remains.image_timeout, remains.now);
+    let state = state_by_pod(pod, remains.session.as_deref(), remains.snapshot.image_timeout(), remains.now());
     let new = if pod.ended || pod.main_end().is_some() {
-        ended(&old, pod, &state, remains.now)
+        ended(&old, pod, &state, remains.now())
     } else if never_reports {
         let ran = old.started_at.is_some() || pod.has_started();
         let phase = if ran { KernelPhase::Terminated } else { KernelPhase::Cancelled };
@@ -144,7 +157,7 @@ fn facts(remains: &Remains<'_>, pod: &PodView, record: &Kernel, never_reports: b
             phase,
             reason: given_up_for(&old).or(state.reason).or(Some(Reason::PodGone.as_str().into())),
             message: state.message.or(Some("its pod was deleted and will not report its end".into())),
-            finished_at: Some(remains.now),
+            finished_at: Some(remains.now()),
             ..old.clone()
         }
     } else if state.phase == KernelPhase::Cancelled {
@@ -152,7 +165,7 @@ fn facts(remains: &Remains<'_>, pod: &PodView, record: &Kernel, never_reports: b
             phase: KernelPhase::Cancelled,
             reason: state.reason,
             message: state.message,
-            finished_at: Some(remains.now),
+            finished_at: Some(remains.now()),
             ..old.clone()
         }
     } else {
@@ -162,13 +175,13 @@ fn facts(remains: &Remains<'_>, pod: &PodView, record: &Kernel, never_reports: b
 }
 
 /// What people see of kernels that run, or of what holds them up: nothing depends on it, so it may come late.
-pub fn for_people(remains: &Remains<'_>) -> Vec<Effect> {
+pub fn progress(remains: &Remains) -> Vec<Effect> {
     remains.pods.iter().filter_map(|pod| on_its_way(remains, pod, remains.record_of(&pod.name)?)).collect()
 }
 
-fn on_its_way(remains: &Remains<'_>, pod: &PodView, record: &Kernel) -> Option<Effect> {
+fn on_its_way(remains: &Remains, pod: &PodView, record: &Kernel) -> Option<Effect> {
     let old = record.status.clone().unwrap_or_default();
-    let state = state_by_pod(pod, remains.session, remains.image_timeout, remains.now);
+    let state = state_by_pod(pod, remains.session.as_deref(), remains.snapshot.image_timeout(), remains.now());
     // A kubelet's words change with each of its tries, what they are about does not.
     let held_up = state.phase.is_pre_running() && state.reason.is_some() && state.reason != old.reason;
     let since = match &pod.main {
@@ -222,11 +235,11 @@ fn ended(old: &KernelStatus, pod: &PodView, state: &KernelState, now: DateTime<U
 }
 
 /// What each kernel record needs: an end, when its pod is gone without one; removal, when it belongs to nothing.
-pub fn for_kernels(remains: &Remains<'_>) -> Vec<Effect> {
+fn for_kernels(remains: &Remains) -> Vec<Effect> {
     remains.kernels.iter().flat_map(|kernel| for_kernel(remains, kernel)).collect()
 }
 
-fn for_kernel(remains: &Remains<'_>, kernel: &Kernel) -> Vec<Effect> {
+fn for_kernel(remains: &Remains, kernel: &Kernel) -> Vec<Effect> {
     let name = kernel.metadata.name.clone().unwrap_or_default();
     if remains.pods.iter().any(|pod| pod.name == name) {
         return vec![];
@@ -237,20 +250,20 @@ fn for_kernel(remains: &Remains<'_>, kernel: &Kernel) -> Vec<Effect> {
     match standing {
         // Where the session is gone, the garbage collector takes its kernels, but not those it has made orphans of.
         Standing::Leftover if remains.session.is_none() && is_orphan(kernel) => orphan_removal(kernel, name),
-        Standing::Leftover if remains.session.is_some_and(|session| !session.is_deleted()) => {
+        Standing::Leftover if remains.session.as_ref().is_some_and(|session| !session.is_deleted()) => {
             let uid = kernel.metadata.uid.clone().filter(|_| kernel.metadata.deletion_timestamp.is_none());
             uid.map(|uid| Effect::DeleteKernel { name, uid }).into_iter().collect()
         }
         Standing::Leftover => vec![],
         _ if status.phase.is_terminal() => vec![],
         // Before its pods are made, a kernel without one is only early.
-        Standing::Current if is_before_pods(remains.session) => vec![],
+        Standing::Current if is_before_pods(remains.session.as_deref()) => vec![],
         _ => {
             let new = KernelStatus {
                 phase: KernelPhase::Terminated,
                 reason: given_up_for(&status).or(Some(Reason::PodGone.as_str().into())),
                 message: Some("its pod is gone".into()),
-                finished_at: Some(remains.now),
+                finished_at: Some(remains.now()),
                 ..status
             };
             let version = kernel.metadata.resource_version.clone();
@@ -286,17 +299,18 @@ fn is_before_pods(session: Option<&Session>) -> bool {
 mod tests {
     use super::*;
     use crate::api::SessionPhase;
-    use crate::session::handlers::testing::{kernel_of, pod_of, session_in};
+    use crate::session::handlers::testing::{kernel_of, pod_of, session_in, snapshot};
 
-    fn remains<'a>(session: Option<&'a Session>, kernel: Option<Kernel>, pod: Option<PodView>) -> Remains<'a> {
+    fn remains(session: Option<&Session>, kernel: Option<Kernel>, pod: Option<PodView>) -> Remains {
         Remains {
+            uid: SessionUid("uid-s".into()),
+            namespace: "ns".into(),
             unreadable: None,
-            session,
+            session: session.cloned().map(Arc::new),
             kernels: kernel.into_iter().map(Arc::new).collect(),
             pods: pod.into_iter().map(Arc::new).collect(),
             liveness: HashMap::from([("node-1".into(), Liveness::Alive)]),
-            image_timeout: std::time::Duration::from_secs(120),
-            now: DateTime::UNIX_EPOCH,
+            snapshot: Snapshot { now: DateTime::UNIX_EPOCH, ..snapshot(vec![]) },
         }
     }
 
@@ -327,7 +341,7 @@ mod tests {
         let told = |kernel: &Kernel, pod: PodView| {
             let remains = remains(Some(&session), Some(kernel.clone()), Some(pod));
             assert!(for_pods(&remains).is_empty());
-            match for_people(&remains).pop() {
+            match progress(&remains).pop() {
                 Some(Effect::RecordKernel { status, .. }) => Some(*status),
                 other => {
                     assert_eq!(other, None);
@@ -435,13 +449,13 @@ mod tests {
         let session = session_in(SessionPhase::Running);
         let meta = ObjectMeta { finalizers: Some(vec![FINALIZER_SESSION.into()]), ..session.metadata.clone() };
         let mut left = remains(None, None, Some(pod_of(&session)));
-        left.unreadable = Some(&meta);
+        left.unreadable = Some(meta.clone());
         assert!(matches!(for_pods(&left)[..], [Effect::DeletePod { .. }]), "{:?}", for_pods(&left));
         assert_eq!(for_unreadable(&left), None);
         left.pods.clear();
         assert_eq!(for_unreadable(&left), Some(Effect::ReleaseUnreadable(Box::new(meta.clone()))));
         let released = ObjectMeta { finalizers: None, ..meta.clone() };
-        left.unreadable = Some(&released);
+        left.unreadable = Some(released);
         assert_eq!(for_unreadable(&left), None);
     }
 }

@@ -8,25 +8,30 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use super::ends::EndCause;
-use super::handlers::HandlerName;
+use super::handlers::Settings;
 use super::kernels::{KernelItem, kernel_name};
+use super::subject::Sessions;
 use crate::api::{
-    GroupName, HandlerRetry, NodeName, RetryPolicy, ScalingGroup, Session, SessionPhase, SessionResult, SessionStatus,
-    SessionUid, TryingHandler, Waiting,
+    GroupName, HandlerRetry, NodeName, Reason, RetryPolicy, ScalingGroup, Session, SessionPhase, SessionResult, SessionStatus,
+    SessionUid, TryingHandler,
 };
-use crate::lifecycle::{Reason, Timing};
+use crate::lifecycle::{self, Timing};
 use crate::provisioner::{Ahead, Dependency, EquivalenceClass, Holding};
 use crate::views::Tenancy;
 use crate::views::{Liveness, NodeView, PodView};
 
-/// The world at one moment, for the sessions of one scaling group.
+/// The scaling group in series of sessions whose scaling group does not exist. No object has such a name.
+pub const UNKNOWN_GROUP: &str = "(unknown)";
+
+/// The cluster at one moment, for the sessions of one scaling group.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     pub now: DateTime<Utc>,
     pub timing: Arc<Timing>,
     /// None for sessions whose group does not exist.
     pub group: Option<Arc<ScalingGroup>>,
-    pub group_name: GroupName,
+    /// The scaling group that the sessions name or were given. None if no scaling group takes them.
+    pub group_name: Option<GroupName>,
     pub nodes: Arc<BTreeMap<NodeName, Arc<NodeView>>>,
     pub tenancy: Arc<Tenancy>,
 }
@@ -86,15 +91,9 @@ impl SessionItem {
         self.session.status.clone().unwrap_or_default()
     }
 
-    /// What its status says stands against it, if it waits.
-    pub fn told(&self) -> Option<&Waiting> {
-        self.session.status.as_ref()?.waiting.as_ref()
-    }
-
-    /// Whether its status speaks of an older spec.
+    /// Whether its status was written for an older spec.
     pub fn is_outdated(&self) -> bool {
-        let observed = self.session.status.as_ref().map(|status| status.observed_generation);
-        observed.zip(self.session.metadata.generation).is_some_and(|(observed, generation)| observed < generation)
+        lifecycle::is_outdated::<Sessions>(&self.session)
     }
 
     pub fn is_batch(&self) -> bool {
@@ -159,7 +158,8 @@ impl SessionItem {
 
     /// The dependencies that have ended with Success and are not on record yet.
     pub fn newly_met(&self) -> impl Iterator<Item = String> {
-        let success = |state: &Dependency| matches!(state, Dependency::Is(phase, SessionResult::Success) if phase.is_terminal());
+        let success =
+            |state: &Dependency| matches!(state, Dependency::Is(phase, Some(SessionResult::Success)) if phase.is_terminal());
         self.dependencies.iter().filter(move |(_, state)| success(state)).map(|(name, _)| name.clone())
     }
 
@@ -169,7 +169,7 @@ impl SessionItem {
     }
 
     /// When time alone makes something else of one of its kernels: its node counts as lost, or its image as not to be had.
-    pub fn judged_anew_at(&self) -> Option<DateTime<Utc>> {
+    pub fn changes_at(&self) -> Option<DateTime<Utc>> {
         let lost_at = |kernel: &KernelItem| match kernel.liveness {
             Liveness::Doubtful { lost_at } => lost_at,
             _ => None,
@@ -179,12 +179,11 @@ impl SessionItem {
 
     /// Since when it is in its phase; for one never touched, since it was made.
     pub fn phase_started_at(&self) -> Option<DateTime<Utc>> {
-        let since = self.session.status.as_ref().and_then(|status| status.phase_started_at);
-        since.or_else(|| self.created_at())
+        lifecycle::phase_started_at::<Sessions>(&self.session)
     }
 
     pub fn created_at(&self) -> Option<DateTime<Utc>> {
-        created_at(&self.session)
+        lifecycle::created_at(&*self.session)
     }
 }
 
@@ -194,12 +193,6 @@ pub const AWAITED_AT_MOST: chrono::TimeDelta = chrono::TimeDelta::minutes(5);
 /// When the deletion of a session was requested.
 pub fn deleted_at(session: &Session) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp_millis(session.metadata.deletion_timestamp.as_ref()?.0.as_millisecond())
-}
-
-/// When a session was made.
-pub fn created_at(session: &Session) -> Option<DateTime<Utc>> {
-    let time = session.metadata.creation_timestamp.as_ref()?;
-    DateTime::from_timestamp_millis(time.0.as_millisecond())
 }
 
 impl Snapshot {
@@ -224,31 +217,49 @@ impl Snapshot {
         self.group.as_ref().map_or_else(|| Cow::Owned(RetryPolicy::default()), |group| Cow::Borrowed(&group.spec.retry))
     }
 
-    /// Most failed attempts in a row of a handler, or in general, on this session.
-    pub fn max_attempts(&self, session: &Session, handler: Option<HandlerName>) -> i32 {
+    /// Most failed attempts of a handler in a row, or in general, on this session.
+    pub fn max_attempts(&self, session: &Session, handler: Option<TryingHandler>) -> i32 {
         let retry = self.retry();
-        let of_handler = handler.and_then(|name| of_handler(&retry, name)).and_then(|own| own.max_attempts);
+        let of_handler = handler.and_then(|handler| of_handler(&retry, handler)).and_then(|own| own.max_attempts);
         let group = of_handler.unwrap_or(retry.max_attempts);
         tightened(group, session.spec.retry.as_ref().and_then(|retry| retry.max_attempts))
     }
 
-    /// How long a handler may go on trying, where its group says so; the session may say less of those that begin it.
-    pub fn handler_timeout(&self, session: &Session, handler: HandlerName) -> Option<Duration> {
-        let group = of_handler(&self.retry(), handler).and_then(|own| own.timeout_seconds)?;
-        let begins = matches!(handler, HandlerName::CheckPrecondition | HandlerName::StartSessions);
-        Some(self.timing.configured(tightened(group, own_timeout(session).filter(|_| begins))))
+    /// How long a handler with these settings may go on trying. None where the scaling group sets no limit.
+    pub fn handler_timeout(&self, session: &Session, settings: &Settings) -> Option<Duration> {
+        let group = of_handler(&self.retry(), settings.retry?).and_then(|own| own.timeout_seconds)?;
+        Some(self.timing.configured(tightened(group, own_timeout(session).filter(|_| settings.tightened_by_session))))
     }
 
-    /// How long a session may wait in this group; None where there is no limit.
+    /// Whether waiting for capacity counts as an attempt in this scaling group.
+    pub fn counts_capacity(&self) -> bool {
+        self.group.as_ref().is_some_and(|group| group.spec.retry.count_capacity)
+    }
+
+    /// The scaling group in metrics. Users write any name into a session; only existing scaling groups get series of their own.
+    pub fn group_label(&self) -> &str {
+        match (&self.group, &self.group_name) {
+            (Some(_), Some(name)) => name.as_str(),
+            _ => UNKNOWN_GROUP,
+        }
+    }
+
+    /// The scaling group, for messages.
+    pub fn group_text(&self) -> &str {
+        self.group_name.as_ref().map_or("none", GroupName::as_str)
+    }
+
+    /// How long a session may wait in this scaling group. None where there is no limit.
     pub fn pending_timeout(&self) -> Option<Duration> {
         let seconds = self.group.as_ref()?.spec.pending_timeout_seconds?;
         Some(self.timing.configured(seconds))
     }
 
-    /// How long this session may be in a phase; None where there is no limit.
+    /// How long this session may be in a phase. None where there is no limit.
     pub fn phase_timeout(&self, session: &Session, phase: SessionPhase) -> Option<Duration> {
         let retry = self.retry();
         let group = match phase {
+            SessionPhase::Pending => return self.pending_timeout(),
             SessionPhase::Preparing => retry.preparing_timeout_seconds,
             SessionPhase::Pulling => retry.pulling_timeout_seconds,
             SessionPhase::Creating => retry.creating_timeout_seconds,
@@ -270,28 +281,7 @@ fn tightened<N: Ord>(group: N, own: Option<N>) -> N {
     }
 }
 
-/// What a group sets for one handler.
-fn of_handler(retry: &RetryPolicy, name: HandlerName) -> Option<&HandlerRetry> {
-    let trying = match name {
-        HandlerName::ScheduleSessions => TryingHandler::ScheduleSessions,
-        HandlerName::CheckPrecondition => TryingHandler::CheckPrecondition,
-        HandlerName::StartSessions => TryingHandler::StartSessions,
-        HandlerName::TerminateSessions => TryingHandler::TerminateSessions,
-        _ => return None,
-    };
-    retry.handlers.iter().find(|own| own.handler == trying)
-}
-
-/// The first moment at which [`is_over`] holds: the limit is strict, so a millisecond after it.
-pub fn over_at(since: Option<DateTime<Utc>>, limit: Option<Duration>) -> Option<DateTime<Utc>> {
-    let limit = chrono::TimeDelta::from_std(limit?).ok()?;
-    Some(since? + limit + chrono::TimeDelta::milliseconds(1))
-}
-
-/// Whether more than `limit` went by since `since`.
-pub fn is_over(since: Option<DateTime<Utc>>, limit: Option<Duration>, now: DateTime<Utc>) -> bool {
-    match (since, limit) {
-        (Some(since), Some(limit)) => (now - since).to_std().is_ok_and(|elapsed| elapsed > limit),
-        _ => false,
-    }
+/// What a scaling group sets for one handler.
+fn of_handler(retry: &RetryPolicy, handler: TryingHandler) -> Option<&HandlerRetry> {
+    retry.handlers.iter().find(|own| own.handler == handler)
 }

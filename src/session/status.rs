@@ -1,200 +1,90 @@
-//! How a judged verdict becomes the next status: phase, reason, history, conditions, all in one write.
+//! What a step changes in a session's status besides progress: allocation, result, failed nodes, conditions. Pure.
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
-
-use super::ends::EndCause;
-use super::handlers::{Change, HandlerName, To};
-use super::kernels::KernelItem;
-use super::snapshot::Snapshot;
+use super::ends::is_disruption;
+use super::kernels::{KernelItem, short_hash};
+use super::snapshot::{SessionItem, Snapshot};
+use super::subject::Sessions;
 use crate::api::{
-    Cause, Condition, FailedNode, HistoryEntry, HistoryResult, KernelPhase, ResourceList, Session, SessionPhase, SessionResult,
-    SessionStatus, SubStep, requested, set_condition,
+    Cause, FailedNode, HistoryResult, KernelPhase, Reason, ResourceList, Session, SessionPhase, SessionResult, SessionStatus,
+    requested,
 };
-use crate::lifecycle::{Failure, Reason, backoff, bound, bytes_in_json, last_attempt, push, to_millis, truncate};
-use crate::session::kernels::short_hash;
+use crate::lifecycle::{ConditionState, Failure, Step, backoff, bytes_in_json, truncate};
 
 /// Most nodes remembered as having failed a session.
 const MAX_FAILED_NODES: usize = 32;
-/// Most bytes of a status, as JSON.
-const MAX_STATUS_BYTES: usize = 62 * 1024;
-/// Most characters of a status's message.
-const MAX_STATUS_MESSAGE: usize = 1000;
 
-/// One judged step of a session.
-pub struct Step<'a> {
-    pub handler: HandlerName,
-    pub result: HistoryResult,
-    /// Where it leads; None stays in the phase.
-    pub to: Option<To>,
-    pub failure: Option<&'a Failure>,
-    /// For a skip, why.
-    pub skip: Option<(Reason, &'a str)>,
-    pub change: &'a Change,
-    pub steps: Vec<SubStep>,
-}
-
-impl Step<'_> {
-    /// Why it failed, or why it has nothing to do yet.
-    pub fn trouble(&self) -> Option<(Reason, &str)> {
-        self.failure.map(|failure| (failure.reason, failure.message.as_str())).or(self.skip)
-    }
-}
-
-/// The status after a step.
-pub fn advance(snapshot: &Snapshot, session: &Session, kernels: &[KernelItem], step: Step<'_>) -> SessionStatus {
-    let mut status = session.status.clone().unwrap_or_default();
-    let from = status.phase;
-    let to = step.to.map_or(from, |to| to.phase);
-    record(&mut status, &step, from, to, snapshot.now);
-    status.observed_generation = session.metadata.generation.unwrap_or_default();
-    if !snapshot.group_name.is_none() {
-        status.scaling_group.get_or_insert_with(|| snapshot.group_name.clone());
+/// Applies a step. Returns the pause after a reset.
+pub fn apply(status: &mut SessionStatus, step: &Step<'_, Sessions>, snapshot: &Snapshot, item: &SessionItem) -> Option<Duration> {
+    let session = &*item.session;
+    if snapshot.group_name.is_some() && status.scaling_group.is_none() {
+        status.scaling_group.clone_from(&snapshot.group_name);
     }
     status.priority_lost += step.change.priority_lost;
     status.effective_priority = Some((session.spec.priority - status.priority_lost).max(0));
     if let Some(allocation) = &step.change.allocation {
         status.allocation = allocation.clone();
         status.allocation_generation += 1;
-        let namespace = session.metadata.namespace.as_deref().unwrap_or_default();
-        status.owner = Some(snapshot.tenancy.owner(&session.spec.access_key, namespace));
+        status.owner = Some(snapshot.tenancy.owner(&session.spec.access_key, item.namespace()));
     }
     let declared = &session.spec.depends_on;
     status.met_dependencies.extend(step.change.met_dependencies.iter().cloned());
     status.met_dependencies.retain(|name| declared.contains(name));
     status.met_dependencies.sort_unstable();
     status.met_dependencies.dedup();
-    explain(&mut status, &step, from, to);
-    // It stands as long as the session waits, with the numbers as of when it was recorded.
-    status.waiting = step.change.waiting.clone().or(status.waiting).filter(|_| to == SessionPhase::Pending);
+    // It stays as long as the session waits, with the numbers of when it was recorded.
+    let waiting = step.change.waiting.clone().or(status.waiting.take());
+    status.waiting = waiting.filter(|_| status.phase == SessionPhase::Pending);
     if step.to.is_some() {
-        enter(&mut status, session, &step, to, snapshot.now);
-    } else if status.phase_started_at.is_none() {
-        status.phase_started_at = super::snapshot::created_at(session).or(Some(snapshot.now));
+        enter(status, session, step, snapshot);
     }
-    let tried_before = step.to.is_some_and(|to| to.reset) && reset(&mut status, snapshot, kernels, &step);
-    if step.result != HistoryResult::Skipped {
-        let reset = step.to.is_some_and(|to| to.reset);
-        let elsewhere = reset && !tried_before;
-        let pause = step.failure.and_then(|failure| pause(&status, session, snapshot, failure.cause, reset, elsewhere));
-        schedule_next(&mut status, pause, snapshot.now);
-    }
-    summarize(&mut status, kernels);
-    conditions(&mut status, session, &step, snapshot.now);
-    let left = MAX_STATUS_BYTES.saturating_sub(fixed_bytes(&status));
-    status.history_dropped += bound(&mut status.history, left);
-    status
+    let pause = step.restarts().then(|| {
+        let tried_before = reset(status, snapshot, &item.kernels, step);
+        step.failure.and_then(|failure| pause_after_reset(status, session, snapshot, failure.cause, !tried_before))
+    });
+    summarize(status, &item.kernels);
+    pause.flatten()
 }
 
-/// What stands there holds for this generation of the spec, too.
-pub fn observe(status: &mut SessionStatus, generation: Option<i64>) {
-    let generation = generation.unwrap_or_default();
-    status.observed_generation = generation;
-    status.conditions.iter_mut().for_each(|condition| condition.observed_generation = generation);
-}
-
-/// About how many bytes of JSON a status takes besides its history.
-fn fixed_bytes(status: &SessionStatus) -> usize {
-    const REST: usize = 3 * 1024;
+/// About how many bytes of JSON a status takes besides its progress.
+pub fn bytes_beside_progress(status: &SessionStatus) -> usize {
     let allocation: usize = status.allocation.iter().map(|a| a.kernel.len() + a.node.as_str().len() + 24).sum();
-    let failed: usize = status.failed_nodes.iter().map(|node| node.node.as_str().len() + 56).sum();
-    let messages = status
-        .message
-        .iter()
-        .chain(status.conditions.iter().map(|c| &c.message))
-        .map(|message| bytes_in_json(message))
-        .sum::<usize>();
+    let failed: usize = status.failed_nodes.iter().map(|failed| failed.node.as_str().len() + 56).sum();
     let needs = status.waiting.iter().flat_map(|waiting| &waiting.blockers).map(|b| bytes_in_json(&b.needs) + 512).sum::<usize>();
-    REST + allocation + failed + messages + needs
-}
-
-fn record(status: &mut SessionStatus, step: &Step<'_>, from: SessionPhase, to: SessionPhase, now: DateTime<Utc>) {
-    let skip_reason = step.skip.map(|(reason, _)| reason);
-    let reason = step.failure.map(|failure| failure.reason).or(skip_reason);
-    let words = step.failure.map(|failure| failure.message.as_str()).or(step.skip.map(|(_, words)| words));
-    let told = step.change.reason.as_ref().map(|(_, words)| words.as_str());
-    let entry = HistoryEntry {
-        phase: step.handler.as_str().into(),
-        result: step.result,
-        from: from.as_str().into(),
-        to: to.as_str().into(),
-        error_code: reason.map(|reason| reason.as_str().into()),
-        cause: step.failure.map(|failure| failure.cause),
-        message: words.or(told).unwrap_or_default().into(),
-        attempts: 1,
-        created_at: now,
-        updated_at: now,
-        steps: step.steps.clone(),
-    };
-    status.history_dropped += push(&mut status.history, entry);
-    status.attempts = match step.result {
-        HistoryResult::Success => 0,
-        HistoryResult::Skipped => status.attempts,
-        _ => last_attempt(&status.history).map_or(0, |last| last.attempts),
-    };
-}
-
-/// Reason and message: what the step says, else why it failed or waits, else nothing. A session that is ending keeps the
-/// reason of its end; why the end takes long is in the history, the Event and the condition `Terminated`.
-fn explain(status: &mut SessionStatus, step: &Step<'_>, from: SessionPhase, to: SessionPhase) {
-    let told = step.change.reason.as_ref().map(|(reason, words)| (reason.as_str(), words.clone()));
-    let failed = step.failure.map(|failure| {
-        let reason = match (step.result, step.to) {
-            (HistoryResult::GiveUp, Some(_)) => Reason::ExceededMaxRetries,
-            _ => failure.reason,
-        };
-        (reason.as_str(), failure.message.clone())
-    });
-    let skipped = step.skip.map(|(reason, words)| (reason.as_str(), words.to_owned()));
-    let ending = from.is_ending();
-    let said = told.or(failed).or(skipped).filter(|_| !ending || status.reason.is_none());
-    if said.is_none() && (from == to || ending) {
-        return;
-    }
-    status.reason = said.as_ref().map(|(reason, _)| (*reason).to_owned());
-    status.message = said.map(|(_, mut words)| {
-        truncate(&mut words, MAX_STATUS_MESSAGE);
-        words
-    });
+    allocation + failed + needs
 }
 
 /// What changes as a phase is entered.
-fn enter(status: &mut SessionStatus, session: &Session, step: &Step<'_>, to: SessionPhase, now: DateTime<Utc>) {
-    status.phase = to;
-    status.phase_started_at = Some(now);
-    let ends = to.is_ending();
+fn enter(status: &mut SessionStatus, session: &Session, step: &Step<'_, Sessions>, snapshot: &Snapshot) {
+    let to = status.phase;
     let failed = matches!(step.result, HistoryResult::GiveUp | HistoryResult::Expired).then_some(SessionResult::Error);
-    if let Some(result) = step.change.result.or(failed).filter(|_| ends)
-        && status.result == SessionResult::Undefined
-    {
-        status.result = result;
+    if to.is_ending() {
+        status.result = status.result.or(step.change.result).or(failed);
     }
     status.exit_code = status.exit_code.or(step.change.exit_code);
     if to == SessionPhase::Creating {
         status.refusals = 0;
     }
     if to == SessionPhase::Running {
-        status.started_at = status.started_at.or(Some(now));
+        status.started_at = status.started_at.or(Some(snapshot.now));
         status.occupied = ResourceList::from(&requested(session));
     }
     if to.is_terminal() {
-        status.finished_at = Some(now);
+        status.finished_at = Some(snapshot.now);
         status.occupied.clear();
     }
 }
 
 /// Gives up the allocation and remembers the nodes that failed. Returns true when one of them had failed the session before:
 /// then no other node had room for it.
-fn reset(status: &mut SessionStatus, snapshot: &Snapshot, kernels: &[KernelItem], step: &Step<'_>) -> bool {
+fn reset(status: &mut SessionStatus, snapshot: &Snapshot, kernels: &[KernelItem], step: &Step<'_, Sessions>) -> bool {
     match step.failure.map(|failure| failure.cause) {
         Some(Cause::Capacity | Cause::Quota) => status.refusals += 1,
         Some(Cause::Fault) | None => status.resets += 1,
         Some(Cause::Hold) => {}
     }
-    let disruption =
-        step.failure.and_then(|failure| EndCause::parse(failure.reason.as_str())).filter(|cause| cause.is_disruption());
-    status.disruptions += i32::from(disruption.is_some());
+    status.disruptions += i32::from(step.failure.is_some_and(|failure| is_disruption(failure.reason)));
     status.allocation.clear();
     status.occupied.clear();
     let nodes_are_innocent = |failure: &Failure| failure.reason == Reason::NamespaceQuota || failure.cause == Cause::Hold;
@@ -206,50 +96,41 @@ fn reset(status: &mut SessionStatus, snapshot: &Snapshot, kernels: &[KernelItem]
         step.change.failed_nodes.clone()
     };
     let until = snapshot.now + chrono::TimeDelta::from_std(snapshot.timing.avoid_failed_node).unwrap_or_default();
-    status.failed_nodes.retain(|node| node.until > snapshot.now);
-    let tried_before = status.failed_nodes.iter().any(|node| failed.contains(&node.node));
-    status.failed_nodes.retain(|node| !failed.contains(&node.node));
+    status.failed_nodes.retain(|failed| failed.until > snapshot.now);
+    let tried_before = status.failed_nodes.iter().any(|before| failed.contains(&before.node));
+    status.failed_nodes.retain(|before| !failed.contains(&before.node));
     status.failed_nodes.extend(failed.into_iter().map(|node| FailedNode { node, until }));
     let excess = status.failed_nodes.len().saturating_sub(MAX_FAILED_NODES);
     status.failed_nodes.drain(..excess);
     tried_before || excess > 0
 }
 
-/// How long a failure is left alone: a fault for seconds, everything else for minutes. After a reset another node is tried
-/// at once. Once a node has refused the session a second time, since no other had room, or a quota has, it waits; the wait
-/// differs between sessions, so that those that collided do not collide again. `elsewhere` tells that another node is left.
-fn pause(
+/// The pause after a reset. Another node is tried at once. Once a node has refused the session a second time, since no other had
+/// room, or a quota has, the session waits. The wait differs between sessions, so that those that collided do not collide again.
+/// `elsewhere` tells that another node is left.
+fn pause_after_reset(
     status: &SessionStatus,
     session: &Session,
     snapshot: &Snapshot,
     cause: Cause,
-    reset: bool,
     elsewhere: bool,
 ) -> Option<Duration> {
     let timing = &snapshot.timing;
-    let waiting = |attempts| backoff(timing.wait_backoff, timing.wait_backoff_max, attempts);
     match cause {
-        Cause::Fault | Cause::Hold if reset => None,
+        Cause::Fault | Cause::Hold => None,
         Cause::Capacity if elsewhere => None,
-        Cause::Capacity | Cause::Quota if reset => {
-            let pause = waiting(status.refusals - 1);
+        Cause::Capacity | Cause::Quota => {
+            let pause = backoff(timing.wait_backoff, timing.wait_backoff_max, status.refusals - 1);
             (status.refusals > 1).then(|| pause + pause.mul_f64(share(session)))
         }
-        Cause::Fault => Some(backoff(timing.fault_backoff, timing.fault_backoff_max, status.attempts)),
-        Cause::Capacity | Cause::Quota | Cause::Hold => Some(waiting(status.attempts)),
     }
 }
 
-/// A number from 0 to 1 that is the session's own.
+/// A number from 0 to 1 that belongs to the session.
 fn share(session: &Session) -> f64 {
     let uid = session.metadata.uid.as_deref().unwrap_or_default();
     let hash = u32::from_str_radix(&short_hash(uid), 16).unwrap_or_default();
     f64::from(hash) / f64::from(u32::MAX)
-}
-
-fn schedule_next(status: &mut SessionStatus, pause: Option<Duration>, now: DateTime<Utc>) {
-    let pause = pause.filter(|_| !status.phase.is_terminal());
-    status.next_attempt_at = pause.and_then(|pause| chrono::TimeDelta::from_std(pause).ok()).map(|pause| to_millis(now + pause));
 }
 
 fn summarize(status: &mut SessionStatus, kernels: &[KernelItem]) {
@@ -270,41 +151,31 @@ fn summarize(status: &mut SessionStatus, kernels: &[KernelItem]) {
     status.nodes = (!text.is_empty()).then_some(text);
 }
 
-/// The four conditions, as the phase implies them. Those of steps that an ended session had reached stay as they were.
-fn conditions(status: &mut SessionStatus, session: &Session, step: &Step<'_>, now: DateTime<Utc>) {
+/// The conditions as the phase implies them. `Scheduled` and `Prepared` of a session that is ending stay as they were.
+/// `Ready` is there until the session has ended; then `Succeeded`, or `Failed` and `Stalled`, say how.
+pub fn conditions(status: &SessionStatus) -> Vec<ConditionState> {
     use SessionPhase::{Creating, Prepared, Running};
     let phase = status.phase;
-    let ending = phase.is_ending();
-    let holds = [
-        ("Scheduled", phase.holds_resources()),
-        ("Prepared", matches!(phase, Prepared | Creating | Running)),
-        ("Running", phase == Running),
-        ("Terminated", phase.is_terminal()),
+    let has = |type_: &str| status.conditions.iter().any(|condition| condition.type_ == type_);
+    let state = |type_, holds| ConditionState { type_, holds, shows_delay: type_ == "Terminated" };
+    let ended = phase.is_terminal();
+    let (succeeded, failed) = match status.result.filter(|_| ended) {
+        Some(SessionResult::Success) => (Some(true), None),
+        Some(SessionResult::Failure | SessionResult::Error) => (None, Some(true)),
+        Some(SessionResult::UserCancelled) | None => (None, None),
+    };
+    let states = [
+        state("Scheduled", Some(phase.holds_resources())),
+        state("Prepared", Some(matches!(phase, Prepared | Creating | Running))),
+        state("Running", Some(phase == Running)),
+        state("Terminated", Some(ended)),
+        state("Ready", (!ended).then_some(phase == Running)),
+        state("Succeeded", succeeded),
+        state("Failed", failed),
+        state("Stalled", failed),
     ];
-    for (type_, holds) in holds {
-        let reached = matches!(type_, "Scheduled" | "Prepared");
-        if ending && reached && status.conditions.iter().any(|condition| condition.type_ == type_) {
-            continue;
-        }
-        let (mut reason, mut message) = (status.reason.as_deref(), status.message.clone());
-        if ending
-            && type_ == "Terminated"
-            && let Some((why, words)) = step.trouble()
-        {
-            let mut words = words.to_owned();
-            truncate(&mut words, MAX_STATUS_MESSAGE);
-            (reason, message) = (Some(why.as_str()), Some(words));
-        }
-        let condition = Condition {
-            type_: type_.into(),
-            status: holds.into(),
-            reason: reason.unwrap_or_else(|| phase.as_str()).to_owned(),
-            message: message.unwrap_or_default(),
-            observed_generation: session.metadata.generation.unwrap_or_default(),
-            last_transition_time: now,
-        };
-        set_condition(&mut status.conditions, condition);
-    }
+    let stays = |type_: &str| phase.is_ending() && matches!(type_, "Scheduled" | "Prepared") && has(type_);
+    states.into_iter().filter(|state| !stays(state.type_)).collect()
 }
 
 #[cfg(test)]
@@ -312,10 +183,12 @@ mod tests {
     use super::*;
     use crate::api::KernelAllocation;
     use crate::api::KernelPhase::{Creating, Running};
+    use crate::lifecycle::{To, next_status};
     use crate::session::handlers::testing::{gang, item, now, put, session, session_in, snapshot};
+    use crate::session::handlers::{Change, HandlerName, RESET};
 
-    fn step<'a>(handler: HandlerName, result: HistoryResult, to: Option<To>, change: &'a Change) -> Step<'a> {
-        Step { handler, result, to, failure: None, skip: None, change, steps: vec![] }
+    fn step(handler: HandlerName, result: HistoryResult, to: Option<To<SessionPhase>>, change: &Change) -> Step<'_, Sessions> {
+        Step { handler, result, to, failure: None, skip: None, reason: None, change, steps: vec![] }
     }
 
     #[test]
@@ -331,14 +204,12 @@ mod tests {
         }
         let failure = Failure::fault(Reason::EffectFailed, "it failed");
         let change = Change::default();
-        let given_up = Step {
-            failure: Some(&failure),
-            ..step(HandlerName::StartSessions, HistoryResult::GiveUp, To::PENDING_RESET, &change)
-        };
-        let status = advance(&snapshot(vec![]), &item.session, &item.kernels, given_up);
+        let given_up =
+            Step { failure: Some(&failure), ..step(HandlerName::StartSessions, HistoryResult::GiveUp, RESET, &change) };
+        let status = next_status(&snapshot(vec![]), &item, given_up);
         assert_eq!((status.phase, status.resets), (SessionPhase::Pending, 1));
         assert!(status.allocation.is_empty() && status.occupied.is_empty() && status.nodes.is_none());
-        assert_eq!(status.reason.as_deref(), Some("ExceededMaxRetries"));
+        assert_eq!(status.reason, Some(Reason::ExceededMaxRetries));
         assert_eq!(status.failed_nodes.iter().map(|node| node.node.as_str()).collect::<Vec<_>>(), ["node-3"]);
         assert_eq!(status.failed_nodes[0].until, now() + chrono::TimeDelta::hours(1));
         assert_eq!(status.allocation_generation, 1, "the next allocation gets a number of its own");
@@ -349,12 +220,13 @@ mod tests {
         let item = item(session_in(SessionPhase::Creating), &[Running]);
         let change = Change::default();
         let running = step(HandlerName::PromoteToRunning, HistoryResult::Success, To::phase(SessionPhase::Running), &change);
-        let status = advance(&snapshot(vec![]), &item.session, &item.kernels, running);
+        let status = next_status(&snapshot(vec![]), &item, running);
         assert_eq!(status.occupied.get("cpu").map(|cpu| cpu.0.as_str()), Some("1"));
         assert_eq!((status.kernels_ready.as_deref(), status.started_at), (Some("1/1"), Some(now())));
         let holds = |type_: &str| status.conditions.iter().find(|c| c.type_ == type_).map(|c| c.status);
         let (yes, no) = (Some(true.into()), Some(false.into()));
         assert_eq!([holds("Scheduled"), holds("Prepared"), holds("Running"), holds("Terminated")], [yes, yes, yes, no]);
+        assert_eq!([holds("Ready"), holds("Succeeded"), holds("Failed")], [yes, None, None]);
     }
 
     #[test]
@@ -363,12 +235,12 @@ mod tests {
         let ends = |session: &Session, result| {
             let change = Change { result: Some(result), ..Change::default() };
             let step = step(HandlerName::EndSessions, HistoryResult::Success, To::phase(SessionPhase::Terminating), &change);
-            advance(&snapshot(vec![]), session, &[], step)
+            next_status(&snapshot(vec![]), &item(session.clone(), &[]), step)
         };
         let status = ends(&session, SessionResult::UserCancelled);
-        assert_eq!(status.result, SessionResult::UserCancelled);
+        assert_eq!(status.result, Some(SessionResult::UserCancelled));
         session.status = Some(status);
-        assert_eq!(ends(&session, SessionResult::Error).result, SessionResult::UserCancelled);
+        assert_eq!(ends(&session, SessionResult::Error).result, Some(SessionResult::UserCancelled));
     }
 
     #[test]
@@ -389,17 +261,42 @@ mod tests {
                 name: "n".repeat(64),
                 result: crate::api::SubStepResult::Failure,
                 detail: "d".repeat(200),
-                error_code: Some("e".repeat(64)),
+                error_code: Some(Reason::PendingTimeoutExceeded),
                 started_at: now(),
                 ended_at: now(),
             });
-            let to = (round % 3 == 0).then_some(To { phase: SessionPhase::Pending, reset: true });
+            let to = (round % 3 == 0).then_some(To { phase: SessionPhase::Pending, restarts: true });
             let step =
                 Step { failure: Some(&failure), steps: steps.collect(), ..step(handler, HistoryResult::NeedRetry, to, &change) };
-            let kernels = item(session.clone(), &phases).kernels;
-            session.status = Some(advance(&snapshot(vec![]), &session, &kernels, step));
+            session.status = Some(next_status(&snapshot(vec![]), &item(session.clone(), &phases), step));
             let size = serde_json::to_string(&session.status).expect("JSON").len();
             assert!(size <= 64 * 1024, "{size} bytes in round {round}");
+        }
+    }
+
+    #[test]
+    fn the_conditions_of_an_ended_session_say_how_it_ended() {
+        for (result, succeeded, failed) in [
+            (SessionResult::Success, Some(true.into()), None),
+            (SessionResult::Failure, None, Some(true.into())),
+            (SessionResult::Error, None, Some(true.into())),
+            (SessionResult::UserCancelled, None, None),
+        ] {
+            let change = Change { result: Some(result), ..Change::default() };
+            let mut session = session_in(SessionPhase::Running);
+            let ending = step(HandlerName::EndSessions, HistoryResult::Success, To::phase(SessionPhase::Terminating), &change);
+            session.status = Some(next_status(&snapshot(vec![]), &item(session.clone(), &[Running]), ending));
+            let holds = |session: &Session, type_: &str| {
+                let conditions = &session.status.as_ref().expect("a status").conditions;
+                conditions.iter().find(|condition| condition.type_ == type_).map(|condition| condition.status)
+            };
+            assert_eq!((holds(&session, "Ready"), holds(&session, "Succeeded")), (Some(false.into()), None), "it is ending");
+            let change = Change::default();
+            let ended =
+                step(HandlerName::PromoteToTerminated, HistoryResult::Success, To::phase(SessionPhase::Terminated), &change);
+            session.status = Some(next_status(&snapshot(vec![]), &item(session.clone(), &[Running]), ended));
+            let now = ["Ready", "Succeeded", "Failed", "Stalled"].map(|type_| holds(&session, type_));
+            assert_eq!(now, [None, succeeded, failed, failed], "{result:?}");
         }
     }
 }

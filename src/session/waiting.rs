@@ -33,7 +33,7 @@ fn told(blocker: &Blocker, nodes: Option<&WaitingNodes>) -> WaitingBlocker {
     let numbers = blocker.numbers.as_ref();
     WaitingBlocker {
         check: blocker.validator.into(),
-        reason: blocker.reason.as_str().into(),
+        reason: blocker.reason,
         object: blocker.object.clone(),
         resource: numbers.and_then(|numbers| numbers.resource.as_ref()).map(ToString::to_string),
         requested: numbers.map(|numbers| numbers.requested.into()),
@@ -116,6 +116,6 @@ mod tests {
         let missing = Blocker::fault("policies", Reason::PolicyNotFound, "no such policy").of("user bob");
         let both = told(vec![quota(4, 6, 8), missing]);
         assert!(!first.says_the_same(&both));
-        assert_eq!(both.blockers[0].reason, "PolicyNotFound", "faults come first");
+        assert_eq!(both.blockers[0].reason, Reason::PolicyNotFound, "faults come first");
     }
 }

@@ -11,8 +11,8 @@ use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use serde_json::json;
 use sokovan::api::*;
-use sokovan::cluster::world::Scope;
-use sokovan::coordinator::hooks::{Hook, Hooks, Transition};
+use sokovan::cluster::session::hooks::{Hook, Hooks, Transition};
+use sokovan::cluster::store::world::Scope;
 use sokovan::lifecycle::Timing;
 use sokovan::operator::Options;
 
@@ -111,7 +111,7 @@ async fn he_003_a_notify_hook_that_fails_changes_nothing() {
     scene.submit("other", json!({})).await;
     scene.until_phase("other", SessionPhase::Running).await;
     let after = scene.status("kept").await;
-    assert_eq!((after.phase, after.reason, after.history), (SessionPhase::Running, None, before.history));
+    assert_eq!((after.phase, after.reason, after.progress.history), (SessionPhase::Running, None, before.progress.history));
     scene.end(operator).await;
 }
 
@@ -300,7 +300,8 @@ async fn st_006_one_kernel_that_cannot_be_made_fails_the_whole_session_until_it_
     let operator = scene.operator().await;
     scene.submit("three", gang()).await;
     // While Kubernetes recounts what was deleted it may let more through than the quota: then it runs the second time.
-    let refused = |entry: &HistoryEntry| entry.error_code.as_deref() == Some("NamespaceQuota") && entry.to == "Pending";
+    let refused =
+        |entry: &HistoryEntry| entry.error_code.map(|reason| reason.as_str()) == Some("NamespaceQuota") && entry.to == "Pending";
     let was_refused = |session: &Session| session.status.as_ref().is_some_and(|status| status.history.iter().any(refused));
     let status = scene.until("three", "refused by the namespace's quota", was_refused).await.status.unwrap();
     assert_eq!(status.history.iter().find(|entry| refused(entry)).and_then(|entry| entry.cause), Some(Cause::Quota));

@@ -59,7 +59,7 @@ async fn evicted_batch(prefix: &str, found_later: bool) {
         evict_and_end().await;
     }
     let status = scene.until_phase("early", SessionPhase::Terminated).await.status.unwrap();
-    assert_eq!((status.result, status.reason.as_deref()), (SessionResult::Error, Some("Drained")));
+    assert_eq!((status.result, status.reason.map(|reason| reason.as_str())), (Some(SessionResult::Error), Some("Drained")));
     assert!(status.message.as_deref().unwrap().contains("Eviction API"), "{:?}", status.message);
     scene.until("next", "not started", crate::common::reason_is("DependencyFailed")).await;
     scene.end(operator).await;
@@ -89,7 +89,7 @@ async fn a_batch_that_ended_before_its_pod_was_deleted_keeps_its_success() {
     scene.api::<Pod>().evict(&pod, &EvictParams::default()).await.expect("the pod can be evicted");
     let operator = scene.operator().await;
     let status = scene.until_phase("done", SessionPhase::Terminated).await.status.unwrap();
-    assert_eq!((status.result, status.exit_code), (SessionResult::Success, Some(0)));
+    assert_eq!((status.result, status.exit_code), (Some(SessionResult::Success), Some(0)));
     scene.end(operator).await;
 }
 
@@ -117,7 +117,7 @@ async fn every_end_names_its_cause_in_session_and_kernel() {
         scene.until_phase(name, SessionPhase::Running).await;
         report(&scene, &pod_of(&scene, name).await.name_any(), status).await;
         let ended = scene.until_phase(name, SessionPhase::Terminated).await.status.unwrap();
-        assert_eq!((ended.result, ended.reason.as_deref()), (result, Some(reason)), "{name}");
+        assert_eq!((ended.result, ended.reason.map(|reason| reason.as_str())), (Some(result), Some(reason)), "{name}");
         assert!(ended.message.as_deref().unwrap().contains(words), "{name}: {:?}", ended.message);
         until_kernel_ended_for(&scene, name, reason).await;
     }
@@ -168,7 +168,7 @@ async fn a_pod_that_the_kubelet_refuses_or_that_is_drained_before_it_started_beg
         });
         let status = again.await.status.unwrap();
         assert_eq!((status.disruptions, status.resets, status.attempts), (1, 0, 0), "{name}");
-        assert_eq!(status.result, SessionResult::Undefined);
+        assert_eq!(status.result, None);
         assert!(status.failed_nodes.iter().any(|failed| failed.node.as_str() == node), "{name}: {:?}", status.failed_nodes);
         assert_ne!(node_of(&status, "main1"), node, "{name}");
         scene.delete(name).await;
@@ -198,7 +198,11 @@ async fn an_end_keeps_its_reason_while_others_finalizers_hold_its_pods_and_it_sa
         }
     };
     let told = scene.until("kept", "told who keeps its pod", says("is kept by the finalizer other.test/pod")).await;
-    assert_eq!(told.status.as_ref().and_then(|status| status.reason.as_deref()), Some("Deleted"), "the end keeps its reason");
+    assert_eq!(
+        told.status.as_ref().and_then(|status| status.reason.map(|reason| reason.as_str())),
+        Some("Deleted"),
+        "the end keeps its reason"
+    );
     pods.patch(&pod, &PatchParams::default(), &Patch::Merge(json!({"metadata": {"finalizers": null}}))).await.expect("it goes");
     scene.until("kept", "told who keeps it", says("the session is kept by the finalizer other.test/session")).await;
     eventually("an Event that names who keeps it", || async {

@@ -19,7 +19,10 @@ async fn ts_001_a_user_ends_a_running_session_and_its_record_stays() {
     scene.until_phase("one", SessionPhase::Running).await;
     scene.patch_spec("one", json!({"desiredState": "Terminated"})).await.unwrap();
     let status = scene.until_phase("one", SessionPhase::Terminated).await.status.unwrap();
-    assert_eq!((status.result, status.reason.as_deref()), (SessionResult::UserCancelled, Some("UserRequested")));
+    assert_eq!(
+        (status.result, status.reason.map(|reason| reason.as_str())),
+        (Some(SessionResult::UserCancelled), Some("UserRequested"))
+    );
     assert!(status.finished_at.is_some() && status.occupied.is_empty());
     eventually("all kernels to be recorded as ended", || async {
         let kernels = scene.kernels("one").await;
@@ -38,7 +41,7 @@ async fn a_waiting_session_is_cancelled_at_its_users_wish() {
     scene.until("one", "told", |session| session.status.is_some()).await;
     scene.patch_spec("one", json!({"desiredState": "Terminated"})).await.unwrap();
     let status = scene.until_phase("one", SessionPhase::Cancelled).await.status.unwrap();
-    assert_eq!(status.result, SessionResult::UserCancelled);
+    assert_eq!(status.result, Some(SessionResult::UserCancelled));
     scene.end(operator).await;
 }
 
@@ -85,8 +88,11 @@ async fn an_image_that_does_not_exist_cancels_the_session_with_the_kubelets_word
     let operator = scene.operator().await;
     scene.submit("one", json!({"kernels": [kernel("main", 1, &["sim", "no-image"])]})).await;
     let status = scene.until_phase("one", SessionPhase::Cancelled).await.status.unwrap();
-    assert_eq!((status.reason.as_deref(), status.result), (Some("ImagePullFailed"), SessionResult::Error));
-    assert!(status.message.unwrap().contains("no such image"));
+    assert_eq!(
+        (status.reason.map(|reason| reason.as_str()), status.result),
+        (Some("ImagePullFailed"), Some(SessionResult::Error))
+    );
+    assert!(status.progress.message.unwrap().contains("no such image"));
     scene.until_no_pods("one").await;
     scene.end(operator).await;
 }
@@ -100,8 +106,8 @@ async fn a_pod_deleted_behind_our_back_ends_the_session() {
     let victim = scene.pods("one").await.into_iter().find(|pod| pod.name_any().contains("-sub2-")).unwrap();
     scene.api::<Pod>().delete(&victim.name_any(), &DeleteParams::default()).await.unwrap();
     let status = scene.until_phase("one", SessionPhase::Terminated).await.status.unwrap();
-    assert_eq!((status.reason.as_deref(), status.result), (Some("PodDeleted"), SessionResult::Error));
-    assert!(status.message.unwrap().contains("sub2"));
+    assert_eq!((status.reason.map(|reason| reason.as_str()), status.result), (Some("PodDeleted"), Some(SessionResult::Error)));
+    assert!(status.progress.message.unwrap().contains("sub2"));
     scene.end(operator).await;
 }
 
@@ -111,7 +117,10 @@ async fn a_command_that_fails_at_once_ends_an_interactive_session() {
     let operator = scene.operator().await;
     scene.submit("one", json!({"kernels": [kernel("main", 1, &["sim", "fail", "10ms"])]})).await;
     let status = scene.until_phase("one", SessionPhase::Terminated).await.status.unwrap();
-    assert_eq!((status.reason.as_deref(), status.result), (Some("AbnormalTermination"), SessionResult::Error));
+    assert_eq!(
+        (status.reason.map(|reason| reason.as_str()), status.result),
+        (Some("AbnormalTermination"), Some(SessionResult::Error))
+    );
     assert_eq!(status.exit_code, Some(1));
     scene.end(operator).await;
 }
@@ -132,7 +141,7 @@ async fn a_batch_session_ends_with_its_main_container_whatever_else_runs_in_its_
     let patch = Patch::Merge(json!({ "status": status }));
     pods.patch_status(&pod.name_any(), &PatchParams::default(), &patch).await.unwrap();
     let status = scene.until_phase("one", SessionPhase::Terminated).await.status.unwrap();
-    assert_eq!((status.result, status.exit_code), (SessionResult::Failure, Some(3)));
+    assert_eq!((status.result, status.exit_code), (Some(SessionResult::Failure), Some(3)));
     scene.until_no_pods("one").await;
     scene.end(operator).await;
 }
@@ -145,7 +154,7 @@ async fn ts_002_a_deleted_node_ends_its_sessions_and_leaves_nothing() {
     scene.until_phase("one", SessionPhase::Running).await;
     scene.delete_node(1).await;
     let status = scene.until_phase("one", SessionPhase::Terminated).await.status.unwrap();
-    assert_eq!(status.result, SessionResult::Error);
+    assert_eq!(status.result, Some(SessionResult::Error));
     scene.delete("one").await;
     scene.until_gone::<Session>("one").await;
     assert!(scene.pods("one").await.is_empty());
@@ -165,7 +174,7 @@ async fn a_cordoned_node_gets_no_sessions_and_keeps_those_it_has() {
     scene.until_phase("one", SessionPhase::Running).await;
     cordoned(true).await;
     scene.submit("two", json!({})).await;
-    let told = scene.until("two", "waiting", reason_is("NoAvailableNode")).await.status.unwrap().message.unwrap();
+    let told = scene.until("two", "waiting", reason_is("NoAvailableNode")).await.status.unwrap().progress.message.unwrap();
     assert!(told.contains("1 of 1: cordoned"), "{told}");
     assert_eq!(scene.get("one").await.phase(), SessionPhase::Running, "cordoned is not lost");
     cordoned(false).await;
@@ -205,7 +214,7 @@ async fn a_gang_whose_node_is_lost_before_its_start_is_begun_anew_elsewhere() {
     let status = scene.until("two", "begun anew", anew).await.status.unwrap();
     assert_ne!(node_of(&status, "main1"), lost);
     assert!(status.failed_nodes.iter().any(|node| node.node.0 == lost), "{:?}", status.failed_nodes);
-    assert!(status.history.iter().any(|entry| entry.error_code.as_deref() == Some("NodeLost")));
+    assert!(status.history.iter().any(|entry| entry.error_code.map(|reason| reason.as_str()) == Some("NodeLost")));
     scene.end(operator).await;
 }
 
@@ -218,7 +227,7 @@ async fn a_gang_whose_node_is_lost_while_it_starts_ends_and_is_not_run_again() {
     let status = scene.until_phase("two", SessionPhase::Creating).await.status.unwrap();
     scene.lose_node(&node_of(&status, "sub1"), LONG_AGO).await;
     let status = scene.until_phase("two", SessionPhase::Terminated).await.status.unwrap();
-    assert_eq!((status.result, status.resets), (SessionResult::Error, 0));
+    assert_eq!((status.result, status.resets), (Some(SessionResult::Error), 0));
     assert!(status.history.iter().any(|entry| entry.message.contains("NodeLost")), "{:#?}", status.history);
     scene.end(operator).await;
 }
@@ -237,7 +246,7 @@ async fn a_session_whose_node_is_lost_in_preparing_ends_for_it_may_have_begun_th
     .await;
     scene.lose_node(&node, LONG_AGO).await;
     let status = scene.until_phase("one", SessionPhase::Terminated).await.status.unwrap();
-    assert_eq!((status.result, status.resets), (SessionResult::Error, 0));
+    assert_eq!((status.result, status.resets), (Some(SessionResult::Error), 0));
     assert!(status.message.as_deref().is_some_and(|message| message.contains(&node)), "{:?}", status.message);
     scene.end(operator).await;
 }
@@ -253,7 +262,7 @@ async fn a_session_whose_node_is_lost_while_it_ends_has_ended_and_its_record_is_
     scene.until_phase("one", SessionPhase::Terminating).await;
     scene.lose_node(&node, LONG_AGO).await;
     let status = scene.until_phase("one", SessionPhase::Terminated).await.status.unwrap();
-    assert_eq!(status.result, SessionResult::UserCancelled);
+    assert_eq!(status.result, Some(SessionResult::UserCancelled));
     assert_eq!(scene.pods("one").await.len(), 1, "it may still run there, and counts");
     scene.bring_back_node(&node).await;
     scene.kill_pods("one").await;
@@ -278,10 +287,12 @@ async fn ts_004_a_pod_that_cannot_be_deleted_is_tried_again_and_keeps_no_other()
     scene.patch_spec("three", json!({"desiredState": "Terminated"})).await.expect("the wish is accepted");
     let failed = |session: &Session| {
         let last = session.status.as_ref().and_then(|status| status.history.last());
-        last.is_some_and(|last| last.error_code.as_deref() == Some("EffectFailed") && last.message.contains(&kept))
+        last.is_some_and(|last| {
+            last.error_code.map(|reason| reason.as_str()) == Some("EffectFailed") && last.message.contains(&kept)
+        })
     };
     let status = scene.until("three", "a pod that stays", failed).await.status.unwrap();
-    assert_eq!((status.phase, status.reason.as_deref()), (SessionPhase::Terminating, Some("UserRequested")));
+    assert_eq!((status.phase, status.reason.map(|reason| reason.as_str())), (SessionPhase::Terminating, Some("UserRequested")));
     let condition = status.conditions.iter().find(|condition| condition.type_ == "Terminated").expect("a condition");
     assert!(condition.reason == "EffectFailed" && condition.message.contains(&kept), "{condition:?}");
     eventually("the others to end", || async {
@@ -291,7 +302,7 @@ async fn ts_004_a_pod_that_cannot_be_deleted_is_tried_again_and_keeps_no_other()
     .await;
     scene.allow().await;
     let status = scene.until_phase("three", SessionPhase::Terminated).await.status.unwrap();
-    assert_eq!(status.result, SessionResult::UserCancelled);
+    assert_eq!(status.result, Some(SessionResult::UserCancelled));
     scene.end(operator).await;
 }
 
@@ -304,14 +315,14 @@ async fn a_lost_node_is_noticed_when_it_is_due_without_any_long_cycle() {
     let now = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
     scene.lose_node(&node_of(&status, "main1"), &now).await;
     let status = scene.until_phase("one", SessionPhase::Terminated).await.status.unwrap();
-    assert_eq!(status.result, SessionResult::Error);
+    assert_eq!(status.result, Some(SessionResult::Error));
     scene.end(operator).await;
 }
 
 #[tokio::test]
 async fn who_is_deleted_while_a_commit_lingers_ends_at_once() {
     let scene = Scene::with("lingers", 1, unhurried()).await;
-    let timing = Timing { linger: std::time::Duration::from_secs(3600), ..fast() };
+    let timing = Timing { deferral: std::time::Duration::from_secs(3600), ..fast() };
     let operator = scene.operator_with(Options { timing, ..scene.options("patient") }).await;
     scene.submit("one", json!({"kernels": [kernel("main", 1, &["sim", "never"])]})).await;
     eventually("its pod to be made", || async {

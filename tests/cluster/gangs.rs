@@ -56,8 +56,8 @@ async fn a_gang_with_one_image_missing_starts_nobody_and_names_who_holds_it_up()
     let spec = json!({"clusterMode": "MultiNode", "kernels": [kernel("main", 1, &[]), kernel("sub", 1, &["sim", "no-image"])]});
     scene.submit("two", spec).await;
     let status = scene.until_phase("two", SessionPhase::Terminated).await.status.unwrap();
-    assert_eq!(status.reason.as_deref(), Some("ImagePullFailed"));
-    assert_eq!(status.result, SessionResult::Error);
+    assert_eq!(status.reason.map(|reason| reason.as_str()), Some("ImagePullFailed"));
+    assert_eq!(status.result, Some(SessionResult::Error));
     let told = status.history.iter().any(|entry| entry.message.contains("sub1 on") && entry.message.contains("no such image"));
     assert!(told, "{:#?}", status.history);
     let reached = path(&status);

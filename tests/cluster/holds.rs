@@ -65,11 +65,11 @@ async fn a_group_may_count_a_request_no_node_can_hold_as_a_fault() {
     scene.submit("huge", huge).await;
     let status = scene.until_phase("huge", SessionPhase::Cancelled).await.status.unwrap();
     let first = &status.history[0];
-    assert_eq!((first.error_code.as_deref(), first.cause), (Some("NoAvailableNode"), Some(Cause::Fault)));
+    assert_eq!((first.error_code.map(|reason| reason.as_str()), first.cause), (Some("NoAvailableNode"), Some(Cause::Fault)));
     assert!(first.message.contains("1 of 1: cpu 4 of 64 needed"), "{}", first.message);
-    assert_eq!((status.result, status.effective_priority), (SessionResult::Error, Some(0)));
+    assert_eq!((status.result, status.effective_priority), (Some(SessionResult::Error), Some(0)));
     let tries =
-        status.history.iter().filter(|entry| entry.phase == "schedule-sessions").map(|entry| (entry.result, entry.attempts));
+        status.history.iter().filter(|entry| entry.handler == "schedule-sessions").map(|entry| (entry.result, entry.attempts));
     let round = [(HistoryResult::NeedRetry, 5), (HistoryResult::GiveUp, 1)];
     assert_eq!(tries.collect::<Vec<_>>(), [round, round].concat());
     scene.end(operator).await;
@@ -228,7 +228,7 @@ async fn what_a_runtime_class_adds_is_reckoned_with_before_there_is_a_pod() {
     large["resources"]["cpu"] = json!("3500m");
     scene.submit("large", json!({"kernels": [large]})).await;
     on_hold(&scene, "large", "NoAvailableNode").await;
-    let message = scene.status("large").await.message.unwrap();
+    let message = scene.status("large").await.progress.message.unwrap();
     assert!(message.contains("with the overhead of RuntimeClass") && message.contains("4500m needed"), "{message}");
     scene.remove::<RuntimeClass>().await;
     scene.end(operator).await;

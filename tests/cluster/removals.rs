@@ -59,7 +59,7 @@ async fn a_kernel_object_deleted_by_hand_ends_its_session_and_leaves_nothing() {
     scene.api::<Kernel>().delete(&kernel, &DeleteParams::default()).await.unwrap();
     // Its pod goes with it: the session has lost what it ran on, and says so.
     let status = scene.until_phase("one", SessionPhase::Terminated).await.status.unwrap();
-    assert_eq!((status.result, status.reason.as_deref()), (SessionResult::Error, Some("PodDeleted")));
+    assert_eq!((status.result, status.reason.map(|reason| reason.as_str())), (Some(SessionResult::Error), Some("PodDeleted")));
     scene.until_gone::<Pod>(&kernel).await;
     scene.delete("one").await;
     scene.until_gone::<Session>("one").await;

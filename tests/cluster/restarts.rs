@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use sokovan::api::*;
-use sokovan::coordinator::hooks::{Hook, Hooks};
+use sokovan::cluster::session::hooks::{Hook, Hooks};
 use sokovan::lifecycle::Timing;
 use sokovan::operator::Options;
 use tokio::sync::Notify;
@@ -70,7 +70,7 @@ async fn killed_before_each_phase(prefix: &str, spec: serde_json::Value, kernels
     operator.kill().await;
     let operator = next(&scene, 9).await;
     let status = scene.until_phase("one", SessionPhase::Terminated).await.status.unwrap();
-    assert_eq!(status.result, SessionResult::UserCancelled);
+    assert_eq!(status.result, Some(SessionResult::UserCancelled));
     scene.end(operator).await;
 }
 
@@ -98,7 +98,7 @@ async fn what_happened_while_no_operator_ran_is_found_out() {
     scene.kill_pods("batch").await;
     let operator = next(&scene, 1).await;
     let status = scene.until_phase("batch", SessionPhase::Terminated).await.status.unwrap();
-    assert_eq!((status.result, status.exit_code), (SessionResult::Failure, Some(137)));
+    assert_eq!((status.result, status.exit_code), (Some(SessionResult::Failure), Some(137)));
     scene.until_gone::<Session>("other").await;
     scene.end(operator).await;
 }

@@ -9,9 +9,9 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use sokovan::api::*;
-use sokovan::cluster::pods::PodOptions;
-use sokovan::cluster::world::Scope;
-use sokovan::coordinator::hooks::Hooks;
+use sokovan::cluster::session::hooks::Hooks;
+use sokovan::cluster::session::pods::PodOptions;
+use sokovan::cluster::store::world::Scope;
 use sokovan::lifecycle::{LeaseTiming, Timing};
 use sokovan::operator::{self, Ended, Options};
 use tokio::sync::watch;
@@ -33,8 +33,8 @@ pub fn fast() -> Timing {
         wait_backoff: millis(500),
         wait_backoff_max: Duration::from_secs(2),
         unschedulable: Duration::from_secs(2),
-        linger: millis(100),
-        facts: millis(50),
+        deferral: millis(100),
+        kernel_progress: millis(50),
         held_up: millis(500),
         warnings_again: Duration::from_secs(1),
         usage: millis(300),
@@ -197,7 +197,7 @@ impl Scene {
         let ours = ListParams::default().labels(&format!("scene={}", self.name));
         eventually("the nodes to be ready", || async {
             let nodes = self.all::<Node>().list(&ours).await.map_err(|error| error.to_string())?;
-            let ready = nodes.items.iter().filter(|node| sokovan::cluster::extract::node(node).ready).count();
+            let ready = nodes.items.iter().filter(|node| sokovan::cluster::store::extract::node(node).ready).count();
             if ready == count { Ok(()) } else { Err(format!("{ready} of {count}")) }
         })
         .await;
@@ -272,7 +272,7 @@ impl Scene {
             nodes.patch_status(name, &params, &Patch::Strategic(&lost)).await.map_err(|error| error.to_string())?;
             tokio::time::sleep(Duration::from_millis(200)).await;
             let node = nodes.get(name).await.map_err(|error| error.to_string())?;
-            if sokovan::cluster::extract::node(&node).ready { Err("it is ready again".into()) } else { Ok(()) }
+            if sokovan::cluster::store::extract::node(&node).ready { Err("it is ready again".into()) } else { Ok(()) }
         })
         .await;
     }

@@ -8,7 +8,7 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 use sokovan::api::*;
-use sokovan::cluster::extract;
+use sokovan::cluster::store::extract;
 use sokovan::lifecycle::Timing;
 use sokovan::operator::Options;
 
@@ -45,7 +45,7 @@ async fn sk_001_a_kernel_is_terminating_when_its_kubelet_shows_no_sign_of_life_t
     let seen = scene.all::<Node>().get(&node).await.unwrap();
     assert!(extract::node(&seen).ready, "nobody has called it lost");
     let status = scene.until_phase("one", SessionPhase::Terminated).await.status.unwrap();
-    assert_eq!(status.result, SessionResult::Error);
+    assert_eq!(status.result, Some(SessionResult::Error));
     let kernel = scene.kernels("one").await.remove(0).status.unwrap();
     assert_eq!(kernel.reason.as_deref(), Some("StaleKernel"));
     assert_eq!(scene.pods("one").await.len(), 1, "it may still run there, and counts");

@@ -49,7 +49,7 @@ async fn a_session_waits_for_its_claim_and_runs_where_the_volume_is() {
         assert_eq!(running.nodes, Some(scene.node_name(2)));
     }
     scene.submit("fifth", mounting(false)).await;
-    let told = scene.until("fifth", "told so", reason_is("NoAvailableNode")).await.status.unwrap().message.unwrap();
+    let told = scene.until("fifth", "told so", reason_is("NoAvailableNode")).await.status.unwrap().progress.message.unwrap();
     assert!(told.contains("2 of 3: volume of claim data not reached from there; 1 of 3: cpu 0 of 1 needed"), "{told}");
     let volumes = scene.all::<PersistentVolume>();
     volumes.delete(&scene.name, &DeleteParams::default()).await.unwrap();

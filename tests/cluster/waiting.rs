@@ -26,7 +26,7 @@ async fn a_session_waits_for_capacity_and_gets_it_when_another_ends() {
     scene.submit("second", four).await;
     let waiting = scene.until("second", "waiting", reason_is("NoAvailableNode")).await.status.unwrap();
     assert_eq!(waiting.phase, SessionPhase::Pending);
-    let message = waiting.message.unwrap();
+    let message = waiting.message.clone().unwrap();
     assert!(message.contains("cpu 0 of 4 needed"), "{message}");
     assert_eq!(waiting.history.last().unwrap().cause, Some(Cause::Capacity));
     scene.patch_spec("first", json!({"desiredState": "Terminated"})).await.unwrap();
@@ -127,8 +127,11 @@ async fn sessions_that_wait_for_each_other_are_told_so() {
     for name in ["one", "two", "three"] {
         scene.until_phase(name, SessionPhase::Cancelled).await;
     }
-    let history = scene.get("three").await.status.unwrap().history;
-    let told = history.iter().find(|entry| entry.error_code.as_deref() == Some("DependencyCircular")).expect("it is told");
+    let history = scene.get("three").await.status.unwrap().progress.history;
+    let told = history
+        .iter()
+        .find(|entry| entry.error_code.map(|reason| reason.as_str()) == Some("DependencyCircular"))
+        .expect("it is told");
     assert_eq!(told.message, "session one, which this one depends on, waits for this one");
     assert_eq!(told.cause, Some(Cause::Fault));
     scene.end(operator).await;
@@ -245,7 +248,7 @@ async fn ss_010_a_private_session_shares_its_node_with_nobody() {
     scene.until_phase("alone", SessionPhase::Running).await;
     scene.submit("other", json!({})).await;
     let waiting = scene.until("other", "waiting", reason_is("NoAvailableNode")).await.status.unwrap();
-    assert!(waiting.message.unwrap().contains("kept for a private session"));
+    assert!(waiting.progress.message.unwrap().contains("kept for a private session"));
     scene.end(operator).await;
 }
 

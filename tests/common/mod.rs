@@ -162,7 +162,7 @@ impl Space {
 
 /// Whether a session's status tells this reason.
 pub fn reason_is(reason: &'static str) -> impl Fn(&Session) -> bool {
-    move |session| session.status.as_ref().is_some_and(|status| status.reason.as_deref() == Some(reason))
+    move |session| session.status.as_ref().is_some_and(|status| status.reason.is_some_and(|is| is.as_str() == reason))
 }
 
 /// What a person would look at first.
@@ -171,7 +171,7 @@ pub fn describe(session: &Session) -> String {
     let history: Vec<String> = status
         .history
         .iter()
-        .map(|e| format!("{} {}→{} {:?}×{} {}", e.phase, e.from, e.to, e.result, e.attempts, e.message))
+        .map(|e| format!("{} {}→{} {:?}×{} {}", e.handler, e.from, e.to, e.result, e.attempts, e.message))
         .collect();
     format!(
         "{}: {} reason {:?} message {:?} history {history:#?}",

@@ -36,8 +36,11 @@ async fn an_image_that_does_not_exist() {
     missing["image"] = json!("no/such-image:1");
     space.create(session(&name, "", json!({"kernels": [missing]}))).await.unwrap();
     let status = space.until_phase(&name, SessionPhase::Cancelled).await.status.unwrap();
-    assert_eq!((status.reason.as_deref(), status.result), (Some("ImagePullFailed"), SessionResult::Error));
-    assert!(status.message.unwrap().contains("no/such-image:1"));
+    assert_eq!(
+        (status.reason.map(|reason| reason.as_str()), status.result),
+        (Some("ImagePullFailed"), Some(SessionResult::Error))
+    );
+    assert!(status.progress.message.unwrap().contains("no/such-image:1"));
     group(json!({"retry": {"imagePullTimeoutSeconds": 120}})).await;
     nothing_left(&space, &name).await;
 }
@@ -50,7 +53,7 @@ async fn a_command_that_fails_at_once() {
     let words = "head -c 4000 /dev/zero | tr '\\0' x > /dev/termination-log; exit 3";
     space.create(session(&name, words, json!({}))).await.unwrap();
     let status = space.until_phase(&name, SessionPhase::Terminated).await.status.unwrap();
-    assert_eq!((status.reason.as_deref(), status.exit_code), (Some("AbnormalTermination"), Some(3)));
+    assert_eq!((status.reason.map(|reason| reason.as_str()), status.exit_code), (Some("AbnormalTermination"), Some(3)));
     eventually("its end to be recorded", || async {
         let record = space.kernels(&name).await.remove(0).status.unwrap_or_default();
         let said =
@@ -70,7 +73,7 @@ async fn a_secret_that_does_not_exist_is_told_with_the_kubelets_words() {
     needy["env"] = json!([{"name": "TOKEN", "secretKeyRef": {"name": "no-such-secret", "key": "token"}}]);
     space.create(session(&name, "", json!({"kernels": [needy]}))).await.unwrap();
     let told = space.until(&name, "told", common::reason_is("ContainerNotStarted")).await.status.unwrap();
-    let message = told.message.unwrap();
+    let message = told.progress.message.unwrap();
     assert!(message.contains("main1") && message.contains("no-such-secret"), "{message}");
     eventually("its kernel to say what holds it up", || async {
         let status = space.kernels(&name).await.remove(0).status.unwrap_or_default();
@@ -89,8 +92,8 @@ async fn a_program_that_is_not_in_the_image() {
     wrong["command"] = json!(["/no/such/program"]);
     space.create(session(&name, "", json!({"kernels": [wrong]}))).await.unwrap();
     let status = space.until_phase(&name, SessionPhase::Terminated).await.status.unwrap();
-    assert_eq!(status.result, SessionResult::Error);
-    assert!(status.message.unwrap().contains("/no/such/program"));
+    assert_eq!(status.result, Some(SessionResult::Error));
+    assert!(status.progress.message.unwrap().contains("/no/such/program"));
     nothing_left(&space, &name).await;
 }
 
@@ -103,7 +106,7 @@ async fn a_pod_deleted_behind_our_back() {
     let pod = space.pods(&name).await.remove(0).name_any();
     space.api::<Pod>().delete(&pod, &DeleteParams::default().grace_period(0)).await.unwrap();
     let status = space.until_phase(&name, SessionPhase::Terminated).await.status.unwrap();
-    assert_eq!((status.reason.as_deref(), status.result), (Some("PodDeleted"), SessionResult::Error));
+    assert_eq!((status.reason.map(|reason| reason.as_str()), status.result), (Some("PodDeleted"), Some(SessionResult::Error)));
     nothing_left(&space, &name).await;
 }
 
@@ -115,13 +118,13 @@ async fn a_request_no_node_can_hold() {
     huge["resources"] = json!({"cpu": 1000, "memory": "16Mi"});
     space.create(session(&name, "", json!({"priority": 0, "kernels": [huge]}))).await.unwrap();
     let status = space.until(&name, "on hold", common::reason_is("NoAvailableNode")).await.status.unwrap();
-    let message = status.message.unwrap();
+    let message = status.message.clone().unwrap();
     assert!(message.contains("of 1k needed") || message.contains("of 1000 needed"), "{message}");
     let last = status.history.last().unwrap();
     assert_eq!((status.phase, last.cause), (SessionPhase::Pending, Some(Cause::Hold)));
     group(json!({"failUnfit": true})).await;
     let status = space.until_phase(&name, SessionPhase::Cancelled).await.status.unwrap();
-    assert_eq!(status.reason.as_deref(), Some("LowestPriority"));
+    assert_eq!(status.reason.map(|reason| reason.as_str()), Some("LowestPriority"));
     group(json!({"failUnfit": null})).await;
     nothing_left(&space, &name).await;
 }
@@ -146,7 +149,7 @@ async fn the_operator_killed_in_each_phase() {
     space.until(&name, "ending", |session| session.phase() >= SessionPhase::Terminating).await;
     signal_operators("KILL");
     let status = space.until_phase(&name, SessionPhase::Terminated).await.status.unwrap();
-    assert_eq!(status.result, SessionResult::UserCancelled);
+    assert_eq!(status.result, Some(SessionResult::UserCancelled));
     nothing_left(&space, &name).await;
 }
 
@@ -159,8 +162,8 @@ async fn the_kubelet_stopped_while_a_session_runs() {
     space.until_phase(&name, SessionPhase::Running).await;
     stop_kubelet();
     let status = space.until_phase(&name, SessionPhase::Terminated).await.status.unwrap();
-    assert_eq!((status.reason.as_deref(), status.result), (Some("NodeLost"), SessionResult::Error));
-    assert!(status.message.unwrap().contains("node-1"));
+    assert_eq!((status.reason.map(|reason| reason.as_str()), status.result), (Some("NodeLost"), Some(SessionResult::Error)));
+    assert!(status.progress.message.unwrap().contains("node-1"));
     assert_eq!(space.pods(&name).await.len(), 1, "its container may still run, so its pod stays");
     start_kubelet().await;
     space.until_no_pods(&name).await;
@@ -179,7 +182,10 @@ async fn the_kubelet_stopped_while_a_session_terminates() {
     space.patch_spec(&name, json!({"desiredState": "Terminated"})).await.unwrap();
     space.until_phase(&name, SessionPhase::Terminating).await;
     let status = space.until_phase(&name, SessionPhase::Terminated).await.status.unwrap();
-    assert_eq!((status.reason.as_deref(), status.result), (Some("UserRequested"), SessionResult::UserCancelled));
+    assert_eq!(
+        (status.reason.map(|reason| reason.as_str()), status.result),
+        (Some("UserRequested"), Some(SessionResult::UserCancelled))
+    );
     start_kubelet().await;
     group(json!({"lostAfterSeconds": 60})).await;
     nothing_left(&space, &name).await;

@@ -25,7 +25,7 @@ async fn a_session_runs_its_image_from_a_registry_and_ends_at_its_users_wish() {
     .await;
     space.patch_spec(&name, json!({"desiredState": "Terminated"})).await.unwrap();
     let status = space.until_phase(&name, SessionPhase::Terminated).await.status.unwrap();
-    assert_eq!(status.result, SessionResult::UserCancelled);
+    assert_eq!(status.result, Some(SessionResult::UserCancelled));
     space.delete(&name).await;
     space.until_gone::<Session>(&name).await;
     assert!(space.pods(&name).await.is_empty());
@@ -123,7 +123,7 @@ async fn an_evicted_batch_that_stops_cleanly_has_not_succeeded() {
     let pod = space.pods(&name).await.remove(0);
     space.api::<Pod>().evict(&pod.name_any(), &EvictParams::default()).await.unwrap();
     let status = space.until_phase(&name, SessionPhase::Terminated).await.status.unwrap();
-    assert_eq!((status.result, status.reason.as_deref()), (SessionResult::Error, Some("Drained")));
+    assert_eq!((status.result, status.reason.map(|reason| reason.as_str())), (Some(SessionResult::Error), Some("Drained")));
 }
 
 #[tokio::test]
@@ -133,8 +133,8 @@ async fn a_program_that_runs_out_of_memory_says_so() {
     space.create(session(&name, "tail /dev/zero", json!({"type": "Batch"}))).await.unwrap();
     let status = space.until_phase(&name, SessionPhase::Terminated).await.status.unwrap();
     assert_eq!(
-        (status.result, status.reason.as_deref(), status.exit_code),
-        (SessionResult::Failure, Some("OutOfMemory"), Some(137))
+        (status.result, status.reason.map(|reason| reason.as_str()), status.exit_code),
+        (Some(SessionResult::Failure), Some("OutOfMemory"), Some(137))
     );
     assert!(status.message.as_deref().unwrap().contains("OOMKilled"), "{:?}", status.message);
 }
@@ -198,7 +198,7 @@ async fn a_batch_sessions_exit_code_is_its_result() {
         let name = common::unique("batch");
         space.create(session(&name, &format!("exit {code}"), json!({"type": "Batch"}))).await.unwrap();
         let status = space.until_phase(&name, SessionPhase::Terminated).await.status.unwrap();
-        assert_eq!((status.result, status.exit_code), (result, Some(code)));
+        assert_eq!((status.result, status.exit_code), (Some(result), Some(code)));
         common::eventually("its pod to be let go and stay for its logs", || async {
             let pods = space.pods(&name).await;
             let metas: Vec<_> = pods.iter().map(|pod| &pod.metadata).collect();

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
+use sokovan::api::CONTAINER_MAIN;
 use sokovan::api::expand;
 use sokovan::api::*;
-use sokovan::cluster::extract;
-use sokovan::cluster::pods::CONTAINER_MAIN;
-use sokovan::cluster::requests::requests;
+use sokovan::cluster::store::extract;
+use sokovan::cluster::store::requests::requests;
 use sokovan::session::handlers::HANDLERS;
 use sokovan::session::kernels::kernel_name;
 
@@ -140,9 +140,9 @@ fn is_legal(handler: &str, from: &str, to: &str) -> bool {
     HANDLERS.iter().filter(|row| row.name.as_str() == handler).any(|row| {
         let t = &row.transitions;
         let listed = [t.success, t.need_retry, t.expired, t.give_up].into_iter().flatten().map(|to| to.phase);
-        let mut leads = listed.chain(t.also.iter().copied());
+        let mut leads = listed.chain(t.exits.iter().copied());
         let asked = row.targets.iter().any(|phase| phase.as_str() == from);
-        // After its last reset, what is created too slowly ends instead (rules §2).
+        // After its last reset, what is created too slowly ends instead (docs/lifecycle.md#resets).
         let ends = handler == "promote-to-running" && to == "Terminating";
         asked && (from == to || ends || leads.any(|phase| phase.as_str() == to))
     })
@@ -166,7 +166,7 @@ fn session_step(before: &Session, after: &Session) -> Vec<String> {
     if old.allocation.is_empty() && !new.allocation.is_empty() && new.allocation_generation <= old.allocation_generation {
         found.push(format!("allocation {} has the number of an earlier one", new.allocation_generation));
     }
-    if old.result != SessionResult::Undefined && old.result != new.result {
+    if old.result.is_some() && old.result != new.result {
         found.push(format!("the result {:?} became {:?}", old.result, new.result));
     }
     found.extend(history_step(&old, new));
@@ -187,7 +187,7 @@ fn history_step(old: &SessionStatus, new: &SessionStatus) -> Vec<String> {
     let mut phase = old.phase.as_str().to_owned();
     for (number, (was, is)) in old_kept.iter().zip(&new.history).enumerate().filter(|(_, (was, is))| was != is) {
         let merged = (number + 1 == kept || Some(number) == last_attempt)
-            && (&is.phase, &is.error_code, &is.to, is.created_at) == (&was.phase, &was.error_code, &was.to, was.created_at)
+            && (&is.handler, &is.error_code, &is.to, is.created_at) == (&was.handler, &was.error_code, &was.to, was.created_at)
             && is.attempts == was.attempts + 1;
         if merged {
             // What was merged may have led on.
@@ -200,8 +200,8 @@ fn history_step(old: &SessionStatus, new: &SessionStatus) -> Vec<String> {
         if entry.attempts != 1 {
             found.push(format!("a new entry has {} attempts: {entry:?}", entry.attempts));
         }
-        if entry.from != phase || !is_legal(&entry.phase, &entry.from, &entry.to) {
-            found.push(format!("from {phase}: {} {} → {} is no step", entry.phase, entry.from, entry.to));
+        if entry.from != phase || !is_legal(&entry.handler, &entry.from, &entry.to) {
+            found.push(format!("from {phase}: {} {} → {} is no step", entry.handler, entry.from, entry.to));
         }
         phase.clone_from(&entry.to);
     }

@@ -74,14 +74,14 @@ async fn end(scene: &Scene, name: &str) -> SessionStatus {
 async fn single(scene: &Scene) {
     scene.submit("one", json!({})).await;
     scene.until_phase("one", SessionPhase::Running).await;
-    assert_eq!(end(scene, "one").await.result, SessionResult::UserCancelled);
+    assert_eq!(end(scene, "one").await.result, Some(SessionResult::UserCancelled));
     delete(scene, "one").await;
 }
 
 async fn three(scene: &Scene) {
     scene.submit("three", gang()).await;
     scene.until_phase("three", SessionPhase::Running).await;
-    assert_eq!(end(scene, "three").await.result, SessionResult::UserCancelled);
+    assert_eq!(end(scene, "three").await.result, Some(SessionResult::UserCancelled));
 }
 
 async fn batch(scene: &Scene) {
@@ -90,7 +90,7 @@ async fn batch(scene: &Scene) {
     scene.submit("bad", spec("fail")).await;
     for (name, result, code) in [("good", SessionResult::Success, 0), ("bad", SessionResult::Failure, 1)] {
         let status = scene.until_phase(name, SessionPhase::Terminated).await.status.unwrap_or_default();
-        assert_eq!((status.result, status.exit_code), (result, Some(code)), "{name}");
+        assert_eq!((status.result, status.exit_code), (Some(result), Some(code)), "{name}");
     }
 }
 
@@ -99,7 +99,7 @@ async fn batch_gang(scene: &Scene) {
     let kernels = [kernel("main", 1, &["sim", "run", "200ms"]), kernel("sub", 1, &[])];
     scene.submit("two", json!({"type": "Batch", "clusterMode": "MultiNode", "kernels": kernels})).await;
     let status = scene.until_phase("two", SessionPhase::Terminated).await.status.unwrap_or_default();
-    assert_eq!((status.result, status.exit_code), (SessionResult::Success, Some(0)));
+    assert_eq!((status.result, status.exit_code), (Some(SessionResult::Success), Some(0)));
 }
 
 /// More than any node has: tried, lowered in priority, tried again, and cancelled.
@@ -108,20 +108,20 @@ async fn give_up(scene: &Scene) {
     main["resources"]["cpu"] = json!(5);
     scene.submit("huge", json!({"kernels": [main], "priority": 5})).await;
     let status = scene.until_phase("huge", SessionPhase::Cancelled).await.status.unwrap_or_default();
-    assert_eq!((status.result, status.effective_priority), (SessionResult::Error, Some(0)));
+    assert_eq!((status.result, status.effective_priority), (Some(SessionResult::Error), Some(0)));
 }
 
 async fn no_image(scene: &Scene) {
     scene.submit("two", two("no-image")).await;
     let status = scene.until_phase("two", SessionPhase::Terminated).await.status.unwrap_or_default();
-    assert_eq!(status.result, SessionResult::Error);
+    assert_eq!(status.result, Some(SessionResult::Error));
 }
 
 /// One of two never starts: both are begun anew once, and then it is over.
 async fn reset(scene: &Scene) {
     scene.submit("two", two("never")).await;
     let status = scene.until_phase("two", SessionPhase::Terminated).await.status.unwrap_or_default();
-    assert_eq!((status.resets, status.result), (1, SessionResult::Error));
+    assert_eq!((status.resets, status.result), (1, Some(SessionResult::Error)));
 }
 
 /// In that phase or, where it is over soon, in one that follows.
@@ -166,7 +166,7 @@ async fn node_lost(scene: &Scene) {
     let node = status.allocation.last().map(|allocation| allocation.node.0.clone()).unwrap_or_default();
     scene.delete_node_named(&node).await;
     let status = scene.until_phase("three", SessionPhase::Terminated).await.status.unwrap_or_default();
-    assert_eq!(status.result, SessionResult::Error);
+    assert_eq!(status.result, Some(SessionResult::Error));
 }
 
 /// A node that does not answer for a long time, and comes back when its session is over.
@@ -176,7 +176,7 @@ async fn node_away(scene: &Scene) {
     let node = node_of(&status, "main1");
     scene.lose_node(&node, LONG_AGO).await;
     let status = scene.until_phase("one", SessionPhase::Terminated).await.status.unwrap_or_default();
-    assert_eq!(status.result, SessionResult::Error);
+    assert_eq!(status.result, Some(SessionResult::Error));
     scene.bring_back_node(&node).await;
     scene.kill_pods("one").await;
 }
@@ -191,7 +191,7 @@ async fn crowd(scene: &Scene) {
     }
     for name in &names {
         let status = scene.until_phase(name, SessionPhase::Terminated).await.status.unwrap_or_default();
-        assert_eq!(status.result, SessionResult::Success, "{name}");
+        assert_eq!(status.result, Some(SessionResult::Success), "{name}");
     }
 }
 
@@ -210,5 +210,5 @@ async fn stranger(scene: &Scene) {
     // A kernel that is not seen running in time, as while the API server is away, may cost it one reset; nothing else may.
     let status = end(scene, "three").await;
     let back: Vec<_> = status.history.iter().filter(|entry| entry.from != "Pending" && entry.to == "Pending").collect();
-    assert!(status.resets <= 1 && back.iter().all(|entry| entry.phase == "promote-to-running"), "{back:?}");
+    assert!(status.resets <= 1 && back.iter().all(|entry| entry.handler == "promote-to-running"), "{back:?}");
 }

@@ -13,7 +13,7 @@ fn check(_: &Context<'_>, candidate: &Candidate<'_>) -> Vec<Blocker> {
         let waits = |reason, message| Blocker::not_yet(VALIDATOR.name, reason, message);
         let blocker = match state {
             Dependency::Met => return None,
-            Dependency::Is(phase, SessionResult::Success) if phase.is_terminal() => return None,
+            Dependency::Is(phase, Some(SessionResult::Success)) if phase.is_terminal() => return None,
             Dependency::Is(phase, result) if phase.is_terminal() => {
                 let message = format!("session {name}, which this one depends on, ended {phase} with {result:?}");
                 let needs = format!("{name} made anew to end with Success, or left out of dependsOn");

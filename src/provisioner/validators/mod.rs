@@ -30,7 +30,7 @@ use crate::views::{Tenancy, Tenant};
 /// What validators look at besides the session.
 pub struct Context<'c> {
     pub now: DateTime<Utc>,
-    pub group_name: &'c GroupName,
+    pub group_name: Option<&'c GroupName>,
     pub group: Option<&'c ScalingGroup>,
     pub tenancy: &'c Tenancy,
     pub ledger: &'c LedgerSnapshot,
@@ -168,7 +168,7 @@ mod tests {
         setup.tenancy.users.clear();
         let refused = setup.refusals(&[waiting("s", json!({"startsAt": "2999-01-01T00:00:00Z"}))]).remove(0).expect("refused");
         assert_eq!((refused.cause, reasons(&refused)), (None, vec![Reason::NotYetDue, Reason::UserNotFound]));
-        let ended = [("other".to_owned(), Dependency::Is(SessionPhase::Terminated, SessionResult::Failure))];
+        let ended = [("other".to_owned(), Dependency::Is(SessionPhase::Terminated, Some(SessionResult::Failure)))];
         let later = waiting("s", json!({"startsAt": "2999-01-01T00:00:00Z"}));
         let decisions = setup.run_with(&[later], &Extra { dependencies: &ended, ..Extra::default() });
         let refused = refusal(&decisions[0]).expect("refused");
@@ -353,12 +353,12 @@ mod tests {
                 setup.run_with(&[waiting("s", json!({}))], &Extra { dependencies: &dependencies, ..Extra::default() });
             refusal(&decisions[0]).map(|refused| (refused.cause, refused.reason))
         };
-        let pending = reported(Dependency::Is(SessionPhase::Running, SessionResult::Undefined));
+        let pending = reported(Dependency::Is(SessionPhase::Running, None));
         assert_eq!(pending, Some((None, Reason::DependencyPending)));
-        let failed = reported(Dependency::Is(SessionPhase::Terminated, SessionResult::Failure));
+        let failed = reported(Dependency::Is(SessionPhase::Terminated, Some(SessionResult::Failure)));
         assert_eq!(failed, Some((Some(Cause::Fault), Reason::DependencyFailed)));
         assert_eq!(reported(Dependency::Circular), Some((Some(Cause::Fault), Reason::DependencyCircular)));
-        assert_eq!(reported(Dependency::Is(SessionPhase::Terminated, SessionResult::Success)), None);
+        assert_eq!(reported(Dependency::Is(SessionPhase::Terminated, Some(SessionResult::Success))), None);
         let later = waiting("s", json!({"startsAt": "1970-01-01T01:00:01Z"}));
         let refused = setup.refusals(&[later]).remove(0).expect("refused");
         assert_eq!((refused.cause, refused.reason), (None, Reason::NotYetDue));

@@ -7,12 +7,12 @@ use crate::provisioner::refusal::Blocker;
 pub static VALIDATOR: Validator = Validator { name: "scaling-group", check: Check::EquivalenceClass(check) };
 
 fn check(context: &Context<'_>, subject: &Subject<'_>) -> Vec<Blocker> {
-    let (name, type_) = (context.group_name, subject.class.type_);
-    if name.is_none() {
+    let type_ = subject.class.type_;
+    let Some(name) = context.group_name else {
         let words = format!("no scaling group takes sessions of type {type_:?} from namespace {}", subject.class.namespace);
         let needs = "a scaling group that takes it, or the session to name one";
         return vec![Blocker::hold(VALIDATOR.name, Reason::ScalingGroupNotFound, words).needing(needs)];
-    }
+    };
     let object = format!("scaling group {name}");
     let blocker = |blocker: fn(&'static str, Reason, String) -> Blocker, reason, message: String, needs: String| {
         vec![blocker(VALIDATOR.name, reason, message).of(object.clone()).needing(needs)]

@@ -1,8 +1,8 @@
 //! check-precondition: checks a scheduled session once more and makes its kernels and pods, so that images are pulled.
 
-use super::{Decide, Handler, HandlerName, LockId, Outcome, To, Transitions, Verdict};
-use crate::api::SessionPhase;
-use crate::lifecycle::{Failure, Reason};
+use super::{Decide, Handler, HandlerName, LockId, Mode, Outcome, RESET, Settings, To, Transitions, Verdict};
+use crate::api::{SessionPhase, TryingHandler};
+use crate::lifecycle::{CommitMode, Failure, Reason, Trigger};
 use crate::provisioner::LedgerSnapshot;
 use crate::session::kernels::KernelItem;
 use crate::session::snapshot::{SessionItem, Snapshot};
@@ -13,14 +13,19 @@ pub static ROW: Handler = Handler {
     targets: &[SessionPhase::Scheduled],
     transitions: Transitions {
         success: To::phase(SessionPhase::Preparing),
-        expired: To::PENDING_RESET,
+        expired: RESET,
         give_up: To::phase(SessionPhase::Terminating),
-        refused: To::PENDING_RESET,
+        refused: RESET,
         ..Transitions::NONE
     },
+    mode: Mode::Acts,
+    follows: &[],
+    commit: CommitMode::Deferred,
+    wakes_on: &[Trigger::CapacityFreed, Trigger::TenancyChanged],
     lock: Some(LockId::Preparing),
+    overview: None,
     trace: None,
-    waits: false,
+    settings: Settings { retry: Some(TryingHandler::CheckPrecondition), tightened_by_session: true, ..Settings::NONE },
     decide: Decide::All(decide),
 };
 

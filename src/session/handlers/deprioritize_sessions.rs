@@ -1,17 +1,24 @@
 //! deprioritize-sessions: sends a session that failed too often back to the queue with a lower priority.
 
-use super::{Decide, Handler, HandlerName, To, Transitions, Verdict};
+use super::{Decide, Handler, HandlerName, Mode, Settings, To, Transitions, Verdict, exits};
 use crate::api::{SessionPhase, SessionResult};
-use crate::lifecycle::Reason;
+use crate::lifecycle::{CommitMode, Reason};
 use crate::session::snapshot::{SessionItem, Snapshot};
+
+exits!(Cancelled);
 
 pub static ROW: Handler = Handler {
     name: HandlerName::DeprioritizeSessions,
     targets: &[SessionPhase::Deprioritizing],
-    transitions: Transitions { success: To::phase(SessionPhase::Pending), also: &[SessionPhase::Cancelled], ..Transitions::NONE },
+    transitions: Transitions { success: To::phase(SessionPhase::Pending), exits: Exit::PHASES, ..Transitions::NONE },
+    mode: Mode::Acts,
+    follows: &[],
+    commit: CommitMode::Now,
+    wakes_on: &[],
     lock: None,
+    overview: None,
     trace: None,
-    waits: false,
+    settings: Settings::NONE,
     decide: Decide::Each(deprioritize),
 };
 
@@ -22,7 +29,7 @@ fn deprioritize(_: &Snapshot, item: &SessionItem) -> Verdict {
     let priority = item.priority();
     let last = item.session.status.as_ref().and_then(|status| status.message.clone()).unwrap_or_default();
     if priority <= 0 {
-        return Verdict::success_to(SessionPhase::Cancelled)
+        return Verdict::success_to(Exit::Cancelled)
             .because(Reason::LowestPriority, format!("failed too often at the lowest priority: {last}"))
             .result(SessionResult::Error);
     }

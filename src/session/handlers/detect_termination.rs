@@ -1,13 +1,15 @@
 //! detect-termination: a session of which any kernel has ended or is ending ends as a whole.
 
 use super::reset_unschedulable::begins_again;
-use super::{Decide, Handler, HandlerName, To, Transitions, Verdict, trace_kernels};
+use super::{After, Decide, Handler, HandlerName, Mode, Settings, To, Transitions, Verdict, exits, trace_kernels};
 use crate::api::{KernelPhase, SessionPhase, SessionResult};
-use crate::lifecycle::{Match, Reason};
+use crate::lifecycle::{CommitMode, Match, Reason, is_over, over_at};
 use crate::session::effect::Effect;
 use crate::session::ends::EndCause;
 use crate::session::kernels::{KernelItem, describe_all};
-use crate::session::snapshot::{SessionItem, Snapshot, is_over, over_at};
+use crate::session::snapshot::{SessionItem, Snapshot};
+
+exits!(Cancelled);
 
 pub static ROW: Handler = Handler {
     name: HandlerName::DetectTermination,
@@ -19,14 +21,15 @@ pub static ROW: Handler = Handler {
         SessionPhase::Creating,
         SessionPhase::Running,
     ],
-    transitions: Transitions {
-        success: To::phase(SessionPhase::Terminating),
-        also: &[SessionPhase::Cancelled],
-        ..Transitions::NONE
-    },
+    transitions: Transitions { success: To::phase(SessionPhase::Terminating), exits: Exit::PHASES, ..Transitions::NONE },
+    mode: Mode::Waits,
+    follows: &[After::Staying(HandlerName::PromoteToPrepared), After::Staying(HandlerName::PromoteToRunning)],
+    commit: CommitMode::Now,
+    wakes_on: &[],
     lock: None,
+    overview: None,
     trace: Some(trace_kernels),
-    waits: true,
+    settings: Settings::NONE,
     decide: Decide::Each(detect),
 };
 
@@ -39,7 +42,7 @@ fn detect(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
     }
     let message = describe_all(item.kernels.iter().filter(|kernel| kernel.is_ending()));
     if Match::All.holds(&item.kernels, |kernel| kernel.phase() == KernelPhase::Cancelled) {
-        return Verdict::success_to(SessionPhase::Cancelled).because(item.reason_of_end(), message).result(SessionResult::Error);
+        return Verdict::success_to(Exit::Cancelled).because(item.reason_of_end(), message).result(SessionResult::Error);
     }
     let main = item.kernels.iter().find(|kernel| kernel.is_main());
     let exit_code = main.and_then(|kernel| kernel.state.exit_code);
@@ -106,7 +109,7 @@ mod tests {
         let verdict = detected(gang(), &[Running, Running, Terminated], None);
         assert!(matches!(verdict.outcome, Outcome::Success { to: None }));
         assert_eq!(verdict.change.result, Some(SessionResult::Error));
-        let (reason, words) = verdict.change.reason.expect("a reason");
+        let (reason, words) = verdict.reason.expect("a reason");
         assert_eq!(reason, Reason::AbnormalTermination);
         assert!(words.contains("sub2 on node-1 is Terminated"), "{words}");
         assert!(matches!(detected(gang(), &[Running, Running, Running], None).outcome, Outcome::Idle));
@@ -126,7 +129,7 @@ mod tests {
         let verdict = limited(59);
         assert!(matches!(verdict.outcome, Outcome::Success { to: None }));
         assert_eq!(verdict.change.result, Some(SessionResult::Failure));
-        assert_eq!(verdict.change.reason, Some((Reason::BatchTimeout, "ran for more than 59 s".into())));
+        assert_eq!(verdict.reason, Some((Reason::BatchTimeout, "ran for more than 59 s".into())));
         let in_time = limited(60);
         assert!(matches!(in_time.outcome, Outcome::Idle) && in_time.wake_at.is_some(), "strictly later");
     }

@@ -1,20 +1,24 @@
 //! end-sessions: what the user wishes to end ends: by `desiredState: Terminated`, or by deleting the session.
 
-use super::{Decide, Handler, HandlerName, Transitions, Verdict};
+use super::{Decide, Handler, HandlerName, Mode, Settings, Transitions, Verdict, exits};
 use crate::api::{DesiredState, SessionPhase, SessionResult, TerminationMode};
-use crate::lifecycle::Reason;
+use crate::lifecycle::{CommitMode, Reason};
 use crate::session::snapshot::{SessionItem, Snapshot};
+
+exits!(Cancelled, Terminating, Terminated);
 
 pub static ROW: Handler = Handler {
     name: HandlerName::EndSessions,
     targets: &SessionPhase::LIVE,
-    transitions: Transitions {
-        also: &[SessionPhase::Cancelled, SessionPhase::Terminating, SessionPhase::Terminated],
-        ..Transitions::NONE
-    },
+    transitions: Transitions { exits: Exit::PHASES, ..Transitions::NONE },
+    mode: Mode::Waits,
+    follows: &[],
+    commit: CommitMode::Now,
+    wakes_on: &[],
     lock: None,
+    overview: None,
     trace: None,
-    waits: true,
+    settings: Settings::NONE,
     decide: Decide::Each(end),
 };
 
@@ -28,10 +32,10 @@ fn end(_: &Snapshot, item: &SessionItem) -> Verdict {
         return Verdict::idle();
     };
     let to = match (item.phase(), spec.termination.mode) {
-        (_, TerminationMode::Forced) => SessionPhase::Terminated,
-        (SessionPhase::Pending | SessionPhase::Deprioritizing, _) => SessionPhase::Cancelled,
+        (_, TerminationMode::Forced) => Exit::Terminated,
+        (SessionPhase::Pending | SessionPhase::Deprioritizing, _) => Exit::Cancelled,
         (SessionPhase::Terminating, _) => return Verdict::idle(),
-        _ => SessionPhase::Terminating,
+        _ => Exit::Terminating,
     };
     Verdict::success_to(to).because(reason, message).result(SessionResult::UserCancelled)
 }

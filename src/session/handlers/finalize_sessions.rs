@@ -1,19 +1,24 @@
 //! finalize-sessions: removes sessions that have ended, when they were deleted or their time to live is over.
 
-use super::{Decide, Handler, HandlerName, Transitions, Verdict};
+use super::{Decide, Handler, HandlerName, Mode, Settings, Transitions, Verdict};
 use crate::api::{FINALIZER_SESSION, SessionPhase};
-use crate::lifecycle::Reason;
+use crate::lifecycle::{CommitMode, Reason, Trigger, is_over, over_at};
 use crate::session::effect::Effect;
 use crate::session::kernels::ssh_secret_name;
-use crate::session::snapshot::{AWAITED_AT_MOST, SessionItem, Snapshot, deleted_at, is_over, over_at};
+use crate::session::snapshot::{AWAITED_AT_MOST, SessionItem, Snapshot, deleted_at};
 
 pub static ROW: Handler = Handler {
     name: HandlerName::FinalizeSessions,
     targets: &[SessionPhase::Terminated, SessionPhase::Cancelled, SessionPhase::Error],
     transitions: Transitions::NONE,
+    mode: Mode::Waits,
+    follows: &[],
+    commit: CommitMode::Now,
+    wakes_on: &[Trigger::DependentChanged],
     lock: None,
+    overview: None,
     trace: None,
-    waits: true,
+    settings: Settings::NONE,
     decide: Decide::Each(finalize),
 };
 

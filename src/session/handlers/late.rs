@@ -3,9 +3,9 @@
 use chrono::{DateTime, Utc};
 
 use super::Verdict;
-use crate::lifecycle::Reason;
+use crate::lifecycle::{Reason, is_over, over_at};
 use crate::session::kernels::{KernelItem, describe_all};
-use crate::session::snapshot::{SessionItem, Snapshot, is_over, over_at};
+use crate::session::snapshot::{SessionItem, Snapshot};
 
 /// A gang that waits for some of its kernels while others are `what` already.
 pub(super) fn held_up(snapshot: &Snapshot, item: &SessionItem, what: &str, waiting: impl Fn(&KernelItem) -> bool) -> Verdict {
@@ -41,7 +41,7 @@ pub(super) fn name(
 /// When those late are named anew, where they were named already: the wait until then was half of it.
 fn named_again_at(item: &SessionItem) -> Option<DateTime<Utc>> {
     let last = item.session.status.as_ref()?.history.last()?;
-    let named = last.error_code.as_deref() == Some(Reason::WaitingForKernels.as_str());
+    let named = last.error_code == Some(Reason::WaitingForKernels);
     let since = item.phase_started_at()?;
     named.then(|| last.updated_at + (last.updated_at - since))
 }

@@ -1,4 +1,4 @@
-//! Every handler: one file each with its row and its rule, and the one table that lists them (rules §4).
+//! Every handler of sessions: one file each with its row and its rule, and the one table that lists them.
 
 mod check_precondition;
 mod deprioritize_sessions;
@@ -16,51 +16,71 @@ mod schedule_sessions;
 mod start_sessions;
 mod sweep_sessions;
 mod sweep_stale_kernels;
-mod sync_kernels;
 mod terminate_sessions;
 #[cfg(test)]
 pub(crate) mod testing;
 
 pub use row::*;
 
-/// All handlers. To add one: its file, its name in [`HandlerName`], and a line here.
-pub static HANDLERS: [&Handler; 15] = [
-    &schedule_sessions::ROW,
-    &check_precondition::ROW,
-    &start_sessions::ROW,
-    &terminate_sessions::ROW,
-    &deprioritize_sessions::ROW,
-    &sweep_sessions::ROW,
-    &sweep_stale_kernels::ROW,
-    &detect_termination::ROW,
-    &promote_to_pulling::ROW,
-    &promote_to_prepared::ROW,
-    &promote_to_running::ROW,
-    &promote_to_terminated::ROW,
-    &reset_unschedulable::ROW,
-    &end_sessions::ROW,
-    &finalize_sessions::ROW,
-];
+/// Declares the names of all handlers and the table of their rows. To add a handler: its file, its `mod`, and a line here.
+macro_rules! handlers {
+    ($($module:ident => $name:ident,)+) => {
+        /// The name of a handler: what history entries, metrics and marks carry.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, strum::Display, strum::IntoStaticStr)]
+        #[strum(serialize_all = "kebab-case")]
+        pub enum HandlerName {
+            $($name,)+
+        }
 
-/// The row of a handler, if it decides on sessions.
-pub fn row(name: HandlerName) -> Option<&'static Handler> {
-    HANDLERS.iter().copied().find(|handler| handler.name == name)
+        /// The rows of all handlers.
+        pub static HANDLERS: &[&Handler] = &[$(&$module::ROW,)+];
+    };
 }
 
-pub use sync_kernels::{facts, sync};
+handlers! {
+    schedule_sessions => ScheduleSessions,
+    check_precondition => CheckPrecondition,
+    start_sessions => StartSessions,
+    terminate_sessions => TerminateSessions,
+    deprioritize_sessions => DeprioritizeSessions,
+    sweep_sessions => SweepSessions,
+    sweep_stale_kernels => SweepStaleKernels,
+    detect_termination => DetectTermination,
+    promote_to_pulling => PromoteToPulling,
+    promote_to_prepared => PromoteToPrepared,
+    promote_to_running => PromoteToRunning,
+    promote_to_terminated => PromoteToTerminated,
+    reset_unschedulable => ResetUnschedulable,
+    end_sessions => EndSessions,
+    finalize_sessions => FinalizeSessions,
+}
+
+impl HandlerName {
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+}
+
+impl crate::lifecycle::HandlerName for HandlerName {
+    fn as_str(self) -> &'static str {
+        self.into()
+    }
+}
 
 #[cfg(test)]
 mod tests {
     use super::HandlerName::*;
     use super::*;
     use crate::api::SessionPhase as P;
+    use crate::lifecycle::Subject;
+    use crate::session::subject::Sessions;
 
     /// One line of the table of rules §4, extended by what it says in words and by what Kubernetes needs besides.
     type Line = (HandlerName, Option<LockId>, bool, [Option<To>; 5]);
 
     #[test]
     fn sc_co_012_sc_co_013_every_handler_has_the_lock_and_leads_where_the_rules_say() {
-        let (to, reset, same) = (To::phase, To::PENDING_RESET, None);
+        let (to, reset, same) = (To::phase, RESET, None);
         let (pending, ending) = (Some(LockId::Pending), Some(LockId::Terminating));
         // Success, need_retry, expired, give_up, refused by a quota of the namespace.
         let table: [Line; 15] = [
@@ -81,9 +101,9 @@ mod tests {
             (FinalizeSessions, None, true, [same; 5]),
         ];
         for (name, lock, waits, results) in table {
-            let row = row(name).expect("a row");
-            let is = row.transitions;
-            assert_eq!((row.lock, row.waits), (lock, waits), "{name}");
+            let row = Sessions::row(name).expect("a row");
+            let is = &row.transitions;
+            assert_eq!((row.lock, row.waits()), (lock, waits), "{name}");
             assert_eq!([is.success, is.need_retry, is.expired, is.give_up, is.refused], results, "{name}");
         }
     }

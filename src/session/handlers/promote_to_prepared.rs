@@ -1,19 +1,24 @@
 //! promote-to-prepared: a session all of whose images are there, and whose kernels can find each other, is prepared.
 
 use super::late::held_up;
-use super::{Decide, Handler, HandlerName, To, Transitions, Verdict, trace_kernels};
+use super::{Decide, Handler, HandlerName, Mode, Settings, To, Transitions, Verdict, trace_kernels};
 use crate::api::SessionPhase;
-use crate::lifecycle::{Failure, Match, Reason};
+use crate::lifecycle::{CommitMode, Failure, Match, Reason, is_over};
 use crate::session::kernels::{KernelItem, describe_all};
-use crate::session::snapshot::{SessionItem, Snapshot, is_over};
+use crate::session::snapshot::{SessionItem, Snapshot};
 
 pub static ROW: Handler = Handler {
     name: HandlerName::PromoteToPrepared,
     targets: &[SessionPhase::Preparing, SessionPhase::Pulling],
     transitions: Transitions { success: To::phase(SessionPhase::Prepared), ..Transitions::NONE },
+    mode: Mode::Waits,
+    follows: &[],
+    commit: CommitMode::Now,
+    wakes_on: &[],
     lock: None,
+    overview: None,
     trace: Some(trace_kernels),
-    waits: true,
+    settings: Settings::NONE,
     decide: Decide::Each(promote),
 };
 

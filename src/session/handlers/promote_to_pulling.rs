@@ -1,8 +1,8 @@
 //! promote-to-pulling: a session of which any kernel pulls its image is pulling.
 
-use super::{Decide, Handler, HandlerName, To, Transitions, Verdict, trace_kernels};
+use super::{Decide, Handler, HandlerName, Mode, Settings, To, Transitions, Verdict, trace_kernels};
 use crate::api::{KernelPhase, SessionPhase};
-use crate::lifecycle::Match;
+use crate::lifecycle::{CommitMode, Match};
 use crate::session::kernels::KernelItem;
 use crate::session::snapshot::{SessionItem, Snapshot};
 
@@ -10,9 +10,14 @@ pub static ROW: Handler = Handler {
     name: HandlerName::PromoteToPulling,
     targets: &[SessionPhase::Preparing],
     transitions: Transitions { success: To::phase(SessionPhase::Pulling), ..Transitions::NONE },
+    mode: Mode::Waits,
+    follows: &[],
+    commit: CommitMode::Deferred,
+    wakes_on: &[],
     lock: None,
+    overview: None,
     trace: Some(trace_kernels),
-    waits: true,
+    settings: Settings::NONE,
     decide: Decide::Each(promote),
 };
 

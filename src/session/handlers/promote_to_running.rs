@@ -2,19 +2,24 @@
 
 use super::late::held_up;
 use super::promote_to_prepared::{end_of_a_kernel, kernel_failure};
-use super::{Decide, Handler, HandlerName, To, Transitions, Verdict, trace_kernels};
+use super::{After, Decide, Handler, HandlerName, Mode, RESET, Settings, To, Transitions, Verdict, trace_kernels};
 use crate::api::SessionPhase;
-use crate::lifecycle::{Failure, Match, Reason};
+use crate::lifecycle::{CommitMode, Failure, Match, Reason, is_over, over_at};
 use crate::session::kernels::{KernelItem, describe_all};
-use crate::session::snapshot::{SessionItem, Snapshot, is_over, over_at};
+use crate::session::snapshot::{SessionItem, Snapshot};
 
 pub static ROW: Handler = Handler {
     name: HandlerName::PromoteToRunning,
     targets: &[SessionPhase::Creating],
-    transitions: Transitions { success: To::phase(SessionPhase::Running), expired: To::PENDING_RESET, ..Transitions::NONE },
+    transitions: Transitions { success: To::phase(SessionPhase::Running), expired: RESET, ..Transitions::NONE },
+    mode: Mode::Waits,
+    follows: &[After::Reaching(SessionPhase::Creating)],
+    commit: CommitMode::Now,
+    wakes_on: &[],
     lock: None,
+    overview: None,
     trace: Some(trace_kernels),
-    waits: true,
+    settings: Settings::NONE,
     decide: Decide::Each(promote),
 };
 
@@ -37,7 +42,7 @@ fn promote(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
         verdict.change.failed_nodes = late.iter().filter_map(|kernel| kernel.node.clone()).collect();
         let resets = item.session.status.as_ref().map_or(0, |status| status.resets);
         if resets >= snapshot.max_attempts(&item.session, None) {
-            verdict.change.expired_to = To::phase(SessionPhase::Terminating);
+            verdict.expired_to = To::phase(SessionPhase::Terminating);
         }
         return verdict;
     }
@@ -132,10 +137,10 @@ mod tests {
         let Outcome::Failure(failure) = &verdict.outcome else { panic!("a failure") };
         assert!(failure.message.contains("after 600 s: sub2 on node-1"), "{}", failure.message);
         assert_eq!(verdict.change.failed_nodes, ["node-1".into()]);
-        assert_eq!(verdict.change.expired_to, None);
+        assert_eq!(verdict.expired_to, None);
         let in_time = promoted(&[Running, Running, Creating], 10, 0).outcome;
         assert!(!matches!(in_time, Outcome::Failure(_)), "strictly later");
-        assert_eq!(promoted(&[Running, Running, Creating], 11, 4).change.expired_to, None);
-        assert_eq!(promoted(&[Running, Running, Creating], 11, 5).change.expired_to, To::phase(SessionPhase::Terminating));
+        assert_eq!(promoted(&[Running, Running, Creating], 11, 4).expired_to, None);
+        assert_eq!(promoted(&[Running, Running, Creating], 11, 5).expired_to, To::phase(SessionPhase::Terminating));
     }
 }

@@ -1,8 +1,8 @@
 //! promote-to-terminated: a session that is ending and all of whose kernels have ended has ended.
 
-use super::{Decide, Handler, HandlerName, To, Transitions, Verdict, trace_kernels};
+use super::{After, Decide, Handler, HandlerName, Mode, Settings, To, Transitions, Verdict, trace_kernels};
 use crate::api::SessionPhase;
-use crate::lifecycle::{Match, Reason};
+use crate::lifecycle::{CommitMode, Match, Reason};
 use crate::session::kernels::{KernelItem, describe_all};
 use crate::session::snapshot::{SessionItem, Snapshot};
 
@@ -10,9 +10,14 @@ pub static ROW: Handler = Handler {
     name: HandlerName::PromoteToTerminated,
     targets: &[SessionPhase::Terminating],
     transitions: Transitions { success: To::phase(SessionPhase::Terminated), ..Transitions::NONE },
+    mode: Mode::Waits,
+    follows: &[After::Reaching(SessionPhase::Terminating)],
+    commit: CommitMode::Now,
+    wakes_on: &[],
     lock: None,
+    overview: None,
     trace: Some(trace_kernels),
-    waits: true,
+    settings: Settings::NONE,
     decide: Decide::Each(promote),
 };
 
@@ -39,9 +44,9 @@ mod tests {
     use super::*;
     use crate::api::KernelPhase::{self, Running, Terminated, Terminating};
     use crate::api::{HistoryResult, SessionResult, SessionStatus};
+    use crate::lifecycle::{Step, next_status};
     use crate::session::handlers::Outcome;
     use crate::session::handlers::testing::{gang, item, put, session, snapshot};
-    use crate::session::status::{Step, advance};
     use crate::views::Liveness;
 
     fn ending(kernels: &[KernelPhase]) -> SessionItem {
@@ -61,32 +66,33 @@ mod tests {
         let mut item = ending(&[Terminated; 3]);
         let mut session = (*item.session).clone();
         if let Some(status) = &mut session.status {
-            status.result = result.unwrap_or_default();
+            status.result = result;
             status.occupied.insert("cpu".into(), crate::api::Quantity("3".into()));
         }
         item.session = Arc::new(session);
         let verdict = promote(&snapshot(vec![]), &item);
-        let step = Step {
+        let step: Step<'_, crate::session::subject::Sessions> = Step {
             handler: ROW.name,
             result: HistoryResult::Success,
             to: ROW.transitions.success,
             failure: None,
             skip: None,
+            reason: verdict.reason.as_ref(),
             change: &verdict.change,
             steps: vec![],
         };
-        advance(&snapshot(vec![]), &item.session, &item.kernels, step)
+        next_status(&snapshot(vec![]), &item, step)
     }
 
     #[test]
     fn pt_002_pt_003_the_result_that_was_recorded_first_stands_at_the_end() {
         for result in [SessionResult::Error, SessionResult::UserCancelled, SessionResult::Success] {
             let status = ended(Some(result));
-            assert_eq!((status.phase, status.result), (SessionPhase::Terminated, result));
+            assert_eq!((status.phase, status.result), (SessionPhase::Terminated, Some(result)));
             assert_eq!(status.history.last().map(|entry| entry.to.as_str()), Some("Terminated"));
             assert!(status.finished_at.is_some() && status.occupied.is_empty());
         }
-        assert_eq!(ended(None).result, SessionResult::Undefined);
+        assert_eq!(ended(None).result, None);
     }
 
     #[test]
@@ -102,6 +108,6 @@ mod tests {
         item.kernels[2].liveness = Liveness::Lost;
         let verdict = promote(&snapshot(vec![]), &item);
         assert!(matches!(verdict.outcome, Outcome::Success { to: None }));
-        assert!(verdict.change.reason.is_some_and(|(reason, words)| reason == Reason::NodeLost && words.contains("sub2")));
+        assert!(verdict.reason.is_some_and(|(reason, words)| reason == Reason::NodeLost && words.contains("sub2")));
     }
 }

@@ -1,25 +1,32 @@
 //! reset-unschedulable: a session that cannot start where it was placed goes back to the queue, and that node is avoided:
 //! kube-scheduler or the kubelet refuses a pod, a pod is evicted or drained, or its node is lost, before anything started.
 
-use super::{Decide, Handler, HandlerName, To, Transitions, Verdict, trace_kernels};
+use super::{Decide, Handler, HandlerName, Mode, RESET, Settings, To, Transitions, Verdict, trace_kernels};
 use crate::api::SessionPhase;
-use crate::lifecycle::{Cause, Failure, Reason};
+use crate::lifecycle::{Cause, CommitMode, Failure, Reason};
 use crate::session::kernels::{KernelItem, describe_all};
 use crate::session::snapshot::{DisruptedStart, SessionItem, Snapshot};
 
 pub static ROW: Handler = Handler {
     name: HandlerName::ResetUnschedulable,
     targets: &[SessionPhase::Scheduled, SessionPhase::Preparing, SessionPhase::Pulling, SessionPhase::Prepared],
-    transitions: Transitions {
-        need_retry: To::PENDING_RESET,
-        give_up: To::phase(SessionPhase::Terminating),
-        ..Transitions::NONE
-    },
+    transitions: Transitions { need_retry: RESET, give_up: To::phase(SessionPhase::Terminating), ..Transitions::NONE },
+    mode: Mode::Restarts(restarts),
+    follows: &[],
+    commit: CommitMode::Now,
+    wakes_on: &[],
     lock: None,
+    overview: None,
     trace: Some(trace_kernels),
-    waits: false,
+    settings: Settings::NONE,
     decide: Decide::Each(reset),
 };
+
+/// How often the session has begun again. Waiting for capacity counts only where the scaling group says so.
+fn restarts(snapshot: &Snapshot, item: &SessionItem) -> i32 {
+    let status = item.status();
+    status.resets + if snapshot.counts_capacity() { status.refusals } else { 0 }
+}
 
 fn reset(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
     let lost: Vec<&KernelItem> = item.kernels.iter().filter(|kernel| kernel.liveness.is_lost()).collect();

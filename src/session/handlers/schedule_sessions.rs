@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::{Change, Decide, Handler, HandlerName, LockId, Outcome, To, Trace, Transitions, Verdict};
-use crate::api::{FINALIZER_SESSION, NodeName, SessionPhase, SessionStatus};
-use crate::lifecycle::Reason;
+use super::{Change, Decide, Handler, HandlerName, LockId, Mode, Outcome, Settings, To, Transitions, Verdict};
+use crate::api::{FINALIZER_SESSION, NodeName, SessionPhase, SessionStatus, TryingHandler};
+use crate::lifecycle::{CommitMode, Reason, Trace, Trigger};
 use crate::provisioner::validators::{VALIDATORS, check_all};
 use crate::provisioner::{Candidate, Decision, LedgerSnapshot, Refusal, Scope, provision};
 use crate::session::effect::Effect;
@@ -21,20 +21,25 @@ pub static ROW: Handler = Handler {
         give_up: To::phase(SessionPhase::Deprioritizing),
         ..Transitions::NONE
     },
+    mode: Mode::Evaluates,
+    follows: &[],
+    commit: CommitMode::Now,
+    wakes_on: &[Trigger::CapacityFreed, Trigger::TenancyChanged, Trigger::NodeChanged, Trigger::DependencyChanged],
     lock: Some(LockId::Pending),
+    overview: Some(overview),
     trace: Some(trace),
-    waits: false,
+    settings: Settings { retry: Some(TryingHandler::ScheduleSessions), ranks_queue: true, ..Settings::NONE },
     decide: Decide::All(decide),
 };
 
 fn decide(snapshot: &Snapshot, ledger: &mut LedgerSnapshot, items: &[SessionItem]) -> Vec<Verdict> {
-    let Some(group) = &snapshot.group else {
+    let (Some(group), Some(group_name)) = (&snapshot.group, &snapshot.group_name) else {
         let context = precondition::context(snapshot, ledger);
         let refusal = |item| check_all(&context, &candidate(snapshot, item));
         let verdict = |item| refusal(item).map_or_else(Verdict::idle, |refusal| refused(snapshot, item, &refusal));
         return items.iter().map(verdict).collect();
     };
-    let scope = Scope::new(snapshot.now, &snapshot.group_name, group, &snapshot.nodes, &snapshot.tenancy);
+    let scope = Scope::new(snapshot.now, group_name, group, &snapshot.nodes, &snapshot.tenancy);
     let queue: Vec<Candidate<'_>> = items.iter().map(|item| candidate(snapshot, item)).collect();
     let decisions = provision(&scope, ledger, &queue);
     items.iter().zip(decisions).map(|(item, decision)| verdict(snapshot, item, decision)).collect()
@@ -58,7 +63,7 @@ fn candidate<'i>(snapshot: &Snapshot, item: &'i SessionItem) -> Candidate<'i> {
 /// Whether its status says that no node has room, and is not due to be written again.
 fn recently_reported(snapshot: &Snapshot, item: &SessionItem) -> bool {
     let status = item.session.status.as_ref();
-    let reported = |status: &&SessionStatus| status.reason.as_deref() == Some(Reason::NoAvailableNode.as_str());
+    let reported = |status: &&SessionStatus| status.reason == Some(Reason::NoAvailableNode);
     let due = status.filter(reported).and_then(|status| status.next_attempt_at);
     due.is_some_and(|due| snapshot.now < due) && !item.is_outdated()
 }
@@ -78,9 +83,14 @@ fn verdict(snapshot: &Snapshot, item: &SessionItem, decision: Decision) -> Verdi
             outcome: Outcome::Success { to: None },
             effects: hold(item),
             change: Change { allocation: Some(allocation), met_dependencies: item.newly_met().collect(), ..Change::default() },
-            wake_at: None,
+            ..Verdict::default()
         },
     }
+}
+
+/// It compares all sessions that wait with all nodes.
+fn overview(snapshot: &Snapshot, items: &[SessionItem]) -> Trace {
+    Trace::done("sequence", format!("sessions: {}, nodes: {}", items.len(), snapshot.nodes.len()))
 }
 
 /// The stages of the provisioner: sequence (of the whole batch), validate, select, allocate.
@@ -262,10 +272,10 @@ mod tests {
         assert!(matches!(verdicts[1].outcome, Outcome::Skipped(Reason::NotYetDue, _)), "{:?}", verdicts[1].outcome);
         let reported = |verdict: &Verdict| {
             let waiting = verdict.change.waiting.as_ref().expect("a verdict to tell");
-            waiting.blockers.iter().map(|blocker| blocker.reason.clone()).collect::<Vec<_>>()
+            waiting.blockers.iter().map(|blocker| blocker.reason).collect::<Vec<_>>()
         };
-        assert_eq!(reported(&verdicts[0]), ["ScalingGroupNotFound"]);
-        assert_eq!(reported(&verdicts[1]), ["NotYetDue", "ScalingGroupNotFound"]);
+        assert_eq!(reported(&verdicts[0]), [Reason::ScalingGroupNotFound]);
+        assert_eq!(reported(&verdicts[1]), [Reason::NotYetDue, Reason::ScalingGroupNotFound]);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! start-sessions: opens the gates of a prepared session, so that all its kernels start at once.
 
-use super::{Decide, Handler, HandlerName, LockId, To, Transitions, Verdict};
-use crate::api::SessionPhase;
+use super::{After, Decide, Handler, HandlerName, LockId, Mode, RESET, Settings, To, Transitions, Verdict};
+use crate::api::{SessionPhase, TryingHandler};
+use crate::lifecycle::CommitMode;
 use crate::session::effect::Effect;
 use crate::session::kernels::KernelItem;
 use crate::session::launcher;
@@ -10,15 +11,15 @@ use crate::session::snapshot::{SessionItem, Snapshot};
 pub static ROW: Handler = Handler {
     name: HandlerName::StartSessions,
     targets: &[SessionPhase::Prepared],
-    transitions: Transitions {
-        success: To::phase(SessionPhase::Creating),
-        expired: To::PENDING_RESET,
-        give_up: To::PENDING_RESET,
-        ..Transitions::NONE
-    },
+    transitions: Transitions { success: To::phase(SessionPhase::Creating), expired: RESET, give_up: RESET, ..Transitions::NONE },
+    mode: Mode::Acts,
+    follows: &[After::Reaching(SessionPhase::Prepared)],
+    commit: CommitMode::Now,
+    wakes_on: &[],
     lock: Some(LockId::Creating),
+    overview: None,
     trace: None,
-    waits: false,
+    settings: Settings { retry: Some(TryingHandler::StartSessions), tightened_by_session: true, ..Settings::NONE },
     decide: Decide::Each(start),
 };
 

@@ -1,22 +1,25 @@
 //! sweep-sessions: ends sessions that waited or prepared for too long, and those that have no kernels.
 
-use super::{Decide, Handler, HandlerName, To, Transitions, Verdict};
+use super::{Decide, Handler, HandlerName, Mode, Settings, To, Transitions, Verdict, exits};
 use crate::api::{SessionPhase, SessionResult};
-use crate::lifecycle::{Failure, Reason};
+use crate::lifecycle::{CommitMode, Failure, Reason, Trigger, is_over, over_at};
 use crate::session::kernels::{KernelItem, describe_all};
-use crate::session::snapshot::{SessionItem, Snapshot, is_over, over_at};
+use crate::session::snapshot::{SessionItem, Snapshot};
+
+exits!(Cancelled, Terminated);
 
 pub static ROW: Handler = Handler {
     name: HandlerName::SweepSessions,
     targets: &SessionPhase::LIVE,
-    transitions: Transitions {
-        also: &[SessionPhase::Cancelled, SessionPhase::Terminated],
-        expired: To::phase(SessionPhase::Terminating),
-        ..Transitions::NONE
-    },
+    transitions: Transitions { exits: Exit::PHASES, expired: To::phase(SessionPhase::Terminating), ..Transitions::NONE },
+    mode: Mode::Waits,
+    follows: &[],
+    commit: CommitMode::Now,
+    wakes_on: &[Trigger::TenancyChanged],
     lock: None,
+    overview: None,
     trace: None,
-    waits: true,
+    settings: Settings::NONE,
     decide: Decide::Each(sweep),
 };
 
@@ -45,12 +48,12 @@ fn sweep(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
 }
 
 fn sweep_pending(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
-    let name = &snapshot.group_name;
+    let name = snapshot.group_text();
     let limit = snapshot.pending_timeout();
     if is_over(item.phase_started_at(), limit, snapshot.now) {
         let message = format!("waited for more than {} s in scaling group {name}", limit.unwrap_or_default().as_secs());
         let mut verdict = Verdict::failure(Failure::fault(Reason::PendingTimeoutExceeded, message));
-        verdict.change.expired_to = To::phase(SessionPhase::Cancelled);
+        verdict.expired_to = To::phase(SessionPhase::Cancelled);
         return verdict;
     }
     // Why it waits is schedule-sessions' to tell.
@@ -59,9 +62,9 @@ fn sweep_pending(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
 
 fn without_kernels(item: &SessionItem) -> Verdict {
     if item.phase() == SessionPhase::Terminating {
-        return Verdict::success_to(SessionPhase::Terminated).result(SessionResult::Error);
+        return Verdict::success_to(Exit::Terminated).result(SessionResult::Error);
     }
-    let cancelled = Verdict::success_to(SessionPhase::Cancelled);
+    let cancelled = Verdict::success_to(Exit::Cancelled);
     cancelled.because(Reason::NoKernels, "it has no kernels").result(SessionResult::Error)
 }
 

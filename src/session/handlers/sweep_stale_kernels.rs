@@ -1,8 +1,8 @@
 //! sweep-stale-kernels: declares kernels that run, or may run, ended whose node or pod is gone, or whose node does not answer any more.
 
-use super::{Decide, Handler, HandlerName, LockId, Transitions, Verdict};
+use super::{Decide, Handler, HandlerName, LockId, Mode, Settings, Transitions, Verdict};
 use crate::api::{KernelPhase, KernelStatus, SessionPhase};
-use crate::lifecycle::Reason;
+use crate::lifecycle::{CommitMode, Reason};
 use crate::session::effect::Effect;
 use crate::session::kernels::KernelItem;
 use crate::session::snapshot::{SessionItem, Snapshot};
@@ -18,9 +18,14 @@ pub static ROW: Handler = Handler {
         SessionPhase::Running,
     ],
     transitions: Transitions::NONE,
+    mode: Mode::Waits,
+    follows: &[],
+    commit: CommitMode::Now,
+    wakes_on: &[],
     lock: Some(LockId::Terminating),
+    overview: None,
     trace: None,
-    waits: true,
+    settings: Settings::NONE,
     decide: Decide::Each(sweep),
 };
 

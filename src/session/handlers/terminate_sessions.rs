@@ -1,7 +1,8 @@
 //! terminate-sessions: deletes the pods of a session that is ending.
 
-use super::{Decide, Handler, HandlerName, LockId, To, Transitions, Verdict, late};
-use crate::api::SessionPhase;
+use super::{Decide, Handler, HandlerName, LockId, Mode, Settings, To, Transitions, Verdict, late};
+use crate::api::{SessionPhase, TryingHandler};
+use crate::lifecycle::CommitMode;
 use crate::session::snapshot::{SessionItem, Snapshot};
 use crate::session::terminator;
 
@@ -13,9 +14,14 @@ pub static ROW: Handler = Handler {
         give_up: To::phase(SessionPhase::Terminated),
         ..Transitions::NONE
     },
+    mode: Mode::Acts,
+    follows: &[],
+    commit: CommitMode::Deferred,
+    wakes_on: &[],
     lock: Some(LockId::Terminating),
+    overview: None,
     trace: None,
-    waits: false,
+    settings: Settings { retry: Some(TryingHandler::TerminateSessions), ..Settings::NONE },
     decide: Decide::Each(terminate),
 };
 

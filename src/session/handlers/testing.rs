@@ -51,9 +51,9 @@ pub fn put(session: &mut Session, phase: SessionPhase, ago: TimeDelta) {
     let allocated = phase.holds_resources() || phase.is_terminal();
     let slots = expand(&session.spec.kernels).into_iter().map(|slot| slot.hostname);
     let allocation = slots.map(|kernel| KernelAllocation { kernel, node: "node-1".into() }).collect();
+    let progress = Progress { phase, phase_started_at: Some(now() - ago), ..Progress::default() };
     session.status = Some(SessionStatus {
-        phase,
-        phase_started_at: Some(now() - ago),
+        progress,
         allocation_generation: i64::from(allocated),
         allocation: if allocated { allocation } else { vec![] },
         ..SessionStatus::default()
@@ -146,7 +146,7 @@ pub fn snapshot(nodes: Vec<NodeView>) -> Snapshot {
         now: now(),
         timing: Arc::new(Timing::default()),
         group: Some(Arc::new(group(json!({})))),
-        group_name: "default".into(),
+        group_name: Some("default".into()),
         nodes: Arc::new(nodes),
         tenancy: Arc::new(tenancy()),
     }

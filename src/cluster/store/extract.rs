@@ -6,11 +6,10 @@ use chrono::{DateTime, Utc};
 use k8s_openapi::api::core::v1::{ContainerStatus, Namespace, Node, Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 
-use super::pods::{CONTAINER_GATE, CONTAINER_GATE_COPY, CONTAINER_MAIN};
 use super::requests::{amounts, requests};
 use crate::api::{
-    ANNOTATION_GATE, FINALIZER_POD, GATE_OPEN, GroupName, LABEL_GENERATION, LABEL_GROUP, LABEL_KERNEL, LABEL_PROJECT,
-    LABEL_SESSION_UID, NodeName, ProjectName, SessionUid,
+    ANNOTATION_GATE, CONTAINER_GATE, CONTAINER_GATE_COPY, CONTAINER_MAIN, FINALIZER_POD, GATE_OPEN, GroupName, LABEL_GENERATION,
+    LABEL_GROUP, LABEL_KERNEL, LABEL_PROJECT, LABEL_SESSION_UID, NodeName, ProjectName, SessionUid,
 };
 use crate::views::ClaimKey;
 use crate::views::{Disruption, GateState, MainState, NodeView, PodView, Taint};

@@ -4,22 +4,14 @@ use std::sync::Arc;
 
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
-use serde_json::json;
 
-use super::world::{World, decides_the_same, key_of};
-use super::write::{WriteError, Writer};
 use crate::api::{Session, SessionStatus};
+use crate::cluster::store::state::{decides_the_same, key_of};
+use crate::cluster::store::world::World;
+use crate::cluster::write::{WriteError, Writer};
+use crate::coordinator::host::Committed;
 use crate::lifecycle::Timing;
-
-/// What became of a commit.
-#[derive(Debug)]
-pub enum Committed {
-    Done(Arc<Session>),
-    /// The session changed meanwhile: nothing was written, and no attempt counts.
-    Dropped(String),
-    /// The API server does not take it: the same would be refused again.
-    Refused(String),
-}
+use crate::session::subject::Sessions;
 
 /// Writes statuses.
 #[derive(Clone)]
@@ -30,10 +22,9 @@ pub struct Committer {
 }
 
 impl Committer {
-    /// Writes one status. From before the write until its outcome is known, the world counts it as written, so that
-    /// nothing is given away twice.
-    /// `base` is what the decision was made on, as the API server had it.
-    pub async fn commit(&self, session: &Arc<Session>, base: &Session, status: SessionStatus) -> Committed {
+    /// Writes one status. From before the write until its outcome is known, the status counts as written, so that nothing is
+    /// given away twice. `base` is the session that the decision was made on, as the API server had it.
+    pub async fn commit(&self, session: &Arc<Session>, base: &Session, status: SessionStatus) -> Committed<Sessions> {
         let mut next = (**session).clone();
         next.status = Some(status);
         next.metadata.managed_fields = None;
@@ -45,10 +36,10 @@ impl Committer {
         committed
     }
 
-    /// An unknown outcome is asked again with the same precondition until it is known. A conflict with a change that no
-    /// decision depends on, such as an annotation, is no end of it: from then on the API server itself compares what matters,
-    /// however often the rest changes. Else whoever patches a session in a loop keeps it as it is for as long as the loop runs.
-    async fn write(&self, next: &Arc<Session>, base: &Session) -> Committed {
+    /// A write of unknown outcome is sent again with the same precondition until the outcome is known. After a conflict with a
+    /// change that no decision depends on, such as an annotation, the status is sent as a patch: the API server then compares
+    /// what matters. Otherwise a user who patches a session in a loop would keep it from changing.
+    async fn write(&self, next: &Arc<Session>, base: &Session) -> Committed<Sessions> {
         let (namespace, name) = key_of(&next.metadata);
         let api: Api<Session> = Api::namespaced(self.writer.client.clone(), &namespace);
         let mut pause = self.timing.coalesce;
@@ -66,20 +57,20 @@ impl Committer {
                 Ok(written) => return Committed::Done(self.world.upsert_session(written)),
                 // Without the lease it is not sent; either it is renewed in time, or this process ends.
                 Err(error @ (WriteError::Unknown(_) | WriteError::Unreadable(_) | WriteError::Busy(_) | WriteError::Fenced)) => {
-                    tracing::warn!(session = %name, %namespace, "commit is asked again: {error}")
+                    tracing::warn!(session = %name, %namespace, "the commit is sent again: {error}")
                 }
                 Err(error @ (WriteError::Conflict(_) | WriteError::Refused(_)))
                     if by_patch || matches!(error, WriteError::Conflict(_)) =>
                 {
-                    match self.stands(&api, &name, next, base).await {
-                        Some(Stands::Ours(read)) => return Committed::Done(read),
-                        Some(Stands::Unchanged) if !by_patch => {
+                    match self.compare(&api, &name, next, base).await {
+                        Some(Current::Ours(read)) => return Committed::Done(read),
+                        Some(Current::Unchanged) if !by_patch => {
                             by_patch = true;
                             continue;
                         }
                         // Every test of the patch holds: the API server refused it for another reason.
-                        Some(Stands::Unchanged) => return Committed::Refused(error.to_string()),
-                        Some(Stands::Changed) => return Committed::Dropped(error.to_string()),
+                        Some(Current::Unchanged) => return Committed::Refused(error.to_string()),
+                        Some(Current::Changed) => return Committed::Dropped(error.to_string()),
                         None => {}
                     }
                 }
@@ -93,22 +84,22 @@ impl Committer {
         }
     }
 
-    /// Compares the session at the API server with the one this commit began from; None if no answer came.
-    async fn stands(&self, api: &Api<Session>, name: &str, next: &Session, base: &Session) -> Option<Stands> {
+    /// Compares the session at the API server with the one this commit began from. Returns None if no answer came.
+    async fn compare(&self, api: &Api<Session>, name: &str, next: &Session, base: &Session) -> Option<Current> {
         match self.writer.read(api.get(name)).await {
             Ok(read) => {
                 // Perhaps it was our own write whose answer was lost.
                 let ours = read.status == next.status && read.metadata.uid == next.metadata.uid;
                 let read = self.world.upsert_session(read);
                 Some(match ours {
-                    true => Stands::Ours(read),
-                    false if decides_the_same(base, &read) => Stands::Unchanged,
-                    false => Stands::Changed,
+                    true => Current::Ours(read),
+                    false if decides_the_same(base, &read) => Current::Unchanged,
+                    false => Current::Changed,
                 })
             }
-            Err(WriteError::NotFound(_) | WriteError::Unreadable(_)) => Some(Stands::Changed),
+            Err(WriteError::NotFound(_) | WriteError::Unreadable(_)) => Some(Current::Changed),
             Err(error) => {
-                tracing::warn!(session = %name, "what stands is asked for again: {error}");
+                tracing::warn!(session = %name, "the session is read again: {error}");
                 None
             }
         }
@@ -116,7 +107,7 @@ impl Committer {
 }
 
 /// The session at the API server after a status could not be written.
-enum Stands {
+enum Current {
     Ours(Arc<Session>),
     /// The session is the same to every decision.
     Unchanged,
@@ -125,7 +116,7 @@ enum Stands {
 
 /// Replaces the status if the session is still the one that the decision was made on.
 fn status_patch(base: &Session, next: &Session) -> json_patch::Patch {
-    let operations = json!([
+    let operations = serde_json::json!([
         {"op": "test", "path": "/metadata/uid", "value": base.metadata.uid},
         {"op": "test", "path": "/metadata/generation", "value": base.metadata.generation},
         {"op": "test", "path": "/status", "value": base.status},

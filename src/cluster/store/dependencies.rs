@@ -4,38 +4,39 @@ use std::collections::BTreeSet;
 
 use chrono::Utc;
 
-use super::state::{Inner, key_of, uid_of};
+use super::state::{State, key_of, uid_of};
 use super::table::Key;
 use crate::api::*;
-use crate::session::snapshot::{AWAITED_AT_MOST, created_at, deleted_at};
+use crate::lifecycle::created_at;
+use crate::session::snapshot::{AWAITED_AT_MOST, deleted_at};
 
 /// The sessions it waits for, by namespace and name.
-pub(super) fn dependencies(session: &Session) -> impl Iterator<Item = Key> {
+pub(in crate::cluster) fn dependencies(session: &Session) -> impl Iterator<Item = Key> {
     let namespace = session.metadata.namespace.clone().unwrap_or_default();
     session.spec.depends_on.iter().map(move |name| (namespace.clone(), name.clone()))
 }
 
-impl Inner {
-    pub(super) fn forget_dependencies(&mut self, session: &Session) {
+impl State {
+    pub(in crate::cluster) fn forget_dependencies(&mut self, session: &Session) {
         for dependency in dependencies(session) {
-            if let Some(dependents) = self.dependents_of.get_mut(&dependency) {
+            if let Some(dependents) = self.index.dependents_of.get_mut(&dependency) {
                 dependents.remove(&uid_of(session));
                 if dependents.is_empty() {
-                    self.dependents_of.remove(&dependency);
+                    self.index.dependents_of.remove(&dependency);
                 }
             }
         }
     }
 
     /// The waiting sessions that depend on one.
-    pub(super) fn dependents(&self, key: &Key) -> Vec<SessionUid> {
-        let waits = |uid: &&SessionUid| self.place.get(*uid).is_some_and(|(_, phase)| *phase == SessionPhase::Pending);
-        self.dependents_of.get(key).into_iter().flatten().filter(waits).cloned().collect()
+    pub(in crate::cluster) fn dependents(&self, key: &Key) -> Vec<SessionUid> {
+        let waits = |uid: &&SessionUid| self.index.phase(uid) == Some(SessionPhase::Pending);
+        self.index.dependents_of.get(key).into_iter().flatten().filter(waits).cloned().collect()
     }
 
     /// Whether a waiting session depends on this one, which ended with Success, and has not recorded that yet.
-    pub(super) fn is_awaited(&self, session: &Session) -> bool {
-        if session.status.as_ref().is_none_or(|status| status.result != SessionResult::Success) {
+    pub(in crate::cluster) fn is_awaited(&self, session: &Session) -> bool {
+        if session.status.as_ref().is_none_or(|status| status.result != Some(SessionResult::Success)) {
             return false;
         }
         // Neither dependents made after its deletion nor those that never record it hold it up.
@@ -44,7 +45,7 @@ impl Inner {
             return false;
         }
         let is_older = |uid: &SessionUid| {
-            let made = self.committed(uid).and_then(|dependent| created_at(dependent));
+            let made = self.committed(uid).and_then(|dependent| created_at(&**dependent));
             deleted_at.is_none_or(|at| made.is_some_and(|made| made <= at))
         };
         let key = key_of(&session.metadata);
@@ -59,12 +60,12 @@ impl Inner {
     }
 
     /// The sessions that one depends on, as far as they exist.
-    pub(super) fn dependencies_of(&self, session: &Session) -> Vec<SessionUid> {
-        dependencies(session).filter_map(|key| self.sessions.get(&key)).map(|found| uid_of(found)).collect()
+    pub(in crate::cluster) fn dependencies_of(&self, session: &Session) -> Vec<SessionUid> {
+        dependencies(session).filter_map(|key| self.stores.sessions.get(&key)).map(|found| uid_of(found)).collect()
     }
 
     /// Whether what a session depends on depends on the session in turn, by way of not too many others that wait.
-    pub(super) fn waits_for_itself(&self, session: &Session, dependency: &str) -> bool {
+    pub(in crate::cluster) fn waits_for_itself(&self, session: &Session, dependency: &str) -> bool {
         const MAX: usize = 32;
         let (own, mut ahead, mut seen) = (key_of(&session.metadata), vec![dependency.to_owned()], BTreeSet::new());
         while let Some(name) = ahead.pop().filter(|_| seen.len() < MAX) {
@@ -72,7 +73,7 @@ impl Inner {
                 return true;
             }
             if seen.insert(name.clone())
-                && let Some(found) = self.sessions.get(&(own.0.clone(), name))
+                && let Some(found) = self.stores.sessions.get(&(own.0.clone(), name))
                 && found.phase() == SessionPhase::Pending
             {
                 ahead.extend(found.spec.depends_on.iter().cloned());

@@ -11,11 +11,6 @@ use crate::api::*;
 use crate::session::effect::Launch;
 use crate::session::kernels::{service_name, ssh_secret_name};
 
-/// The container that runs what the user asked for.
-pub const CONTAINER_MAIN: &str = "main";
-/// The init container that waits for the whole session.
-pub const CONTAINER_GATE: &str = "gate";
-pub const CONTAINER_GATE_COPY: &str = "gate-copy";
 /// Where in a kernel the operator's own files are.
 pub const OWN_PATH: &str = "/opt/sokovan";
 /// Service meshes leave a kernel's pod alone, unless its scaling group says otherwise: what they add is not accounted for.

@@ -11,7 +11,8 @@ use k8s_openapi::api::core::v1::Event;
 use kube::api::ListParams;
 use kube::{Api, Client};
 
-use super::world::{PodRow, World};
+use crate::cluster::store::stores::PodRow;
+use crate::cluster::store::world::World;
 use crate::lifecycle::{printable, truncate};
 use crate::views::{MainState, PodView};
 
@@ -81,21 +82,18 @@ fn is_silent(pod: &PodView, patience: Duration) -> bool {
 impl World {
     fn silent_pods(&self) -> Vec<Arc<PodView>> {
         let patience = self.timing.held_up;
-        let inner = self.lock();
-        let ours = inner.pods.values().filter_map(|row| match row {
-            PodRow::Ours(pod) => Some(pod),
-            PodRow::Foreign(_) => None,
-        });
+        let state = self.lock();
+        let ours = state.stores.pods.values().filter_map(PodRow::ours);
         ours.filter(|pod| is_silent(pod, patience)).cloned().collect()
     }
 
     fn set_warning(&self, pod: &PodView, warning: Option<(String, String)>) {
         let key = (pod.namespace.clone(), pod.name.clone());
-        let mut inner = self.lock();
-        let Some(now) = inner.our_pod(&key).filter(|now| now.uid == pod.uid && now.warning != warning) else { return };
+        let mut state = self.lock();
+        let Some(now) = state.our_pod(&key).filter(|now| now.uid == pod.uid && now.warning != warning) else { return };
         let warned = PodView { warning, ..(**now).clone() };
-        inner.pods.replace(&key, PodRow::Ours(Arc::new(warned)));
-        drop(inner);
+        state.stores.pods.replace(&key, PodRow::Ours(Arc::new(warned)));
+        drop(state);
         self.mark_related(&pod.session_uid);
     }
 }

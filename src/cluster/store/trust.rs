@@ -1,16 +1,17 @@
 //! Which pods are a session's, and how the others count. Labels and owners alone prove nothing, because tenants can write them.
 
 use super::extract::Extracted;
-use super::state::{Inner, PodRow, remove_key};
+use super::state::State;
+use super::stores::PodRow;
 use crate::views::{ForeignPod, Lifetime};
 
-impl Inner {
+impl State {
     /// A pod that calls itself a session's, in another namespace than the session's or of a kernel that is another session's,
     /// is a foreign one.
     pub(super) fn verified(&self, folded: Extracted) -> Extracted {
         let Extracted::Ours(view) = folded else { return folded };
-        let elsewhere = self.key_of.get(&view.session_uid).is_some_and(|(namespace, _)| *namespace != view.namespace);
-        let kernel = self.kernels.get(&(view.namespace.clone(), view.name.clone()));
+        let elsewhere = self.index.key_of.get(&view.session_uid).is_some_and(|(namespace, _)| *namespace != view.namespace);
+        let kernel = self.stores.kernels.get(&(view.namespace.clone(), view.name.clone()));
         let of_another = kernel.is_some_and(|kernel| {
             let owned = view.owner_uid.is_none() || view.owner_uid == kernel.metadata.uid;
             kernel.spec.session_uid != view.session_uid.0 || !owned
@@ -26,7 +27,7 @@ impl Inner {
 
     /// Pods that were listed before the sessions and kernels they name could not be verified then.
     pub(super) fn reverify_pods(&mut self) {
-        let ours = self.pods.iter().filter_map(|(key, row)| match row {
+        let ours = self.stores.pods.iter().filter_map(|(key, row)| match row {
             PodRow::Ours(view) => Some((key.clone(), view.clone())),
             PodRow::Foreign(_) => None,
         });
@@ -34,15 +35,15 @@ impl Inner {
             let Extracted::Foreign(mut foreign) = self.verified(Extracted::Ours(Box::new((*view).clone()))) else { continue };
             foreign.lifetime = self.trusted_lifetime(&foreign);
             self.ledger.count_foreign(&foreign, 1);
-            self.pods.replace(&key, PodRow::Foreign(foreign));
-            remove_key(&mut self.pods_of, &view.session_uid, &key);
+            self.stores.pods.replace(&key, PodRow::Foreign(foreign));
+            self.index.pods_of.remove(&view.session_uid, &key);
             self.refresh(&view.session_uid);
         }
     }
 
     /// Pods of DaemonSets and static pods are permanent only where no tenant can create such a pod.
     pub(super) fn trusted_lifetime(&self, pod: &ForeignPod) -> Lifetime {
-        let namespace = self.namespaces.get(&(String::new(), pod.namespace.clone()));
+        let namespace = self.stores.namespaces.get(&(String::new(), pod.namespace.clone()));
         match pod.claimed_lifetime {
             // Known, and no project's.
             Lifetime::Permanent if namespace.is_some_and(Option::is_none) => Lifetime::Permanent,
@@ -54,7 +55,7 @@ impl Inner {
     /// Namespaces became a project's, or are no longer one's: the tenure of the pods in them may be another.
     pub(super) fn recheck_lifetimes(&mut self) {
         let mut changed = vec![];
-        for (key, row) in self.pods.iter() {
+        for (key, row) in self.stores.pods.iter() {
             if let PodRow::Foreign(pod) = row
                 && self.trusted_lifetime(pod) != pod.lifetime
             {
@@ -65,7 +66,7 @@ impl Inner {
             let new = ForeignPod { lifetime: self.trusted_lifetime(&old), ..old.clone() };
             self.ledger.count_foreign(&old, -1);
             self.ledger.count_foreign(&new, 1);
-            self.pods.replace(&key, PodRow::Foreign(new));
+            self.stores.pods.replace(&key, PodRow::Foreign(new));
         }
     }
 }
@@ -79,12 +80,13 @@ mod tests {
 
     use super::*;
     use crate::api::*;
-    use crate::cluster::extract;
-    use crate::cluster::world::{Scope, World, uid_of};
+    use crate::cluster::store::extract;
+    use crate::cluster::store::state::uid_of;
+    use crate::cluster::store::world::{Scope, World};
     use crate::session::handlers::testing::{kernel_of, session_in};
 
     fn world() -> World {
-        World::new(Arc::default(), Arc::default(), Scope::default())
+        World::new(Arc::default(), Scope::default())
     }
 
     fn pod(value: Value) -> Pod {
@@ -103,14 +105,14 @@ mod tests {
             }))
         };
         let permanent = || {
-            let mut inner = world.lock();
-            let tenancy = inner.tenancy();
-            inner.ledger.snapshot(&tenancy).load(&"n".into()).map(|load| load.permanent.get("cpu").milli()).unwrap_or_default()
+            let state = world.lock();
+            let tenancy = state.tenancy();
+            state.ledger.snapshot(&tenancy).load(&"n".into()).map(|load| load.permanent.get("cpu").milli()).unwrap_or_default()
         };
         let namespace = |name: &str, project: Option<ProjectName>| {
-            let mut inner = world.lock();
-            inner.namespaces.upsert((String::new(), name.to_owned()), 0, project);
-            world.tenancy_changed(inner);
+            let mut state = world.lock();
+            state.stores.namespaces.upsert((String::new(), name.to_owned()), 0, project);
+            world.tenancy_changed(state);
         };
         world.upsert_pod(&daemon("kube-system"));
         assert_eq!(permanent(), 0, "its namespace is not known yet");

@@ -8,24 +8,13 @@ use kube::{Api, ResourceExt};
 use serde_json::json;
 
 use super::pods::{self, PodOptions, SshKeys};
-use super::world::{World, key_of, uid_of};
-use super::write::{WriteError, Writer};
 use crate::api::*;
-use crate::lifecycle::{Cause, Failure, Reason};
+use crate::cluster::store::state::{key_of, uid_of};
+use crate::cluster::store::world::World;
+use crate::cluster::write::{WriteError, Writer};
+use crate::lifecycle::{EffectError, Failure};
 use crate::session::effect::{Effect, Launch, PodRef};
 use crate::session::kernels::service_name;
-
-/// Why an effect was not carried out.
-#[derive(Debug)]
-pub enum EffectError {
-    /// Something of that name is in the way and will go by itself: no attempt is counted.
-    Wait(String),
-    /// It was not done for a reason that passes by itself: it is asked for again, and nothing is told.
-    Again(String),
-    Failed(Failure),
-    /// We do not lead any more.
-    Fenced,
-}
 
 impl From<WriteError> for EffectError {
     fn from(error: WriteError) -> Self {
@@ -50,15 +39,24 @@ impl From<serde_json::Error> for EffectError {
 /// Most times that finalizers are changed again at once, because somebody else changed them.
 const MAX_CONFLICTS: usize = 8;
 
-/// Whom effects are for.
-#[derive(Clone)]
-pub struct Subject {
+/// The session that effects belong to.
+#[derive(Clone, Debug)]
+pub struct EffectContext {
     pub namespace: String,
-    pub name: String,
     /// None when the session is gone and only its remains are dealt with.
     pub session: Option<Arc<Session>>,
     pub group: Option<Arc<ScalingGroup>>,
-    pub group_name: GroupName,
+    pub group_name: Option<GroupName>,
+}
+
+impl EffectContext {
+    fn session(&self) -> Result<&Session, EffectError> {
+        self.session.as_deref().ok_or_else(|| EffectError::Again("the session is gone".into()))
+    }
+
+    fn group_name(&self) -> GroupName {
+        self.group_name.clone().unwrap_or_default()
+    }
 }
 
 /// Carries out effects, and lets the world know of what it made before the watch does.
@@ -70,32 +68,28 @@ pub struct Effects {
 }
 
 impl Effects {
-    pub async fn run(&self, subject: &Subject, effect: &Effect) -> Result<(), EffectError> {
+    pub async fn run(&self, context: &EffectContext, effect: &Effect) -> Result<(), EffectError> {
+        let namespace = &context.namespace;
         match effect {
-            Effect::DeletePod { pod, grace } => return self.delete_pod(pod, *grace).await,
-            Effect::ReleasePod(pod) => return self.release_pod(pod).await,
-            Effect::RecordKernel { name, version, status } => return self.record_kernel(subject, name, version, status).await,
-            Effect::ReleaseUnreadable(meta) => return self.release(meta).await,
-            Effect::DeleteKernel { name, uid } => return self.delete_kernel(subject, name, uid).await,
-            Effect::OpenGate(pod) => return self.open_gate(pod).await,
-            Effect::DeleteSshSecret(name) => return self.delete_secret(subject, name).await,
+            Effect::HoldSession => self.hold(context.session()?).await,
+            Effect::ReleaseSession => self.release(&context.session()?.metadata).await,
+            Effect::ReleaseUnreadable(meta) => self.release(meta).await,
+            Effect::DeleteSession => self.delete_session(context.session()?).await,
+            Effect::CreateService => self.create_service(context, context.session()?).await,
+            Effect::DeleteService => self.delete_service(context, context.session()?).await,
+            Effect::CreateSshSecret => self.create_secret(context, context.session()?).await,
+            Effect::DeleteSshSecret(name) => self.delete_secret(context, name).await,
             Effect::DeleteOrphanedService { session, uid } => {
-                return self.delete_orphaned_service(&subject.namespace, &service_name(session), uid).await;
+                self.delete_orphaned_service(namespace, &service_name(session), uid).await
             }
-            Effect::ConfirmNoPod(name) => return self.confirm_no_pod(subject, name).await,
-            Effect::ConfirmNoKernel(name) => return self.confirm_no_kernel(subject, name).await,
-            _ => {}
-        }
-        let Some(session) = &subject.session else { return Ok(()) };
-        match effect {
-            Effect::HoldSession => self.hold(session).await,
-            Effect::ReleaseSession => self.release(&session.metadata).await,
-            Effect::DeleteSession => self.delete_session(session).await,
-            Effect::CreateService => self.create_service(subject, session).await,
-            Effect::DeleteService => self.delete_service(subject, session).await,
-            Effect::CreateSshSecret => self.create_secret(subject, session).await,
-            Effect::Launch(launch) => self.launch(subject, session, launch).await,
-            _ => Ok(()),
+            Effect::Launch(launch) => self.launch(context, context.session()?, launch).await,
+            Effect::OpenGate(pod) => self.open_gate(pod).await,
+            Effect::DeletePod { pod, grace } => self.delete_pod(pod, *grace).await,
+            Effect::ReleasePod(pod) => self.release_pod(pod).await,
+            Effect::RecordKernel { name, version, status } => self.record_kernel(context, name, version, status).await,
+            Effect::DeleteKernel { name, uid } => self.delete_kernel(context, name, uid).await,
+            Effect::ConfirmNoPod(name) => self.confirm_no_pod(context, name).await,
+            Effect::ConfirmNoKernel(name) => self.confirm_no_kernel(context, name).await,
         }
     }
 
@@ -175,11 +169,11 @@ impl Effects {
         Ok(())
     }
 
-    async fn create_service(&self, subject: &Subject, session: &Session) -> Result<(), EffectError> {
-        let service = pods::service(session, &subject.group_name)?;
-        let made = self.create_ours("service-create", &subject.namespace, &service, session.metadata.uid.as_deref()).await;
+    async fn create_service(&self, context: &EffectContext, session: &Session) -> Result<(), EffectError> {
+        let service = pods::service(session, &context.group_name())?;
+        let made = self.create_ours("service-create", &context.namespace, &service, session.metadata.uid.as_deref()).await;
         if let Err(EffectError::Wait(_)) = &made {
-            self.clear_the_name(&subject.namespace, &service_name(&subject.name)).await?;
+            self.clear_the_name(&context.namespace, &service_name(session.metadata.name.as_deref().unwrap_or_default())).await?;
         }
         made.map(|_| ())
     }
@@ -201,14 +195,14 @@ impl Effects {
         self.delete::<Service>("service-delete", namespace, name, exactly(there.metadata.uid)).await.map(|_| ())
     }
 
-    async fn delete_service(&self, subject: &Subject, session: &Session) -> Result<(), EffectError> {
-        let name = service_name(&subject.name);
-        let Some(there) = self.find::<Service>(&subject.namespace, &name).await? else { return Ok(()) };
+    async fn delete_service(&self, context: &EffectContext, session: &Session) -> Result<(), EffectError> {
+        let name = service_name(session.metadata.name.as_deref().unwrap_or_default());
+        let Some(there) = self.find::<Service>(&context.namespace, &name).await? else { return Ok(()) };
         // After `--cascade=orphan` it has no owner any more; its label, which only the operator sets, still names the session.
         if session_uid(&there.metadata) != Some(uid_of(session)) {
             ours(&there.metadata, session.metadata.uid.as_deref(), "service", &name)?;
         }
-        self.delete::<Service>("service-delete", &subject.namespace, &name, exactly(there.metadata.uid)).await.map(|_| ())
+        self.delete::<Service>("service-delete", &context.namespace, &name, exactly(there.metadata.uid)).await.map(|_| ())
     }
 
     /// Creates an object; one of that name that exists already is as good, if it is `owner`'s.
@@ -233,11 +227,11 @@ impl Effects {
     }
 
     /// We may not read secrets; its name has the session's uid in it, so that one of that name is ours.
-    async fn create_secret(&self, subject: &Subject, session: &Session) -> Result<(), EffectError> {
+    async fn create_secret(&self, context: &EffectContext, session: &Session) -> Result<(), EffectError> {
         let keys = SshKeys::generate()
             .map_err(|error| EffectError::Failed(Failure::fault(Reason::EffectFailed, format!("no key pair: {error}"))))?;
-        let secret = pods::ssh_secret(session, &subject.group_name, &keys)?;
-        let api = self.api::<Secret>(&subject.namespace);
+        let secret = pods::ssh_secret(session, &context.group_name(), &keys)?;
+        let api = self.api::<Secret>(&context.namespace);
         match self.writer.write("secret-create", api.create(&PostParams::default(), &secret)).await {
             Err(WriteError::AlreadyExists) => Ok(()),
             done => Ok(done.map(|_| ())?),
@@ -245,41 +239,46 @@ impl Effects {
     }
 
     /// By its name alone: secrets are never read. The name has a hash of the session's uid in it.
-    async fn delete_secret(&self, subject: &Subject, name: &str) -> Result<(), EffectError> {
+    async fn delete_secret(&self, context: &EffectContext, name: &str) -> Result<(), EffectError> {
         match self
             .writer
-            .write("secret-delete", self.api::<Secret>(&subject.namespace).delete(name, &DeleteParams::default()))
+            .write("secret-delete", self.api::<Secret>(&context.namespace).delete(name, &DeleteParams::default()))
             .await
         {
             // Somebody changed its label, so that it does not pass for a session's any more: it is theirs to remove.
             Err(WriteError::Refused(message)) => {
-                tracing::warn!(namespace = %subject.namespace, secret = name, "the key pair is left: {message}");
+                tracing::warn!(namespace = %context.namespace, secret = name, "the key pair is left: {message}");
                 Ok(())
             }
             done => gone_is_fine(done),
         }
     }
 
-    async fn launch(&self, subject: &Subject, session: &Session, launch: &Launch) -> Result<(), EffectError> {
-        let kernel = self.create_kernel(subject, session, launch).await?;
-        let pod = pods::pod(session, subject.group.as_deref(), &kernel, launch, &self.options)?;
-        if self.world.has_pod(&uid_of(session), &subject.namespace, &launch.name) {
+    async fn launch(&self, context: &EffectContext, session: &Session, launch: &Launch) -> Result<(), EffectError> {
+        let kernel = self.create_kernel(context, session, launch).await?;
+        let pod = pods::pod(session, context.group.as_deref(), &kernel, launch, &self.options)?;
+        if self.world.has_pod(&uid_of(session), &context.namespace, &launch.name) {
             return Ok(());
         }
         let owner = kernel.metadata.uid.as_deref();
-        let made = self.create_ours("pod-create", &subject.namespace, &pod, owner).await?;
+        let made = self.create_ours("pod-create", &context.namespace, &pod, owner).await?;
         self.world.upsert_pod(&made);
         Ok(())
     }
 
-    async fn create_kernel(&self, subject: &Subject, session: &Session, launch: &Launch) -> Result<Arc<Kernel>, EffectError> {
-        if let Some(kernel) = self.world.kernel(&subject.namespace, &launch.name) {
+    async fn create_kernel(
+        &self,
+        context: &EffectContext,
+        session: &Session,
+        launch: &Launch,
+    ) -> Result<Arc<Kernel>, EffectError> {
+        if let Some(kernel) = self.world.kernel(&context.namespace, &launch.name) {
             ours(&kernel.metadata, session.metadata.uid.as_deref(), "kernel", &launch.name)?;
             return Ok(kernel);
         }
-        let kernel = pods::kernel(session, &subject.group_name, launch)?;
+        let kernel = pods::kernel(session, &context.group_name(), launch)?;
         let owner = session.metadata.uid.as_deref();
-        let made = self.create_ours("kernel-create", &subject.namespace, &kernel, owner).await?;
+        let made = self.create_ours("kernel-create", &context.namespace, &kernel, owner).await?;
         Ok(self.world.upsert_kernel(made))
     }
 
@@ -291,14 +290,14 @@ impl Effects {
         Ok(())
     }
 
-    async fn confirm_no_pod(&self, subject: &Subject, name: &str) -> Result<(), EffectError> {
-        let Some(pod) = self.find::<Pod>(&subject.namespace, name).await? else { return Ok(()) };
+    async fn confirm_no_pod(&self, context: &EffectContext, name: &str) -> Result<(), EffectError> {
+        let Some(pod) = self.find::<Pod>(&context.namespace, name).await? else { return Ok(()) };
         self.world.upsert_pod(&pod);
         Err(EffectError::Again(format!("pod {name} is there")))
     }
 
-    async fn confirm_no_kernel(&self, subject: &Subject, name: &str) -> Result<(), EffectError> {
-        let Some(kernel) = self.find::<Kernel>(&subject.namespace, name).await? else { return Ok(()) };
+    async fn confirm_no_kernel(&self, context: &EffectContext, name: &str) -> Result<(), EffectError> {
+        let Some(kernel) = self.find::<Kernel>(&context.namespace, name).await? else { return Ok(()) };
         self.world.upsert_kernel(kernel);
         Err(EffectError::Again(format!("kernel {name} is there")))
     }
@@ -326,18 +325,18 @@ impl Effects {
 
     async fn record_kernel(
         &self,
-        subject: &Subject,
+        context: &EffectContext,
         name: &str,
         version: &Option<String>,
         status: &KernelStatus,
     ) -> Result<(), EffectError> {
-        let Some(kernel) = self.world.kernel(&subject.namespace, name) else { return Ok(()) };
+        let Some(kernel) = self.world.kernel(&context.namespace, name) else { return Ok(()) };
         if kernel.metadata.resource_version != *version {
             return Err(EffectError::Again(format!("kernel {name} changed meanwhile")));
         }
         let mut next = (*kernel).clone();
         next.status = Some(status.clone());
-        let api = self.api::<Kernel>(&subject.namespace);
+        let api = self.api::<Kernel>(&context.namespace);
         match self.writer.write("kernel-status", api.replace_status(name, &PostParams::default(), &next)).await {
             Ok(written) => {
                 self.world.upsert_kernel(written);
@@ -347,8 +346,8 @@ impl Effects {
         }
     }
 
-    async fn delete_kernel(&self, subject: &Subject, name: &str, uid: &str) -> Result<(), EffectError> {
-        self.delete::<Kernel>("kernel-delete", &subject.namespace, name, exactly(Some(uid.to_owned()))).await.map(|_| ())
+    async fn delete_kernel(&self, context: &EffectContext, name: &str, uid: &str) -> Result<(), EffectError> {
+        self.delete::<Kernel>("kernel-delete", &context.namespace, name, exactly(Some(uid.to_owned()))).await.map(|_| ())
     }
 
     /// The object of this name, if it is there.

@@ -103,15 +103,23 @@ impl<V> Table<V> {
             seen.insert(key.clone());
         }
     }
+}
 
-    /// A new list begins.
-    pub fn list_begins(&mut self) {
+/// The list that begins a watch.
+pub trait Listing {
+    fn list_begins(&mut self);
+
+    /// Ends the list. Returns the keys of objects that were not in it and not touched since it began: they are gone.
+    fn list_ends(&mut self) -> Vec<Key>;
+}
+
+impl<V> Listing for Table<V> {
+    fn list_begins(&mut self) {
         self.unreadable.clear();
         self.listing = Some((Instant::now(), HashSet::new()));
     }
 
-    /// The list is complete: the keys of objects that were not in it and not touched since it began, which are gone.
-    pub fn list_ends(&mut self) -> Vec<Key> {
+    fn list_ends(&mut self) -> Vec<Key> {
         self.synced = true;
         let Some((began, seen)) = self.listing.take() else { return vec![] };
         let gone = self.rows.iter().filter(|(key, row)| !seen.contains(*key) && row.touched < began);

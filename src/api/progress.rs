@@ -1,0 +1,59 @@
+//! Progress: the part of a status that every reconciled object shares.
+
+use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Condition, HistoryEntry, Reason};
+
+/// How far an object has come in its phases, what was tried, and what happens next. Its fields are the status's own fields.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", bound(deserialize = "P: Deserialize<'de> + Default"))]
+#[schemars(bound = "P: JsonSchema + Default + Serialize")]
+pub struct Progress<P> {
+    /// The phase of the object.
+    #[serde(default)]
+    pub phase: P,
+    /// Why the object is in this phase, as one CamelCase word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
+    /// Why, in words, with numbers and names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub message: Option<String>,
+    /// The generation of the spec that this status was written for.
+    #[serde(default)]
+    pub observed_generation: i64,
+    /// When the current phase began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase_started_at: Option<DateTime<Utc>>,
+    /// Failed attempts in a row of the current step.
+    #[serde(default)]
+    pub attempts: i32,
+    /// When a failed step is retried. A step that waits for capacity or a quota is evaluated on every change; for such a step,
+    /// this is when the attempt is recorded next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_attempt_at: Option<DateTime<Utc>>,
+    /// The conditions of the object, one a type.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+    /// What was tried and when, oldest first. At most 64 entries; `historyDropped` counts the entries dropped before them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub history: Vec<HistoryEntry>,
+    /// The number of history entries dropped.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub history_dropped: i32,
+}
+
+impl<P> Progress<P> {
+    /// Whether the spec has changed since this status was written.
+    pub fn is_outdated(&self, generation: Option<i64>) -> bool {
+        generation.is_some_and(|generation| self.observed_generation < generation)
+    }
+}
+
+pub(super) fn is_zero(number: &i32) -> bool {
+    *number == 0
+}

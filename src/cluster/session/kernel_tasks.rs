@@ -1,0 +1,107 @@
+//! The tasks on kernels: sync-kernels and record-kernels. Each works session by session, also for sessions that are gone.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures::StreamExt;
+use tokio::task::JoinSet;
+
+use super::effects::EffectContext;
+use super::host::SessionHost;
+use crate::api::SessionUid;
+use crate::cluster::store::marks::KernelTask;
+use crate::coordinator::marks::{Marks, long_cycle};
+use crate::coordinator::yield_to_work;
+use crate::lifecycle::{Timing, backoff};
+use crate::session::effect::Effect;
+use crate::session::records::{self, Remains};
+
+/// Most sessions whose kernels are synced at once.
+const CONCURRENCY: usize = 32;
+
+/// Runs the tasks on kernels.
+pub struct KernelTasks {
+    host: Arc<SessionHost>,
+    marks: Arc<Marks<KernelTask, SessionUid>>,
+    timing: Arc<Timing>,
+    /// How many times in a row a task failed for a session.
+    failures: Mutex<HashMap<(KernelTask, SessionUid), i32>>,
+}
+
+impl KernelTasks {
+    pub fn new(host: Arc<SessionHost>) -> Self {
+        let (marks, timing) = (host.world.marks.kernels.clone(), host.world.timing.clone());
+        Self { host, marks, timing, failures: Mutex::default() }
+    }
+
+    /// Starts the tasks. They run as long as the set lives.
+    pub fn start(self: Arc<Self>, tasks: &mut JoinSet<()>) {
+        let kernels = self.clone();
+        tasks.spawn(async move { kernels.run_sync().await });
+        let kernels = self.clone();
+        tasks.spawn(async move { kernels.run_record().await });
+        tasks.spawn(async move { self.marks.run_timer().await });
+    }
+
+    async fn run_sync(&self) {
+        let mut long_cycle = long_cycle(&self.timing);
+        loop {
+            self.marks.wait(KernelTask::Sync, &mut long_cycle, self.timing.coalesce).await;
+            let mark = self.marks.take(KernelTask::Sync);
+            let remains = self.host.world.remains(&mark);
+            if mark.all {
+                let known: HashSet<&SessionUid> = remains.iter().map(|remains| &remains.uid).collect();
+                self.failures().retain(|(_, uid), _| known.contains(uid));
+            }
+            let work = remains.iter().map(|remains| self.carry_out(remains, KernelTask::Sync, records::sync(remains)));
+            futures::stream::iter(work).for_each_concurrent(CONCURRENCY, |work| work).await;
+        }
+    }
+
+    /// Records one session after the other, behind the work.
+    async fn run_record(&self) {
+        loop {
+            self.marks.marked(KernelTask::Record).await;
+            let mark = self.marks.take(KernelTask::Record);
+            for remains in self.host.world.remains(&mark) {
+                yield_to_work(&*self.host, &self.timing).await;
+                self.carry_out(&remains, KernelTask::Record, records::progress(&remains)).await;
+            }
+        }
+    }
+
+    fn failures(&self) -> MutexGuard<'_, HashMap<(KernelTask, SessionUid), i32>> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Carries out effects, and tries again later if one fails. A pod is released only once its end is recorded, and an absence
+    /// is recorded only once it is confirmed. Otherwise no effect waits for another.
+    async fn carry_out(&self, remains: &Remains, task: KernelTask, effects: Vec<Effect>) {
+        let context = EffectContext {
+            namespace: remains.namespace.clone(),
+            session: remains.session.clone(),
+            group: remains.snapshot.group.clone(),
+            group_name: remains.snapshot.group_name.clone(),
+        };
+        let mut failed: HashSet<String> = HashSet::new();
+        for effect in &effects {
+            let depends = matches!(effect, Effect::ReleasePod(_) | Effect::RecordKernel { .. });
+            if depends && failed.contains(&effect.target()) {
+                continue;
+            }
+            if let Err(error) = self.host.effects.run(&context, effect).await {
+                tracing::debug!(session = %remains.uid, namespace = %remains.namespace, effect = effect.name(), "{error:?}");
+                failed.insert(effect.target());
+            }
+        }
+        let (mut failures, key) = (self.failures(), (task, remains.uid.clone()));
+        if failed.is_empty() {
+            failures.remove(&key);
+            return;
+        }
+        let times = failures.entry(key).or_default();
+        *times = times.saturating_add(1);
+        let pause = backoff(self.timing.fault_backoff, self.timing.fault_backoff_max, *times);
+        self.marks.after(task, &remains.uid, pause);
+    }
+}

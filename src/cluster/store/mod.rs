@@ -1,0 +1,16 @@
+//! What is known of the cluster: stores by kind, indexes, the overlay of assumed writes, and the ledger.
+
+mod dependencies;
+pub mod extract;
+pub mod extract_storage;
+mod index;
+pub mod marks;
+mod overlay;
+pub mod pauses;
+pub mod quota_admission;
+pub mod requests;
+pub mod state;
+pub mod stores;
+pub mod table;
+mod trust;
+pub mod world;

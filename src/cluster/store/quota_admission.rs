@@ -1,0 +1,145 @@
+//! Sessions that a ResourceQuota refused are let in when the quota has room, before their pause is over.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::state::State;
+use super::table::Key;
+use super::world::World;
+use crate::api::{Reason, Session, SessionUid};
+use crate::coordinator::marks::HandlerMarks;
+use crate::lifecycle::created_at;
+use crate::session::handlers::HandlerName;
+use crate::session::namespace_quota::{Demand, MAX_CONSIDERED, admitted};
+use crate::session::subject::Sessions;
+use crate::views::QuotaView;
+
+/// What is known of quotas besides their store.
+#[derive(Default)]
+pub struct QuotaAdmission {
+    /// The namespaces in which a quota changed since sessions were last let in.
+    changed: BTreeSet<String>,
+    /// Sessions that a quota refused and that were tried again before their pause was over, and when.
+    let_in_early: HashMap<SessionUid, Instant>,
+}
+
+impl World {
+    pub(in crate::cluster) fn upsert_quota(&self, key: Key, version: u64, quota: QuotaView) {
+        let mut state = self.lock();
+        let namespace = key.0.clone();
+        let before = state.stores.quotas.get(&key).cloned();
+        if state.stores.quotas.upsert(key, version, quota.clone()) && before.as_ref() != Some(&quota) {
+            if before.is_none_or(|before| before.hard != quota.hard) {
+                state.limits_changed(&namespace);
+            }
+            state.quota_admission.changed.insert(namespace);
+            self.quota_changed.notify_one();
+        }
+    }
+
+    pub(in crate::cluster) fn remove_quota(&self, key: &Key, version: u64) {
+        let mut state = self.lock();
+        if state.stores.quotas.remove(key, version).is_some() {
+            state.limits_changed(&key.0);
+            state.quota_admission.changed.insert(key.0.clone());
+            self.quota_changed.notify_one();
+        }
+    }
+}
+
+impl State {
+    /// Other limits may let in sessions that were let in early and refused again. Usage alone does not count: each attempt
+    /// changes it.
+    fn limits_changed(&mut self, namespace: &str) {
+        let key_of = &self.index.key_of;
+        self.quota_admission.let_in_early.retain(|uid, _| key_of.get(uid).is_some_and(|(of, _)| of != namespace));
+    }
+
+    /// Ends the pauses of as many sessions of a namespace as its quotas have room for. The others would only be refused again.
+    /// A quota may count resources that are unknown here and refuse those sessions, too. So each is let in early at most once
+    /// per `at_most_each` while the limits are the same.
+    fn admit_by_quota(&mut self, namespace: &str, marks: &HandlerMarks<Sessions>, at_most_each: Duration) {
+        self.quota_admission.let_in_early.retain(|_, at| at.elapsed() < at_most_each);
+        let mut refused = self.paused(|reason| reason == Reason::NamespaceQuota);
+        refused.retain(|(_, uid, session)| {
+            let is_new = !self.quota_admission.let_in_early.contains_key(uid);
+            is_new && session.metadata.namespace.as_deref() == Some(namespace)
+        });
+        if refused.is_empty() {
+            return;
+        }
+        // In the order of the queue.
+        refused
+            .sort_by_key(|(_, _, session)| (Reverse(session.priority()), created_at(&**session), session.metadata.name.clone()));
+        refused.truncate(MAX_CONSIDERED);
+        let quotas: Vec<&QuotaView> =
+            self.stores.quotas.iter().filter(|((of, _), _)| of == namespace).map(|(_, quota)| quota).collect();
+        let demand = |(_, uid, session): &(HandlerName, SessionUid, Arc<Session>)| {
+            Demand::of(uid.clone(), session, &self.overhead_of(session))
+        };
+        let let_in = admitted(&quotas, refused.iter().map(demand).collect());
+        for (handler, uid, _) in refused.iter().filter(|(_, uid, _)| let_in.contains(uid)) {
+            marks.urgent(*handler, uid);
+            self.quota_admission.let_in_early.insert(uid.clone(), Instant::now());
+        }
+    }
+}
+
+/// Lets in sessions that a changed quota has room for. Never returns. A quota changes with each pod of its namespace, so changes
+/// are gathered for a moment. All quotas are looked at once per wait pause: a change may have come too soon after the last early
+/// attempt.
+pub async fn admit(world: Arc<World>) {
+    loop {
+        let changed = tokio::time::timeout(world.timing.wait_backoff, world.quota_changed.notified()).await;
+        tokio::time::sleep(world.timing.busy_pace).await;
+        let mut state = world.lock();
+        let mut namespaces = std::mem::take(&mut state.quota_admission.changed);
+        if changed.is_err() {
+            namespaces.extend(state.stores.quotas.iter().map(|((namespace, _), _)| namespace.clone()));
+        }
+        for namespace in namespaces {
+            state.admit_by_quota(&namespace, &world.marks.handlers, world.timing.wait_backoff);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use chrono::Utc;
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::{Amount, SessionPhase};
+    use crate::cluster::store::state::uid_of;
+    use crate::cluster::store::world::Scope;
+    use crate::session::handlers::testing::session_in;
+
+    #[test]
+    fn a_session_that_a_quota_refused_again_is_let_in_when_the_limit_is_raised_and_not_for_other_usage() {
+        let world = World::new(Arc::default(), Scope::default());
+        let mut refused = session_in(SessionPhase::Pending);
+        refused.metadata.namespace = Some("ns".into());
+        let at = Utc::now();
+        let entry = json!({"handler": "check-precondition", "result": "NeedRetry", "errorCode": "NamespaceQuota",
+            "from": "Scheduled", "to": "Pending", "createdAt": at, "updatedAt": at, "attempts": 1});
+        let status = json!({"phase": "Pending", "history": [entry], "nextAttemptAt": at + chrono::TimeDelta::hours(1)});
+        refused.status = Some(serde_json::from_value(status).expect("a status"));
+        let uid = uid_of(&world.upsert_session(refused));
+        let amounts = |pods: i64| BTreeMap::from([("pods".to_owned(), Amount::from_units(pods))]);
+        let let_in = |version: u64, hard: i64, used: i64| {
+            let quota = QuotaView { hard: amounts(hard), used: amounts(used), is_scoped: false };
+            world.upsert_quota(("ns".into(), "pods".into()), version, quota);
+            world.marks.handlers.take(HandlerName::ScheduleSessions);
+            world.lock().admit_by_quota("ns", &world.marks.handlers, Duration::from_secs(3600));
+            world.marks.handlers.take(HandlerName::ScheduleSessions).urgent.contains(&uid)
+        };
+        assert!(!let_in(1, 1, 1), "no room");
+        assert!(let_in(2, 1, 0));
+        assert!(!let_in(3, 9, 9) && let_in(4, 10, 9), "the limit is raised");
+        assert!(!let_in(5, 10, 0), "only the usage changed since");
+    }
+}

@@ -1,0 +1,250 @@
+//! The state of the cluster as watched: stores, indexes, the overlay of assumed writes, and the ledger they add up to.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, OnceLock};
+
+use chrono::{DateTime, Utc};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use super::dependencies::dependencies;
+use super::index::{Index, Place};
+use super::overlay::Overlay;
+use super::quota_admission::QuotaAdmission;
+use super::stores::Stores;
+use super::table::Key;
+use crate::api::*;
+use crate::cluster::heartbeats::Heartbeats;
+use crate::lifecycle::Timing;
+use crate::provisioner::{Holding, Ledger};
+use crate::session::holding::holding;
+use crate::session::pending;
+use crate::session::snapshot::Snapshot;
+use crate::views::{ClaimKey, NodeView, PodView, Tenancy};
+
+/// Everything that is known of the cluster.
+#[derive(Default)]
+pub struct State {
+    pub stores: Stores,
+    pub index: Index,
+    pub overlay: Overlay,
+    pub ledger: Ledger,
+    /// The metadata of sessions that cannot be read.
+    pub unreadable: HashMap<SessionUid, ObjectMeta>,
+    /// Sessions whose statuses the API server refuses, and until when they are left alone.
+    pub quarantined: HashMap<SessionUid, DateTime<Utc>>,
+    pub quota_admission: QuotaAdmission,
+    pub heartbeats: Heartbeats,
+    /// Computed when first asked for after a change.
+    tenancy: OnceLock<Arc<Tenancy>>,
+    node_views: OnceLock<Arc<BTreeMap<NodeName, Arc<NodeView>>>>,
+}
+
+/// Whether two versions of a session are the same to every decision: they differ in annotations, labels or managed fields
+/// at most.
+pub fn decides_the_same(one: &Session, other: &Session) -> bool {
+    let (a, b) = (&one.metadata, &other.metadata);
+    a.uid == b.uid
+        && a.generation == b.generation
+        && a.deletion_timestamp == b.deletion_timestamp
+        && a.finalizers == b.finalizers
+        && one.status == other.status
+}
+
+pub fn uid_of(session: &Session) -> SessionUid {
+    SessionUid(session.metadata.uid.clone().unwrap_or_default())
+}
+
+pub fn key_of(meta: &kube::core::ObjectMeta) -> Key {
+    (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
+}
+
+impl State {
+    /// A session as it stands: as being written, else as seen.
+    pub fn session(&self, uid: &SessionUid) -> Option<&Arc<Session>> {
+        self.overlay.assumed(uid).or_else(|| self.committed(uid))
+    }
+
+    /// The session as the API server has it, as far as is known.
+    pub fn committed(&self, uid: &SessionUid) -> Option<&Arc<Session>> {
+        self.stores.sessions.get(self.index.key_of.get(uid)?)
+    }
+
+    /// The scaling group that a session names; else the one it was given; else the first that takes it.
+    pub fn group_of(&self, session: &Session) -> Option<GroupName> {
+        session.group().cloned().or_else(|| self.first_group_for(session))
+    }
+
+    fn first_group_for(&self, session: &Session) -> Option<GroupName> {
+        let namespace = session.metadata.namespace.clone().unwrap_or_default();
+        let project = self.stores.namespaces.get(&(String::new(), namespace)).cloned().flatten();
+        let takes = |group: &&Arc<ScalingGroup>| {
+            let spec = &group.spec;
+            let allowed = spec.projects.is_empty() || project.as_ref().is_some_and(|p| spec.projects.contains(p));
+            spec.active && allowed && spec.session_types.contains(&session.spec.type_)
+        };
+        let names = self.stores.groups.values().filter(takes).filter_map(|group| group.metadata.name.clone());
+        names.min().map(GroupName)
+    }
+
+    /// Those without a group of their own may be another's now.
+    pub(super) fn place_the_unplaced(&mut self) {
+        for uid in self.index.unplaced.clone() {
+            self.refresh(&uid);
+        }
+    }
+
+    /// Counts a status as written. Returns true when this frees a place in the queue. The session's resources stay reserved until
+    /// the write is known to be made.
+    pub(super) fn assume(&mut self, session: &Arc<Session>) -> bool {
+        self.overlay.assume(session);
+        self.refresh(&uid_of(session))
+    }
+
+    /// Forgets a session. Returns true when this frees a place in the queue.
+    pub(super) fn forget_session(&mut self, session: &Session) -> bool {
+        let uid = &uid_of(session);
+        self.forget_dependencies(session);
+        self.quarantined.remove(uid);
+        self.overlay.forget(uid);
+        self.index.key_of.remove(uid);
+        self.index.class_of.remove(uid);
+        self.index.unplaced.remove(uid);
+        let left = self.index.take_out(uid);
+        self.frees_a_place(left)
+    }
+
+    /// Whether leaving a place frees one in a queue of limited length.
+    fn frees_a_place(&self, left: Option<Place>) -> bool {
+        left.is_some_and(|(_, phase)| phase == SessionPhase::Pending) && pending::is_limited(self.stores.policies.values())
+    }
+
+    /// Brings index and ledger up to date for a session. Returns true when this freed resources or a place in the queue.
+    pub(super) fn refresh(&mut self, uid: &SessionUid) -> bool {
+        let session = self.session(uid).cloned();
+        let mut left = None;
+        if let Some(session) = &session {
+            self.index.classify(uid, session);
+            for dependency in dependencies(session) {
+                self.index.dependents_of.entry(dependency).or_default().insert(uid.clone());
+            }
+            let place = (self.group_of(session), session.phase());
+            match session.group() {
+                None if place.1 == SessionPhase::Pending => self.index.unplaced.insert(uid.clone()),
+                _ => self.index.unplaced.remove(uid),
+            };
+            left = self.index.put(uid, place);
+        }
+        let left_the_queue = self.frees_a_place(left);
+        let overhead = session.as_deref().map(|session| self.overhead_of(session)).unwrap_or_default();
+        let pods: Vec<&PodView> = self.index.pods_of.of(uid).filter_map(|key| self.our_pod(key)).map(|pod| &**pod).collect();
+        let stored = self.committed(uid).filter(|_| self.overlay.assumed(uid).is_some());
+        // What a write gives back is not free before that write is known to be made.
+        let kept = stored.and_then(|stored| holding(Some(stored), &pods, &overhead));
+        let held = match (holding(session.as_deref(), &pods, &overhead), kept) {
+            (Some(held), Some(kept)) => Some(held.with(&kept)),
+            (held, kept) => held.or(kept),
+        };
+        // Of one that is gone, what still runs counts for those it counted for.
+        let before = self.ledger.holding(uid).filter(|_| session.is_none());
+        let held = held.map(|held| match before {
+            Some(before) => Holding { account: before.account.clone(), private: before.private, ..held },
+            None => held,
+        });
+        self.ledger.set_holding(uid, held) || left_the_queue
+    }
+
+    pub fn group(&self, name: &GroupName) -> Option<&Arc<ScalingGroup>> {
+        self.stores.groups.get(&(String::new(), name.0.clone()))
+    }
+
+    /// The overhead of the RuntimeClass of a session's scaling group, per pod.
+    pub fn overhead_of(&self, session: &Session) -> Resources {
+        let group = session.group().and_then(|group| self.group(group));
+        let class = group.and_then(|group| group.spec.pod.runtime_class_name.as_deref());
+        class
+            .and_then(|class| self.stores.runtime_classes.get(&(String::new(), class.to_owned())))
+            .map(|class| class.overhead.clone())
+            .unwrap_or_default()
+    }
+
+    pub fn our_pod(&self, key: &Key) -> Option<&Arc<PodView>> {
+        self.stores.pods.get(key)?.ours()
+    }
+
+    /// Counts holdings again after a change of scaling groups or RuntimeClasses.
+    pub(super) fn recount_overheads(&mut self) {
+        if !self.stores.is_synced() || self.stores.groups.values().all(|group| group.spec.pod.runtime_class_name.is_none()) {
+            return;
+        }
+        for uid in self.index.holding() {
+            self.refresh(&uid);
+        }
+    }
+
+    /// The tenants have changed.
+    pub fn tenancy_changed(&mut self) {
+        self.tenancy = OnceLock::new();
+    }
+
+    /// The nodes, or what is known of them, have changed.
+    pub fn nodes_changed(&mut self) {
+        self.node_views = OnceLock::new();
+    }
+
+    pub fn tenancy(&self) -> Arc<Tenancy> {
+        self.tenancy.get_or_init(|| Arc::new(tenancy(&self.stores))).clone()
+    }
+
+    pub fn node_views(&self) -> Arc<BTreeMap<NodeName, Arc<NodeView>>> {
+        let view = |node: &Arc<NodeView>| match self.heartbeats.is_stale(&node.name) {
+            true => Arc::new(NodeView { stale: true, ..(**node).clone() }),
+            false => node.clone(),
+        };
+        let views = || self.stores.nodes.values().map(|node| (node.name.clone(), view(node))).collect();
+        self.node_views.get_or_init(|| Arc::new(views())).clone()
+    }
+
+    /// Adds what the status of a pod does not have: since when its image cannot be pulled, and the kubelet's last warning.
+    pub fn remember(&self, key: &Key, mut pod: PodView) -> PodView {
+        let before = self.our_pod(key).filter(|before| before.uid == pod.uid);
+        let failing_since = before.and_then(|before| before.image_error_since);
+        pod.image_error_since = pod.image_error.is_some().then(|| failing_since.unwrap_or_else(Utc::now));
+        // A warning is over once the pod makes progress.
+        let is_unchanged =
+            |before: &&Arc<PodView>| before.ready_to_start == pod.ready_to_start && before.deleting == pod.deleting;
+        pod.warning = before.filter(is_unchanged).and_then(|before| before.warning.clone());
+        pod
+    }
+
+    /// The cluster at this moment, for one scaling group.
+    pub fn snapshot(&self, group_name: &Option<GroupName>, timing: &Arc<Timing>) -> Snapshot {
+        Snapshot {
+            now: crate::lifecycle::to_millis(Utc::now()),
+            timing: timing.clone(),
+            group: group_name.as_ref().and_then(|name| self.group(name)).cloned(),
+            group_name: group_name.clone(),
+            nodes: self.node_views(),
+            tenancy: self.tenancy(),
+        }
+    }
+}
+
+fn tenancy(stores: &Stores) -> Tenancy {
+    let mut tenancy = Tenancy { unreadable: stores.unreadable(), ..Tenancy::default() };
+    for ((_, name), project) in stores.namespaces.iter() {
+        if let Some(project) = project {
+            tenancy.namespaces.insert(name.clone(), project.clone());
+        }
+    }
+    tenancy.projects = stores.projects.iter().map(|((_, name), p)| (ProjectName(name.clone()), p.clone())).collect();
+    tenancy.domains = stores.domains.iter().map(|((_, name), d)| (DomainName(name.clone()), d.clone())).collect();
+    tenancy.users = stores.users.iter().map(|((_, name), u)| (UserName(name.clone()), u.clone())).collect();
+    tenancy.keypairs = stores.keypairs.iter().map(|((_, name), k)| (AccessKey(name.clone()), k.clone())).collect();
+    tenancy.policies = stores.policies.iter().map(|((_, name), p)| (PolicyName(name.clone()), p.clone())).collect();
+    let claim = |(namespace, name): &Key| ClaimKey { namespace: namespace.clone(), name: name.clone() };
+    tenancy.storage.claims = stores.claims.iter().map(|(key, view)| (claim(key), view.clone())).collect();
+    tenancy.storage.classes = stores.storage_classes.iter().map(|((_, name), view)| (name.clone(), view.clone())).collect();
+    tenancy.storage.volumes = stores.volumes.iter().map(|((_, name), view)| (name.clone(), view.clone())).collect();
+    tenancy.runtime_classes = stores.runtime_classes.iter().map(|((_, name), view)| (name.clone(), view.clone())).collect();
+    tenancy
+}

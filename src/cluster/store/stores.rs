@@ -1,0 +1,106 @@
+//! Stores: one table for each kind that is watched.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::node::v1::RuntimeClass;
+use k8s_openapi::api::storage::v1::StorageClass;
+use kube::api::ListParams;
+use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
+use strum::EnumIter;
+
+use super::table::Table;
+use crate::api::*;
+use crate::views::{ClaimView, ForeignPod, NodeView, PodView, QuotaView, RuntimeClassView, StorageClassView, VolumeView};
+
+/// Declares every watched kind: its store, and the kind as the API server knows it. `Watched` has one value for each, over which
+/// `watch::start` matches, so that a kind without a watch does not compile.
+macro_rules! stores {
+    ($($watched:ident: $store:ident: $value:ty, of $kind:ty;)+) => {
+        /// A watched kind.
+        #[derive(Clone, Copy, Debug, EnumIter)]
+        pub enum Watched {
+            $($watched,)+
+        }
+
+        #[derive(Default)]
+        pub struct Stores {
+            $(pub $store: Table<$value>,)+
+        }
+
+        impl Stores {
+            /// Whether the first list of every kind is complete.
+            pub fn is_synced(&self) -> bool {
+                $(self.$store.is_synced())&&+
+            }
+
+            /// How many objects cannot be read.
+            pub fn unreadable(&self) -> usize {
+                [$(self.$store.unreadable()),+].into_iter().sum()
+            }
+        }
+
+        impl Watched {
+            /// Whether the kind can be listed: that its CRD and our right to read it are there.
+            pub async fn check(self, client: &Client) -> kube::Result<()> {
+                match self {
+                    $(Self::$watched => list_one::<$kind>(client).await,)+
+                }
+            }
+        }
+    };
+}
+
+stores! {
+    Session: sessions: Arc<Session>, of Session;
+    Kernel: kernels: Arc<Kernel>, of Kernel;
+    Pod: pods: PodRow, of core::Pod;
+    EndpointSlice: slices: Slice, of EndpointSlice;
+    Node: nodes: Arc<NodeView>, of core::Node;
+    ScalingGroup: groups: Arc<ScalingGroup>, of ScalingGroup;
+    Domain: domains: Arc<Domain>, of Domain;
+    Project: projects: Arc<Project>, of Project;
+    User: users: Arc<User>, of User;
+    Keypair: keypairs: Arc<Keypair>, of Keypair;
+    ResourcePolicy: policies: Arc<ResourcePolicy>, of ResourcePolicy;
+    Namespace: namespaces: Option<ProjectName>, of core::Namespace;
+    PersistentVolumeClaim: claims: ClaimView, of core::PersistentVolumeClaim;
+    PersistentVolume: volumes: VolumeView, of core::PersistentVolume;
+    StorageClass: storage_classes: StorageClassView, of StorageClass;
+    RuntimeClass: runtime_classes: RuntimeClassView, of RuntimeClass;
+    ResourceQuota: quotas: QuotaView, of core::ResourceQuota;
+}
+
+async fn list_one<K>(client: &Client) -> kube::Result<()>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
+{
+    Api::<K>::all(client.clone()).list_metadata(&ListParams::default().limit(1)).await.map(|_| ())
+}
+
+/// What is kept of a pod.
+pub enum PodRow {
+    Ours(Arc<PodView>),
+    Foreign(ForeignPod),
+}
+
+impl PodRow {
+    pub fn ours(&self) -> Option<&Arc<PodView>> {
+        match self {
+            Self::Ours(pod) => Some(pod),
+            Self::Foreign(_) => None,
+        }
+    }
+}
+
+/// An EndpointSlice that carries the label of a session.
+pub struct Slice {
+    pub uid: SessionUid,
+    /// The Service it belongs to.
+    pub service: String,
+    /// The hostnames it lists.
+    pub hostnames: BTreeSet<String>,
+}

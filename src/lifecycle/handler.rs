@@ -1,0 +1,175 @@
+//! A handler's row: everything the engine knows about a handler.
+
+use std::fmt::Debug;
+
+use super::{Class, Subject, Trace, Verdict};
+
+/// A handler's row in the table of its kind. No other place knows a handler by name.
+#[derive(Debug)]
+pub struct Handler<S: Subject> {
+    pub name: S::HandlerName,
+    /// The phases of the objects that it decides on.
+    pub targets: &'static [S::Phase],
+    pub transitions: Transitions<S>,
+    pub mode: Mode<S>,
+    /// When it may run within the commit of another handler.
+    pub follows: &'static [After<S>],
+    pub commit: CommitMode,
+    /// What makes it evaluate all its objects again, besides changes of the objects themselves.
+    pub wakes_on: &'static [Trigger],
+    /// Two handlers with the same lock never run at once.
+    pub lock: Option<S::Lock>,
+    /// The step that all objects of one run share in their history.
+    pub overview: Option<fn(&S::Snapshot, &[S::Item]) -> Trace>,
+    /// The steps that a decision leaves in the history besides its effects.
+    pub trace: Option<fn(&S::Item, &Verdict<S>) -> Vec<Trace>>,
+    pub settings: S::Settings,
+    pub decide: Decide<S>,
+}
+
+/// How attempts and time count for a handler.
+#[derive(Debug)]
+pub enum Mode<S: Subject> {
+    /// It acts. Failed attempts count, and a fault pauses it.
+    Acts,
+    /// It decides in memory. Failed attempts count, but it evaluates on every mark: the object moves on as soon as the cause is
+    /// fixed.
+    Evaluates,
+    /// It waits. Its clock is the phase's, and it never gives up.
+    Waits,
+    /// It sends objects back to their first phase. The function counts how often, since other steps succeed in between.
+    Restarts(fn(&S::Snapshot, &S::Item) -> i32),
+}
+
+impl<S: Subject> Handler<S> {
+    pub fn waits(&self) -> bool {
+        matches!(self.mode, Mode::Waits)
+    }
+
+    pub fn evaluates(&self) -> bool {
+        matches!(self.mode, Mode::Evaluates)
+    }
+
+    /// The handler that may run in the same commit, after `after` has led to `reached`, or has left the object in its phase.
+    pub fn follower(after: S::HandlerName, reached: Option<S::Phase>) -> Option<&'static Self> {
+        let is_next = |condition: &After<S>| match *condition {
+            After::Reaching(phase) => reached == Some(phase),
+            After::Staying(name) => reached.is_none() && after == name,
+        };
+        S::table().iter().find(|handler| handler.follows.iter().any(is_next)).copied()
+    }
+}
+
+/// When a handler may follow another within one commit. Its effects must not need the earlier step committed.
+#[derive(Debug)]
+pub enum After<S: Subject> {
+    /// A step led to this phase.
+    Reaching(S::Phase),
+    /// A step of this handler left the object in its phase.
+    Staying(S::HandlerName),
+}
+
+/// When the success of a handler is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommitMode {
+    Now,
+    /// With the next step, if that follows soon. Only for a success that changes no allocation and no result: after a crash the
+    /// effects are done again.
+    Deferred,
+}
+
+/// A change outside an object that a handler may have waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trigger {
+    /// Resources, a quota or a place in the queue became free.
+    CapacityFreed,
+    /// A tenant, a policy, a scaling group or a volume changed.
+    TenancyChanged,
+    NodeChanged,
+    /// An object that this one depends on appeared, ended or was removed.
+    DependencyChanged,
+    /// An object that depends on this one changed.
+    DependentChanged,
+}
+
+/// Where an object goes, and whether it begins again from there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct To<P> {
+    pub phase: P,
+    /// Whether what it was given is given back.
+    pub restarts: bool,
+}
+
+impl<P> To<P> {
+    pub const fn phase(phase: P) -> Option<Self> {
+        Some(Self { phase, restarts: false })
+    }
+
+    pub const fn restart(phase: P) -> Option<Self> {
+        Some(Self { phase, restarts: true })
+    }
+}
+
+/// Where each result leads. None keeps the phase.
+#[derive(Debug)]
+pub struct Transitions<S: Subject> {
+    pub success: Option<To<S::Phase>>,
+    /// The phases of the handler's [`Exit`]: those that a success may name instead.
+    pub exits: &'static [S::Phase],
+    pub need_retry: Option<To<S::Phase>>,
+    pub expired: Option<To<S::Phase>>,
+    pub give_up: Option<To<S::Phase>>,
+    /// When something the object needs is on hold, or a quota of the cluster rejects an effect.
+    pub refused: Option<To<S::Phase>>,
+}
+
+impl<S: Subject> Transitions<S> {
+    pub const NONE: Self = Self { success: None, exits: &[], need_retry: None, expired: None, give_up: None, refused: None };
+
+    pub fn of(&self, class: Class) -> Option<To<S::Phase>> {
+        match class {
+            Class::GiveUp => self.give_up,
+            Class::Expired => self.expired,
+            Class::NeedRetry => self.need_retry,
+        }
+    }
+}
+
+/// The phases that a handler's success may name besides the row's own: an enum of the handler, so that no other compiles.
+pub trait Exit<S: Subject>: Copy {
+    fn phase(self) -> S::Phase;
+}
+
+/// How a handler decides.
+#[derive(Debug)]
+pub enum Decide<S: Subject> {
+    /// On each object by itself.
+    Each(fn(&S::Snapshot, &S::Item) -> Verdict<S>),
+    /// On all of them, with what they use up. Returns one verdict for each, in their order.
+    All(fn(&S::Snapshot, &mut S::Shared, &[S::Item]) -> Vec<Verdict<S>>),
+}
+
+// Derives would ask for the same of every type that the function pointers mention.
+impl<S: Subject> Clone for Decide<S> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<S: Subject> Copy for Decide<S> {}
+
+impl<S: Subject> Clone for Mode<S> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<S: Subject> Copy for Mode<S> {}
+
+impl<S: Subject> Clone for After<S> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<S: Subject> Copy for After<S> {}
