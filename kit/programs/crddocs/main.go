@@ -176,7 +176,8 @@ func root(crd CRD) *Schema { return &crd.Spec.Versions[0].Schema.Root }
 
 func summary(crd CRD) string {
 	names, version := crd.Spec.Names, crd.Spec.Versions[0]
-	text := fmt.Sprintf("`apiVersion: %s/%s`, %s", crd.Spec.Group, version.Name, strings.ToLower(crd.Spec.Scope))
+	scope := map[string]string{"Namespaced": "namespaced", "Cluster": "cluster-wide"}[crd.Spec.Scope]
+	text := fmt.Sprintf("`apiVersion: %s/%s`, %s", crd.Spec.Group, version.Name, scope)
 	if len(names.ShortNames) > 0 {
 		text += fmt.Sprintf(", short name `%s`", strings.Join(names.ShortNames, "`, `"))
 	}
@@ -245,9 +246,9 @@ func count(lead string, least, most *int) string {
 	return fmt.Sprintf("%s%d to %d", lead, *least, *most)
 }
 
-// A default that only repeats those of its own fields is left out.
+// An empty default, or one that only repeats the defaults of its own fields, is left out.
 func defaultOf(schema *Schema) string {
-	if schema.Default == nil || len(schema.Properties) > 0 {
+	if schema.Default == nil || schema.Default == "" || len(schema.Properties) > 0 {
 		return ""
 	}
 	text, err := json.Marshal(schema.Default)
