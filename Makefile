@@ -1,6 +1,6 @@
 # make up: a cluster, the operator, and a running session.   make test: all tests.   The rest: make help.
 .DEFAULT_GOAL := help
-.PHONY: faults bugs help up down kubeconfig test lint unit cluster e2e crds scenarios kit bench bench-scale bench-queue bench-provisioner image
+.PHONY: faults bugs help up down kubeconfig test lint prose unit cluster e2e crds reference scenarios kit bench bench-scale bench-queue bench-provisioner image
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -17,8 +17,11 @@ kubeconfig: ## prints the path of the kit's kubeconfig
 test: ## all tests: lint, unit, cluster, end to end
 	@kit/test
 
-lint: ## formatting, clippy, drift of CRDs and chart, helm lint
+lint: ## formatting, clippy, drift of CRDs, chart and reference, prose, helm lint
 	@kit/test lint
+
+prose: ## the prose of the docs and of the CRDs' descriptions alone
+	@kit/test prose
 
 unit: ## unit tests alone
 	@kit/test unit
@@ -49,6 +52,9 @@ bench-provisioner: ## the provisioner alone: 100,000 sessions, 10,000 agents
 
 crds: ## writes crds/ and the chart's copy from src/api
 	@cargo run --quiet -- crds --dir crds && cp crds/*.yaml charts/sokovan/crds/
+
+reference: ## writes docs/reference.md from crds/
+	@kit/test reference
 
 scenarios: ## writes docs/scenarios.md from the tests' names
 	@WRITE_SCENARIOS=1 cargo test --quiet --test scenarios >/dev/null

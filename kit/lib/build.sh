@@ -47,17 +47,17 @@ compile_kubernetes() {
 
 compile_local() { (cd "$KIT_DIR/programs/$1" && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o "$OUT" .); }
 
-compile_package() { # PACKAGE VERSION
+compile_package() { # PACKAGE VERSION CGO
   local bin
   bin=$(mktemp -d "$KIT_CACHE/install.XXXXXX")
-  GOBIN="$bin" CGO_ENABLED=0 go install -trimpath -ldflags "-s -w" "$1@$2" && mv -f "$bin"/* "$OUT"
+  GOBIN="$bin" CGO_ENABLED="$3" go install -trimpath -ldflags "-s -w" "$1@$2" && mv -f "$bin"/* "$OUT"
   local result=$?
   rm -rf "$bin"
   return $result
 }
 
-build_programs() { # [NAME...]: those of `versions` and programs/ that are named; all without a name
-  local wanted=" $* " name package version file
+build_programs() { # [NAME...]: the named programs of `versions` and programs/; without a name, all but those that only make lint needs
+  local wanted=" $* " name package version use cgo file
   command -v go >/dev/null || die "Go is needed to build the cluster's programs: https://go.dev/dl"
   mkdir -p "$KIT_BIN"
   exec 8>"$KIT_CACHE/build.lock"
@@ -68,17 +68,22 @@ build_programs() { # [NAME...]: those of `versions` and programs/ that are named
     # shellcheck disable=SC2086 # one word each
     publish "$file" $KUBERNETES_NAMES
   fi
-  for name in pause certs; do
-    [ "$#" = 0 ] || [[ "$wanted" == *" $name "* ]] || continue
+  for name in pause certs crddocs; do
+    { [ "$#" = 0 ] && [ "$name" != crddocs ]; } || [[ "$wanted" == *" $name "* ]] || continue
     file="$KIT_CACHE/programs/$name-$(program_key "$(cat "$KIT_DIR/programs/$name"/*)" "$(go_version)")"
     build_with "$file" "$name" compile_local "$name"
     publish "$file" "$name"
   done
-  while read -r name package version; do
+  while read -r name package version use; do
     case "$name" in '' | '#'*) continue ;; esac
+    cgo=0
+    if [ "$use" = lint ]; then
+      [ "$#" != 0 ] || continue
+      cgo=1
+    fi
     [ "$#" = 0 ] || [[ "$wanted" == *" $name "* ]] || continue
     file="$KIT_CACHE/programs/$name-$(program_key "$package" "$version" "$(go_version)")"
-    build_with "$file" "$name $version" compile_package "$package" "$version"
+    build_with "$file" "$name $version" compile_package "$package" "$version" "$cgo"
     publish "$file" "$name"
   done <"$KIT_DIR/versions"
   flock -u 8

@@ -12,23 +12,23 @@ pub struct Condition {
     #[serde(rename = "type")]
     #[schemars(length(max = 64))]
     pub type_: String,
-    /// Whether it holds.
+    /// Whether the aspect is true of the object.
     pub status: ConditionStatus,
-    /// Why, as one stable CamelCase word for programs.
+    /// The reason, as one stable CamelCase word for programs.
     #[schemars(length(max = 128))]
     pub reason: String,
-    /// Why, in words, with numbers and names.
+    /// The reason in words, with numbers and names.
     #[serde(default)]
     #[schemars(length(max = 1024))]
     pub message: String,
-    /// The generation of the spec that this was judged for.
+    /// The generation of the spec that the condition describes.
     #[serde(default)]
     pub observed_generation: i64,
-    /// When `status` last changed.
+    /// The time of the last change of `status`.
     pub last_transition_time: DateTime<Utc>,
 }
 
-/// Whether a condition holds.
+/// Whether a condition is true.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ConditionStatus {
     True,
@@ -42,7 +42,7 @@ impl From<bool> for ConditionStatus {
     }
 }
 
-/// Sets one condition, keeping the time of its last transition while its status stays.
+/// Sets one condition. The time of its last transition stays as long as its status does.
 pub fn set_condition(conditions: &mut Vec<Condition>, mut new: Condition) {
     match conditions.iter_mut().find(|old| old.type_ == new.type_) {
         Some(old) => {

@@ -1,4 +1,4 @@
-//! Deployment: replicas of a session template that serve. Served by the API, not reconciled yet; its status says so.
+//! Deployment: replicas of a session template. The API serves it, and this version does not reconcile it; its status says so.
 
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Condition, SessionSpec};
 
-/// Replicas of a session template, for serving. Not reconciled by this version: the condition `Reconciled` says so.
+/// The number of replicas, and the session that each of them is.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
     group = "sokovan.dev",
@@ -17,7 +17,7 @@ use super::{Condition, SessionSpec};
     derive = "PartialEq",
     shortname = "sdep",
     category = "sokovan",
-    doc = "Replicas of a session template, for serving. Not reconciled by this version: the condition Reconciled says so.",
+    doc = "Replicas of a session template, for serving. This version does not reconcile it; the condition Reconciled says so.",
     scale(spec_replicas_path = ".spec.replicas", status_replicas_path = ".status.replicas"),
     printcolumn(name = "Desired", type_ = "integer", json_path = ".spec.replicas"),
     printcolumn(name = "Current", type_ = "integer", json_path = ".status.replicas"),
@@ -27,11 +27,11 @@ use super::{Condition, SessionSpec};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct DeploymentSpec {
-    /// How many sessions of the template shall run.
+    /// The number of sessions to run.
     #[serde(default = "one")]
     #[schemars(range(min = 0, max = 1000))]
     pub replicas: i32,
-    /// The session that each replica is; its type is Inference.
+    /// The session of each replica. Its type is Inference.
     #[x_kube(validation = Rule::new("self.type == 'Inference'").message("a deployment's template is of type Inference"))]
     pub template: SessionSpec,
 }
@@ -40,14 +40,14 @@ fn one() -> i32 {
     1
 }
 
-/// What the operator knows of a deployment.
+/// The state of a deployment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DeploymentStatus {
-    /// How many replicas there are.
+    /// The number of replicas.
     #[serde(default)]
     pub replicas: i32,
-    /// The state of the deployment.
+    /// The conditions of the deployment.
     #[serde(default)]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

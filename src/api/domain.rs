@@ -1,11 +1,11 @@
-//! Domain: the topmost tenant; projects and users belong to one.
+//! Domain: the topmost tenant. Projects and users belong to one.
 
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use super::{PolicyName, TenantStatus};
 
-/// A tenant that holds projects and users.
+/// The limits and the state of a domain.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
     group = "sokovan.dev",
@@ -14,7 +14,7 @@ use super::{PolicyName, TenantStatus};
     status = "TenantStatus",
     derive = "PartialEq",
     category = "sokovan",
-    doc = "A tenant that holds projects and users.",
+    doc = "The topmost tenant. Projects and users belong to one.",
     printcolumn(name = "Active", type_ = "boolean", json_path = ".spec.active"),
     printcolumn(name = "Running", type_ = "integer", json_path = ".status.sessionsRunning"),
     printcolumn(name = "Pending", type_ = "integer", json_path = ".status.sessionsPending"),
@@ -22,10 +22,10 @@ use super::{PolicyName, TenantStatus};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct DomainSpec {
-    /// Whether anything of it may be scheduled.
+    /// Whether its sessions are scheduled. If false, waiting sessions stay in the queue and running sessions continue.
     #[serde(default = "super::yes")]
     pub active: bool,
-    /// The ResourcePolicy over all that runs in it; none means no limit.
+    /// The ResourcePolicy that limits the sessions of all its projects and users; no limit if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource_policy: Option<PolicyName>,
 }

@@ -1,4 +1,4 @@
-//! What was tried and when: the bounded history that every status carries.
+//! History: what was tried and when. Bounded, in every status.
 
 use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
@@ -7,37 +7,37 @@ use strum::IntoStaticStr;
 
 use super::Reason;
 
-/// How one run of a handler ended for an object (rules §2).
+/// The result of one run of a handler for an object (docs/lifecycle.md#attempts).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum HistoryResult {
-    /// It did what it is for.
+    /// The handler succeeded.
     Success,
-    /// It failed and will be tried again.
+    /// The handler failed and tries again.
     NeedRetry,
-    /// It failed, and its time in this phase is over.
+    /// The handler failed, and the time in this phase is over.
     Expired,
-    /// It failed as often as it may.
+    /// The handler failed as often as allowed.
     GiveUp,
-    /// It had nothing to do yet, for a reason worth telling. Never counts as an attempt.
+    /// The handler had nothing to do yet. A skip never counts as an attempt.
     Skipped,
 }
 
-/// What a failure is due to, which decides what it costs.
+/// The cause of the failure, which decides what it costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum Cause {
-    /// It would fit if the scaling group were emptier. Waits, with growing pauses between recorded attempts.
+    /// The scaling group is full. The object waits, with growing pauses between recorded attempts.
     Capacity,
-    /// A quota or limit is used up. Waits until usage or policy changes.
+    /// A quota or limit is used up. The object waits until usage or policy changes.
     Quota,
-    /// Somebody stopped it, or something it needs is not there yet: an inactive or missing scaling group or tenant, a
-    /// request that no node can hold today. Waits until that object changes, and keeps its priority.
+    /// Something that the object needs is inactive or missing: a scaling group, a tenant, a node large enough. The object waits
+    /// until that changes, and keeps its priority.
     Hold,
-    /// Anything else, which the session itself would have to change. Counts towards giving up.
+    /// Anything else, which the object itself would have to change. A fault counts as an attempt.
     Fault,
 }
 
-/// One entry of a history: a step that was tried, with how often. Equal failures in a row are one entry.
+/// One step that was tried. Equal failures in a row are one entry.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HistoryEntry {
@@ -45,31 +45,31 @@ pub struct HistoryEntry {
     #[serde(default)]
     #[schemars(length(max = 64))]
     pub handler: String,
-    /// How it ended.
+    /// The result of the step.
     pub result: HistoryResult,
     /// The phase before.
     #[schemars(length(max = 32))]
     pub from: String,
-    /// The phase after; the same where nothing changed.
+    /// The phase after; the same if it did not change.
     #[schemars(length(max = 32))]
     pub to: String,
     /// Why it failed or was skipped, as one CamelCase word: `NoAvailableNode`, `QuotaExceeded` …
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error_code: Option<Reason>,
-    /// What the failure is due to.
+    /// The cause of the failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<Cause>,
     /// Why, in words, with the numbers of the latest attempt.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 512))]
     pub message: String,
-    /// How often this was tried in a row, at least 1.
+    /// The number of equal steps in a row, at least 1.
     pub attempts: i32,
-    /// When it was tried first.
+    /// The time of the first of them.
     pub created_at: DateTime<Utc>,
-    /// When it was tried last.
+    /// The time of the last of them.
     pub updated_at: DateTime<Utc>,
-    /// What the latest attempt did, step by step, in time order.
+    /// The sub-steps of the last attempt, in the order of time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub steps: Vec<SubStep>,
@@ -79,12 +79,12 @@ pub struct HistoryEntry {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SubStep {
-    /// What was done, for example `launch-kernel`.
+    /// The name of the sub-step, for example `launch-kernel`.
     #[schemars(length(max = 64))]
     pub name: String,
-    /// Whether it worked.
+    /// Whether it succeeded.
     pub result: SubStepResult,
-    /// To what, or why not.
+    /// The object of the sub-step, or why it failed.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 256))]
     pub detail: String,
@@ -93,11 +93,11 @@ pub struct SubStep {
     pub error_code: Option<Reason>,
     /// When it began.
     pub started_at: DateTime<Utc>,
-    /// When it was over.
+    /// When it ended.
     pub ended_at: DateTime<Utc>,
 }
 
-/// Whether a step worked.
+/// Whether a sub-step succeeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum SubStepResult {
     Success,

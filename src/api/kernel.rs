@@ -19,7 +19,7 @@ use super::{GroupName, NodeName, ResourceList};
     derive = "PartialEq",
     shortname = "krn",
     category = "sokovan",
-    doc = "One container of a session, in one pod of the same name. Written by the operator alone.",
+    doc = "One container of a session, in one pod of the same name. Only the operator writes it.",
     printcolumn(name = "Session", type_ = "string", json_path = ".spec.session"),
     printcolumn(name = "Kernel", type_ = "string", json_path = ".spec.hostname"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
@@ -44,13 +44,13 @@ pub struct KernelSpec {
     /// The index within the role, from 1.
     #[schemars(range(min = 1, max = 128))]
     pub index: i32,
-    /// The place in the session, from 0 for main.
+    /// The place in the session, from 0 for `main1`.
     #[schemars(range(min = 0, max = 127))]
     pub local_rank: i32,
     /// Role and index; the other kernels of the session reach it by this name.
     #[schemars(length(min = 1, max = 24))]
     pub hostname: String,
-    /// The allocation it was made for; a new attempt makes new kernels.
+    /// The allocation that it was created for. A new allocation creates new kernels.
     #[schemars(range(min = 1))]
     pub allocation_generation: i64,
     /// The scaling group.
@@ -60,19 +60,19 @@ pub struct KernelSpec {
     /// The container image.
     #[schemars(length(min = 1, max = 512))]
     pub image: String,
-    /// What it was allocated.
+    /// The resources that it was allocated.
     #[schemars(extend("maxProperties" = 16))]
     pub resources: ResourceList,
 }
 
 impl Kernel {
-    /// Its end, once that is recorded.
+    /// The end of the kernel, once recorded.
     pub fn recorded_end(&self) -> Option<&KernelStatus> {
         self.status.as_ref().filter(|status| status.phase.is_terminal())
     }
 }
 
-/// Where a kernel stands (rules §1).
+/// The phase of a kernel (docs/lifecycle.md#kernel-states).
 #[derive(
     Clone,
     Copy,
@@ -110,12 +110,12 @@ impl KernelPhase {
         matches!(self, Self::Terminated | Self::Cancelled | Self::Error)
     }
 
-    /// Its image may still be missing.
+    /// Whether its image may still be missing.
     pub fn is_pre_prepared(self) -> bool {
         matches!(self, Self::Pending | Self::Scheduled | Self::Preparing | Self::Pulling)
     }
 
-    /// It does not run yet.
+    /// Whether it does not run yet.
     pub fn is_pre_running(self) -> bool {
         self.is_pre_prepared() || matches!(self, Self::Prepared | Self::Creating)
     }
@@ -125,19 +125,20 @@ impl KernelPhase {
     }
 }
 
-/// What is known of a kernel: facts, written when they come to be.
+/// The state of a kernel. The operator writes it when the kernel runs, is held up, or has ended.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-map-type" = "atomic"))] // it has one author: whose each field is needs not be kept
+#[schemars(extend("x-kubernetes-map-type" = "atomic"))] // Only the operator writes this, so the API server need not track field owners.
 pub struct KernelStatus {
-    /// The last fact recorded: empty until it runs, ends or is held up. What else happens before, its session's status tells.
+    /// The last state recorded. It is empty until the kernel runs, is held up, or has ended. The session's status describes
+    /// earlier states.
     #[serde(default)]
     pub phase: KernelPhase,
-    /// Why, as one stable word.
+    /// The reason, as one stable CamelCase word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub reason: Option<String>,
-    /// Why, in words.
+    /// The reason in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub message: Option<String>,
@@ -145,13 +146,13 @@ pub struct KernelStatus {
     #[serde(rename = "podIP", default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub pod_ip: Option<String>,
-    /// When its container started.
+    /// The start of its container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<DateTime<Utc>>,
-    /// When it ended.
+    /// The time of its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<DateTime<Utc>>,
-    /// Its exit code, once it exited.
+    /// The exit code of its main container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
 }

@@ -1,11 +1,11 @@
-//! Keypair: what sessions are run under; its object's name is the access key.
+//! Keypair: the owner of sessions. Its name is the access key.
 
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use super::{PolicyName, TenantStatus, UserName};
 
-/// What sessions are run under. Its name is the access key.
+/// The user, the limits and the state of a keypair.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
     group = "sokovan.dev",
@@ -14,7 +14,7 @@ use super::{PolicyName, TenantStatus, UserName};
     status = "TenantStatus",
     derive = "PartialEq",
     category = "sokovan",
-    doc = "What sessions are run under. Its name is the access key.",
+    doc = "The owner of sessions. Its name is the access key.",
     printcolumn(name = "User", type_ = "string", json_path = ".spec.user"),
     printcolumn(name = "Active", type_ = "boolean", json_path = ".spec.active"),
     printcolumn(name = "Running", type_ = "integer", json_path = ".status.sessionsRunning"),
@@ -24,16 +24,16 @@ use super::{PolicyName, TenantStatus, UserName};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct KeypairSpec {
-    /// The User it belongs to.
+    /// The User that it belongs to.
     pub user: UserName,
-    /// Whether anything of it may be scheduled.
+    /// Whether its sessions are scheduled. If false, waiting sessions stay in the queue and running sessions continue.
     #[serde(default = "super::yes")]
     pub active: bool,
-    /// The ResourcePolicy over its sessions; none means no limit.
+    /// The ResourcePolicy that limits its sessions; no limit if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource_policy: Option<PolicyName>,
 
-    /// The highest priority that sessions of this keypair may have; any that their authors may use, if absent.
+    /// The highest priority of its sessions. If absent, only the rights of their authors limit it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
     pub max_priority: Option<i32>,

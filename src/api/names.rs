@@ -1,11 +1,11 @@
-//! Names that must not be mixed up, each its own type; and the labels, annotations and finalizers in use.
+//! Names, each with a type of its own so that they cannot be confused. Also labels, annotations and finalizers.
 
 use std::fmt;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The name of an object, as the API server takes it.
+/// The pattern of an object's name, as the API server accepts it.
 pub(super) const DNS_NAME: &str = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$";
 
 macro_rules! name_type {
@@ -44,7 +44,7 @@ name_type!(
 );
 
 name_type!(
-    /// The name of a Keypair object: who a session belongs to.
+    /// The name of a Keypair: the owner of a session.
     AccessKey
 );
 name_type!(
@@ -87,7 +87,7 @@ impl From<&str> for NodeName {
     }
 }
 
-/// A session's uid: what tells two sessions of one name apart.
+/// A session's uid. It differs between two sessions of the same name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionUid(pub String);
 
@@ -99,7 +99,7 @@ impl fmt::Display for SessionUid {
 
 /// On a namespace: the project it belongs to.
 pub const LABEL_PROJECT: &str = "sokovan.dev/project";
-/// On EndpointSlices, by Kubernetes: the name of their Service.
+/// On EndpointSlices, set by Kubernetes: the name of their Service.
 pub const LABEL_SERVICE: &str = "kubernetes.io/service-name";
 /// On kernels, pods, services and secrets: the uid of their session.
 pub const LABEL_SESSION_UID: &str = "sokovan.dev/session-uid";
@@ -107,19 +107,19 @@ pub const LABEL_SESSION_UID: &str = "sokovan.dev/session-uid";
 pub const LABEL_SESSION: &str = "sokovan.dev/session";
 /// On kernels and pods: role and index within the session, for example `main1`.
 pub const LABEL_KERNEL: &str = "sokovan.dev/kernel";
-/// On kernels and pods: the allocation generation they were made for.
+/// On kernels and pods: the allocation generation they were created for.
 pub const LABEL_GENERATION: &str = "sokovan.dev/allocation-generation";
 /// On pods: the scaling group.
 pub const LABEL_GROUP: &str = "sokovan.dev/scaling-group";
-/// On a gang's pods: `open` once the whole session may start; the gate reads it by the downward API.
+/// On a gang's pods: `open` once the whole session may start. The gate reads it through the downward API.
 pub const ANNOTATION_GATE: &str = "sokovan.dev/gate";
-/// The value of [`ANNOTATION_GATE`] that lets a kernel start.
+/// The value of [`ANNOTATION_GATE`] that starts a kernel.
 pub const GATE_OPEN: &str = "open";
-/// On sessions: an id of the client's own for the submission; events carry it, or else the session's uid.
+/// On sessions: the client's own id of the submission. Events carry it, or the session's uid if it is absent.
 pub const ANNOTATION_CREATION_ID: &str = "sokovan.dev/creation-id";
-/// On sessions: nothing is lost before the operator has terminated what the session holds.
+/// On sessions: keeps the object until the operator has ended the session's pods.
 pub const FINALIZER_SESSION: &str = "sokovan.dev/session";
-/// On pods: kept until the kernel's end (exit code, reason) is recorded.
+/// On pods: keeps the pod until the kernel's exit code and reason are recorded.
 pub const FINALIZER_POD: &str = "sokovan.dev/record-end";
-/// Environment variables of this prefix belong to the operator.
+/// The prefix of environment variables that are reserved for the operator.
 pub const RESERVED_ENV_PREFIX: &str = "BACKENDAI_";

@@ -14,31 +14,31 @@ pub struct Progress<P> {
     /// The phase of the object.
     #[serde(default)]
     pub phase: P,
-    /// Why the object is in this phase, as one CamelCase word.
+    /// The reason for the phase, as one stable CamelCase word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,
-    /// Why, in words, with numbers and names.
+    /// The reason in words, with numbers and names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub message: Option<String>,
     /// The generation of the spec that this status was written for.
     #[serde(default)]
     pub observed_generation: i64,
-    /// When the current phase began.
+    /// The start of the current phase.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase_started_at: Option<DateTime<Utc>>,
-    /// Failed attempts in a row of the current step.
+    /// The number of failed attempts of the current step in a row.
     #[serde(default)]
     pub attempts: i32,
-    /// When a failed step is retried. A step that waits for capacity or a quota is evaluated on every change; for such a step,
-    /// this is when the attempt is recorded next.
+    /// The time of the next attempt, or of the next record of a waiting reason. A waiting object is evaluated on every change
+    /// before that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_attempt_at: Option<DateTime<Utc>>,
     /// The conditions of the object, one a type.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
-    /// What was tried and when, oldest first. At most 64 entries; `historyDropped` counts the entries dropped before them.
+    /// The steps of the object, oldest first, at most 64. `historyDropped` counts dropped entries.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub history: Vec<HistoryEntry>,

@@ -1,11 +1,11 @@
-//! Project: a group of users' work within a domain; namespaces belong to one by label.
+//! Project: a team's work within a domain. Namespaces belong to one by label.
 
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use super::{DomainName, PolicyName, TenantStatus};
 
-/// A project. A namespace belongs to it by the label `sokovan.dev/project`.
+/// The domain, the limits and the state of a project.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
     group = "sokovan.dev",
@@ -14,7 +14,7 @@ use super::{DomainName, PolicyName, TenantStatus};
     status = "TenantStatus",
     derive = "PartialEq",
     category = "sokovan",
-    doc = "A project. A namespace belongs to it by the label sokovan.dev/project.",
+    doc = "A team's work within a domain. A namespace belongs to it by the label sokovan.dev/project.",
     printcolumn(name = "Domain", type_ = "string", json_path = ".spec.domain"),
     printcolumn(name = "Active", type_ = "boolean", json_path = ".spec.active"),
     printcolumn(name = "Running", type_ = "integer", json_path = ".status.sessionsRunning"),
@@ -23,12 +23,12 @@ use super::{DomainName, PolicyName, TenantStatus};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ProjectSpec {
-    /// The Domain it belongs to.
+    /// The Domain that it belongs to.
     pub domain: DomainName,
-    /// Whether anything of it may be scheduled.
+    /// Whether its sessions are scheduled. If false, waiting sessions stay in the queue and running sessions continue.
     #[serde(default = "super::yes")]
     pub active: bool,
-    /// The ResourcePolicy over all that runs in it; none means no limit.
+    /// The ResourcePolicy that limits the sessions of all its namespaces; no limit if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource_policy: Option<PolicyName>,
 }

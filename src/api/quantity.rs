@@ -1,4 +1,4 @@
-//! Resource quantities: as users write them, and as the exact integers we count with.
+//! Resource quantities: as users write them, and as exact integers.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -8,13 +8,13 @@ use std::sync::Arc;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A number of things, as the API writes numbers.
+/// A count, as the API writes numbers.
 pub fn whole(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-/// An amount of one resource in thousandths of its unit (cores, bytes, devices): exact up to 9 PB, which is the most of one
-/// request. Wide enough that no sum of them is ever cut, so that what is added can be taken away again.
+/// An amount of one resource in thousandths of its unit (cores, bytes, devices). One amount is at most 9 PB. The integer is
+/// wide enough for any sum, so that an added amount can be subtracted again exactly.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Amount(i128);
 
@@ -30,7 +30,7 @@ impl Amount {
         Self(units.saturating_mul(1000) as i128)
     }
 
-    /// At most 9 PB, whatever the amount: for comparing with what a node has.
+    /// The amount, cut to 9 PB, for comparison with a node's resources.
     pub fn milli(self) -> i64 {
         i64::try_from(self.0.clamp(-Self::MAX.0, Self::MAX.0)).unwrap_or(i64::MAX)
     }
@@ -47,8 +47,8 @@ impl Amount {
         Self(self.0.saturating_sub(other.0))
     }
 
-    /// Reads the Kubernetes notation (`500m`, `1.5`, `2Gi`, `1e3`), rounding up to a thousandth; what is beyond what we
-    /// count is the most that we count. None if it is no quantity.
+    /// Parses the Kubernetes notation (`500m`, `1.5`, `2Gi`, `1e3`). Rounds up to a thousandth and cuts at [`Self::MAX`]. None
+    /// if the text is no quantity.
     pub fn parse(text: &str) -> Option<Self> {
         let split = text.find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '+' | '-'))).unwrap_or(text.len());
         let (number, suffix) = text.split_at(split);
@@ -69,10 +69,10 @@ impl Amount {
     }
 }
 
-/// Most decimals that are looked at.
+/// The most decimals that are parsed.
 const DECIMALS: usize = 18;
 
-/// What a suffix multiplies and divides by; saturating.
+/// The factor and the divisor of a suffix. The factor saturates.
 fn factor(suffix: &str) -> Option<(i128, i128)> {
     Some(match suffix {
         "n" => (1, 1_000_000_000),
@@ -121,7 +121,7 @@ impl fmt::Display for Amount {
 pub struct Quantity(pub String);
 
 impl Quantity {
-    /// What it amounts to. What cannot be read (the API server refuses such a one) is more than anybody has.
+    /// The amount. The API server refuses an unreadable quantity; if one arrives, it counts as more than any node has.
     pub fn amount(&self) -> Amount {
         Amount::parse(&self.0).unwrap_or(Amount::MAX)
     }
@@ -174,16 +174,17 @@ impl JsonSchema for Quantity {
     }
 }
 
-/// The schema of amounts as people write them, `cpu: 0.5` among them. A CRD knows no type for a number or a text, so that the
-/// policy `quantities` checks the values instead.
+/// The schema of amounts as people write them, for example `cpu: 0.5`. A CRD has no type for "number or string", so the
+/// admission policy `quantities` checks the values.
 pub(super) fn written_amounts(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "object", "additionalProperties": {"x-kubernetes-preserve-unknown-fields": true}})
 }
 
-/// What users write per resource name: `{cpu: 2, memory: 1Gi, nvidia.com/gpu: 1}`.
+/// Amounts by resource name, as users write them: `{cpu: 2, memory: 1Gi, nvidia.com/gpu: 1}`.
 pub type ResourceList = BTreeMap<String, Quantity>;
 
-/// The name of a resource. In the order in which nodes are compared (rules §5): accelerators, cpu, memory, then by name.
+/// The name of a resource. The order is the one in which nodes are compared: accelerators, cpu, memory, then by name
+/// (docs/scheduling.md#which-nodes).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ResourceName {
     /// An extended resource, such as `nvidia.com/gpu`.
@@ -191,7 +192,7 @@ pub enum ResourceName {
     Cpu,
     Memory,
     Other(Arc<str>),
-    /// How many pods a node takes.
+    /// The number of pods that a node accepts.
     Pods,
 }
 
@@ -224,7 +225,7 @@ impl fmt::Display for ResourceName {
     }
 }
 
-/// Amounts per resource, in the resources' order. One that is absent amounts to zero.
+/// Amounts by resource, in the order of the resources. An absent resource is zero.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Resources(Vec<(ResourceName, Amount)>);
 
@@ -279,7 +280,7 @@ impl Resources {
         Self(self.iter().map(|(name, amount)| (name.clone(), times(amount))).collect())
     }
 
-    /// For every resource the larger of the two.
+    /// The larger amount of each resource.
     pub fn max(&self, other: &Self) -> Self {
         let mut larger = self.clone();
         for (name, amount) in other.iter() {
@@ -289,7 +290,7 @@ impl Resources {
         larger
     }
 
-    /// The first resource of which `self` has less than `wanted`: name, wanted, had.
+    /// The first resource of which `self` has less than `wanted`: its name, the wanted amount and the available amount.
     pub fn lacking<'a>(&self, wanted: &'a Self) -> Option<(&'a ResourceName, Amount, Amount)> {
         wanted.iter().map(|(name, amount)| (name, amount, self.amount(name))).find(|(_, wanted, had)| wanted > had)
     }

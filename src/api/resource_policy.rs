@@ -1,4 +1,4 @@
-//! ResourcePolicy: limits that keypairs, users, projects and domains refer to.
+//! ResourcePolicy: limits that keypairs, users, projects and domains name.
 
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::ResourceList;
 use super::quantity::written_amounts;
 
-/// Limits that keypairs, users, projects and domains refer to.
+/// The limits. They apply to each tenant that names the policy.
 #[derive(CustomResource, JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[kube(
     group = "sokovan.dev",
@@ -17,52 +17,52 @@ use super::quantity::written_amounts;
     derive = "PartialEq",
     shortname = "rpol",
     category = "sokovan",
-    doc = "Limits that keypairs, users, projects and domains refer to.",
+    doc = "Limits that keypairs, users, projects and domains name.",
     printcolumn(name = "Unspecified", type_ = "string", json_path = ".spec.unspecified"),
     printcolumn(name = "Sessions", type_ = "integer", json_path = ".spec.maxConcurrentSessions"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ResourcePolicySpec {
-    /// The most of each resource that may be occupied at a time.
+    /// The most of each resource that sessions may occupy at a time.
     #[serde(default)]
     #[schemars(schema_with = "written_amounts", extend("maxProperties" = 32))]
     pub limits: ResourceList,
-    /// What holds for a resource that `limits` does not name.
+    /// The limit of a resource that `limits` does not name: `Limited` means none of it, `Unlimited` means no limit.
     #[serde(default)]
     pub unspecified: Unspecified,
-    /// Most sessions that hold resources at a time, private ones aside; 0 or absent means no limit.
+    /// The most sessions that hold resources at a time, without private sessions. 0 or absent means no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub max_concurrent_sessions: Option<i32>,
-    /// Most private sessions that hold resources at a time; 0 or absent means no limit.
+    /// The most private sessions that hold resources at a time. 0 or absent means no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub max_concurrent_private_sessions: Option<i32>,
-    /// Most sessions that wait at a time, those made first first; 0 or absent means no limit.
+    /// The most sessions that wait at a time; the oldest count first. 0 or absent means no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub max_pending_sessions: Option<i32>,
-    /// The most of each resource that sessions may wait for at a time; no limit for one that is not named.
+    /// The most of each resource that waiting sessions may request at a time. A resource that is not named has no limit.
     #[serde(default, skip_serializing_if = "ResourceList::is_empty")]
     #[schemars(schema_with = "written_amounts", extend("maxProperties" = 32))]
     pub max_pending_resources: ResourceList,
-    /// Most kernels in one session; 0 or absent means no limit.
+    /// The most kernels in one session. 0 or absent means no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 128))]
     pub max_containers_per_session: Option<i32>,
-    /// Most volume claims mounted at a time, summed over sessions that hold resources; 0 or absent means no limit.
+    /// The most volume claims that sessions holding resources mount at a time. 0 or absent means no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub max_volumes: Option<i32>,
 }
 
-/// What holds for a resource that a policy does not name.
+/// The limit of a resource that a policy does not name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Unspecified {
     /// None of it.
     Limited,
-    /// As much as there is.
+    /// No limit.
     #[default]
     Unlimited,
 }

@@ -1,4 +1,4 @@
-//! Route: one replica's endpoint. Served by the API, not reconciled yet; its status says so.
+//! Route: the endpoint of one replica. The API serves it, and this version does not reconcile it; its status says so.
 
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Condition;
 
-/// The endpoint of one replica of a deployment. Not reconciled by this version: the condition `Reconciled` says so.
+/// The replica and its share of the traffic.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
     group = "sokovan.dev",
@@ -17,7 +17,7 @@ use super::Condition;
     derive = "PartialEq",
     shortname = "rt",
     category = "sokovan",
-    doc = "The endpoint of one replica of a deployment. Not reconciled by this version: the condition Reconciled says so.",
+    doc = "The endpoint of one replica of a deployment. This version does not reconcile it; the condition Reconciled says so.",
     printcolumn(name = "Deployment", type_ = "string", json_path = ".spec.deployment"),
     printcolumn(name = "Session", type_ = "string", json_path = ".spec.session"),
     printcolumn(name = "Weight", type_ = "integer", json_path = ".spec.weight"),
@@ -26,13 +26,13 @@ use super::Condition;
 )]
 #[serde(rename_all = "camelCase")]
 pub struct RouteSpec {
-    /// The Deployment, of this namespace.
+    /// The name of a Deployment of this namespace.
     #[schemars(length(min = 1, max = 63))]
     pub deployment: String,
-    /// The Session that is the replica.
+    /// The name of the Session that is the replica.
     #[schemars(length(min = 1, max = 40))]
     pub session: String,
-    /// Its share of the traffic, among the weights of the deployment's routes.
+    /// The weight of the route. Its share of the traffic is this weight in the sum of the deployment's routes.
     #[serde(default = "full")]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub weight: i32,
@@ -42,11 +42,11 @@ fn full() -> i32 {
     100
 }
 
-/// What the operator knows of a route.
+/// The state of a route.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RouteStatus {
-    /// The state of the route.
+    /// The conditions of the route.
     #[serde(default)]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

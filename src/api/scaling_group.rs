@@ -1,4 +1,4 @@
-//! ScalingGroup: a set of nodes, how they are shared out, and what its admins give every kernel there.
+//! ScalingGroup: a set of nodes, the rules of their queue, and the settings that every kernel there gets.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Cause, Condition, ProjectName, Reason, SessionType};
 
-/// A set of nodes that sessions are scheduled onto.
+/// The nodes, the rules of their queue, and the settings of every pod there.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[kube(
     group = "sokovan.dev",
@@ -20,7 +20,7 @@ use super::{Cause, Condition, ProjectName, Reason, SessionType};
     derive = "PartialEq",
     shortname = "sg",
     category = "sokovan",
-    doc = "A set of nodes that sessions are scheduled onto.",
+    doc = "A set of nodes with one queue of sessions.",
     printcolumn(name = "Active", type_ = "boolean", json_path = ".spec.active"),
     printcolumn(name = "Nodes", type_ = "integer", json_path = ".status.nodesReady"),
     printcolumn(name = "Running", type_ = "integer", json_path = ".status.sessionsRunning"),
@@ -31,16 +31,16 @@ use super::{Cause, Condition, ProjectName, Reason, SessionType};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ScalingGroupSpec {
-    /// Which nodes belong to it: those with all these labels. None means every node.
+    /// The labels of its nodes: a node with all of them belongs to it. If empty, every node does.
     #[serde(default)]
     #[schemars(extend("maxProperties" = 16))]
     pub node_selector: BTreeMap<String, String>,
 
-    /// Whether sessions may be scheduled here.
+    /// Whether sessions are scheduled here. If false, waiting sessions stay in the queue and running sessions continue.
     #[serde(default = "yes")]
     pub active: bool,
 
-    /// The types of session it takes.
+    /// The session types that it accepts.
     #[serde(default = "all_types")]
     #[schemars(length(min = 1, max = 4))]
     pub session_types: Vec<SessionType>,
@@ -50,34 +50,37 @@ pub struct ScalingGroupSpec {
     #[schemars(length(max = 256))]
     pub projects: Vec<ProjectName>,
 
-    /// Seconds a session may wait here before it is cancelled; for ever if absent.
+    /// Seconds that a session may wait in Pending before it is cancelled; no limit if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 31_536_000))]
     pub pending_timeout_seconds: Option<i64>,
 
-    /// Seconds a node may be not ready before its kernels count as lost.
+    /// Seconds that a node may be not Ready before it is lost and its sessions end.
     #[serde(default = "default_lost_after")]
     #[schemars(range(min = 1, max = 86_400))]
     pub lost_after_seconds: i64,
 
-    /// In which order those who wait are looked at, within one priority.
+    /// The order of the queue within one priority: `FIFO` the oldest session first, `LIFO` the newest, `DRF` the keypair with
+    /// the smallest dominant share.
     #[serde(default)]
     pub sequencer: SequencerName,
 
-    /// Whether only sessions of the highest priority that waits are looked at; else the others may pass those that do not fit.
+    /// Whether sessions of a lower priority wait while one of a higher priority starts, or could start with more room. If
+    /// false, later sessions may pass a session that does not fit.
     #[serde(default)]
     pub top_priority_only: bool,
 
-    /// Which of the nodes that have room is chosen.
+    /// The node that is chosen among those with room: `Dispersed` the one with most left, `Concentrated` the one with least
+    /// left, `RoundRobin` each in turn. `Legacy` is the same as `Dispersed`.
     #[serde(default)]
     pub selector: SelectorStrategy,
 
-    /// Whether a request that no node of the group could hold, even an empty one, counts as a fault: after some attempts it
-    /// costs priority, and in the end cancels the session. By default such a session waits until the nodes change.
+    /// Whether a request that no node could hold, even an empty one, is a Fault. It then costs attempts and priority, and in
+    /// the end cancels the session. If false, such a session waits until the nodes change.
     #[serde(default)]
     pub fail_unfit: bool,
 
-    /// Whether the replicas of one deployment are spread over nodes, with the strategy Concentrated.
+    /// Whether the strategy `Concentrated` first takes the node with the fewest kernels of the same deployment.
     #[serde(default)]
     pub enforce_spreading: bool,
 
@@ -85,89 +88,88 @@ pub struct ScalingGroupSpec {
     #[serde(default)]
     pub retry: RetryPolicy,
 
-    /// What every kernel here gets.
+    /// Settings of every pod in this scaling group.
     #[serde(default)]
     pub pod: GroupPodOptions,
 }
 
-/// The order of a queue, within one priority (rules §5).
+/// The order of a queue within one priority (docs/scheduling.md#the-order-of-the-queue).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum SequencerName {
-    /// Who was made first.
+    /// The oldest session first.
     #[default]
     Fifo,
-    /// Who was made last.
+    /// The newest session first.
     Lifo,
-    /// Whose keypair has the smallest dominant share of the group: the largest part of any resource.
+    /// The keypair with the smallest dominant share first: the largest part of any resource that its sessions occupy.
     Drf,
 }
 
 /// Which node is chosen (rules §5).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum SelectorStrategy {
-    /// Of those of whose resources the fewest would lie idle, the one with least left: nodes are filled up one after the other.
+    /// Fewest idle resources, then least left: fills one node after the other.
     Concentrated,
-    /// Of those of whose resources the fewest would lie idle, the one with most left.
+    /// Fewest idle resources, then most left.
     #[default]
     Dispersed,
-    /// As Dispersed.
+    /// The same as Dispersed.
     Legacy,
-    /// Each in its turn, by name.
+    /// Each node in turn, by name.
     RoundRobin,
 }
 
-/// How often and how long each step of a session is tried (rules §2).
+/// How often and how long each step of a session is tried (docs/lifecycle.md#attempts).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RetryPolicy {
-    /// How many failed attempts in a row of one step are tried again: the next one is given up. A session begins anew as many
-    /// times at most.
+    /// The number of failed attempts of one step that are retried. The next failure in a row gives up. It also limits resets.
     #[serde(default = "default_attempts")]
     #[schemars(range(min = 1, max = 100))]
     pub max_attempts: i32,
-    /// Most seconds in Preparing.
+    /// The most seconds in Preparing. After that the session ends.
     #[serde(default = "default_preparing")]
     #[schemars(range(min = 1, max = 86_400))]
     pub preparing_timeout_seconds: i64,
-    /// Most seconds in Pulling.
+    /// The most seconds in Pulling. After that the session ends.
     #[serde(default = "default_preparing")]
     #[schemars(range(min = 1, max = 86_400))]
     pub pulling_timeout_seconds: i64,
-    /// Most seconds in Creating.
+    /// The most seconds in Creating. After that the session is reset, and ends after `maxAttempts` resets.
     #[serde(default = "default_creating")]
     #[schemars(range(min = 1, max = 86_400))]
     pub creating_timeout_seconds: i64,
-    /// Seconds of failed pulls after which an image counts as not to be had.
+    /// Seconds that the pull of an image may fail before its kernel is cancelled.
     #[serde(default = "default_image_pull")]
     #[schemars(range(min = 1, max = 86_400))]
     pub image_pull_timeout_seconds: i64,
-    /// Whether waiting for capacity counts towards giving up.
+    /// Whether failures with cause Capacity count towards giving up.
     #[serde(default)]
     pub count_capacity: bool,
-    /// Limits of single handlers, where they differ from the above.
+    /// Limits of single handlers, instead of the limits above.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["handler"]))]
     pub handlers: Vec<HandlerRetry>,
 }
 
-/// The limits of one handler that tries.
+/// The limits of one handler.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HandlerRetry {
-    /// Which one.
+    /// The name of the handler.
     pub handler: TryingHandler,
-    /// How many failed attempts in a row are tried again; the group's if absent.
+    /// The number of failed attempts that are retried; `maxAttempts` of the scaling group if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100))]
     pub max_attempts: Option<i32>,
-    /// Most seconds from the first of these attempts; no limit if absent.
+    /// The most seconds from the first failed attempt; no limit if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 86_400))]
     pub timeout_seconds: Option<i64>,
 }
 
-/// The handlers that try, rather than wait.
+/// The handlers whose attempts are limited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum TryingHandler {
@@ -191,91 +193,91 @@ impl Default for RetryPolicy {
     }
 }
 
-/// What a group's admins give every kernel there.
+/// Settings of every pod in a scaling group.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct GroupPodOptions {
-    /// Taints of its nodes that kernels tolerate.
+    /// The taints that the pods tolerate.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub tolerations: Vec<Toleration>,
-    /// The RuntimeClass.
+    /// The RuntimeClass of the pods. Its overhead counts, and its `nodeSelector` limits the nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub runtime_class_name: Option<String>,
-    /// Secrets, in each session's namespace, for pulling images.
+    /// Secrets in each session's namespace for pulling images.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub image_pull_secrets: Vec<LocalObjectReference>,
-    /// The pod's security context.
+    /// The security context of each pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub security_context: Option<PodSecurityContext>,
-    /// The security context of each of its containers. None is privileged or gets a
-    /// capability beyond the baseline and IPC_LOCK: the operator may not make such pods.
+    /// The security context of each container. Privileged containers and capabilities beyond the baseline and IPC_LOCK are
+    /// refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("!has(self.privileged) || !self.privileged").message("the operator makes no privileged containers"))]
     pub container_security_context: Option<SecurityContext>,
-    /// Labels for each pod.
+    /// Labels of each pod.
     #[serde(default)]
     #[schemars(extend("maxProperties" = 32))]
     pub labels: BTreeMap<String, String>,
-    /// Annotations for each pod.
+    /// Annotations of each pod.
     #[serde(default)]
     #[schemars(extend("maxProperties" = 32))]
     pub annotations: BTreeMap<String, String>,
 }
 
-/// What the operator knows of a scaling group, written at most once in 5 s and only when it changed.
+/// The nodes and the queue of a scaling group. The operator writes changes at most once in 5 s.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ScalingGroupStatus {
-    /// Nodes that belong to it.
+    /// The number of its nodes.
     #[serde(default)]
     pub nodes: i64,
-    /// Those of them that are ready and not cordoned; whether the group tolerates their taints is not looked at.
+    /// The number of its nodes that are Ready and not cordoned, whatever their taints.
     #[serde(default)]
     pub nodes_ready: i64,
-    /// Sessions that hold resources here.
+    /// The number of sessions that hold resources here.
     #[serde(default)]
     pub sessions_running: i64,
-    /// Sessions that wait here.
+    /// The number of sessions that wait here.
     #[serde(default)]
     pub sessions_pending: i64,
-    /// Those that wait, by effective priority, the highest first.
+    /// The waiting sessions by effective priority, the highest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 101), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["priority"]))]
     pub waiting_by_priority: Vec<WaitingByPriority>,
-    /// Those that wait, by the reason their status tells.
+    /// The waiting sessions by reason and cause.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
     pub waiting_by_reason: Vec<WaitingByReason>,
-    /// When the one was made that waits for longest.
+    /// The creation time of the session that has waited the longest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest_waiting_since: Option<DateTime<Utc>>,
-    /// The state of the group.
+    /// The conditions of the scaling group.
     #[serde(default)]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 }
 
-/// How many of one priority wait.
+/// The waiting sessions of one priority.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct WaitingByPriority {
     /// The effective priority.
     pub priority: i32,
-    /// How many sessions.
+    /// The number of sessions.
     pub sessions: i64,
 }
 
-/// How many wait for one reason.
+/// The sessions that wait for one reason.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct WaitingByReason {
     /// The reason in the sessions' statuses. `NotEvaluated` for sessions not evaluated yet.
     pub reason: Reason,
-    /// The cause: `Capacity`, `Quota` and `Hold` pass by themselves, a `Fault` needs a change. Absent if nothing failed.
+    /// The cause of the failure; absent if nothing failed. Only a `Fault` needs a change by the author of the session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<Cause>,
-    /// How many sessions.
+    /// The number of sessions.
     pub sessions: i64,
 }
 
@@ -308,7 +310,7 @@ fn default_image_pull() -> i64 {
 }
 
 impl ScalingGroupSpec {
-    /// Seconds a node may be not ready, where no group says otherwise.
+    /// Seconds that a node may be not Ready, for sessions without a scaling group.
     pub fn lost_after_default() -> i64 {
         default_lost_after()
     }

@@ -1,4 +1,4 @@
-//! Session: what a user asks for.
+//! Session: the workload that a user declares.
 
 use std::fmt;
 
@@ -11,10 +11,10 @@ use super::names::DNS_NAME;
 use super::quantity::written_amounts;
 use super::{AccessKey, GroupName, NodeName, Quantity, ResourceList, SessionStatus};
 
-/// Most kernels one session may have.
+/// The most kernels of one session.
 pub const MAX_KERNELS: i64 = 128;
 
-/// A compute session: one container or many that start together.
+/// The workload, and how it is queued, retried and ended.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
     group = "sokovan.dev",
@@ -29,6 +29,7 @@ pub const MAX_KERNELS: i64 = 128;
     selectable = ".spec.accessKey",
     selectable = ".status.phase",
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Result", type_ = "string", json_path = ".status.result"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.reason"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.kernelsReady", description = "kernels running / kernels"),
     printcolumn(name = "Node", type_ = "string", json_path = ".status.nodes"),
@@ -36,7 +37,6 @@ pub const MAX_KERNELS: i64 = 128;
     printcolumn(name = "Group", type_ = "string", json_path = ".status.scalingGroup", priority = 1),
     printcolumn(name = "Type", type_ = "string", json_path = ".spec.type", priority = 1),
     printcolumn(name = "Priority", type_ = "integer", json_path = ".status.effectivePriority", priority = 1),
-    printcolumn(name = "Result", type_ = "string", json_path = ".status.result", priority = 1),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1),
     validation = Rule::new("self.metadata.name.size() <= 40").message("a session's name has at most 40 characters"),
     validation = Rule::new("!self.metadata.name.contains('.')")
@@ -50,28 +50,29 @@ pub const MAX_KERNELS: i64 = 128;
     validation = Rule::new("self.kernels.map(k, has(k.replicas) ? k.replicas : 1).sum() <= 128").message("a session has at most 128 kernels")
 )]
 pub struct SessionSpec {
-    /// What the session is for. `Batch` ends when its main kernel's command does, with its exit code as the result.
+    /// The type of workload. `Batch` ends when the command of its main kernel does, and the exit code decides the result. The
+    /// other types run until they are ended.
     #[serde(rename = "type", default)]
     pub type_: SessionType,
 
-    /// The Keypair that the session is run under; its owner's quotas apply.
+    /// The Keypair that owns the session. Its limits apply, and so do the limits of its user, project and domain.
     pub access_key: AccessKey,
 
-    /// The ScalingGroup to run in. Without one, the first by name that is active and takes the project and the type; that needs
+    /// The ScalingGroup to run in. If absent, the first by name that is active and accepts the project and the type. That needs
     /// the right to use all scaling groups.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scaling_group: Option<GroupName>,
 
-    /// Higher is scheduled first, 0 to 100.
+    /// The place in the queue: sessions of a higher priority are scheduled first.
     #[serde(default = "default_priority")]
     #[schemars(range(min = 0, max = 100))]
     pub priority: i32,
 
-    /// Whether all kernels share one node, or each may have its own.
+    /// `SingleNode` puts all kernels on one node. `MultiNode` places each kernel where it fits.
     #[serde(default)]
     pub cluster_mode: ClusterMode,
 
-    /// What to run. Exactly one has the role `main`, with one replica.
+    /// The containers to run, one entry a role. Exactly one entry has the role `main`, with one replica.
     #[schemars(length(min = 1, max = 16))]
     #[x_kube(
         validation = Rule::new("self.exists_one(k, !has(k.role) || k.role == 'main')").message("exactly one entry has the role main"),
@@ -80,52 +81,54 @@ pub struct SessionSpec {
     )]
     pub kernels: Vec<KernelTemplate>,
 
-    /// Not to be started before this time, as in 2026-01-31T09:00:00Z.
+    /// The earliest start, for example 2026-01-31T09:00:00Z.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = TIME))]
     pub starts_at: Option<DateTime<Utc>>,
 
-    /// Batch only: ends the session as failed when it has run this many seconds.
+    /// Seconds that a Batch session may run. After that it ends with the result Failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 31_536_000))]
     pub batch_timeout_seconds: Option<i64>,
 
-    /// Sessions of this namespace that must have ended with Success before this one is scheduled.
+    /// Sessions of this namespace that must end with Success before this session is scheduled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 40), regex(pattern = DNS_NAME)))]
     pub depends_on: Vec<String>,
 
-    /// Only on nodes that have, when it is placed, no other session and no pods of others but those of DaemonSets and of the
-    /// node itself. While it runs other sessions are kept off; pods of others are not.
+    /// Whether the session has its nodes to itself. It is placed on nodes without other sessions and foreign pods, and other
+    /// sessions are kept off while it runs. Pods of DaemonSets and of the node itself do not count. Foreign pods may come
+    /// later.
     #[serde(default)]
     pub private: bool,
 
-    /// `Terminated` ends the session and keeps its record; deleting the object ends and removes it.
+    /// `Terminated` ends the session and keeps its record. It cannot be set back. Deleting the object ends and removes the
+    /// session.
     #[serde(default)]
     pub desired_state: DesiredState,
 
-    /// How to end it.
+    /// How the session is ended.
     #[serde(default)]
     pub termination: Termination,
 
-    /// Seconds after its end at which the session is deleted; never if absent.
+    /// Seconds between the end of the session and its removal. If absent, it is never removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 31_536_000))]
     pub ttl_seconds_after_finished: Option<i32>,
 
-    /// Limits tighter than those of the scaling group for how long and how often things are tried.
+    /// Limits for attempts and times that are tighter than the limits of the scaling group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<SessionRetry>,
 }
 
-/// A time with its offset, of all that the format date-time lets pass what can be read.
+/// A time with its offset. The format date-time alone admits times that cannot be read.
 const TIME: &str = r"^\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)$";
 
 fn default_priority() -> i32 {
     10
 }
 
-/// What a session is for.
+/// The type of workload.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum SessionType {
     #[default]
@@ -135,7 +138,7 @@ pub enum SessionType {
     System,
 }
 
-/// Whether all kernels share one node.
+/// How kernels are spread over nodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum ClusterMode {
     /// All kernels on one node.
@@ -145,7 +148,7 @@ pub enum ClusterMode {
     MultiNode,
 }
 
-/// Whether the session shall run.
+/// The state that the user wants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum DesiredState {
     #[default]
@@ -157,8 +160,8 @@ pub enum DesiredState {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Termination {
-    /// `Forced` counts the session as ended at once and kills what is left of it without grace; a kubelet that already
-    /// waits for a program to stop may wait on, for as long as it was told before.
+    /// `Graceful` gives each container `gracePeriodSeconds` to stop. `Forced` counts the session as ended at once and kills its
+    /// containers without grace. A container that was already asked to stop may keep its first grace period.
     #[serde(default)]
     pub mode: TerminationMode,
     /// Seconds between the request to stop and the kill.
@@ -177,7 +180,7 @@ impl Default for Termination {
     }
 }
 
-/// Whether ending waits for the kernels.
+/// Whether the end of a session waits for its kernels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum TerminationMode {
     #[default]
@@ -185,17 +188,16 @@ pub enum TerminationMode {
     Forced,
 }
 
-/// Limits of one session; each only ever tightens the scaling group's.
+/// Limits of one session. Each can only tighten the scaling group's.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SessionRetry {
-    /// How many failed attempts in a row of one step are tried again: the next one is given up. A session begins anew as many
-    /// times at most.
+    /// The number of failed attempts of one step that are retried. The next failure in a row gives up. It also limits resets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100))]
     pub max_attempts: Option<i32>,
-    /// Most seconds in one of the phases Preparing, Pulling and Creating; and from the first failed attempt of
-    /// check-precondition or start-sessions, where the scaling group limits that.
+    /// The most seconds in each of the phases Preparing, Pulling and Creating. If the scaling group limits the attempts of
+    /// check-precondition or start-sessions in time, it also limits those attempts, in seconds from the first failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 86_400))]
     pub timeout_seconds: Option<i64>,
@@ -205,12 +207,13 @@ pub struct SessionRetry {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct KernelTemplate {
-    /// `main` (if absent), or a name of your own such as `sub` or `worker`. With the index it makes the hostname: `main1`, `sub2`.
+    /// The role: `main` if absent, or a name of your own such as `sub` or `worker`. Role and index form the hostname, for
+    /// example `main1` or `sub2`.
     #[serde(default = "default_role", skip_serializing_if = "is_default_role")]
     #[schemars(length(min = 1, max = 16), regex(pattern = r"^[a-z]([-a-z]*[a-z])?$"))]
     pub role: String,
 
-    /// How many of this role; one if absent.
+    /// The number of kernels of this role; 1 if absent.
     #[serde(default = "default_replicas", skip_serializing_if = "is_default_replicas")]
     #[schemars(range(min = 1, max = 128))]
     pub replicas: i32,
@@ -219,59 +222,59 @@ pub struct KernelTemplate {
     #[schemars(length(min = 1, max = 512), regex(pattern = r"^[^\s]+$"))]
     pub image: String,
 
-    /// When to pull the image; `IfNotPresent` if absent.
+    /// When the kubelet pulls the image; `IfNotPresent` if absent.
     #[serde(default, skip_serializing_if = "is_default")]
     pub image_pull_policy: ImagePullPolicy,
 
-    /// The CPU architecture the image is for, as in a node's label `kubernetes.io/arch`; any if absent.
+    /// The CPU architecture of the image, as in a node's label `kubernetes.io/arch`; any if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32))]
     pub architecture: Option<String>,
 
-    /// What each replica gets, requested and limited alike: `cpu` (cores) and `memory` (bytes), and accelerators such as `nvidia.com/gpu`.
+    /// The request and the limit of each replica: `cpu` (cores), `memory` (bytes) and accelerators such as `nvidia.com/gpu`.
     #[schemars(schema_with = "written_amounts", extend("maxProperties" = 16))]
     pub resources: ResourceList,
 
-    /// The program and its first arguments, as they stand: `$(NAME)` is not expanded. The image's own if absent.
+    /// The program and its first arguments; the image's own if absent. `$(NAME)` is not expanded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 16_384)))]
     pub command: Vec<String>,
 
-    /// Arguments to the command or to the image's own, as they stand.
+    /// Arguments to the command, or to the image's own. `$(NAME)` is not expanded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256), inner(length(max = 16_384)))]
     pub args: Vec<String>,
 
-    /// Environment variables. Names that begin with `BACKENDAI_` are the operator's.
+    /// Environment variables. Names that begin with `BACKENDAI_` are reserved for the operator.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1000))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub env: Vec<EnvVar>,
 
-    /// Ports the kernel serves on.
+    /// The ports that the kernel serves on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub ports: Vec<Port>,
 
-    /// Volume claims of this namespace to mount.
+    /// PersistentVolumeClaims of this namespace to mount.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["mountPath".into()]))]
     pub volumes: Vec<VolumeMount>,
 
-    /// Only these nodes come into question, if any are named.
+    /// The only nodes that may run this kernel; any node of the scaling group if empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub designated_nodes: Vec<NodeName>,
 
-    /// Size of /dev/shm, 64Mi if absent; it counts towards the kernel's memory as it is used.
+    /// The size of /dev/shm; 64Mi if absent. Used pages count towards the kernel's memory.
     #[serde(default = "default_shm", skip_serializing_if = "is_default_shm")]
     pub shared_memory: Quantity,
 }
 
-// A default inside a list is none of the schema's: the API server would write it into the stored list, and each `kubectl
-// apply` would replace the list without it.
+// Defaults inside a list are not in the schema. The API server would write them into the stored list, and each `kubectl apply`
+// would replace the list without them.
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
@@ -301,7 +304,7 @@ fn default_shm() -> Quantity {
     "64Mi".into()
 }
 
-/// When an image is pulled.
+/// When the kubelet pulls an image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ImagePullPolicy {
     #[default]
@@ -315,15 +318,15 @@ pub enum ImagePullPolicy {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!(has(self.value) && has(self.secretKeyRef))").message("give value or secretKeyRef, not both"))]
 pub struct EnvVar {
-    /// Its name.
+    /// The name of the variable.
     #[schemars(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z_][A-Za-z0-9_]*$"))]
     #[x_kube(validation = Rule::new("!self.startsWith('BACKENDAI_')").message("names that begin with BACKENDAI_ are reserved"))]
     pub name: String,
-    /// Its value, as it stands.
+    /// The value. `$(NAME)` is not expanded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32_768))]
     pub value: Option<String>,
-    /// A key of a Secret of this namespace that holds its value.
+    /// The key of a Secret of this namespace that holds the value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_key_ref: Option<SecretKeyRef>,
 }
@@ -331,10 +334,10 @@ pub struct EnvVar {
 /// A key of a Secret of the session's namespace.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SecretKeyRef {
-    /// The Secret's name.
+    /// The name of the Secret.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// The key in it.
+    /// The key in the Secret.
     #[schemars(length(min = 1, max = 253))]
     pub key: String,
 }
@@ -343,20 +346,20 @@ pub struct SecretKeyRef {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Port {
-    /// Its name, unique in the kernel.
+    /// The name of the port, unique in the kernel.
     #[schemars(length(min = 1, max = 15), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
-    /// Its number.
+    /// The number of the port. 2000 to 2003, 2200 and 7681 are reserved.
     #[schemars(range(min = 1, max = 65_535))]
     #[x_kube(validation = Rule::new("!(self in [2000, 2001, 2002, 2003, 2200, 7681])")
         .message("ports 2000 to 2003, 2200 and 7681 are reserved"))]
     pub container_port: i32,
-    /// Its protocol; `TCP` if absent.
+    /// The protocol of the port; `TCP` if absent.
     #[serde(default, skip_serializing_if = "is_default")]
     pub protocol: Protocol,
 }
 
-/// A port's protocol.
+/// The protocol of a port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Protocol {
@@ -376,14 +379,14 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// A volume claim mounted into a kernel.
+/// A PersistentVolumeClaim mounted into a kernel.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeMount {
-    /// The PersistentVolumeClaim, of this namespace.
+    /// The name of a PersistentVolumeClaim of this namespace.
     #[schemars(length(min = 1, max = 253), regex(pattern = DNS_NAME))]
     pub claim_name: String,
-    /// Where to mount it.
+    /// The absolute path to mount it at.
     #[schemars(length(min = 2, max = 512))]
     #[x_kube(
         validation = Rule::new("self.startsWith('/') && !self.endsWith('/') && !self.contains(':') && !self.contains('//') && !self.matches('/[.]{1,2}(/|$)')")
@@ -392,12 +395,12 @@ pub struct VolumeMount {
             .message("mountPath lies over a path that the system or the operator needs")
     )]
     pub mount_path: String,
-    /// A directory within the volume instead of its root.
+    /// A directory within the volume to mount instead of its root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     #[x_kube(validation = Rule::new("!self.startsWith('/') && !self.contains('..')").message("subPath must be relative, without '..'"))]
     pub sub_path: Option<String>,
-    /// Whether the kernel may only read it; it may write if absent.
+    /// Whether the kernel may only read the volume; false if absent.
     #[serde(default, skip_serializing_if = "is_default")]
     pub read_only: bool,
 }

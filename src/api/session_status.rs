@@ -1,4 +1,4 @@
-//! SessionStatus: everything the operator tells about a session.
+//! SessionStatus: everything the operator reports about a session.
 
 use std::ops::{Deref, DerefMut};
 
@@ -10,7 +10,7 @@ use strum::{Display, EnumIter, IntoStaticStr};
 use super::progress::is_zero;
 use super::{DomainName, GroupName, NodeName, Progress, ProjectName, ResourceList, Session, UserName, Waiting};
 
-/// Where a session stands (rules §1).
+/// The phase of a session (docs/lifecycle.md#phases).
 #[derive(
     Clone,
     Copy,
@@ -29,35 +29,35 @@ use super::{DomainName, GroupName, NodeName, Progress, ProjectName, ResourceList
     IntoStaticStr,
 )]
 pub enum SessionPhase {
-    /// It waits for its turn and for room.
+    /// The session waits for its turn and for free resources.
     #[default]
     Pending,
-    /// It has its nodes.
+    /// The session has its nodes.
     Scheduled,
-    /// Its pods are being made.
+    /// Its pods are being created.
     Preparing,
     /// Images are being pulled.
     Pulling,
-    /// All images are there.
+    /// All images are on the nodes.
     Prepared,
     /// Its kernels are being started, all at once.
     Creating,
     /// All kernels run.
     Running,
-    /// It is being ended.
+    /// The session is ending.
     Terminating,
-    /// It has ended; see the result.
+    /// The session has ended; see its result.
     Terminated,
-    /// It failed too often and goes back to the queue with a lower priority.
+    /// The session failed too often and returns to the queue with a lower priority.
     Deprioritizing,
-    /// It ended before it ran.
+    /// The session ended before it ran.
     Cancelled,
-    /// Not entered by this version; `result` tells what went wrong.
+    /// Not used by this version.
     Error,
 }
 
 impl SessionPhase {
-    /// Those of sessions that have not ended.
+    /// The phases of sessions that have not ended.
     pub const LIVE: [Self; 9] = [
         Self::Pending,
         Self::Scheduled,
@@ -90,7 +90,7 @@ impl SessionPhase {
     }
 }
 
-/// How a session ended; the first one recorded wins.
+/// The result of a session. The first one recorded stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum SessionResult {
     /// A batch session whose program exited with 0.
@@ -103,7 +103,7 @@ pub enum SessionResult {
     UserCancelled,
 }
 
-/// Whom a session belongs to.
+/// The tenants of a session.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct SessionOwner {
     /// The user of its keypair.
@@ -117,52 +117,52 @@ pub struct SessionOwner {
     pub domain: Option<DomainName>,
 }
 
-/// What the operator knows of a session. Written by the operator alone.
+/// The state of a session. Only the operator writes it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-map-type" = "atomic"))] // it has one author: whose each field is needs not be kept
+#[schemars(extend("x-kubernetes-map-type" = "atomic"))] // Only the operator writes this, so the API server need not track field owners.
 pub struct SessionStatus {
     #[serde(flatten)]
     pub progress: Progress<SessionPhase>,
-    /// The priority it is scheduled by: the spec's, less 10 for each time it was deprioritized.
+    /// The priority in the queue: the spec's, less 10 for each time that the session was deprioritized.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effective_priority: Option<i32>,
-    /// How much of its priority failures have cost it.
+    /// The priority lost by failures.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub priority_lost: i32,
-    /// The scaling group it belongs to.
+    /// The scaling group of the session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scaling_group: Option<GroupName>,
-    /// Why it waits, while it does.
+    /// The blockers of a Pending session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting: Option<Waiting>,
     /// Sessions of `dependsOn` that have ended with Success. They stay met when those sessions are removed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(max = 40)))]
     pub met_dependencies: Vec<String>,
-    /// Counts the allocations; it only grows. Pods of an older one are swept.
+    /// The number of allocations so far. It only grows, and pods of an earlier allocation are removed.
     #[serde(default)]
     pub allocation_generation: i64,
-    /// Whom what it holds counts for, besides its keypair: those it belonged to when it was given its nodes. It counts for
-    /// them until it is gone, whatever becomes of them.
+    /// The tenants that the session's resources count for, besides its keypair. They are fixed when the session gets its nodes,
+    /// and apply until its pods are gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<SessionOwner>,
-    /// Which kernel has which node.
+    /// The node of each kernel.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 128))]
     pub allocation: Vec<KernelAllocation>,
-    /// How many times it began anew: Creating took too long, its start failed too often or took too long, or a node was lost
-    /// before the start.
+    /// The number of resets after a Fault: Creating took too long, gates could not be opened, or a node was lost before the
+    /// start.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub resets: i32,
-    /// How often in a row its pods were refused, by kube-scheduler or a ResourceQuota, so that it went back to the queue.
+    /// The number of resets in a row after a refused pod, by kube-scheduler or by a ResourceQuota.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub refusals: i32,
-    /// How often something outside the session ended its pods before anything had started, so that it began again elsewhere: an
-    /// eviction, a drain, a refusal by the kubelet, a lost node.
+    /// The number of resets after an interruption before the start: an eviction, a drain, a refusal by the kubelet, or a lost
+    /// node.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub disruptions: i32,
-    /// Nodes that failed this session; tried last for an hour.
+    /// Nodes that failed the session. They are tried last for an hour.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub failed_nodes: Vec<FailedNode>,
@@ -170,23 +170,23 @@ pub struct SessionStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
     pub kernels_ready: Option<String>,
-    /// The nodes it has, in order, shortened.
+    /// The nodes of its kernels, in order, shortened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub nodes: Option<String>,
-    /// How the session ended: `Success`, `Failure`, `Error` or `UserCancelled`. Empty until it ends.
+    /// The result of the session; empty until it has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<SessionResult>,
-    /// The exit code of the main kernel, once it exited.
+    /// The exit code of the main kernel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
-    /// When all kernels ran first.
+    /// The first time that all kernels ran.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<DateTime<Utc>>,
-    /// When it reached its last phase.
+    /// The time of the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<DateTime<Utc>>,
-    /// What it occupies while it runs, over all kernels; empty once it has ended.
+    /// The resources that it occupies while it runs, over all kernels; empty once it has ended.
     #[serde(default, skip_serializing_if = "ResourceList::is_empty")]
     pub occupied: ResourceList,
 }
@@ -206,14 +206,14 @@ impl DerefMut for SessionStatus {
     }
 }
 
-/// One kernel's place.
+/// The node of one kernel.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct KernelAllocation {
     /// Role and index, for example `main1`.
     #[schemars(length(max = 24))]
     pub kernel: String,
-    /// The node it is to run on.
+    /// The node.
     pub node: NodeName,
 }
 
@@ -223,23 +223,23 @@ pub struct KernelAllocation {
 pub struct FailedNode {
     /// The node.
     pub node: NodeName,
-    /// Until when it is tried last.
+    /// The end of the time in which it is tried last.
     pub until: DateTime<Utc>,
 }
 
 impl Session {
-    /// The phase, Pending for a session that the operator has not touched yet.
+    /// The phase; Pending for a session that the operator has not written yet.
     pub fn phase(&self) -> SessionPhase {
         self.status.as_ref().map(|status| status.phase).unwrap_or_default()
     }
 
-    /// The priority it is scheduled by.
+    /// The priority in the queue.
     pub fn priority(&self) -> i32 {
         let lost = self.status.as_ref().map_or(0, |status| status.priority_lost);
         (self.spec.priority - lost).max(0)
     }
 
-    /// The scaling group it names, else the one it was given.
+    /// The scaling group that the session names; else the one it was given.
     pub fn group(&self) -> Option<&GroupName> {
         self.spec.scaling_group.as_ref().or_else(|| self.status.as_ref()?.scaling_group.as_ref())
     }

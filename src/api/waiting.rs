@@ -1,4 +1,4 @@
-//! Why a session waits: the verdict of its last evaluation, in its status.
+//! Waiting: why a session waits, in its status.
 
 use std::collections::BTreeSet;
 
@@ -8,62 +8,62 @@ use serde::{Deserialize, Serialize};
 
 use super::{Quantity, Reason};
 
-/// Why a session waits, with the numbers as of its last evaluation that said something new.
+/// Why a session waits, with the numbers of the last evaluation that found another blocker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Waiting {
-    /// When this was found.
+    /// The time of that evaluation.
     pub evaluated_at: DateTime<Utc>,
-    /// All that stands against it, first what decides.
+    /// The blockers, first the one that decides.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub blockers: Vec<WaitingBlocker>,
-    /// Why no node of the group takes it, where it came so far.
+    /// The nodes of the scaling group, by the reason that they do not take the session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nodes: Option<WaitingNodes>,
 }
 
-/// One thing that stands against a session.
+/// One thing that keeps a session in the queue.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WaitingBlocker {
-    /// Which check says so, for example `quota`.
+    /// The check that found it, for example `quota`.
     #[schemars(length(max = 32))]
     pub check: String,
-    /// The stable word for it.
+    /// The reason, as one CamelCase word.
     pub reason: Reason,
-    /// What blocks, for example `keypair alice`.
+    /// The blocking object, for example `keypair alice`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 320))]
     pub object: Option<String>,
-    /// Of which resource there is too little; sessions, kernels or volumes are counted if absent.
+    /// The resource that is short. If absent, sessions, kernels or volumes are counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 320))]
     pub resource: Option<String>,
-    /// How much is asked for.
+    /// The amount that the session requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requested: Option<Quantity>,
-    /// How much is used.
+    /// The amount in use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used: Option<Quantity>,
-    /// How much may be used.
+    /// The largest amount permitted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<Quantity>,
-    /// What would have to change.
+    /// The change that would remove the blocker.
     #[schemars(length(max = 400))]
     pub needs: String,
 }
 
-/// Why the nodes of a group do not take a session.
+/// Why the nodes of a scaling group do not take a session.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WaitingNodes {
-    /// How many nodes the group has.
+    /// The number of nodes of the scaling group.
     pub total: i64,
-    /// How many of them take no session at all: not ready, cordoned or tainted.
+    /// The number of nodes that take no session: not Ready, cordoned or tainted.
     #[serde(default)]
     pub closed: i64,
-    /// How many fell to which reason, the most frequent first.
+    /// The number of nodes by reason, the most frequent first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub reasons: Vec<WaitingNodeReason>,
@@ -76,18 +76,18 @@ pub struct WaitingNodeReason {
     /// For example `cpu 3 of 4 needed`, `architecture`, `not ready`.
     #[schemars(length(max = 128))]
     pub reason: String,
-    /// How many nodes.
+    /// The number of nodes.
     pub nodes: i64,
 }
 
 impl Waiting {
-    /// Whether the same things stand against the session, whatever their numbers.
+    /// Whether the blockers are the same, whatever their numbers.
     pub fn says_the_same(&self, other: &Self) -> bool {
         let named = |b: &WaitingBlocker| (b.check.clone(), b.reason, b.object.clone(), b.resource.clone());
         self.blockers.iter().map(named).eq(other.blockers.iter().map(named))
     }
 
-    /// Whether things of the same kinds do, whichever they are.
+    /// Whether blockers of the same kinds remain, whichever objects they name.
     pub fn has_the_same_reasons(&self, other: &Self) -> bool {
         let classes = |waiting: &Self| -> BTreeSet<_> { waiting.blockers.iter().map(|b| (b.check.clone(), b.reason)).collect() };
         classes(self) == classes(other)

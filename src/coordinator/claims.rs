@@ -6,10 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::marks::{HandlerMarks, Mark};
 use crate::lifecycle::Subject;
 
+/// The marks that wait for one object to be given back.
+type Waiting<S> = HashMap<<S as Subject>::HandlerName, Mark<<S as Subject>::Uid>>;
+
 struct Inner<S: Subject> {
     claimed: HashSet<S::Uid>,
-    /// The marks that wait for an object to be given back.
-    waiting: HashMap<S::Uid, HashMap<S::HandlerName, Mark<S::Uid>>>,
+    waiting: HashMap<S::Uid, Waiting<S>>,
 }
 
 /// The claims on all objects of a kind.

@@ -4,6 +4,13 @@ use std::fmt::Debug;
 
 use super::{Class, Subject, Trace, Verdict};
 
+/// The step that all objects of one run share.
+pub type Overview<S> = fn(&<S as Subject>::Snapshot, &[<S as Subject>::Item]) -> Trace;
+/// The sub-steps of a decision on one object.
+pub type Tracer<S> = fn(&<S as Subject>::Item, &Verdict<S>) -> Vec<Trace>;
+pub type DecideEach<S> = fn(&<S as Subject>::Snapshot, &<S as Subject>::Item) -> Verdict<S>;
+pub type DecideAll<S> = fn(&<S as Subject>::Snapshot, &mut <S as Subject>::Shared, &[<S as Subject>::Item]) -> Vec<Verdict<S>>;
+
 /// A handler's row in the table of its kind. No other place knows a handler by name.
 #[derive(Debug)]
 pub struct Handler<S: Subject> {
@@ -20,9 +27,9 @@ pub struct Handler<S: Subject> {
     /// Two handlers with the same lock never run at once.
     pub lock: Option<S::Lock>,
     /// The step that all objects of one run share in their history.
-    pub overview: Option<fn(&S::Snapshot, &[S::Item]) -> Trace>,
+    pub overview: Option<Overview<S>>,
     /// The steps that a decision leaves in the history besides its effects.
-    pub trace: Option<fn(&S::Item, &Verdict<S>) -> Vec<Trace>>,
+    pub trace: Option<Tracer<S>>,
     pub settings: S::Settings,
     pub decide: Decide<S>,
 }
@@ -144,9 +151,9 @@ pub trait Exit<S: Subject>: Copy {
 #[derive(Debug)]
 pub enum Decide<S: Subject> {
     /// On each object by itself.
-    Each(fn(&S::Snapshot, &S::Item) -> Verdict<S>),
+    Each(DecideEach<S>),
     /// On all of them, with what they use up. Returns one verdict for each, in their order.
-    All(fn(&S::Snapshot, &mut S::Shared, &[S::Item]) -> Vec<Verdict<S>>),
+    All(DecideAll<S>),
 }
 
 // Derives would ask for the same of every type that the function pointers mention.
