@@ -14,6 +14,7 @@ use kube::{Api, Client};
 
 use super::lease::stated_duration;
 use super::store::extract;
+use super::store::heartbeats::Statuses;
 use super::store::stores::PodRow;
 use super::store::world::World;
 use crate::api::NodeName;
@@ -22,32 +23,6 @@ use crate::views::PodView;
 
 /// The namespace of the kubelets' leases.
 const NAMESPACE: &str = "kube-node-lease";
-
-/// When the status of each node was last written, by the node's clock.
-type Statuses = HashMap<NodeName, DateTime<Utc>>;
-
-/// What is known of the heartbeats of nodes.
-#[derive(Default)]
-pub struct Heartbeats {
-    /// The nodes that show no sign of life.
-    stale: BTreeSet<NodeName>,
-    /// When the status of each node was last written, by the node's clock.
-    statuses: Statuses,
-}
-
-impl Heartbeats {
-    pub fn is_stale(&self, node: &NodeName) -> bool {
-        self.stale.contains(node)
-    }
-
-    pub fn heard(&mut self, node: &NodeName, at: DateTime<Utc>) {
-        self.statuses.insert(node.clone(), at);
-    }
-
-    pub fn forget(&mut self, node: &NodeName) {
-        self.statuses.remove(node);
-    }
-}
 
 /// The last heartbeats of a node, by its own clock.
 #[derive(Clone, Debug, PartialEq)]

@@ -19,8 +19,8 @@ use serde::de::DeserializeOwned;
 use strum::IntoEnumIterator;
 use tokio::task::JoinSet;
 
+use super::store::identity::key_of;
 use super::store::pauses::{about_free_volumes, about_tenants, about_volumes};
-use super::store::state::key_of;
 use super::store::stores::{Stores, Watched};
 use super::store::table::{Key, Listing, Table};
 use super::store::world::World;

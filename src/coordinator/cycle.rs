@@ -10,40 +10,17 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use tokio::task::JoinSet;
 
-use super::claims::Claim;
-use super::hooks::Hooks;
+use super::engine::{CONCURRENCY, Coordinator, Decided};
 use super::host::{Batch, Host};
 use super::locks::{Held, Locks};
-use super::marks::{HandlerMarks, Mark, Marks, long_cycle};
+use super::marks::{HandlerMarks, Mark, long_cycle};
 use super::recorder::shortened;
 use super::step::Work;
 use crate::api::{Reason, SubStep};
 use crate::lifecycle::{
-    Decide, Effects, Failure, Handler, HandlerName, Item, Snapshot, Subject, Timing, Verdict, classify, paused_until, trace_step,
+    Decide, Effects, Failure, Handler, HandlerName, Item, Snapshot, Subject, Verdict, classify, paused_until, trace_step,
 };
-use crate::metrics::{Metrics, Run, RunResult};
-
-/// Most objects of one partition that are worked on at once.
-pub(super) const CONCURRENCY: usize = 32;
-
-/// Runs all handlers of a kind while this process holds the lease.
-pub struct Coordinator<S: Subject, H: Host<S>> {
-    pub(super) host: Arc<H>,
-    pub(super) marks: Arc<HandlerMarks<S>>,
-    /// The objects whose deferred commit is due.
-    pub(super) deferred: Marks<(), S::Uid>,
-    pub(super) timing: Arc<Timing>,
-    pub(super) metrics: Metrics,
-    pub(super) hooks: Hooks<S, H>,
-    pub(super) locks: Locks<S>,
-}
-
-/// An object and what was decided on it. Dropping it gives the object back.
-pub(super) struct Decided<S: Subject> {
-    pub item: S::Item,
-    pub verdict: Verdict<S>,
-    pub _claim: Claim<S>,
-}
+use crate::metrics::{Run, RunResult};
 
 /// The decisions of one partition that lead to something.
 struct Decisions<S: Subject> {
@@ -56,10 +33,6 @@ struct Decisions<S: Subject> {
 }
 
 impl<S: Subject, H: Host<S>> Coordinator<S, H> {
-    pub fn new(host: Arc<H>, marks: Arc<HandlerMarks<S>>, timing: Arc<Timing>, metrics: Metrics, hooks: Hooks<S, H>) -> Self {
-        Self { host, marks, deferred: Marks::default(), timing, metrics, hooks, locks: Locks::default() }
-    }
-
     /// Starts the loop of every handler. The loops run as long as the set lives.
     pub fn start(self: Arc<Self>, tasks: &mut JoinSet<()>) {
         for handler in S::table() {

@@ -8,9 +8,9 @@ use futures::{FutureExt, StreamExt};
 use kube::Resource;
 use kube::core::object::HasStatus;
 
-use super::cycle::{CONCURRENCY, Coordinator};
+use super::commit::Pending;
+use super::engine::{CONCURRENCY, Coordinator};
 use super::host::{AfterCommit, Host};
-use super::step::Pending;
 use crate::api::HistoryResult;
 use crate::lifecycle::{CommitMode, HasProgress, Item, Subject, Timing, is_outdated, observe, phase_of};
 

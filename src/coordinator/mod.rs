@@ -2,8 +2,10 @@
 //! it decides.
 
 mod claims;
+mod commit;
 mod cycle;
 mod deferred;
+mod engine;
 pub mod hooks;
 pub mod host;
 mod locks;
@@ -15,5 +17,5 @@ mod step;
 mod tests;
 
 pub use claims::{Claim, Claims};
-pub use cycle::Coordinator;
 pub use deferred::yield_to_work;
+pub use engine::Coordinator;

@@ -1,4 +1,4 @@
-//! One object's way through a cycle: effects, classification, gates, the next status, the commit, and what follows it.
+//! One object's way through a cycle: effects, classification, gates, the next status.
 //! Steps that need no earlier commit share one write; the history lists each.
 
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use futures::future::join_all;
 use kube::ResourceExt;
 use kube::core::object::HasStatus;
 
-use super::cycle::{Coordinator, Decided};
+use super::commit::Pending;
 use super::deferred::may_be_deferred;
-use super::hooks::Transition;
-use super::host::{AfterCommit, Committed, Event, EventReason, Host};
+use super::engine::{Coordinator, Decided};
+use super::host::{AfterCommit, Event, EventReason, Host};
 use super::locks::Held;
 use super::recorder::Recorder;
 use crate::api::{Cause, HistoryResult, Reason, SubStep};
@@ -32,20 +32,6 @@ pub(super) struct Work<'a, S: Subject, H: Host<S>> {
     recorder: Recorder,
     after: AfterCommit<S>,
     deadline: Instant,
-}
-
-/// A status to be written, and what follows.
-pub(super) struct Pending<S: Subject> {
-    /// The last handler.
-    pub handler: Option<S::HandlerName>,
-    pub snapshot: S::Snapshot,
-    /// The object with the status to be written.
-    pub item: S::Item,
-    /// The object as the decision saw it. Its version is the precondition of the write.
-    pub original: Arc<S::Object>,
-    pub after: AfterCommit<S>,
-    /// Allocations not reserved by this deadline are dropped: later cycles did not see them.
-    pub deadline: Option<Instant>,
 }
 
 /// The object between two steps.
@@ -288,69 +274,5 @@ impl<'a, S: Subject, H: Host<S>> Work<'a, S, H> {
             to,
             note: moved.into_iter().chain(message).collect::<Vec<_>>().join(": "),
         });
-    }
-}
-
-impl<S: Subject, H: Host<S>> Coordinator<S, H> {
-    fn transition(&self, snapshot: &S::Snapshot, item: &S::Item, to: S::Phase) -> Transition<S, H> {
-        Transition { host: self.host.clone(), snapshot: snapshot.clone(), item: item.clone(), to }
-    }
-
-    /// Writes one status for all steps. A conflict drops them, and the object is evaluated again.
-    pub(super) async fn commit(&self, pending: Pending<S>) {
-        let Pending { handler, snapshot, item, original, after, deadline } = pending;
-        let Some(status) = item.object().status().cloned() else { return };
-        let (uid, phase) = (item.uid(), phase_of::<S>(&original));
-        let again = || handler.iter().for_each(|handler| self.marks.urgent(*handler, &uid));
-        let is_late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
-        // The commit reserves what it takes in the very moment in which this is asked.
-        if is_late && S::takes_more(original.status(), &status) {
-            return again();
-        }
-        let mut all = self.host.take_deferred(&uid).unwrap_or_default();
-        all.append(after);
-        let (kind, name, namespace) = (S::NAME, original.name_any(), original.namespace());
-        let by = handler.as_ref().map_or("", |handler| handler.as_str());
-        match self.host.commit(&item, &original, status).await {
-            Committed::Done(written) => {
-                let progress = written.status().map(HasProgress::progress);
-                tracing::info!(
-                    kind, name, namespace, handler = by, phase = %phase_of::<S>(&written),
-                    reason = progress.and_then(|progress| progress.reason).map_or("", Reason::as_str), "committed"
-                );
-                self.host.publish(all.events);
-                for to in all.reached {
-                    self.hooks.notify(to, || self.transition(&snapshot, &item, to), self.timing.hook).await;
-                }
-                for (handler, result) in all.results {
-                    self.metrics.outcome(handler.as_str(), snapshot.partition(), result);
-                }
-            }
-            Committed::Dropped(why) => {
-                tracing::debug!(kind, name, namespace, handler = by, "dropped: {why}");
-                self.marks.object(&uid, phase);
-                again();
-            }
-            Committed::Refused(why) => {
-                tracing::error!(kind, name, namespace, handler = by, "the API server refuses the status: {why}");
-                self.host.publish(vec![refused_status(&original, by, &why)]);
-                self.host.quarantine(&uid, self.timing.fault_backoff_max);
-                self.marks.object(&uid, phase);
-            }
-        }
-    }
-}
-
-/// The Event for a status that cannot say itself that it is refused.
-fn refused_status<S: Subject>(original: &Arc<S::Object>, action: &'static str, why: &str) -> Event<S> {
-    let phase = phase_of::<S>(original);
-    Event {
-        object: original.clone(),
-        action,
-        warning: true,
-        reason: EventReason::Reason(Reason::StatusRefused),
-        note: format!("the API server refuses the status, so the {} stays as it is: {why}", S::NAME),
-        from: phase,
-        to: phase,
     }
 }

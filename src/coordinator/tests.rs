@@ -7,7 +7,8 @@ use std::time::Duration;
 use kube::ResourceExt;
 use tokio::sync::Notify;
 
-use super::cycle::{Coordinator, decide, take_lock};
+use super::Coordinator;
+use super::cycle::{decide, take_lock};
 use super::hooks::{Hook, Hooks, Transition};
 use super::host::{AfterCommit, Batch, Committed, Event, EventReason, Host};
 use super::locks::Locks;

@@ -1,4 +1,4 @@
-//! How attempts are counted from a history, and how an entry joins it (rules §2).
+//! History: how attempts are counted, and how an entry joins it (docs/lifecycle.md#history).
 
 use chrono::{DateTime, Utc};
 
@@ -36,7 +36,7 @@ pub fn attempts_of(history: &[HistoryEntry], handler: &str) -> Attempts {
     }
 }
 
-/// A wait that has become a fault is told anew, so that the fault has all its attempts.
+/// Whether an entry repeats the last one. A wait that becomes a fault is a new entry, so that the fault has all its attempts.
 fn merges(last: &HistoryEntry, entry: &HistoryEntry) -> bool {
     last.handler == entry.handler
         && last.error_code == entry.error_code
@@ -45,11 +45,11 @@ fn merges(last: &HistoryEntry, entry: &HistoryEntry) -> bool {
         && (last.result == HistoryResult::Skipped) == (entry.result == HistoryResult::Skipped)
 }
 
-/// Adds an entry: merged into the last one where it repeats it (for an attempt: the last that is no skip), else as a new
-/// one with attempts 1. Keeps the history within its bounds and returns how many entries were dropped for that.
+/// Adds an entry. An entry that repeats the last one (for an attempt: the last that is no skip) is merged into it. Keeps the
+/// history within its bounds and returns how many entries were dropped.
 pub fn push(history: &mut Vec<HistoryEntry>, mut entry: HistoryEntry) -> i32 {
     truncate(&mut entry.message, MAX_MESSAGE);
-    // The first says how it began, the last what failed.
+    // The first step says how the attempt began, the last what failed.
     let excess = entry.steps.len().saturating_sub(MAX_STEPS);
     if excess > 0 {
         entry.steps.drain(1..=excess);
@@ -68,8 +68,8 @@ pub fn push(history: &mut Vec<HistoryEntry>, mut entry: HistoryEntry) -> i32 {
     bound(history, MAX_BYTES)
 }
 
-/// Keeps the history within so many bytes of JSON, and returns how many entries were dropped for that.
-/// First the steps of older entries go, then the oldest entries; the last entry always stays.
+/// Keeps the history within so many bytes of JSON, and returns how many entries were dropped. The steps of older entries are
+/// dropped first, then the oldest entries. The last entry always stays.
 pub fn bound(history: &mut Vec<HistoryEntry>, max_bytes: usize) -> i32 {
     let max_bytes = max_bytes.min(MAX_BYTES);
     let excess = history.len().saturating_sub(MAX_ENTRIES);
@@ -100,7 +100,7 @@ fn size_of_entry(entry: &HistoryEntry) -> usize {
     FIXED + bytes_in_json(&entry.message) + entry.error_code.map_or(0, |reason| reason.as_str().len()) + steps
 }
 
-/// How many bytes a text of one line takes within JSON, as the API server writes it.
+/// The bytes of a one-line text within JSON, as the API server writes it.
 pub fn bytes_in_json(text: &str) -> usize {
     let escaped = |c| match c {
         '<' | '>' | '&' => 6,
@@ -110,12 +110,12 @@ pub fn bytes_in_json(text: &str) -> usize {
     text.chars().map(escaped).sum()
 }
 
-/// What others wrote as one line, which can neither steer its reader's terminal nor pass for lines of ours.
+/// Text of others as one line, so that it can neither control a terminal nor look like lines of ours.
 pub fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// Makes one line of a text, and cuts it to at most `max` bytes at a character boundary, saying so.
+/// Makes one line of a text and cuts it to at most `max` bytes. A cut text ends with an ellipsis.
 pub fn truncate(text: &mut String, max: usize) {
     if text.contains(char::is_control) {
         *text = printable(text);
@@ -131,7 +131,7 @@ pub fn truncate(text: &mut String, max: usize) {
     text.push('…');
 }
 
-/// The present, to the millisecond: what a person reads, and what JSON keeps exactly.
+/// A time to the millisecond: JSON keeps that exactly.
 pub fn to_millis(time: DateTime<Utc>) -> DateTime<Utc> {
     DateTime::from_timestamp_millis(time.timestamp_millis()).unwrap_or(time)
 }
@@ -161,18 +161,18 @@ mod tests {
 
     #[test]
     fn sc_co_017_attempts_come_from_the_last_matching_entry() {
-        let mut history = vec![entry("schedule-sessions", HistoryResult::NeedRetry, Some(Reason::EffectFailed), 1)];
+        let mut history = vec![entry("plug", HistoryResult::NeedRetry, Some(Reason::EffectFailed), 1)];
         history[0].attempts = 2;
-        let record = attempts_of(&history, "schedule-sessions");
+        let record = attempts_of(&history, "plug");
         assert_eq!(record.count, 2);
         assert_eq!(record.started_at, Some(history[0].created_at));
     }
 
     #[test]
     fn sc_co_018_attempts_are_none_when_the_phase_differs() {
-        let mut history = vec![entry("start-sessions", HistoryResult::NeedRetry, Some(Reason::EffectFailed), 1)];
+        let mut history = vec![entry("light", HistoryResult::NeedRetry, Some(Reason::EffectFailed), 1)];
         history[0].attempts = 5;
-        let record = attempts_of(&history, "schedule-sessions");
+        let record = attempts_of(&history, "plug");
         assert_eq!((record.count, record.started_at), (0, None));
     }
 

@@ -6,7 +6,6 @@ mod handler;
 mod history;
 #[cfg(test)]
 pub(crate) mod lamps;
-mod matching;
 mod next_status;
 mod subject;
 mod timing;
@@ -15,7 +14,6 @@ mod verdict;
 pub use classify::*;
 pub use handler::*;
 pub use history::*;
-pub use matching::*;
 pub use next_status::*;
 pub use subject::*;
 pub use timing::*;

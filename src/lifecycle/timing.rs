@@ -5,61 +5,60 @@ use std::time::Duration;
 /// Every duration of the operator that its behaviour depends on.
 #[derive(Clone, Debug)]
 pub struct Timing {
-    /// How often a marked schedule type is looked at, if nothing woke it earlier.
+    /// The pause after a cycle that did not get its lock.
     pub short_cycle: Duration,
-    /// How often each schedule type is run, marked or not.
+    /// How often each handler evaluates everything, marked or not.
     pub long_cycle: Duration,
     /// When the first long cycle begins.
     pub long_cycle_initial: Duration,
     /// How long changes are gathered before a cycle takes them together.
     pub coalesce: Duration,
-    /// Longest wait for an in-process lock.
+    /// Longest wait for an in-process lock, and longest time that a cycle holds it.
     pub lock_lifetime: Duration,
-    /// How long a cycle tells those for whom it does nothing why, before all are looked at again; as long as it took to
-    /// decide, if that is more.
+    /// The slice of each cycle reserved for explaining why objects wait. If deciding took longer, the slice is as long.
     pub explaining: Duration,
     /// Longest time for one request to the API server.
     pub request: Duration,
-    /// Longest time for one gate hook.
+    /// Longest time for one hook.
     pub hook: Duration,
     /// First pause after a fault; doubles up to `fault_backoff_max`.
     pub fault_backoff: Duration,
     pub fault_backoff_max: Duration,
-    /// First pause before a watch that broke is taken up again; doubles up to `watch_backoff_max`, plus as much at random.
+    /// First pause before a broken watch is started again; doubles up to `watch_backoff_max`, plus as much at random.
     pub watch_backoff: Duration,
-    /// Low: until its watches are back, an operator sees nothing of what happens.
+    /// Low: without its watches, the operator sees nothing.
     pub watch_backoff_max: Duration,
-    /// First pause between recorded attempts for want of capacity or quota; doubles up to `wait_backoff_max`.
+    /// First pause between recorded attempts while waiting for capacity or quota; doubles up to `wait_backoff_max`.
     pub wait_backoff: Duration,
     pub wait_backoff_max: Duration,
-    /// How long a pod may be refused by kube-scheduler before its session is reset.
+    /// How long kube-scheduler may refuse a pod before its node is given up.
     pub unschedulable: Duration,
     /// How long a node may show no sign of life while something runs there.
     pub stale: Duration,
     /// The same for a node without a lease. A kubelet writes an unchanged node status every 5 minutes, but after a change or
     /// a restart up to half of that later (kubernetes/kubernetes#130919).
     pub stale_without_lease: Duration,
-    /// How long a node that failed a session is tried last.
+    /// How long a node that failed is tried last.
     pub avoid_failed_node: Duration,
-    /// How long it may wait to be committed that a session's pods are made; in a rush, longer.
+    /// How long a deferred commit waits for the next step; longer while the operator is busy.
     pub deferral: Duration,
-    /// How long it may wait to be recorded that a kernel runs or is held up; in a rush, longer.
+    /// How long the record that a kernel runs or is held up may wait; longer while the operator is busy.
     pub kernel_progress: Duration,
-    /// The pause between writes that only tell people, while many sessions are on their way.
+    /// The pause between writes that only inform people, while the operator is busy.
     pub busy_pace: Duration,
-    /// The pause between two events otherwise.
+    /// The pause between two Events otherwise.
     pub event_pace: Duration,
-    /// A rush of events is over when none came for so long.
+    /// The sender of Events is no longer busy when none came for this long.
     pub busy_over: Duration,
     /// How long a gang may wait for some of its kernels before those are named.
     pub held_up: Duration,
-    /// How long the Events of a pod that does not get on are not read again.
+    /// How long the Events of a silent pod are not read again.
     pub warnings_again: Duration,
-    /// How long one that begins to lead may take to list everything; then another may try.
+    /// How long a new leader may take to list everything.
     pub listing: Duration,
     /// How long changes of usage are gathered before they are published.
     pub usage: Duration,
-    /// Every configured timeout (scaling group, session) is divided by this; 1 outside tests.
+    /// Every timeout that users configure is divided by this; 1 outside tests.
     pub scale: u32,
     pub lease: LeaseTiming,
 }

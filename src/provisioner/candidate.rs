@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
+use super::ahead::Ahead;
 use super::equivalence_class::EquivalenceClass;
-use super::validators::Ahead;
 use crate::api::{NodeName, SessionPhase, SessionResult};
 
 /// How a session stands that another depends on.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::ledger::{Holding, Load, Occupied, count_claims};
+use super::holding::{Holding, Load, Occupied, count_claims};
 use crate::api::{GroupName, NodeName};
 use crate::views::ClaimKey;
 use crate::views::Tenant;

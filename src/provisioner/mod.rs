@@ -1,7 +1,9 @@
 //! Who gets which nodes: a ledger of what is taken, and the pipeline that gives the rest away. Pure.
 
+mod ahead;
 mod candidate;
 mod equivalence_class;
+mod holding;
 mod ledger;
 mod ledger_snapshot;
 mod nodes;
@@ -9,17 +11,20 @@ mod pipeline;
 mod plan;
 mod pool;
 mod refusal;
+mod scope;
 mod selectors;
 mod sequencers;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod validators;
 
+pub use ahead::Ahead;
 pub use candidate::{Candidate, Dependency};
 pub use equivalence_class::*;
+pub use holding::{Holding, Load, Occupied};
 pub use ledger::*;
 pub use ledger_snapshot::{LedgerSnapshot, Own};
 pub use nodes::in_group;
 pub use pipeline::*;
 pub use refusal::*;
-pub use validators::Ahead;
+pub use scope::Scope;

@@ -4,64 +4,26 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
-
 use super::candidate::Candidate;
 use super::equivalence_class::{EquivalenceClass, Request};
-use super::ledger::Holding;
+use super::holding::Holding;
 use super::ledger_snapshot::LedgerSnapshot;
-use super::nodes::in_group;
 use super::plan::{Part, Plan, plan, refuse};
-use super::pool::{Index, Pool};
+use super::pool::{Choice, Index, Pool};
 use super::refusal::{Blocker, Refusal};
-use super::selectors::{Choice, Select, selector};
+use super::scope::Scope;
+use super::selectors::{Select, selector};
 use super::sequencers::Sequence;
 use super::validators::{Context, Subject, check_class, check_waiting, tenants};
-use crate::api::{GroupName, KernelAllocation, NodeName, ResourcePolicy, Resources, ScalingGroup, whole};
+use crate::api::{KernelAllocation, ResourcePolicy, whole};
 use crate::lifecycle::{Cause, Reason};
-use crate::views::NodeView;
-use crate::views::{Account, Tenancy, Tenant};
-
-/// What is provisioned: one group, its nodes, and who may have what.
-pub struct Scope<'s> {
-    pub now: DateTime<Utc>,
-    pub group_name: &'s GroupName,
-    pub group: &'s ScalingGroup,
-    /// Every node there is, of whatever group.
-    pub all_agents: &'s BTreeMap<NodeName, Arc<NodeView>>,
-    /// The group's, by name.
-    pub nodes: Vec<&'s NodeView>,
-    pub tenancy: &'s Tenancy,
-    /// What the group's nodes have together.
-    pub capacity: Resources,
-    /// The overhead of the group's RuntimeClass, per pod.
-    pub overhead: Resources,
-}
+use crate::views::{Account, Tenant};
 
 /// What became of a session.
 #[derive(Clone, Debug)]
 pub enum Decision {
     Placed(Vec<KernelAllocation>),
     Refused(Arc<Refusal>),
-}
-
-impl<'s> Scope<'s> {
-    pub fn new(
-        now: DateTime<Utc>,
-        group_name: &'s GroupName,
-        group: &'s ScalingGroup,
-        all_agents: &'s BTreeMap<NodeName, Arc<NodeView>>,
-        tenancy: &'s Tenancy,
-    ) -> Self {
-        let class = tenancy.runtime_class(group);
-        let runs_on = |node: &&NodeView| class.is_none_or(|class| node.has_labels(&class.node_selector));
-        let of_group = all_agents.values().map(Arc::as_ref).filter(|node| in_group(node, group));
-        let nodes: Vec<&NodeView> = of_group.filter(runs_on).collect();
-        let overhead = class.map(|class| class.overhead.clone()).unwrap_or_default();
-        let mut capacity = Resources::default();
-        nodes.iter().for_each(|node| capacity.add(&node.allocatable));
-        Self { now, group_name, group, all_agents, nodes, tenancy, capacity, overhead }
-    }
 }
 
 /// Decides on every session of the queue, in its order, and counts what they are given into the room.
@@ -261,11 +223,11 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::api::{Amount, Resources};
+    use crate::api::{Amount, NodeName, Resources};
     use crate::provisioner::Ledger;
     use crate::provisioner::testing::{Extra, Setup, kernel, node, nodes_of, refusal, waiting};
     use crate::views::{ClaimKey, ClaimView, NodeField, Operator, Requirement, VolumeView};
-    use crate::views::{ForeignPod, Lifetime};
+    use crate::views::{ForeignPod, Lifetime, NodeView};
 
     fn gang(replicas: i32) -> serde_json::Value {
         let mut sub = kernel(&[("cpu", 2)]);

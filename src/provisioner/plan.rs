@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::equivalence_class::{KernelRequest, Request};
 use super::nodes::{Rejection, count};
-use super::pipeline::Scope;
 use super::pool::{Index, Pool, PoolRequest};
 use super::refusal::{Blocker, Refusal};
+use super::scope::Scope;
 use crate::api::hostname;
 use crate::api::{ClusterMode, NodeName, Resources, whole};
 use crate::lifecycle::{Cause, Reason};
@@ -125,7 +125,7 @@ fn unfit(cause: Cause, message: impl Into<String>) -> Blocker {
 /// A designated node that does not exist may be under repair, or not have joined yet.
 fn missing_agents(scope: &Scope<'_>, kernel: &KernelRequest) -> Option<Blocker> {
     let designated = &kernel.designated;
-    if designated.is_empty() || designated.iter().any(|node| scope.all_agents.contains_key(node)) {
+    if designated.is_empty() || designated.iter().any(|node| scope.all_nodes.contains_key(node)) {
         return None;
     }
     let names = designated.iter().map(NodeName::as_str).collect::<Vec<_>>().join(", ");

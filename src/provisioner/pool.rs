@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::equivalence_class::{KernelRequest, Request};
 use super::ledger_snapshot::LedgerSnapshot;
 use super::nodes::{Rejection, closed};
-use super::selectors::Choice;
 use crate::api::{Amount, NodeName, ResourceName, Resources, ScalingGroup};
 use crate::views::NodeView;
 use crate::views::Tenancy;
@@ -65,6 +64,17 @@ pub struct PoolRequest {
     bound: Vec<(String, BTreeSet<Index>)>,
     private: bool,
     pub deployment: Option<String>,
+}
+
+/// What a strategy chooses for.
+pub struct Choice<'c> {
+    pub request: &'c PoolRequest,
+    /// Nodes of which the session has something already.
+    pub own: &'c [Index],
+    /// Nodes that are not to be chosen.
+    pub excluded: &'c [Index],
+    /// Whether the kernels of one deployment are to be spread.
+    pub spread: bool,
 }
 
 impl<'a> Pool<'a> {

@@ -10,9 +10,9 @@ use super::{
     Ahead, Candidate, Decision, Dependency, EquivalenceClass, EquivalenceClasses, LedgerSnapshot, Refusal, Scope, provision,
 };
 use crate::api::*;
-use crate::session::handlers::testing::snapshot;
 use crate::views::NodeView;
 use crate::views::Tenancy;
+use crate::views::testing::tenancy;
 
 /// A group with nodes and one active tenant: keypair `key` of `user`, namespace `ns` of `project` in `domain`.
 pub struct Setup {
@@ -63,7 +63,7 @@ impl Setup {
         Self {
             group: ScalingGroup::new("default", spec),
             nodes: nodes.into_iter().map(|node| (node.name.clone(), Arc::new(node))).collect(),
-            tenancy: (*snapshot(vec![]).tenancy).clone(),
+            tenancy: tenancy(),
             ledger: LedgerSnapshot::default(),
             classes: EquivalenceClasses::default(),
         }

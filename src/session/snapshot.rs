@@ -10,7 +10,6 @@ use chrono::{DateTime, Utc};
 use super::ends::EndCause;
 use super::handlers::Settings;
 use super::kernels::{KernelItem, kernel_name};
-use super::subject::Sessions;
 use crate::api::{
     GroupName, HandlerRetry, NodeName, Reason, RetryPolicy, ScalingGroup, Session, SessionPhase, SessionResult, SessionStatus,
     SessionUid, TryingHandler,
@@ -93,7 +92,7 @@ impl SessionItem {
 
     /// Whether its status was written for an older spec.
     pub fn is_outdated(&self) -> bool {
-        lifecycle::is_outdated::<Sessions>(&self.session)
+        self.session.status.as_ref().is_some_and(|status| status.is_outdated(self.session.metadata.generation))
     }
 
     pub fn is_batch(&self) -> bool {
@@ -179,7 +178,7 @@ impl SessionItem {
 
     /// Since when it is in its phase; for one never touched, since it was made.
     pub fn phase_started_at(&self) -> Option<DateTime<Utc>> {
-        lifecycle::phase_started_at::<Sessions>(&self.session)
+        self.session.status.as_ref().and_then(|status| status.phase_started_at).or_else(|| self.created_at())
     }
 
     pub fn created_at(&self) -> Option<DateTime<Utc>> {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::ends::is_disruption;
 use super::kernels::{KernelItem, short_hash};
+use super::sessions::Sessions;
 use super::snapshot::{SessionItem, Snapshot};
-use super::subject::Sessions;
 use crate::api::{
     Cause, FailedNode, HistoryResult, KernelPhase, Reason, ResourceList, Session, SessionPhase, SessionResult, SessionStatus,
     requested,

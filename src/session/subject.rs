@@ -7,15 +7,12 @@ use chrono::{DateTime, Utc};
 
 use super::effect::Effect;
 use super::handlers::{Change, HANDLERS, Handler, HandlerName, LockId, Mode, Settings};
+pub use super::sessions::Sessions;
 use super::snapshot::{SessionItem, Snapshot};
 use super::status;
 use crate::api::{HistoryResult, Progress, Session, SessionPhase, SessionResult, SessionStatus, SessionUid, Waiting};
 use crate::lifecycle::{self, ConditionState, HasProgress, Limits, Step, Subject, Timing, is_over};
 use crate::provisioner::LedgerSnapshot;
-
-/// Sessions.
-#[derive(Clone, Copy, Debug)]
-pub struct Sessions;
 
 impl Subject for Sessions {
     const NAME: &'static str = "session";

@@ -6,12 +6,12 @@ use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 
 use crate::api::{Session, SessionStatus};
-use crate::cluster::store::state::{decides_the_same, key_of};
+use crate::cluster::store::identity::{decides_the_same, key_of};
 use crate::cluster::store::world::World;
 use crate::cluster::write::{WriteError, Writer};
 use crate::coordinator::host::Committed;
 use crate::lifecycle::Timing;
-use crate::session::subject::Sessions;
+use crate::session::sessions::Sessions;
 
 /// Writes statuses.
 #[derive(Clone)]

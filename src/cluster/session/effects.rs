@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::pods::{self, PodOptions, SshKeys};
 use crate::api::*;
-use crate::cluster::store::state::{key_of, uid_of};
+use crate::cluster::store::identity::{key_of, uid_of};
 use crate::cluster::store::world::World;
 use crate::cluster::write::{WriteError, Writer};
 use crate::lifecycle::{EffectError, Failure};

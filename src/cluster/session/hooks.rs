@@ -7,8 +7,8 @@ use crate::coordinator::host::Host;
 use crate::lifecycle::EffectError;
 use crate::session::effect::Effect;
 use crate::session::kernels::KernelItem;
+use crate::session::sessions::Sessions;
 use crate::session::snapshot::SessionItem;
-use crate::session::subject::Sessions;
 
 pub type Hook = hooks::Hook<Sessions, SessionHost>;
 pub type Hooks = hooks::Hooks<Sessions, SessionHost>;

@@ -15,8 +15,8 @@ use crate::lifecycle::EffectError;
 use crate::provisioner::LedgerSnapshot;
 use crate::session::effect::Effect;
 use crate::session::handlers::{Handler, HandlerName};
+use crate::session::sessions::Sessions;
 use crate::session::snapshot::{SessionItem, Snapshot};
-use crate::session::subject::Sessions;
 
 /// Carries out what is decided on sessions.
 pub struct SessionHost {

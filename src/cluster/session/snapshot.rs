@@ -21,8 +21,8 @@ use crate::session::kernels::{Evidence, KernelItem, allocated_nodes, kernel_name
 use crate::session::pending::{self, Pending};
 use crate::session::queue;
 use crate::session::records::Remains;
+use crate::session::sessions::Sessions;
 use crate::session::snapshot::{SessionItem, Snapshot};
-use crate::session::subject::Sessions;
 use crate::session::usage::usage;
 use crate::views::{Liveness, Tenancy, Tenant};
 

@@ -4,17 +4,12 @@ use std::collections::BTreeSet;
 
 use chrono::Utc;
 
-use super::state::{State, key_of, uid_of};
+use super::identity::{dependencies, key_of, uid_of};
+use super::state::State;
 use super::table::Key;
 use crate::api::*;
 use crate::lifecycle::created_at;
 use crate::session::snapshot::{AWAITED_AT_MOST, deleted_at};
-
-/// The sessions it waits for, by namespace and name.
-pub(in crate::cluster) fn dependencies(session: &Session) -> impl Iterator<Item = Key> {
-    let namespace = session.metadata.namespace.clone().unwrap_or_default();
-    session.spec.depends_on.iter().map(move |name| (namespace.clone(), name.clone()))
-}
 
 impl State {
     pub(in crate::cluster) fn forget_dependencies(&mut self, session: &Session) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::api::{SessionPhase, SessionUid};
 use crate::coordinator::marks::{HandlerMarks, Marks};
-use crate::session::subject::Sessions;
+use crate::session::sessions::Sessions;
 
 /// A task on the kernels and pods of one session. It decides on no session, so it has no row: the session may be gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

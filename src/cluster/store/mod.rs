@@ -1,8 +1,11 @@
 //! What is known of the cluster: stores by kind, indexes, the overlay of assumed writes, and the ledger.
 
+mod assumed_writes;
 mod dependencies;
 pub mod extract;
 pub mod extract_storage;
+pub mod heartbeats;
+pub mod identity;
 mod index;
 pub mod marks;
 mod overlay;

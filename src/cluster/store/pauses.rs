@@ -9,7 +9,7 @@ use crate::api::{Reason, Session, SessionUid};
 use crate::coordinator::marks::HandlerMarks;
 use crate::lifecycle::{Subject, last_attempt};
 use crate::session::handlers::HandlerName;
-use crate::session::subject::Sessions;
+use crate::session::sessions::Sessions;
 use crate::views::VolumeView;
 
 impl State {

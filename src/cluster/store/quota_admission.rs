@@ -1,7 +1,6 @@
 //! Sessions that a ResourceQuota refused are let in when the quota has room, before their pause is over.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,17 +12,8 @@ use crate::coordinator::marks::HandlerMarks;
 use crate::lifecycle::created_at;
 use crate::session::handlers::HandlerName;
 use crate::session::namespace_quota::{Demand, MAX_CONSIDERED, admitted};
-use crate::session::subject::Sessions;
+use crate::session::sessions::Sessions;
 use crate::views::QuotaView;
-
-/// What is known of quotas besides their store.
-#[derive(Default)]
-pub struct QuotaAdmission {
-    /// The namespaces in which a quota changed since sessions were last let in.
-    changed: BTreeSet<String>,
-    /// Sessions that a quota refused and that were tried again before their pause was over, and when.
-    let_in_early: HashMap<SessionUid, Instant>,
-}
 
 impl World {
     pub(in crate::cluster) fn upsert_quota(&self, key: Key, version: u64, quota: QuotaView) {
@@ -114,7 +104,7 @@ mod tests {
 
     use super::*;
     use crate::api::{Amount, SessionPhase};
-    use crate::cluster::store::state::uid_of;
+    use crate::cluster::store::identity::uid_of;
     use crate::cluster::store::world::Scope;
     use crate::session::handlers::testing::session_in;
 

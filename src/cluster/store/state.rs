@@ -1,19 +1,19 @@
 //! The state of the cluster as watched: stores, indexes, the overlay of assumed writes, and the ledger they add up to.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::dependencies::dependencies;
+use super::heartbeats::Heartbeats;
+use super::identity::{dependencies, uid_of};
 use super::index::{Index, Place};
 use super::overlay::Overlay;
-use super::quota_admission::QuotaAdmission;
 use super::stores::Stores;
 use super::table::Key;
 use crate::api::*;
-use crate::cluster::heartbeats::Heartbeats;
 use crate::lifecycle::Timing;
 use crate::provisioner::{Holding, Ledger};
 use crate::session::holding::holding;
@@ -39,23 +39,13 @@ pub struct State {
     node_views: OnceLock<Arc<BTreeMap<NodeName, Arc<NodeView>>>>,
 }
 
-/// Whether two versions of a session are the same to every decision: they differ in annotations, labels or managed fields
-/// at most.
-pub fn decides_the_same(one: &Session, other: &Session) -> bool {
-    let (a, b) = (&one.metadata, &other.metadata);
-    a.uid == b.uid
-        && a.generation == b.generation
-        && a.deletion_timestamp == b.deletion_timestamp
-        && a.finalizers == b.finalizers
-        && one.status == other.status
-}
-
-pub fn uid_of(session: &Session) -> SessionUid {
-    SessionUid(session.metadata.uid.clone().unwrap_or_default())
-}
-
-pub fn key_of(meta: &kube::core::ObjectMeta) -> Key {
-    (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
+/// What is known of quotas besides their store.
+#[derive(Default)]
+pub struct QuotaAdmission {
+    /// The namespaces in which a quota changed since sessions were last let in.
+    pub(super) changed: BTreeSet<String>,
+    /// Sessions that a quota refused and that were tried again before their pause was over, and when.
+    pub(super) let_in_early: HashMap<SessionUid, Instant>,
 }
 
 impl State {

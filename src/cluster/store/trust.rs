@@ -81,7 +81,7 @@ mod tests {
     use super::*;
     use crate::api::*;
     use crate::cluster::store::extract;
-    use crate::cluster::store::state::uid_of;
+    use crate::cluster::store::identity::uid_of;
     use crate::cluster::store::world::{Scope, World};
     use crate::session::handlers::testing::{kernel_of, session_in};
 

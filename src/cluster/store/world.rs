@@ -9,9 +9,10 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use tokio::sync::Notify;
 
 use super::extract::{self, Extracted};
+use super::identity::{decides_the_same, key_of, uid_of};
 use super::marks::{KernelTask, SessionMarks};
 use super::pauses::about_nodes;
-use super::state::{State, decides_the_same, key_of, uid_of};
+use super::state::State;
 use super::stores::{PodRow, Slice};
 use super::table::Key;
 use crate::api::*;
@@ -19,7 +20,7 @@ use crate::coordinator::marks::Mark;
 use crate::coordinator::{Claim, Claims};
 use crate::lifecycle::{Timing, Trigger};
 use crate::session::queue;
-use crate::session::subject::Sessions;
+use crate::session::sessions::Sessions;
 
 /// Which sessions are this operator's.
 #[derive(Clone, Debug, Default)]

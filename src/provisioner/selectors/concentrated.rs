@@ -1,8 +1,7 @@
 //! concentrated: fills up what is used already. Least of: kernels of the same deployment there (if those are to be
 //! spread), resources that would be unused, what remains; then the first by name.
 
-use super::Choice;
-use crate::provisioner::pool::{Index, Pool};
+use crate::provisioner::pool::{Choice, Index, Pool};
 
 pub fn select(pool: &Pool<'_>, choice: &Choice<'_>) -> Option<Index> {
     let Some(deployment) = choice.request.deployment.as_deref().filter(|_| choice.spread) else {

@@ -1,7 +1,6 @@
 //! dispersed: goes where most is left. Fewest resources that would be unused, then most remaining; then the first by name.
 
-use super::Choice;
-use crate::provisioner::pool::{Index, Pool};
+use crate::provisioner::pool::{Choice, Index, Pool};
 
 pub fn select(pool: &Pool<'_>, choice: &Choice<'_>) -> Option<Index> {
     pool.roomiest(choice)

@@ -1,7 +1,7 @@
 //! legacy: as dispersed; kept for groups that are configured by that name.
 
-use super::{Choice, dispersed};
-use crate::provisioner::pool::{Index, Pool};
+use super::dispersed;
+use crate::provisioner::pool::{Choice, Index, Pool};
 
 pub fn select(pool: &Pool<'_>, choice: &Choice<'_>) -> Option<Index> {
     dispersed::select(pool, choice)

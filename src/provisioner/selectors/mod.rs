@@ -5,19 +5,8 @@ mod dispersed;
 mod legacy;
 mod roundrobin;
 
-use super::pool::{Index, Pool, PoolRequest};
+use super::pool::{Choice, Index, Pool};
 use crate::api::SelectorStrategy;
-
-/// What a strategy chooses for.
-pub struct Choice<'c> {
-    pub request: &'c PoolRequest,
-    /// Nodes of which the session has something already.
-    pub own: &'c [Index],
-    /// Nodes that are not to be chosen.
-    pub excluded: &'c [Index],
-    /// Whether the kernels of one deployment are to be spread.
-    pub spread: bool,
-}
 
 /// A strategy: the node it chooses, if any takes the kernel.
 pub type Select = fn(&Pool<'_>, &Choice<'_>) -> Option<Index>;

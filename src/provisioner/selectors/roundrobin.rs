@@ -1,7 +1,6 @@
 //! roundrobin: nodes by name, each in its turn; the turn goes on from cycle to cycle.
 
-use super::Choice;
-use crate::provisioner::pool::{Index, Pool};
+use crate::provisioner::pool::{Choice, Index, Pool};
 
 pub fn select(pool: &Pool<'_>, choice: &Choice<'_>) -> Option<Index> {
     pool.next(choice)

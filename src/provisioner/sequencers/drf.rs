@@ -3,7 +3,7 @@
 use super::Sequencer;
 use crate::provisioner::LedgerSnapshot;
 use crate::provisioner::candidate::Candidate;
-use crate::provisioner::pipeline::Scope;
+use crate::provisioner::scope::Scope;
 use crate::views::Tenant;
 
 pub static SEQUENCER: Sequencer = Sequencer { share: Some(dominant_share), rank: |candidate| candidate.made() };

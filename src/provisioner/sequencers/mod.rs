@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BinaryHeap, HashMap};
 
 use super::candidate::Candidate;
 use super::ledger_snapshot::LedgerSnapshot;
-use super::pipeline::Scope;
+use super::scope::Scope;
 use crate::api::{AccessKey, SequencerName};
 
 /// A sequencer: the order of sessions of one priority, the smallest share and then the smallest rank first.

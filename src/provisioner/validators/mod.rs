@@ -19,7 +19,6 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 
 use super::equivalence_class::EquivalenceClass;
-pub use pending::Ahead;
 
 use super::candidate::Candidate;
 use super::ledger_snapshot::{LedgerSnapshot, Own};

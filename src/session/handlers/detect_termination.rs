@@ -3,10 +3,11 @@
 use super::reset_unschedulable::begins_again;
 use super::{After, Decide, Handler, HandlerName, Mode, Settings, To, Transitions, Verdict, exits, trace_kernels};
 use crate::api::{KernelPhase, SessionPhase, SessionResult};
-use crate::lifecycle::{CommitMode, Match, Reason, is_over, over_at};
+use crate::lifecycle::{CommitMode, Reason, is_over, over_at};
 use crate::session::effect::Effect;
 use crate::session::ends::EndCause;
 use crate::session::kernels::{KernelItem, describe_all};
+use crate::session::matching::Match;
 use crate::session::snapshot::{SessionItem, Snapshot};
 
 exits!(Cancelled);

@@ -73,7 +73,7 @@ mod tests {
     use super::*;
     use crate::api::SessionPhase as P;
     use crate::lifecycle::Subject;
-    use crate::session::subject::Sessions;
+    use crate::session::sessions::Sessions;
 
     /// One line of the table of rules §4, extended by what it says in words and by what Kubernetes needs besides.
     type Line = (HandlerName, Option<LockId>, bool, [Option<To>; 5]);

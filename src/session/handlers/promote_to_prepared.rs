@@ -3,8 +3,9 @@
 use super::late::held_up;
 use super::{Decide, Handler, HandlerName, Mode, Settings, To, Transitions, Verdict, trace_kernels};
 use crate::api::SessionPhase;
-use crate::lifecycle::{CommitMode, Failure, Match, Reason, is_over};
+use crate::lifecycle::{CommitMode, Failure, Reason, is_over};
 use crate::session::kernels::{KernelItem, describe_all};
+use crate::session::matching::Match;
 use crate::session::snapshot::{SessionItem, Snapshot};
 
 pub static ROW: Handler = Handler {

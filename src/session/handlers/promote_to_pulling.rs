@@ -2,8 +2,9 @@
 
 use super::{Decide, Handler, HandlerName, Mode, Settings, To, Transitions, Verdict, trace_kernels};
 use crate::api::{KernelPhase, SessionPhase};
-use crate::lifecycle::{CommitMode, Match};
+use crate::lifecycle::CommitMode;
 use crate::session::kernels::KernelItem;
+use crate::session::matching::Match;
 use crate::session::snapshot::{SessionItem, Snapshot};
 
 pub static ROW: Handler = Handler {

@@ -4,8 +4,9 @@ use super::late::held_up;
 use super::promote_to_prepared::{end_of_a_kernel, kernel_failure};
 use super::{After, Decide, Handler, HandlerName, Mode, RESET, Settings, To, Transitions, Verdict, trace_kernels};
 use crate::api::SessionPhase;
-use crate::lifecycle::{CommitMode, Failure, Match, Reason, is_over, over_at};
+use crate::lifecycle::{CommitMode, Failure, Reason, is_over, over_at};
 use crate::session::kernels::{KernelItem, describe_all};
+use crate::session::matching::Match;
 use crate::session::snapshot::{SessionItem, Snapshot};
 
 pub static ROW: Handler = Handler {

@@ -2,8 +2,9 @@
 
 use super::{After, Decide, Handler, HandlerName, Mode, Settings, To, Transitions, Verdict, trace_kernels};
 use crate::api::SessionPhase;
-use crate::lifecycle::{CommitMode, Match, Reason};
+use crate::lifecycle::{CommitMode, Reason};
 use crate::session::kernels::{KernelItem, describe_all};
+use crate::session::matching::Match;
 use crate::session::snapshot::{SessionItem, Snapshot};
 
 pub static ROW: Handler = Handler {
@@ -71,7 +72,7 @@ mod tests {
         }
         item.session = Arc::new(session);
         let verdict = promote(&snapshot(vec![]), &item);
-        let step: Step<'_, crate::session::subject::Sessions> = Step {
+        let step: Step<'_, crate::session::sessions::Sessions> = Step {
             handler: ROW.name,
             result: HistoryResult::Success,
             to: ROW.transitions.success,

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::super::sessions::Sessions;
 use super::super::snapshot::SessionItem;
-use super::super::subject::Sessions;
 use crate::api::{KernelAllocation, KernelPhase, NodeName, SessionPhase, SessionResult, TryingHandler, Waiting};
 use crate::lifecycle::{self, Failure, Trace};
 use crate::provisioner::Refusal;
@@ -88,7 +88,7 @@ macro_rules! exits {
             const PHASES: &[$crate::api::SessionPhase] = &[$($crate::api::SessionPhase::$phase,)+];
         }
 
-        impl $crate::lifecycle::Exit<$crate::session::subject::Sessions> for Exit {
+        impl $crate::lifecycle::Exit<$crate::session::sessions::Sessions> for Exit {
             fn phase(self) -> $crate::api::SessionPhase {
                 match self {
                     $(Self::$phase => $crate::api::SessionPhase::$phase,)+

@@ -1,4 +1,4 @@
-//! How a session's kernels are matched as a set (rules §1).
+//! How the kernels of a session are matched as a set (docs/lifecycle.md#phases).
 
 /// How many of a session's kernels must be in a set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

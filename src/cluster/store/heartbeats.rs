@@ -1,0 +1,33 @@
+//! What is known of the heartbeats of nodes.
+
+use std::collections::{BTreeSet, HashMap};
+
+use chrono::{DateTime, Utc};
+
+use crate::api::NodeName;
+
+/// When the status of each node was last written, by the node's clock.
+pub type Statuses = HashMap<NodeName, DateTime<Utc>>;
+
+/// What is known of the heartbeats of nodes.
+#[derive(Default)]
+pub struct Heartbeats {
+    /// The nodes that show no sign of life.
+    pub(in crate::cluster) stale: BTreeSet<NodeName>,
+    /// When the status of each node was last written, by the node's clock.
+    pub(in crate::cluster) statuses: Statuses,
+}
+
+impl Heartbeats {
+    pub fn is_stale(&self, node: &NodeName) -> bool {
+        self.stale.contains(node)
+    }
+
+    pub fn heard(&mut self, node: &NodeName, at: DateTime<Utc>) {
+        self.statuses.insert(node.clone(), at);
+    }
+
+    pub fn forget(&mut self, node: &NodeName) {
+        self.statuses.remove(node);
+    }
+}
