@@ -1,6 +1,6 @@
 # make up: a cluster, the operator, and a running session.   make test: all tests.   The rest: make help.
 .DEFAULT_GOAL := help
-.PHONY: faults bugs help up down kubeconfig test lint prose unit cluster e2e crds reference scenarios kit bench bench-scale bench-queue bench-provisioner image
+.PHONY: handlers faults bugs help up down kubeconfig test lint prose unit cluster e2e crds reference scenarios kit bench bench-scale bench-queue bench-provisioner image
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -55,6 +55,9 @@ crds: ## writes crds/ and the chart's copy from src/api
 
 reference: ## writes docs/reference.md from crds/
 	@kit/test reference
+
+handlers: ## writes the table of handlers in docs/lifecycle.md from their rows
+	@WRITE_HANDLERS=1 cargo test --quiet --test handlers >/dev/null
 
 scenarios: ## writes docs/scenarios.md from the tests' names
 	@WRITE_SCENARIOS=1 cargo test --quiet --test scenarios >/dev/null
