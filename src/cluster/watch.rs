@@ -27,6 +27,7 @@ use super::store::world::World;
 use super::store::{extract, extract_storage};
 use crate::api::*;
 use crate::lifecycle::Timing;
+use crate::views::{ClaimView, RuntimeClassView, StorageClassView, VolumeView};
 
 /// Starts all watches. They run as long as the set lives.
 pub fn start(client: &Client, world: &Arc<World>) -> JoinSet<()> {
@@ -48,112 +49,113 @@ pub async fn check(client: &Client) -> kube::Result<()> {
 /// The watch of a kind.
 fn watch_of(kind: Watched, client: Client, world: Arc<World>) -> BoxFuture<'static, ()> {
     match kind {
-        Watched::Session => run(
-            client,
-            world,
-            PAGE_OF_LARGE,
-            Ingest {
-                labelled: None,
-                table: |stores| &mut stores.sessions,
-                apply: apply_session,
-                remove: World::remove_session,
-                relisted: |world| world.marks.everything(),
-            },
-        ),
-        Watched::Kernel => run(
-            client,
-            world,
-            PAGE,
-            Ingest {
-                labelled: None,
-                table: |stores| &mut stores.kernels,
-                apply: apply_kernel,
-                remove: World::remove_kernel,
-                relisted: |_| {},
-            },
-        ),
-        Watched::Pod => run(
-            client,
-            world,
-            PAGE_OF_LARGE,
-            Ingest {
-                labelled: None,
-                table: |stores| &mut stores.pods,
-                apply: |world, pod: Pod| world.upsert_pod(&pod),
-                remove: World::remove_pod,
-                relisted: |world| world.marks.everything(),
-            },
-        ),
-        Watched::EndpointSlice => run(
-            client,
-            world,
-            PAGE,
-            Ingest {
-                labelled: Some(LABEL_SESSION_UID),
-                table: |stores| &mut stores.slices,
-                apply: |world, slice: EndpointSlice| world.upsert_slice(&slice),
-                remove: World::remove_slice,
-                relisted: |_| {},
-            },
-        ),
-        Watched::Node => run(
-            client,
-            world,
-            PAGE,
-            Ingest {
-                labelled: None,
-                table: |stores| &mut stores.nodes,
-                apply: |world, node: Node| world.upsert_node(&node),
-                remove: World::remove_node,
-                relisted: |_| {},
-            },
-        ),
-        Watched::ResourceQuota => run(
-            client,
-            world,
-            PAGE,
-            Ingest {
-                labelled: None,
-                table: |stores| &mut stores.quotas,
-                apply: apply_quota,
-                remove: World::remove_quota,
-                relisted: |_| {},
-            },
-        ),
-        Watched::ScalingGroup => by_spec(client, world, |stores| &mut stores.groups),
-        Watched::Domain => by_spec(client, world, |stores| &mut stores.domains),
-        Watched::Project => by_spec(client, world, |stores| &mut stores.projects),
-        Watched::User => by_spec(client, world, |stores| &mut stores.users),
-        Watched::Keypair => by_spec(client, world, |stores| &mut stores.keypairs),
-        Watched::ResourcePolicy => by_spec(client, world, |stores| &mut stores.policies),
-        Watched::Namespace => {
-            by_view::<Namespace, _>(client, world, |stores| &mut stores.namespaces, extract::project, about_tenants)
-        }
-        Watched::PersistentVolumeClaim => {
-            by_view::<PersistentVolumeClaim, _>(client, world, |stores| &mut stores.claims, extract_storage::claim, about_volumes)
-        }
-        Watched::PersistentVolume => by_view::<PersistentVolume, _>(
-            client,
-            world,
-            |stores| &mut stores.volumes,
-            extract_storage::volume,
-            about_free_volumes,
-        ),
-        Watched::StorageClass => by_view::<StorageClass, _>(
-            client,
-            world,
-            |stores| &mut stores.storage_classes,
-            extract_storage::storage_class,
-            about_volumes,
-        ),
-        Watched::RuntimeClass => by_view::<RuntimeClass, _>(
-            client,
-            world,
-            |stores| &mut stores.runtime_classes,
-            extract_storage::runtime_class,
-            about_tenants,
-        ),
+        Watched::Session => run(client, world, SESSIONS),
+        Watched::Kernel => run(client, world, KERNELS),
+        Watched::Pod => run(client, world, PODS),
+        Watched::EndpointSlice => run(client, world, SLICES),
+        Watched::Node => run(client, world, NODES),
+        Watched::ResourceQuota => run(client, world, QUOTAS),
+        Watched::ScalingGroup => tenants(client, world, by_spec(|stores| &mut stores.groups)),
+        Watched::Domain => tenants(client, world, by_spec(|stores| &mut stores.domains)),
+        Watched::Project => tenants(client, world, by_spec(|stores| &mut stores.projects)),
+        Watched::User => tenants(client, world, by_spec(|stores| &mut stores.users)),
+        Watched::Keypair => tenants(client, world, by_spec(|stores| &mut stores.keypairs)),
+        Watched::ResourcePolicy => tenants(client, world, by_spec(|stores| &mut stores.policies)),
+        Watched::Namespace => tenants(client, world, NAMESPACES),
+        Watched::PersistentVolumeClaim => tenants(client, world, CLAIMS),
+        Watched::PersistentVolume => tenants(client, world, VOLUMES),
+        Watched::StorageClass => tenants(client, world, STORAGE_CLASSES),
+        Watched::RuntimeClass => tenants(client, world, RUNTIME_CLASSES),
     }
+}
+
+const SESSIONS: Ingest<DeserializeGuard<Session>> = Ingest {
+    labelled: None,
+    page: PAGE_OF_LARGE,
+    table: |stores| &mut stores.sessions,
+    apply: apply_session,
+    remove: World::remove_session,
+    relisted: |world| world.marks.everything(),
+};
+
+const KERNELS: Ingest<DeserializeGuard<Kernel>> = Ingest {
+    labelled: None,
+    page: PAGE,
+    table: |stores| &mut stores.kernels,
+    apply: apply_kernel,
+    remove: World::remove_kernel,
+    relisted: |_| {},
+};
+
+const PODS: Ingest<Pod> = Ingest {
+    labelled: None,
+    page: PAGE_OF_LARGE,
+    table: |stores| &mut stores.pods,
+    apply: |world, pod| world.upsert_pod(&pod),
+    remove: World::remove_pod,
+    relisted: |world| world.marks.everything(),
+};
+
+const SLICES: Ingest<EndpointSlice> = Ingest {
+    labelled: Some(LABEL_SESSION_UID),
+    page: PAGE,
+    table: |stores| &mut stores.slices,
+    apply: |world, slice| world.upsert_slice(&slice),
+    remove: World::remove_slice,
+    relisted: |_| {},
+};
+
+const NODES: Ingest<Node> = Ingest {
+    labelled: None,
+    page: PAGE,
+    table: |stores| &mut stores.nodes,
+    apply: |world, node| world.upsert_node(&node),
+    remove: World::remove_node,
+    relisted: |_| {},
+};
+
+const QUOTAS: Ingest<ResourceQuota> = Ingest {
+    labelled: None,
+    page: PAGE,
+    table: |stores| &mut stores.quotas,
+    apply: apply_quota,
+    remove: World::remove_quota,
+    relisted: |_| {},
+};
+
+const NAMESPACES: Tenants<Namespace, Option<ProjectName>> =
+    Tenants { table: |stores| &mut stores.namespaces, view: extract::project, same: PartialEq::eq, fixes: about_tenants };
+
+const CLAIMS: Tenants<PersistentVolumeClaim, ClaimView> =
+    Tenants { table: |stores| &mut stores.claims, view: extract_storage::claim, same: PartialEq::eq, fixes: about_volumes };
+
+const VOLUMES: Tenants<PersistentVolume, VolumeView> = Tenants {
+    table: |stores| &mut stores.volumes,
+    view: extract_storage::volume,
+    same: PartialEq::eq,
+    fixes: about_free_volumes,
+};
+
+const STORAGE_CLASSES: Tenants<StorageClass, StorageClassView> = Tenants {
+    table: |stores| &mut stores.storage_classes,
+    view: extract_storage::storage_class,
+    same: PartialEq::eq,
+    fixes: about_volumes,
+};
+
+const RUNTIME_CLASSES: Tenants<RuntimeClass, RuntimeClassView> = Tenants {
+    table: |stores| &mut stores.runtime_classes,
+    view: extract_storage::runtime_class,
+    same: PartialEq::eq,
+    fixes: about_tenants,
+};
+
+/// A kind of ours whose meaning is its spec. Statuses, which we write, mean nothing.
+fn by_spec<K>(table: fn(&mut Stores) -> &mut Table<Arc<K>>) -> Tenants<K, Arc<K>>
+where
+    K: HasSpec<Spec: PartialEq>,
+{
+    Tenants { table, view: Arc::new, same: |old, new| old.spec() == new.spec(), fixes: about_tenants }
 }
 
 /// The pauses before a watch that broke is started again.
@@ -193,6 +195,8 @@ where
 struct Ingest<K> {
     /// Only objects with this label.
     labelled: Option<&'static str>,
+    /// Objects on one page of a list.
+    page: u32,
     table: fn(&mut Stores) -> &mut dyn Listing,
     apply: fn(&World, K),
     /// Removes the object of a key, as of a version. Version 0 means: whatever is there.
@@ -201,7 +205,7 @@ struct Ingest<K> {
     relisted: fn(&World),
 }
 
-fn run<K>(client: Client, world: Arc<World>, page: u32, ingest: Ingest<K>) -> BoxFuture<'static, ()>
+fn run<K>(client: Client, world: Arc<World>, ingest: Ingest<K>) -> BoxFuture<'static, ()>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
@@ -210,7 +214,7 @@ where
         config = config.labels(label);
     }
     let watch = async move {
-        watch_all(&world.timing, Api::<K>::all(client), config, page, |event| match event {
+        watch_all(&world.timing, Api::<K>::all(client), config, ingest.page, |event| match event {
             Event::Init => (ingest.table)(&mut world.lock().stores).list_begins(),
             Event::InitApply(object) | Event::Apply(object) => (ingest.apply)(&world, object),
             Event::Delete(object) => {
@@ -253,29 +257,6 @@ fn apply_kernel(world: &World, DeserializeGuard(read): DeserializeGuard<Kernel>)
 fn apply_quota(world: &World, quota: ResourceQuota) {
     let version = extract::version(quota.metadata.resource_version.as_ref());
     world.upsert_quota(key_of(&quota.metadata), version, extract_storage::quota(quota));
-}
-
-/// Watches a kind of ours whose meaning is its spec. Statuses, which we write, mean nothing.
-fn by_spec<K>(client: Client, world: Arc<World>, table: fn(&mut Stores) -> &mut Table<Arc<K>>) -> BoxFuture<'static, ()>
-where
-    K: Resource<DynamicType = ()> + HasSpec<Spec: PartialEq> + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
-{
-    tenants(client, world, Tenants { table, view: Arc::new, same: |old, new| old.spec() == new.spec(), fixes: about_tenants })
-}
-
-/// Watches a kind of others whose meaning is what is extracted of it.
-fn by_view<K, V>(
-    client: Client,
-    world: Arc<World>,
-    table: fn(&mut Stores) -> &mut Table<V>,
-    view: fn(K) -> V,
-    fixes: fn(&V, Reason) -> bool,
-) -> BoxFuture<'static, ()>
-where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
-    V: Clone + PartialEq + Send + 'static,
-{
-    tenants(client, world, Tenants { table, view, same: V::eq, fixes })
 }
 
 /// How a kind that says who may run what where gets into the world.
