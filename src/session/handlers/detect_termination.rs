@@ -3,7 +3,7 @@
 use super::reset_unschedulable::begins_again;
 use super::{After, Decide, Handler, HandlerName, Mode, Settings, To, Transitions, Verdict, exits, trace_kernels};
 use crate::api::{KernelPhase, SessionPhase, SessionResult};
-use crate::lifecycle::{CommitMode, Reason, is_over, over_at};
+use crate::lifecycle::{CommitMode, Reason};
 use crate::session::effect::Effect;
 use crate::session::ends::EndCause;
 use crate::session::kernels::{KernelItem, describe_all};
@@ -36,7 +36,7 @@ pub static ROW: Handler = Handler {
 
 fn detect(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
     if !Match::Any.holds(&item.kernels, KernelItem::is_ending) {
-        return batch_timeout(snapshot, item);
+        return Verdict::idle();
     }
     if begins_again(snapshot, item) {
         return Verdict::idle();
@@ -74,20 +74,6 @@ fn absences(item: &SessionItem) -> Vec<Effect> {
     unseen.map(|kernel| Effect::ConfirmNoPod(item.kernel_name(&kernel.hostname))).collect()
 }
 
-/// A batch session that has run for as long as it may ends as failed.
-fn batch_timeout(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
-    let Some(seconds) = item.session.spec.batch_timeout_seconds.filter(|_| item.phase() == SessionPhase::Running) else {
-        return Verdict::idle();
-    };
-    let limit = snapshot.timing.configured(seconds);
-    if is_over(item.phase_started_at(), Some(limit), snapshot.now) {
-        return Verdict::success()
-            .because(Reason::BatchTimeout, format!("ran for more than {seconds} s"))
-            .result(SessionResult::Failure);
-    }
-    Verdict::idle().wake_at(over_at(item.phase_started_at(), Some(limit)))
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -122,17 +108,6 @@ mod tests {
         assert!(matches!(verdict.outcome, Outcome::Success { to: Some(SessionPhase::Cancelled) }));
         let mixed = detected(gang(), &[Cancelled, Prepared, Prepared], None);
         assert!(matches!(mixed.outcome, Outcome::Success { to: None }));
-    }
-
-    #[test]
-    fn a_batch_session_that_runs_for_longer_than_it_may_has_failed() {
-        let limited = |seconds: i64| detected(json!({"type": "Batch", "batchTimeoutSeconds": seconds}), &[Running], None);
-        let verdict = limited(59);
-        assert!(matches!(verdict.outcome, Outcome::Success { to: None }));
-        assert_eq!(verdict.change.result, Some(SessionResult::Failure));
-        assert_eq!(verdict.reason, Some((Reason::BatchTimeout, "ran for more than 59 s".into())));
-        let in_time = limited(60);
-        assert!(matches!(in_time.outcome, Outcome::Idle) && in_time.wake_at.is_some(), "strictly later");
     }
 
     #[test]

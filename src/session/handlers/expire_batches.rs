@@ -1,0 +1,72 @@
+//! expire-batches: ends a batch session that has run for as long as it may.
+
+use super::{Decide, Handler, HandlerName, Mode, Settings, To, Transitions, Verdict, trace_kernels};
+use crate::api::{Reason, SessionPhase, SessionResult};
+use crate::lifecycle::{CommitMode, is_over, over_at};
+use crate::session::kernels::KernelItem;
+use crate::session::snapshot::{SessionItem, Snapshot};
+
+pub static ROW: Handler = Handler {
+    name: HandlerName::ExpireBatches,
+    targets: &[SessionPhase::Running],
+    transitions: Transitions { success: To::phase(SessionPhase::Terminating), ..Transitions::NONE },
+    mode: Mode::Waits,
+    follows: &[],
+    commit: CommitMode::Now,
+    wakes_on: &[],
+    lock: None,
+    overview: None,
+    trace: Some(trace_kernels),
+    settings: Settings::NONE,
+    decide: Decide::Each(expire),
+};
+
+fn expire(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
+    let Some(seconds) = item.session.spec.batch_timeout_seconds else { return Verdict::idle() };
+    // detect-termination decides on a session that ends by itself.
+    if item.kernels.iter().any(KernelItem::is_ending) {
+        return Verdict::idle();
+    }
+    let limit = Some(snapshot.timing.configured(seconds));
+    if !is_over(item.phase_started_at(), limit, snapshot.now) {
+        return Verdict::idle().wake_at(over_at(item.phase_started_at(), limit));
+    }
+    Verdict::success().because(Reason::BatchTimeout, format!("ran for more than {seconds} s")).result(SessionResult::Failure)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::KernelPhase::{self, Running, Terminated};
+    use crate::session::handlers::Outcome;
+    use crate::session::handlers::testing::{item, now, put, session, snapshot};
+
+    /// The verdict on a batch session that has run for a minute.
+    fn after_a_minute(limit: i64, kernel: KernelPhase) -> Verdict {
+        let mut batch = session(json!({"type": "Batch", "batchTimeoutSeconds": limit}));
+        put(&mut batch, SessionPhase::Running, chrono::TimeDelta::minutes(1));
+        expire(&snapshot(vec![]), &item(batch, &[kernel]))
+    }
+
+    #[test]
+    fn a_batch_that_runs_for_too_long_ends_as_failed() {
+        let verdict = after_a_minute(59, Running);
+        assert!(matches!(verdict.outcome, Outcome::Success { to: None }));
+        assert_eq!(verdict.reason, Some((Reason::BatchTimeout, "ran for more than 59 s".into())));
+        assert_eq!(verdict.change.result, Some(SessionResult::Failure));
+    }
+
+    #[test]
+    fn a_batch_within_its_time_is_evaluated_again_when_the_time_is_over() {
+        let verdict = after_a_minute(60, Running);
+        assert!(matches!(verdict.outcome, Outcome::Idle), "strictly longer");
+        assert_eq!(verdict.wake_at, Some(now() + chrono::TimeDelta::milliseconds(1)));
+    }
+
+    #[test]
+    fn a_batch_whose_kernel_has_ended_is_left_to_detect_termination() {
+        assert!(matches!(after_a_minute(59, Terminated).outcome, Outcome::Idle));
+    }
+}
