@@ -2,10 +2,14 @@
 
 pub mod client;
 pub mod events;
+#[cfg(test)]
+mod fake;
 pub mod heartbeats;
 pub mod lease;
 pub mod session;
 pub mod store;
+#[cfg(test)]
+mod tests;
 pub mod unreconciled;
 pub mod usage;
 pub mod watch;
