@@ -305,7 +305,7 @@ fn default_shm() -> Quantity {
 }
 
 /// When the kubelet pulls an image.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, strum::Display)]
 pub enum ImagePullPolicy {
     #[default]
     IfNotPresent,

@@ -30,12 +30,6 @@ impl From<WriteError> for EffectError {
     }
 }
 
-impl From<serde_json::Error> for EffectError {
-    fn from(error: serde_json::Error) -> Self {
-        Self::Failed(Failure::fault(Reason::EffectFailed, error.to_string()))
-    }
-}
-
 /// Most times that finalizers are changed again at once, because somebody else changed them.
 const MAX_CONFLICTS: usize = 8;
 
@@ -170,7 +164,7 @@ impl Effects {
     }
 
     async fn create_service(&self, context: &EffectContext, session: &Session) -> Result<(), EffectError> {
-        let service = pods::service(session, &context.group_name())?;
+        let service = pods::service(session, &context.group_name());
         let made = self.create_ours("service-create", &context.namespace, &service, session.metadata.uid.as_deref()).await;
         if let Err(EffectError::Wait(_)) = &made {
             self.clear_the_name(&context.namespace, &service_name(session.metadata.name.as_deref().unwrap_or_default())).await?;
@@ -230,7 +224,7 @@ impl Effects {
     async fn create_secret(&self, context: &EffectContext, session: &Session) -> Result<(), EffectError> {
         let keys = SshKeys::generate()
             .map_err(|error| EffectError::Failed(Failure::fault(Reason::EffectFailed, format!("no key pair: {error}"))))?;
-        let secret = pods::ssh_secret(session, &context.group_name(), &keys)?;
+        let secret = pods::ssh_secret(session, &context.group_name(), &keys);
         let api = self.api::<Secret>(&context.namespace);
         match self.writer.write("secret-create", api.create(&PostParams::default(), &secret)).await {
             Err(WriteError::AlreadyExists) => Ok(()),
@@ -256,7 +250,7 @@ impl Effects {
 
     async fn launch(&self, context: &EffectContext, session: &Session, launch: &Launch) -> Result<(), EffectError> {
         let kernel = self.create_kernel(context, session, launch).await?;
-        let pod = pods::pod(session, context.group.as_deref(), &kernel, launch, &self.options)?;
+        let pod = pods::pod(session, context.group.as_deref(), &kernel, launch, &self.options);
         if self.world.has_pod(&uid_of(session), &context.namespace, &launch.name) {
             return Ok(());
         }
@@ -276,7 +270,7 @@ impl Effects {
             ours(&kernel.metadata, session.metadata.uid.as_deref(), "kernel", &launch.name)?;
             return Ok(kernel);
         }
-        let kernel = pods::kernel(session, &context.group_name(), launch)?;
+        let kernel = pods::kernel(session, &context.group_name(), launch);
         let owner = session.metadata.uid.as_deref();
         let made = self.create_ours("kernel-create", &context.namespace, &kernel, owner).await?;
         Ok(self.world.upsert_kernel(made))

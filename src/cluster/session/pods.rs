@@ -1,26 +1,34 @@
-//! Builds the objects a session needs: kernels, pods, the service of its names, the secret of its keys. Pure.
+//! Builds the objects that a session needs: kernels, pods, the Service of its names, the Secret of its keys. Pure.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::{Pod, Secret, Service};
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as CoreQuantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Resource;
-use serde_json::{Map, Value, json};
 
 use crate::api::*;
 use crate::session::effect::Launch;
-use crate::session::kernels::{service_name, ssh_secret_name};
+use crate::session::kernels::{service_name, short_hash, ssh_secret_name};
 
-/// Where in a kernel the operator's own files are.
+/// The folder of the operator's files in a kernel.
 pub const OWN_PATH: &str = "/opt/sokovan";
-/// Service meshes leave a kernel's pod alone, unless its scaling group says otherwise: what they add is not accounted for.
-const NO_ISTIO: [&str; 2] = ["sidecar.istio.io/inject", "false"];
-const NO_LINKERD: [&str; 2] = ["linkerd.io/inject", "disabled"];
+/// Service meshes leave a kernel's pod alone, unless its scaling group says otherwise: their sidecars would not be accounted for.
+const NO_ISTIO: (&str, &str) = ("sidecar.istio.io/inject", "false");
+const NO_LINKERD: (&str, &str) = ("linkerd.io/inject", "disabled");
 
-/// What every pod is made with, whatever its session.
+const VOLUME_SHM: &str = "shm";
+const VOLUME_GATE: &str = "sokovan-gate";
+const VOLUME_POD: &str = "sokovan-pod";
+const VOLUME_SSH: &str = "sokovan-ssh";
+/// The size of the volume that holds the gate program.
+const GATE_SIZE: &str = "4Mi";
+
+/// Options of every pod, whatever its session.
 #[derive(Clone, Debug)]
 pub struct PodOptions {
-    /// The image the gate is copied from: the operator's own.
+    /// The image that the gate is copied from: the operator's own.
     pub gate_image: String,
     /// The cluster's DNS domain.
     pub cluster_domain: String,
@@ -28,11 +36,9 @@ pub struct PodOptions {
     pub cluster_dns: Option<IpAddr>,
 }
 
-fn owner<K: Resource<DynamicType = ()>>(object: &K) -> Value {
-    json!([{
-        "apiVersion": K::api_version(&()), "kind": K::kind(&()), "controller": true, "blockOwnerDeletion": true,
-        "name": object.meta().name, "uid": object.meta().uid,
-    }])
+fn owner<K: Resource<DynamicType = ()>>(object: &K) -> Vec<OwnerReference> {
+    let owner = object.controller_owner_ref(&());
+    owner.map(|owner| OwnerReference { block_owner_deletion: Some(true), ..owner }).into_iter().collect()
 }
 
 fn labels(session: &Session, group: &GroupName) -> BTreeMap<String, String> {
@@ -51,169 +57,225 @@ fn kernel_labels(session: &Session, group: &GroupName, launch: &Launch) -> BTree
     labels
 }
 
-pub fn kernel(session: &Session, group: &GroupName, launch: &Launch) -> serde_json::Result<Kernel> {
-    serde_json::from_value(json!({
-        "apiVersion": Kernel::api_version(&()), "kind": Kernel::kind(&()),
-        "metadata": {
-            "name": launch.name, "namespace": session.metadata.namespace,
-            "labels": kernel_labels(session, group, launch), "ownerReferences": owner(session),
-        },
-        "spec": {
-            "session": session.metadata.name, "sessionUid": session.metadata.uid,
-            "role": launch.template.role, "index": launch.index, "localRank": launch.local_rank,
-            "hostname": launch.hostname, "allocationGeneration": launch.generation, "scalingGroup": group,
-            "node": launch.node, "image": launch.template.image, "resources": launch.template.resources,
-        },
-    }))
+/// The metadata of an object that belongs to a session.
+fn meta(session: &Session, name: String, labels: BTreeMap<String, String>) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(name),
+        namespace: session.metadata.namespace.clone(),
+        labels: Some(labels),
+        owner_references: Some(owner(session)),
+        ..ObjectMeta::default()
+    }
 }
 
-/// The pod of a kernel that exists: its uid owns it and is in its environment.
-pub fn pod(
-    session: &Session,
-    group: Option<&ScalingGroup>,
-    kernel: &Kernel,
-    launch: &Launch,
-    options: &PodOptions,
-) -> serde_json::Result<Pod> {
-    let group_name = &kernel.spec.scaling_group;
+pub fn kernel(session: &Session, group: &GroupName, launch: &Launch) -> Kernel {
+    let spec = KernelSpec {
+        session: session.metadata.name.clone().unwrap_or_default(),
+        session_uid: session.metadata.uid.clone().unwrap_or_default(),
+        role: launch.template.role.clone(),
+        index: launch.index,
+        local_rank: launch.local_rank,
+        hostname: launch.hostname.clone(),
+        allocation_generation: launch.generation,
+        scaling_group: group.clone(),
+        node: launch.node.clone(),
+        image: launch.template.image.clone(),
+        resources: launch.template.resources.clone(),
+    };
+    let metadata = meta(session, launch.name.clone(), kernel_labels(session, group, launch));
+    Kernel { metadata, spec, status: None }
+}
+
+/// The pod of a kernel that exists: the kernel's uid owns it and is in its environment.
+pub fn pod(session: &Session, group: Option<&ScalingGroup>, kernel: &Kernel, launch: &Launch, options: &PodOptions) -> core::Pod {
     let given = group.map(|group| group.spec.pod.clone()).unwrap_or_default();
-    let name = session.metadata.name.clone().unwrap_or_default();
-    let namespace = session.metadata.namespace.clone().unwrap_or_default();
-    let mut labels = BTreeMap::from([NO_ISTIO.map(str::to_owned).into()]);
+    let text = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+    let mut labels = BTreeMap::from([text(NO_ISTIO)]);
     labels.extend(given.labels.clone());
-    labels.extend(kernel_labels(session, group_name, launch));
-    let mut annotations = BTreeMap::from([NO_LINKERD.map(str::to_owned).into()]);
+    labels.extend(kernel_labels(session, &kernel.spec.scaling_group, launch));
+    let mut annotations = BTreeMap::from([text(NO_LINKERD)]);
     annotations.extend(given.annotations.clone());
-    let mut spec = json!({
-        "restartPolicy": "Never",
-        "automountServiceAccountToken": false,
-        "enableServiceLinks": false,
-        "terminationGracePeriodSeconds": session.spec.termination.grace_period_seconds,
-        "hostname": launch.hostname,
-        "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
-            {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [launch.node]}]}
-        ]}}},
-        "tolerations": tolerations(&given),
-        "volumes": volumes(session, launch),
-        "containers": [main_container(session, kernel, launch, &given)],
-    });
-    let fields = spec.as_object_mut().into_iter();
-    for fields in fields {
-        if launch.gated {
-            let service = service_name(&name);
-            fields.insert("initContainers".into(), gate_containers(launch, &given, options));
-            fields.extend(own_names_first(&service, &namespace, options));
-            fields.insert("subdomain".into(), json!(service));
-        }
-        insert_some(fields, "runtimeClassName", given.runtime_class_name.as_ref());
-        insert_some(fields, "securityContext", given.security_context.as_ref());
-        if !given.image_pull_secrets.is_empty() {
-            fields.insert("imagePullSecrets".into(), json!(given.image_pull_secrets));
-        }
+    let mut spec = core::PodSpec {
+        restart_policy: Some("Never".into()),
+        automount_service_account_token: Some(false),
+        enable_service_links: Some(false),
+        termination_grace_period_seconds: Some(session.spec.termination.grace_period_seconds),
+        hostname: Some(launch.hostname.clone()),
+        affinity: Some(pinned_to(&launch.node)),
+        tolerations: Some(tolerations(&given)),
+        volumes: Some(volumes(session, launch)),
+        containers: vec![main_container(session, kernel, launch, &given)],
+        runtime_class_name: given.runtime_class_name.clone(),
+        security_context: given.security_context.clone(),
+        image_pull_secrets: some(given.image_pull_secrets.clone()),
+        ..core::PodSpec::default()
+    };
+    if launch.gated {
+        let service = service_name(session.metadata.name.as_deref().unwrap_or_default());
+        let namespace = session.metadata.namespace.as_deref().unwrap_or_default();
+        spec.init_containers = Some(gate_containers(launch, &given, options));
+        (spec.dns_policy, spec.dns_config) = own_names_first(&service, namespace, options);
+        spec.subdomain = Some(service);
     }
-    serde_json::from_value(json!({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": {
-            "name": launch.name, "namespace": namespace, "labels": labels, "annotations": annotations,
-            "ownerReferences": owner(kernel), "finalizers": [FINALIZER_POD],
+    core::Pod {
+        metadata: ObjectMeta {
+            annotations: Some(annotations),
+            owner_references: Some(owner(kernel)),
+            finalizers: Some(vec![FINALIZER_POD.into()]),
+            ..meta(session, launch.name.clone(), labels)
         },
-        "spec": spec,
-    }))
+        spec: Some(spec),
+        status: None,
+    }
+}
+
+/// A list, or none if it is empty.
+fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
+    (!list.is_empty()).then_some(list)
+}
+
+/// Required node affinity on one node's name, as DaemonSets use: kube-scheduler binds the pod.
+fn pinned_to(node: &NodeName) -> core::Affinity {
+    let field =
+        core::NodeSelectorRequirement { key: "metadata.name".into(), operator: "In".into(), values: Some(vec![node.0.clone()]) };
+    let term = core::NodeSelectorTerm { match_fields: Some(vec![field]), match_expressions: None };
+    let required = core::NodeSelector { node_selector_terms: vec![term] };
+    let affinity = core::NodeAffinity {
+        required_during_scheduling_ignored_during_execution: Some(required),
+        ..core::NodeAffinity::default()
+    };
+    core::Affinity { node_affinity: Some(affinity), ..core::Affinity::default() }
 }
 
 /// A kernel asks for the names of its own session first, so that no Service of the namespace called `main1` takes the place of
 /// the session's. Kubernetes puts its own search domains before those of a pod, unless the pod brings all of its DNS
 /// configuration; that takes the address of the server.
-fn own_names_first(service: &str, namespace: &str, options: &PodOptions) -> Map<String, Value> {
+fn own_names_first(service: &str, namespace: &str, options: &PodOptions) -> (Option<String>, Option<core::PodDNSConfig>) {
     let domain = &options.cluster_domain;
     let own = format!("{service}.{namespace}.svc.{domain}");
     let Some(server) = options.cluster_dns else {
-        return Map::from_iter([("dnsConfig".to_owned(), json!({"searches": [own]}))]);
+        return (None, Some(core::PodDNSConfig { searches: Some(vec![own]), ..core::PodDNSConfig::default() }));
     };
-    let searches = [own, format!("{namespace}.svc.{domain}"), format!("svc.{domain}"), domain.clone()];
-    let ndots = json!({"name": "ndots", "value": "5"});
-    let config = json!({"nameservers": [server], "searches": searches, "options": [ndots]});
-    Map::from_iter([("dnsPolicy".to_owned(), json!("None")), ("dnsConfig".to_owned(), config)])
+    let ndots = core::PodDNSConfigOption { name: Some("ndots".into()), value: Some("5".into()) };
+    let config = core::PodDNSConfig {
+        nameservers: Some(vec![server.to_string()]),
+        searches: Some(vec![own, format!("{namespace}.svc.{domain}"), format!("svc.{domain}"), domain.clone()]),
+        options: Some(vec![ndots]),
+    };
+    (Some("None".into()), Some(config))
 }
 
-fn insert_some<T: serde::Serialize>(fields: &mut Map<String, Value>, name: &str, value: Option<&T>) {
-    if let Some(value) = value {
-        fields.insert(name.into(), json!(value));
-    }
+/// The tolerations of the scaling group, and those of the taints by which Kubernetes would evict: only the operator deletes its
+/// pods.
+fn tolerations(given: &GroupPodOptions) -> Vec<core::Toleration> {
+    let forever = |key: &str| core::Toleration {
+        key: Some(key.into()),
+        operator: Some("Exists".into()),
+        effect: Some("NoExecute".into()),
+        ..core::Toleration::default()
+    };
+    let own = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"].map(forever);
+    own.into_iter().chain(given.tolerations.iter().cloned()).collect()
 }
 
-/// The group's, and for ever those by which Kubernetes would evict: only we delete our pods.
-fn tolerations(given: &GroupPodOptions) -> Value {
-    let mut all = vec![
-        json!({"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute"}),
-        json!({"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute"}),
-    ];
-    all.extend(given.tolerations.iter().map(|toleration| json!(toleration)));
-    Value::Array(all)
+fn memory_volume(name: &str, size: &str) -> core::Volume {
+    let empty_dir = core::EmptyDirVolumeSource { medium: Some("Memory".into()), size_limit: Some(CoreQuantity(size.into())) };
+    core::Volume { name: name.into(), empty_dir: Some(empty_dir), ..core::Volume::default() }
 }
 
-fn volumes(session: &Session, launch: &Launch) -> Value {
-    let mut all = vec![json!({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": launch.template.shared_memory}})];
+fn volumes(session: &Session, launch: &Launch) -> Vec<core::Volume> {
+    let mut all = vec![memory_volume(VOLUME_SHM, &launch.template.shared_memory.0)];
     if launch.gated {
-        let (name, uid) = (&session.metadata.name, &session.metadata.uid);
-        let secret = ssh_secret_name(name.as_deref().unwrap_or_default(), uid.as_deref().unwrap_or_default());
-        all.push(json!({"name": "sokovan-gate", "emptyDir": {"medium": "Memory", "sizeLimit": "4Mi"}}));
-        all.push(json!({"name": "sokovan-pod", "downwardAPI": {"items": [
-            {"path": "gate", "fieldRef": {"fieldPath": format!("metadata.annotations['{ANNOTATION_GATE}']")}}
-        ]}}));
-        all.push(json!({"name": "sokovan-ssh", "secret": {"secretName": secret, "defaultMode": 0o400}}));
+        all.push(memory_volume(VOLUME_GATE, GATE_SIZE));
+        all.push(gate_annotation());
+        all.push(keys_of(session));
     }
     let mut claims: Vec<&str> = launch.template.volumes.iter().map(|volume| volume.claim_name.as_str()).collect();
     claims.sort_unstable();
     claims.dedup();
-    for claim in claims {
-        all.push(json!({"name": claim_volume(claim), "persistentVolumeClaim": {"claimName": claim}}));
-    }
-    Value::Array(all)
+    all.extend(claims.into_iter().map(|claim| core::Volume {
+        name: claim_volume(claim),
+        persistent_volume_claim: Some(core::PersistentVolumeClaimVolumeSource { claim_name: claim.into(), read_only: None }),
+        ..core::Volume::default()
+    }));
+    all
 }
 
-/// A claim's name may be longer than a volume's.
+/// The pod's gate annotation as a file.
+fn gate_annotation() -> core::Volume {
+    let field_path = format!("metadata.annotations['{ANNOTATION_GATE}']");
+    let gate = core::DownwardAPIVolumeFile {
+        path: "gate".into(),
+        field_ref: Some(core::ObjectFieldSelector { field_path, api_version: None }),
+        ..core::DownwardAPIVolumeFile::default()
+    };
+    let downward = core::DownwardAPIVolumeSource { items: Some(vec![gate]), default_mode: None };
+    core::Volume { name: VOLUME_POD.into(), downward_api: Some(downward), ..core::Volume::default() }
+}
+
+fn keys_of(session: &Session) -> core::Volume {
+    let (name, uid) = (&session.metadata.name, &session.metadata.uid);
+    let secret = core::SecretVolumeSource {
+        secret_name: Some(ssh_secret_name(name.as_deref().unwrap_or_default(), uid.as_deref().unwrap_or_default())),
+        default_mode: Some(0o400),
+        ..core::SecretVolumeSource::default()
+    };
+    core::Volume { name: VOLUME_SSH.into(), secret: Some(secret), ..core::Volume::default() }
+}
+
+/// The name of a claim's volume. The claim's own name may be too long.
 fn claim_volume(claim: &str) -> String {
-    format!("claim-{}", crate::session::kernels::short_hash(claim))
+    format!("claim-{}", short_hash(claim))
 }
 
-fn main_container(session: &Session, kernel: &Kernel, launch: &Launch, given: &GroupPodOptions) -> Value {
+fn mount(volume: &str, path: String) -> core::VolumeMount {
+    core::VolumeMount { name: volume.into(), mount_path: path, ..core::VolumeMount::default() }
+}
+
+fn read_only(mount: core::VolumeMount) -> core::VolumeMount {
+    core::VolumeMount { read_only: Some(true), ..mount }
+}
+
+fn main_container(session: &Session, kernel: &Kernel, launch: &Launch, given: &GroupPodOptions) -> core::Container {
     let template = &launch.template;
-    let mut mounts = vec![json!({"name": "shm", "mountPath": "/dev/shm"})];
+    let mut mounts = vec![mount(VOLUME_SHM, "/dev/shm".into())];
     if launch.gated {
-        mounts.push(json!({"name": "sokovan-ssh", "mountPath": format!("{OWN_PATH}/ssh"), "readOnly": true}));
+        mounts.push(read_only(mount(VOLUME_SSH, format!("{OWN_PATH}/ssh"))));
     }
-    for volume in &template.volumes {
-        let mut mount = json!({
-            "name": claim_volume(&volume.claim_name), "mountPath": volume.mount_path, "readOnly": volume.read_only,
-        });
-        if let (Some(fields), Some(path)) = (mount.as_object_mut(), &volume.sub_path) {
-            fields.insert("subPath".into(), json!(path));
-        }
-        mounts.push(mount);
+    mounts.extend(template.volumes.iter().map(|volume| core::VolumeMount {
+        read_only: Some(volume.read_only),
+        sub_path: volume.sub_path.clone(),
+        ..mount(&claim_volume(&volume.claim_name), volume.mount_path.clone())
+    }));
+    let port = |port: &Port| core::ContainerPort {
+        name: Some(port.name.clone()),
+        container_port: port.container_port,
+        protocol: Some(port.protocol.to_string()),
+        ..core::ContainerPort::default()
+    };
+    core::Container {
+        name: CONTAINER_MAIN.into(),
+        image: Some(template.image.clone()),
+        image_pull_policy: Some(template.image_pull_policy.to_string()),
+        command: some(all_escaped(&template.command)),
+        args: some(all_escaped(&template.args)),
+        resources: Some(requests_and_limits(&template.resources)),
+        env: Some(environment(session, kernel, launch)),
+        volume_mounts: Some(mounts),
+        ports: Some(template.ports.iter().map(port).collect()),
+        security_context: given.container_security_context.clone(),
+        ..core::Container::default()
     }
-    let ports = template
-        .ports
-        .iter()
-        .map(|port| json!({"name": port.name, "containerPort": port.container_port, "protocol": port.protocol.to_string()}));
-    let mut container = json!({
-        "name": CONTAINER_MAIN, "image": template.image, "imagePullPolicy": template.image_pull_policy,
-        "resources": {"requests": template.resources, "limits": template.resources},
-        "env": environment(session, kernel, launch), "volumeMounts": mounts, "ports": ports.collect::<Vec<_>>(),
-    });
-    for fields in container.as_object_mut().into_iter() {
-        if !template.command.is_empty() {
-            fields.insert("command".into(), json!(all_escaped(&template.command)));
-        }
-        if !template.args.is_empty() {
-            fields.insert("args".into(), json!(all_escaped(&template.args)));
-        }
-        insert_some(fields, "securityContext", given.container_security_context.as_ref());
-    }
-    container
 }
 
-/// Kubernetes would expand `$(NAME)` in commands and values, and take `$$` for `$`; a session's words are taken as they stand.
+/// The same amounts as requests and as limits.
+fn requests_and_limits(resources: &ResourceList) -> core::ResourceRequirements {
+    let amounts: BTreeMap<String, CoreQuantity> =
+        resources.iter().map(|(name, quantity)| (name.clone(), CoreQuantity(quantity.0.clone()))).collect();
+    core::ResourceRequirements { requests: Some(amounts.clone()), limits: Some(amounts), claims: None }
+}
+
+/// Kubernetes would expand `$(NAME)` in commands and values, and take `$$` for `$`. The words of a session are taken literally.
 fn escaped(word: &str) -> String {
     word.replace('$', "$$")
 }
@@ -222,39 +284,43 @@ fn all_escaped(words: &[String]) -> Vec<String> {
     words.iter().map(|word| escaped(word)).collect()
 }
 
-/// The gate: copied out of the operator's image, then run in the kernel's, so that the image is there when it waits.
-fn gate_containers(launch: &Launch, given: &GroupPodOptions, options: &PodOptions) -> Value {
+/// The gate: copied out of the operator's image, then run in the kernel's image, so that the image is there when the gate waits.
+fn gate_containers(launch: &Launch, given: &GroupPodOptions, options: &PodOptions) -> Vec<core::Container> {
     // As much as the kernel: a pod takes the larger of both, so this costs nothing, and no LimitRange that admits the kernel
     // refuses its gate.
     let shared = |name: &str| Some((name.to_owned(), launch.template.resources.get(name)?.clone()));
     let same: ResourceList = ["cpu", "memory", "ephemeral-storage"].into_iter().filter_map(shared).collect();
-    let resources = json!({"requests": same, "limits": same});
     let binary = format!("{OWN_PATH}/bin/gate");
-    let bin = json!({"name": "sokovan-gate", "mountPath": format!("{OWN_PATH}/bin")});
-    let mut copy = json!({
-        "name": CONTAINER_GATE_COPY, "image": options.gate_image, "imagePullPolicy": "IfNotPresent",
-        "command": ["/gate", "copy", binary], "resources": resources, "volumeMounts": [bin],
-    });
-    let mut gate = json!({
-        "name": CONTAINER_GATE, "image": launch.template.image, "imagePullPolicy": launch.template.image_pull_policy,
-        "command": [binary, "wait", format!("{OWN_PATH}/pod/gate")], "resources": resources,
-        "volumeMounts": [
-            {"name": "sokovan-gate", "mountPath": format!("{OWN_PATH}/bin"), "readOnly": true},
-            {"name": "sokovan-pod", "mountPath": format!("{OWN_PATH}/pod"), "readOnly": true},
-        ],
-    });
-    for fields in copy.as_object_mut().into_iter().chain(gate.as_object_mut()) {
-        insert_some(fields, "securityContext", given.container_security_context.as_ref());
-    }
-    json!([copy, gate])
+    let bin = || mount(VOLUME_GATE, format!("{OWN_PATH}/bin"));
+    let common = || core::Container {
+        resources: Some(requests_and_limits(&same)),
+        security_context: given.container_security_context.clone(),
+        ..core::Container::default()
+    };
+    let copy = core::Container {
+        name: CONTAINER_GATE_COPY.into(),
+        image: Some(options.gate_image.clone()),
+        image_pull_policy: Some("IfNotPresent".into()),
+        command: Some(vec!["/gate".into(), "copy".into(), binary.clone()]),
+        volume_mounts: Some(vec![bin()]),
+        ..common()
+    };
+    let gate = core::Container {
+        name: CONTAINER_GATE.into(),
+        image: Some(launch.template.image.clone()),
+        image_pull_policy: Some(launch.template.image_pull_policy.to_string()),
+        command: Some(vec![binary, "wait".into(), format!("{OWN_PATH}/pod/gate")]),
+        volume_mounts: Some(vec![read_only(bin()), read_only(mount(VOLUME_POD, format!("{OWN_PATH}/pod")))]),
+        ..common()
+    };
+    vec![copy, gate]
 }
 
-/// The variables of rules §6, then the session's own.
-fn environment(session: &Session, kernel: &Kernel, launch: &Launch) -> Vec<Value> {
+/// The operator's variables (docs/sessions.md#environment), then the session's own.
+fn environment(session: &Session, kernel: &Kernel, launch: &Launch) -> Vec<core::EnvVar> {
     let slots = expand(&session.spec.kernels);
     let hosts: Vec<&str> = slots.iter().map(|slot| slot.hostname.as_str()).collect();
-    let (main, others): (Vec<_>, Vec<_>) = session.spec.kernels.iter().partition(|k| k.role == crate::api::MAIN_ROLE);
-    let replicas = main.into_iter().chain(others).map(|k| format!("{}:{}", k.role, k.replicas));
+    let replicas = main_first(&session.spec.kernels).map(|k| format!("{}:{}", k.role, k.replicas));
     let ports = launch.template.ports.iter();
     let ports = ports.map(|port| format!("{}:{}:{}", port.name, port.protocol.to_string().to_lowercase(), port.container_port));
     let own = [
@@ -272,47 +338,43 @@ fn environment(session: &Session, kernel: &Kernel, launch: &Launch) -> Vec<Value
         ("CLUSTER_HOST", launch.hostname.clone()),
         ("SERVICE_PORTS", ports.collect::<Vec<_>>().join(",")),
     ];
-    let own =
-        own.into_iter().map(|(name, value)| json!({"name": format!("{RESERVED_ENV_PREFIX}{name}"), "value": escaped(&value)}));
-    own.chain(launch.template.env.iter().map(|variable| match &variable.secret_key_ref {
-        Some(key) => json!({"name": variable.name, "valueFrom": {"secretKeyRef": {"name": key.name, "key": key.key}}}),
-        None => {
-            json!({"name": variable.name, "value": escaped(variable.value.as_deref().unwrap_or_default())})
+    let literal = |name: String, value: &str| core::EnvVar { name, value: Some(escaped(value)), value_from: None };
+    let own = own.into_iter().map(|(name, value)| literal(format!("{RESERVED_ENV_PREFIX}{name}"), &value));
+    let users = launch.template.env.iter().map(|variable| match &variable.secret_key_ref {
+        Some(key) => {
+            let key = core::SecretKeySelector { name: key.name.clone(), key: key.key.clone(), optional: None };
+            let source = core::EnvVarSource { secret_key_ref: Some(key), ..core::EnvVarSource::default() };
+            core::EnvVar { name: variable.name.clone(), value: None, value_from: Some(source) }
         }
-    }))
-    .collect()
+        None => literal(variable.name.clone(), variable.value.as_deref().unwrap_or_default()),
+    });
+    own.chain(users).collect()
 }
 
-/// Names for the kernels, before they are ready.
-pub fn service(session: &Session, group: &GroupName) -> serde_json::Result<Service> {
-    let name = session.metadata.name.clone().unwrap_or_default();
-    serde_json::from_value(json!({
-        "apiVersion": "v1", "kind": "Service",
-        "metadata": {
-            "name": service_name(&name), "namespace": session.metadata.namespace,
-            "labels": labels(session, group), "ownerReferences": owner(session),
-        },
-        "spec": {
-            "clusterIP": "None", "publishNotReadyAddresses": true,
-            "selector": {LABEL_SESSION_UID: session.metadata.uid},
-        },
-    }))
-}
-
-/// The key pair by which the kernels of one session reach each other.
-pub fn ssh_secret(session: &Session, group: &GroupName, keys: &SshKeys) -> serde_json::Result<Secret> {
-    let name = session.metadata.name.clone().unwrap_or_default();
+/// The Service by whose names the kernels find each other, also before they are ready.
+pub fn service(session: &Session, group: &GroupName) -> core::Service {
+    let name = session.metadata.name.as_deref().unwrap_or_default();
     let uid = session.metadata.uid.clone().unwrap_or_default();
-    serde_json::from_value(json!({
-        "apiVersion": "v1", "kind": "Secret", "immutable": true,
-        "metadata": {
-            "name": ssh_secret_name(&name, &uid), "namespace": session.metadata.namespace,
-            "labels": labels(session, group), "ownerReferences": owner(session),
-        },
-        "stringData": {
-            "id_cluster": keys.private, "id_cluster.pub": keys.public, "authorized_keys": keys.public,
-        },
-    }))
+    let spec = core::ServiceSpec {
+        cluster_ip: Some("None".into()),
+        publish_not_ready_addresses: Some(true),
+        selector: Some(BTreeMap::from([(LABEL_SESSION_UID.to_owned(), uid)])),
+        ..core::ServiceSpec::default()
+    };
+    core::Service { metadata: meta(session, service_name(name), labels(session, group)), spec: Some(spec), status: None }
+}
+
+/// The Secret with the key pair that the kernels of one session share.
+pub fn ssh_secret(session: &Session, group: &GroupName, keys: &SshKeys) -> core::Secret {
+    let name = session.metadata.name.as_deref().unwrap_or_default();
+    let uid = session.metadata.uid.as_deref().unwrap_or_default();
+    let files = [("id_cluster", &keys.private), ("id_cluster.pub", &keys.public), ("authorized_keys", &keys.public)];
+    core::Secret {
+        metadata: meta(session, ssh_secret_name(name, uid), labels(session, group)),
+        immutable: Some(true),
+        string_data: Some(files.into_iter().map(|(file, key)| (file.to_owned(), key.clone())).collect()),
+        ..core::Secret::default()
+    }
 }
 
 /// An SSH key pair in OpenSSH's notation, each file ending with a newline.
