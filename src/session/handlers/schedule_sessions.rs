@@ -286,9 +286,9 @@ mod tests {
             let waiting = verdicts.remove(1).change.waiting.expect("a verdict");
             (waiting.nodes.map_or(0, |nodes| nodes.closed), waiting.blockers[0].needs.clone())
         };
-        let all = "nodes that are not ready, cordoned or tainted (2 of 2) to come back, or nodes added";
+        let all = "a node back in service (2 of 2 are cordoned, tainted or not ready), or a node added";
         assert_eq!(needs(vec![closed("a"), closed("b")]), (2, all.into()));
-        let some = "room on a node: other sessions ending, or nodes added to the group";
+        let some = "free resources on a node: other sessions ending, or nodes added to the scaling group";
         assert_eq!(needs(vec![closed("a"), node("b", 1)]), (1, some.into()));
     }
 }
