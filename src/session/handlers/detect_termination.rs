@@ -1,6 +1,6 @@
-//! detect-termination: a session of which any kernel has ended or is ending ends as a whole.
+//! detect-termination: ends a session when any of its kernels has ended or is ending, or its batch timeout has passed.
 
-use super::reset_unschedulable::begins_again;
+use super::reset_unschedulable::restarts_after_disruption;
 use super::{After, Decide, Handler, HandlerName, Mode, Settings, To, Transitions, Verdict, exits, trace_kernels};
 use crate::api::{KernelPhase, SessionPhase, SessionResult};
 use crate::lifecycle::{CommitMode, Reason, is_over, over_at};
@@ -38,7 +38,7 @@ fn detect(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
     if !Match::Any.holds(&item.kernels, KernelItem::is_ending) {
         return batch_timeout(snapshot, item);
     }
-    if begins_again(snapshot, item) {
+    if restarts_after_disruption(snapshot, item) {
         return Verdict::idle();
     }
     let message = describe_all(item.kernels.iter().filter(|kernel| kernel.is_ending()));
@@ -68,13 +68,14 @@ fn exit_words(code: i32, details: String) -> String {
     format!("main1 exited with {code} ({details})")
 }
 
-/// What is not to be seen may only be not seen yet: what a former leader sent late may have been made meanwhile.
+/// Confirms that missing pods do not exist. A late request of a former leader may have created one that no watch has
+/// reported.
 fn absences(item: &SessionItem) -> Vec<Effect> {
     let unseen = item.kernels.iter().filter(|kernel| kernel.pod.is_none() && kernel.is_ending() && !kernel.has_recorded_end());
     unseen.map(|kernel| Effect::ConfirmNoPod(item.kernel_name(&kernel.hostname))).collect()
 }
 
-/// A batch session that has run for as long as it may ends as failed.
+/// Ends a Batch session with Failure when it has run for longer than `batchTimeoutSeconds`.
 fn batch_timeout(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
     let Some(seconds) = item.session.spec.batch_timeout_seconds.filter(|_| item.phase() == SessionPhase::Running) else {
         return Verdict::idle();
@@ -106,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn any_kernel_that_ends_ends_the_session() {
+    fn a_session_ends_when_any_of_its_kernels_ends() {
         let verdict = detected(gang(), &[Running, Running, Terminated], None);
         assert!(matches!(verdict.outcome, Outcome::Success { to: None }));
         assert_eq!(verdict.change.result, Some(SessionResult::Error));
@@ -117,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_all_of_whose_kernels_are_cancelled_is_cancelled() {
+    fn a_session_is_cancelled_when_all_its_kernels_are_cancelled() {
         let verdict = detected(gang(), &[Cancelled, Cancelled, Cancelled], None);
         assert!(matches!(verdict.outcome, Outcome::Success { to: Some(SessionPhase::Cancelled) }));
         let mixed = detected(gang(), &[Cancelled, Prepared, Prepared], None);
@@ -125,14 +126,14 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_session_that_runs_for_longer_than_it_may_has_failed() {
+    fn a_batch_session_fails_after_its_batch_timeout() {
         let limited = |seconds: i64| detected(json!({"type": "Batch", "batchTimeoutSeconds": seconds}), &[Running], None);
         let verdict = limited(59);
         assert!(matches!(verdict.outcome, Outcome::Success { to: None }));
         assert_eq!(verdict.change.result, Some(SessionResult::Failure));
         assert_eq!(verdict.reason, Some((Reason::BatchTimeout, "ran for more than 59 s".into())));
         let in_time = limited(60);
-        assert!(matches!(in_time.outcome, Outcome::Idle) && in_time.wake_at.is_some(), "strictly later");
+        assert!(matches!(in_time.outcome, Outcome::Idle) && in_time.wake_at.is_some(), "the time must exceed the timeout");
     }
 
     #[test]
