@@ -117,7 +117,7 @@ mod tests {
         let mut session = session(json!({}));
         let waiting = json!({
             "evaluatedAt": at(50),
-            "blockers": [{"check": "nodes", "reason": "NoAvailableNode", "needs": "room on a node"}],
+            "blockers": [{"check": "nodes", "reason": "NoAvailableNode", "needs": "free resources on a node"}],
             "nodes": {"total": 40, "reasons": [{"nodes": 12, "reason": "cpu 3 of 4 needed"}, {"nodes": 8, "reason": "not ready"}]},
         });
         let status = json!({
@@ -132,7 +132,7 @@ mod tests {
             "ns/s is Pending for 30s",
             "place in the queue: 1 of 1",
             "reason: NoAvailableNode: no  [2Jroom",
-            "  nodes (NoAvailableNode) needs: room on a node",
+            "  nodes (NoAvailableNode) needs: free resources on a node",
             "  of 40 nodes:",
             "      12  cpu 3 of 4 needed",
             "       8  not ready",

@@ -1,51 +1,63 @@
-//! What a decision wants done at the API server, as data. `cluster::effects` carries it out.
+//! Effects as data: the writes that a decision needs. `cluster::session::effects` performs them.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::kernels::service_name;
 use crate::api::{KernelStatus, KernelTemplate, NodeName, SessionUid};
 
-/// One thing to be done. Each is idempotent: a crash before or after it is repaired by doing it again.
+/// One write. Every effect is idempotent, so that it can be repeated after a crash.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
-    /// Puts our finalizer on the session, so that it cannot vanish while it holds something.
+    /// Adds our finalizer to the session, so that it cannot vanish while it holds resources.
     HoldSession,
-    /// Takes it off again: the session goes.
+    /// Removes our finalizer, so that the API server removes the session.
     ReleaseSession,
-    /// Takes it off one that cannot be read, by its metadata alone.
+    /// Removes our finalizer from a session that cannot be read, by its metadata alone.
     ReleaseUnreadable(Box<ObjectMeta>),
-    /// Deletes the session itself (its time to live is over).
+    /// Deletes the session itself, because its time to live has passed.
     DeleteSession,
-    /// Makes the Service by whose name the kernels reach each other.
+    /// Creates the Service through which the kernels resolve each other's names.
     CreateService,
-    /// Takes it away again.
     DeleteService,
-    /// Makes the SSH key pair that the kernels share.
+    /// Creates the SSH key pair that the kernels share.
     CreateSshSecret,
-    /// Deletes the SSH key pair of this name: after `--cascade=orphan` the garbage collector leaves it.
+    /// Deletes the SSH key pair of this name. After `--cascade=orphan` the garbage collector does not.
     DeleteSshSecret(String),
     /// Deletes the Service of a session that is gone.
-    DeleteOrphanedService { session: String, uid: SessionUid },
-    /// Makes a kernel and its pod.
+    DeleteOrphanedService {
+        session: String,
+        uid: SessionUid,
+    },
+    /// Creates a kernel and its pod.
     Launch(Box<Launch>),
     /// Lets a gated pod start.
     OpenGate(PodRef),
-    /// Deletes a pod; `grace` in seconds, by its own if none.
-    DeletePod { pod: PodRef, grace: Option<i64> },
-    /// Takes our finalizer off a pod, once its end is recorded.
+    /// Deletes a pod. `grace` is in seconds; None keeps the pod's own.
+    DeletePod {
+        pod: PodRef,
+        grace: Option<i64>,
+    },
+    /// Removes our finalizer from a pod, once its end is recorded.
     ReleasePod(PodRef),
-    /// Writes the facts of a kernel, unless its record changed from the version they were decided on.
-    RecordKernel { name: String, version: Option<String>, status: Box<KernelStatus> },
-    /// Deletes a kernel of an allocation that was given up.
-    DeleteKernel { name: String, uid: String },
-    /// Makes sure that the pod of this name, which is not to be seen, is gone indeed: what is seen may be old.
+    /// Writes a kernel's status, if the kernel still has the version that the decision was based on.
+    RecordKernel {
+        name: String,
+        version: Option<String>,
+        status: Box<KernelStatus>,
+    },
+    /// Deletes a kernel of a former allocation.
+    DeleteKernel {
+        name: String,
+        uid: String,
+    },
+    /// Confirms by a read that there is no pod of this name. Its absence from our stores may be out of date.
     ConfirmNoPod(String),
-    /// The same for a kernel.
+    /// Confirms by a read that there is no kernel of this name.
     ConfirmNoKernel(String),
 }
 
 impl Effect {
-    /// Its name in the history's steps.
+    /// Returns its name among the sub-steps of the history.
     pub fn name(&self) -> &'static str {
         match self {
             Self::HoldSession => "hold-session",
@@ -67,7 +79,7 @@ impl Effect {
         }
     }
 
-    /// What it is about, for the history's steps: a kernel and its pod have one name.
+    /// Returns the object it writes, for the sub-steps of the history. A kernel and its pod share a name.
     pub fn target(&self) -> String {
         match self {
             Self::Launch(launch) => format!("{} on {}", launch.name, launch.node),
@@ -80,7 +92,7 @@ impl Effect {
     }
 }
 
-/// Which pod, and that very one.
+/// Identifies one pod. The uid excludes a later pod of the same name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodRef {
     pub namespace: String,
@@ -94,10 +106,10 @@ impl From<&crate::views::PodView> for PodRef {
     }
 }
 
-/// A kernel to be made, with all that its pod needs to know.
+/// A kernel to create, with everything that its pod needs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Launch {
-    /// Of the kernel and its pod.
+    /// The name of the kernel and its pod.
     pub name: String,
     pub template: KernelTemplate,
     pub index: i32,
@@ -105,7 +117,7 @@ pub struct Launch {
     pub hostname: String,
     pub node: NodeName,
     pub generation: i64,
-    /// Whether it waits for the whole session.
+    /// Whether a gate holds it until all kernels of the session may start.
     pub gated: bool,
 }
 
@@ -114,12 +126,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pods_of_one_session_are_worked_on_side_by_side_and_everything_else_in_order() {
+    fn effects_on_pods_of_one_session_run_in_parallel_and_all_others_in_order() {
         let pod = || PodRef { namespace: "ns".into(), name: "p".into(), uid: "u".into() };
         let delete = || Effect::DeletePod { pod: pod(), grace: None };
         let effects =
             [Effect::CreateService, Effect::OpenGate(pod()), Effect::OpenGate(pod()), delete(), delete(), Effect::ReleaseSession];
-        let groups: Vec<usize> = effects.chunk_by(crate::lifecycle::Effect::may_run_with).map(<[Effect]>::len).collect();
-        assert_eq!(groups, [1, 2, 2, 1]);
+        let batches: Vec<usize> = effects.chunk_by(crate::lifecycle::Effect::may_run_with).map(<[Effect]>::len).collect();
+        assert_eq!(batches, [1, 2, 2, 1]);
     }
 }

@@ -1,4 +1,5 @@
-//! How a kernel ended, by one rule: the same whether the operator saw the end live or finds it later (docs/lifecycle.md).
+//! Finds how a kernel ended, from its pod alone. The answer is the same whether the operator saw the end live or finds it
+//! later (docs/lifecycle.md#how-a-kernel-ended).
 
 use strum::{EnumIter, EnumString, IntoEnumIterator, IntoStaticStr};
 
@@ -18,14 +19,14 @@ pub enum EndCause {
     DeadlineExceeded,
     /// Somebody other than the operator deleted the pod.
     PodDeleted,
-    /// The pod vanished without telling how it ended.
+    /// The pod vanished without a report of its end.
     PodGone,
     OutOfMemory,
     ContainerNotStarted,
     /// The kubelet lost track of the container.
     ContainerStatusUnknown,
     ImagePullFailed,
-    /// The program exited of its own accord.
+    /// The program exited by itself.
     ExitCode,
 }
 
@@ -34,12 +35,12 @@ impl EndCause {
         self.into()
     }
 
-    /// The cause that a kernel's record names, if it is one of these.
+    /// Returns the cause that a kernel's record names, if it names one.
     pub fn parse(text: &str) -> Option<Self> {
         text.parse().ok()
     }
 
-    /// Whether it lies outside the session: neither its program nor its spec is to blame.
+    /// Whether the cause lies outside the session: neither its program nor its spec is at fault.
     pub fn is_disruption(self) -> bool {
         match self {
             Self::NodeLost
@@ -59,7 +60,7 @@ impl EndCause {
         }
     }
 
-    /// The reason that its session gives for the end.
+    /// Returns the reason that the session reports for this end.
     pub fn reason(self) -> Reason {
         match self {
             Self::NodeLost => Reason::NodeLost,
@@ -88,83 +89,84 @@ pub struct End {
     pub exit_code: Option<i32>,
 }
 
-/// How a pod ended, or why it is ending. None while nothing ends it.
+/// Returns how a pod ended, or why it is ending. None while it is not ending.
 ///
-/// A disruption outranks the exit code: a program that saves its state and exits with 0 when it is evicted has not done
-/// its work. A pod that had ended before somebody deleted it keeps its own end.
+/// A disruption outranks the exit code: an evicted program that saves its state and exits with 0 has not done its work.
+/// A pod that ended before it was deleted keeps its own end.
 pub fn end_of(pod: &PodView) -> Option<End> {
     let exit_code = match &pod.main {
         MainState::Ended { exit_code, .. } => Some(*exit_code),
         MainState::Unknown | MainState::Waiting { .. } | MainState::Running { .. } => None,
     };
-    let disrupted = if pod.ended || pod.deleting { disruption(pod) } else { None };
-    // A deletion changes nothing about an end that was reported before it.
-    let disrupted = disrupted.filter(|_| !(is_deletion_alone(pod) && ended_before_deletion(pod)));
-    let (cause, message) = match disrupted {
-        Some(disrupted) => disrupted,
+    let disruption = if pod.ended || pod.deleting { disruption(pod) } else { None };
+    // A deletion does not change an end that was reported before it.
+    let disruption = disruption.filter(|_| !(is_deletion_alone(pod) && ended_before_deletion(pod)));
+    let (cause, message) = match disruption {
+        Some(disruption) => disruption,
         None if pod.ended || pod.main_end().is_some() => own_end(pod),
         None => return None,
     };
     Some(End { cause, message, exit_code })
 }
 
-/// Why the operator itself deletes the pods of a session that is ending.
+/// Returns the reason and message for pods that the operator itself deletes because their session is ending.
 pub fn own_deletion(session: &Session) -> Option<(String, String)> {
     let status = session.status.as_ref().filter(|_| session.phase().is_ending())?;
     let message = status.message.as_deref().unwrap_or_default();
-    let own = status.reason.filter(|reason| !is_of_a_kernel(*reason)).unwrap_or(Reason::SessionEnded);
-    Some((own.as_str().to_owned(), format!("its session ended: {message}")))
+    let reason = status.reason.filter(|reason| !comes_from_a_kernel(*reason)).unwrap_or(Reason::SessionEnded);
+    Some((reason.as_str().to_owned(), format!("its session ended: {message}")))
 }
 
-/// Whether the end of a kernel gave the session this reason.
-fn is_of_a_kernel(reason: Reason) -> bool {
+/// Whether the session has this reason because one of its kernels ended.
+fn comes_from_a_kernel(reason: Reason) -> bool {
     let is_cause = EndCause::iter().any(|cause| cause.reason() == reason);
     is_cause || matches!(reason, Reason::BatchFinished | Reason::ExitCode | Reason::Unknown)
 }
 
-/// Whether a session with this reason was disrupted from outside.
+/// Whether this reason of a session is a disruption from outside.
 pub fn is_disruption(reason: Reason) -> bool {
     EndCause::iter().any(|cause| cause.is_disruption() && cause.reason() == reason)
 }
 
-/// Whether the kubelet reported the end before it knew of a deletion: then it has stopped nothing. No clock decides.
+/// Whether the kubelet reported the end before it knew of the deletion, so that the deletion did not cause it. The answer
+/// comes from generations, not from clocks.
 fn ended_before_deletion(pod: &PodView) -> bool {
     pod.ended && pod.deleting && pod.reported_before_deletion && matches!(pod.main, MainState::Ended { .. })
 }
 
-/// Whether nothing but a deletion disrupted the pod: no kubelet that evicted it, and no loss of its node.
+/// Whether only a deletion disrupted the pod: no kubelet evicted it, and its node was not lost.
 fn is_deletion_alone(pod: &PodView) -> bool {
     const BY_DELETION: [&str; 3] = ["PreemptionByScheduler", "EvictionByEvictionAPI", "DeletionByTaintManager"];
     let deleted = pod.disruption.as_ref().is_none_or(|disruption| BY_DELETION.contains(&disruption.reason.as_str()));
     deleted && pod.reason.is_none()
 }
 
-/// The disruption that ended or is ending a pod, if there is one.
+/// Returns the disruption that ended or is ending a pod, if there is one.
 fn disruption(pod: &PodView) -> Option<(EndCause, String)> {
     let kubelet = after_colon(pod.message.as_deref().unwrap_or_default());
     if let Some(disruption) = &pod.disruption {
-        let told = after_colon(&disruption.message);
+        let details = after_colon(&disruption.message);
         return Some(match (disruption.reason.as_str(), pod.reason.as_deref()) {
-            ("PreemptionByScheduler", _) => (EndCause::Preempted, format!("preempted{told}")),
+            ("PreemptionByScheduler", _) => (EndCause::Preempted, format!("preempted{details}")),
             ("EvictionByEvictionAPI", _) => {
-                (EndCause::Drained, format!("evicted through the Eviction API, as a drain does{told}"))
+                (EndCause::Drained, format!("evicted through the Eviction API, as a drain does{details}"))
             }
-            ("DeletionByTaintManager", _) => (EndCause::Evicted, format!("evicted because of a taint of its node{told}")),
-            ("DeletionByPodGC", _) => (EndCause::NodeLost, format!("removed with its node{told}")),
+            ("DeletionByTaintManager", _) => (EndCause::Evicted, format!("evicted because of a taint on its node{details}")),
+            ("DeletionByPodGC", _) => (EndCause::NodeLost, format!("removed with its node{details}")),
             ("TerminationByKubelet", Some("Preempting")) => (EndCause::Preempted, format!("preempted by the kubelet{kubelet}")),
             ("TerminationByKubelet", Some("Terminated" | "NodeShutdown")) => {
                 (EndCause::Drained, format!("stopped because its node shuts down{kubelet}"))
             }
-            _ => (EndCause::Evicted, format!("evicted{}", if kubelet.is_empty() { told } else { kubelet })),
+            _ => (EndCause::Evicted, format!("evicted{}", if kubelet.is_empty() { details } else { kubelet })),
         });
     }
     match pod.reason.as_deref() {
         Some("Evicted") => return Some((EndCause::Evicted, format!("evicted{kubelet}"))),
         Some("NodeLost") => return Some((EndCause::NodeLost, format!("its node is lost{kubelet}"))),
         Some("DeadlineExceeded") => {
-            return Some((EndCause::DeadlineExceeded, format!("ran for longer than its pod may{kubelet}")));
+            return Some((EndCause::DeadlineExceeded, format!("its pod ran for longer than activeDeadlineSeconds{kubelet}")));
         }
-        // A kubelet that refuses a pod reports its end without ever having started a container.
+        // A kubelet that refuses a pod reports its end without having started a container.
         Some(reason) if pod.ended && !pod.has_started() => {
             return Some((EndCause::AdmissionRefused, format!("the kubelet refused its pod: {reason}{kubelet}")));
         }
@@ -173,23 +175,25 @@ fn disruption(pod: &PodView) -> Option<(EndCause, String)> {
     pod.deleting.then(|| (EndCause::PodDeleted, "its pod was deleted by somebody other than the operator".to_owned()))
 }
 
-/// `: text`, or nothing.
+/// Returns `: text`, or an empty string for an empty text.
 fn after_colon(text: &str) -> String {
     if text.is_empty() { String::new() } else { format!(": {text}") }
 }
 
-/// How a pod ended that nothing outside ended.
+/// Returns how a pod ended by itself.
 fn own_end(pod: &PodView) -> (EndCause, String) {
     let MainState::Ended { exit_code, reason, message, .. } = &pod.main else {
         let words = [pod.reason.as_deref(), pod.message.as_deref()].into_iter().flatten().collect::<Vec<_>>().join(": ");
-        return (EndCause::ContainerStatusUnknown, format!("its pod ended without telling how: {words}"));
+        return (EndCause::ContainerStatusUnknown, format!("its pod ended without a report of its container: {words}"));
     };
-    let told = after_colon(message);
+    let details = after_colon(message);
     match reason.as_str() {
-        "OOMKilled" => (EndCause::OutOfMemory, format!("OOMKilled: the kernel ran out of memory (exit code {exit_code}){told}")),
-        "ContainerStatusUnknown" => (EndCause::ContainerStatusUnknown, format!("ContainerStatusUnknown{told}")),
-        "StartError" | "ContainerCannotRun" => (EndCause::ContainerNotStarted, format!("{reason}{told}")),
-        _ => (EndCause::ExitCode, format!("exited with {exit_code}{told}")),
+        "OOMKilled" => {
+            (EndCause::OutOfMemory, format!("OOMKilled: the kernel ran out of memory (exit code {exit_code}){details}"))
+        }
+        "ContainerStatusUnknown" => (EndCause::ContainerStatusUnknown, format!("ContainerStatusUnknown{details}")),
+        "StartError" | "ContainerCannotRun" => (EndCause::ContainerNotStarted, format!("{reason}{details}")),
+        _ => (EndCause::ExitCode, format!("exited with {exit_code}{details}")),
     }
 }
 
@@ -225,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_exits_of_its_own_accord_is_judged_by_its_exit_code() {
+    fn a_program_that_exits_by_itself_ends_with_its_exit_code() {
         let end = end_of(&exited(0, "Completed")).expect("an end");
         assert_eq!((end.cause, end.exit_code, end.message.as_str()), (EndCause::ExitCode, Some(0), "exited with 0"));
         assert_eq!(cause(&PodView::default()), None);
@@ -256,20 +260,20 @@ mod tests {
     }
 
     #[test]
-    fn an_end_before_the_deletion_stays_what_it_was() {
+    fn an_end_reported_before_the_deletion_is_kept() {
         let deleted = |reported_before_deletion| {
             let disruption = disrupted_by("EvictionByEvictionAPI");
             cause(&PodView { deleting: true, disruption, reported_before_deletion, ..exited(0, "Completed") })
         };
         assert_eq!(deleted(true), Some(EndCause::ExitCode));
-        assert_eq!(deleted(false), Some(EndCause::Drained), "its end followed the deletion");
+        assert_eq!(deleted(false), Some(EndCause::Drained), "the deletion caused the end");
         let reason = Some("Evicted".to_owned());
         let by_kubelet = PodView { deleting: true, reported_before_deletion: true, reason, ..exited(0, "Completed") };
-        assert_eq!(cause(&by_kubelet), Some(EndCause::Evicted), "the eviction was before either");
+        assert_eq!(cause(&by_kubelet), Some(EndCause::Evicted), "the kubelet's eviction came first");
     }
 
     #[test]
-    fn a_pod_that_no_container_of_started_in_was_refused_by_the_kubelet() {
+    fn a_pod_that_ended_before_any_container_started_was_refused_by_the_kubelet() {
         let refused = PodView {
             ended: true,
             reason: Some("OutOfcpu".into()),

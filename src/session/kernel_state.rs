@@ -1,8 +1,8 @@
-//! The kernel state engine: which step a kernel may take from where (rules §1).
+//! The steps that a kernel's state may take (docs/lifecycle.md#kernel-states).
 
 use crate::api::KernelPhase;
 
-/// Whether a kernel may go from one phase to another in one step. A late or duplicate event fails this and changes nothing.
+/// Whether a kernel may go from one phase to another in one step. Late and duplicate observations may not, and change nothing.
 pub fn may_step(from: KernelPhase, to: KernelPhase) -> bool {
     use KernelPhase::*;
     match to {
@@ -19,15 +19,16 @@ pub fn may_step(from: KernelPhase, to: KernelPhase) -> bool {
     }
 }
 
-/// Where a kernel is after it was seen at `seen`: there, if steps lead to it (those skipped are passed through), else where it was.
-pub fn step_to(from: KernelPhase, seen: KernelPhase) -> KernelPhase {
+/// Returns the phase of a kernel after an observation: `observed` if steps lead to it, otherwise `from`. Skipped steps are
+/// passed through.
+pub fn step_to(from: KernelPhase, observed: KernelPhase) -> KernelPhase {
     use KernelPhase::*;
-    const WAY: [KernelPhase; 7] = [Pending, Scheduled, Preparing, Pulling, Prepared, Creating, Running];
-    let reachable = match (WAY.iter().position(|p| *p == from), WAY.iter().position(|p| *p == seen)) {
-        (Some(here), Some(there)) => there > here,
-        _ => may_step(from, seen),
+    const PATH: [KernelPhase; 7] = [Pending, Scheduled, Preparing, Pulling, Prepared, Creating, Running];
+    let reachable = match (PATH.iter().position(|p| *p == from), PATH.iter().position(|p| *p == observed)) {
+        (Some(from), Some(to)) => to > from,
+        _ => may_step(from, observed),
     };
-    if reachable { seen } else { from }
+    if reachable { observed } else { from }
 }
 
 #[cfg(test)]
@@ -39,7 +40,7 @@ mod tests {
         [Pending, Scheduled, Preparing, Pulling, Prepared, Creating, Running, Terminating, Terminated, Cancelled, Error];
 
     #[test]
-    fn guards_of_the_kernel_state_engine() {
+    fn each_kernel_phase_can_be_reached_only_from_the_phases_of_the_table() {
         let from = |to| ALL.into_iter().filter(move |from| may_step(*from, to)).collect::<Vec<_>>();
         assert_eq!(from(Preparing), [Scheduled]);
         assert_eq!(from(Pulling), [Scheduled, Preparing]);
@@ -51,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn late_events_change_nothing_and_skipped_steps_are_passed_through() {
+    fn late_observations_change_nothing_and_skipped_steps_are_passed_through() {
         assert_eq!(step_to(Running, Pulling), Running);
         assert_eq!(step_to(Scheduled, Running), Running);
         assert_eq!(step_to(Terminated, Running), Terminated);

@@ -1,4 +1,4 @@
-//! A session's kernels: how they are numbered and named, and where each stands, judged by all that is known of it.
+//! A session's kernels: their names, and the state of each, computed from its allocation, its pod and its recorded end.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,22 +12,22 @@ use super::kernel_state::step_to;
 use crate::api::{Kernel, KernelPhase, MAIN_HOSTNAME, NodeName, Reason, Session, SessionPhase};
 use crate::views::{GateState, Liveness, MainState, PodView};
 
-/// The name of a kernel and its pod: it never repeats, since every allocation and session has a hash of its own.
+/// Returns the name of a kernel and its pod. It is never used again, because it carries a hash of session and allocation.
 pub fn kernel_name(session: &str, uid: &str, hostname: &str, generation: i64) -> String {
     format!("{session}-{hostname}-{}", short_hash(&format!("{uid}/{generation}")))
 }
 
-/// Eight characters that tell two texts apart.
+/// Returns eight hexadecimal characters of the text's hash.
 pub fn short_hash(text: &str) -> String {
     Sha256::digest(text.as_bytes()).iter().take(4).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The Service that makes a session's kernels reach each other.
+/// Returns the name of the Service through which a session's kernels resolve each other's names.
 pub fn service_name(session: &str) -> String {
     format!("ses-{session}")
 }
 
-/// The Secret with a session's SSH key pair.
+/// Returns the name of the Secret with a session's SSH key pair.
 pub fn ssh_secret_name(session: &str, uid: &str) -> String {
     format!("ses-{session}-ssh-{}", short_hash(uid))
 }
@@ -49,12 +49,12 @@ impl KernelItem {
         self.state.phase
     }
 
-    /// It ends or has ended, which no promotion may overlook.
+    /// Whether it has ended or is ending.
     pub fn is_ending(&self) -> bool {
         self.phase().is_terminal() || self.phase() == KernelPhase::Terminating
     }
 
-    /// Whether its record says that it ended, or is ending for good.
+    /// Whether its record has an end.
     pub fn has_recorded_end(&self) -> bool {
         self.record.as_ref().is_some_and(|record| record.recorded_end().is_some())
     }
@@ -69,7 +69,7 @@ impl KernelItem {
         self.hostname == MAIN_HOSTNAME
     }
 
-    /// `sub2 on node-1: ImagePullFailed, no such image`, for messages.
+    /// Returns its state for messages: `sub2 on node-1 is Pulling (ImagePullFailed): no such image`.
     pub fn describe(&self) -> String {
         let mut text = self.hostname.clone();
         if let Some(node) = &self.node {
@@ -86,19 +86,19 @@ impl KernelItem {
     }
 }
 
-/// Kernels, each described, for messages.
+/// Returns the states of several kernels for messages.
 pub fn describe_all<'k>(kernels: impl IntoIterator<Item = &'k KernelItem>) -> String {
     kernels.into_iter().map(KernelItem::describe).collect::<Vec<_>>().join("; ")
 }
 
-/// Where a kernel stands, and why.
+/// A kernel's phase, and why it is in it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct KernelState {
     pub phase: KernelPhase,
     pub reason: Option<String>,
     pub message: Option<String>,
     pub exit_code: Option<i32>,
-    /// Its image is being tried again after an error, until then.
+    /// Set while its image pull fails and is retried: the time at which the pull is given up.
     pub pull_retried_until: Option<DateTime<Utc>>,
 }
 
@@ -107,10 +107,10 @@ impl KernelState {
         Self { phase, ..Self::default() }
     }
 
-    /// The cause of its end, if known. Records of older versions name the container's own reason, next to the exit code.
+    /// Returns the cause of its end, if known. Records of older versions have the container's own reason and an exit code.
     pub fn end_cause(&self) -> Option<EndCause> {
-        let named = self.reason.as_deref().and_then(EndCause::parse);
-        named.or(self.exit_code.map(|_| EndCause::ExitCode))
+        let recorded = self.reason.as_deref().and_then(EndCause::parse);
+        recorded.or(self.exit_code.map(|_| EndCause::ExitCode))
     }
 
     fn because(phase: KernelPhase, reason: impl Into<String>, message: impl Into<String>) -> Self {
@@ -118,18 +118,18 @@ impl KernelState {
     }
 }
 
-/// What a kernel's state is judged by.
+/// The input from which a kernel's state is computed.
 pub struct Evidence<'a> {
     pub session: &'a Session,
     pub allocated: bool,
     pub pod: Option<&'a PodView>,
     pub record: Option<&'a Kernel>,
-    /// How long pulls may fail before an image counts as not to be had.
+    /// How long an image pull may fail before it is given up.
     pub image_timeout: Duration,
     pub now: DateTime<Utc>,
 }
 
-/// Where a kernel stands: by its recorded end, else by its pod, else by what its session's phase implies.
+/// Returns a kernel's state: from its recorded end, otherwise from its pod, otherwise from its session's phase.
 pub fn state_of(evidence: &Evidence<'_>) -> KernelState {
     if let Some(status) = evidence.record.and_then(Kernel::recorded_end) {
         return KernelState {
@@ -140,7 +140,7 @@ pub fn state_of(evidence: &Evidence<'_>) -> KernelState {
             pull_retried_until: None,
         };
     }
-    // A node that stopped answering: its kernel is ending, whatever its pod said last.
+    // The kernel's node stopped answering, so the kernel is ending, whatever its pod last reported.
     if let Some(status) = evidence.record.and_then(|kernel| kernel.status.as_ref())
         && status.phase == KernelPhase::Terminating
         && evidence.pod.is_some_and(|pod| !pod.ended)
@@ -151,11 +151,11 @@ pub fn state_of(evidence: &Evidence<'_>) -> KernelState {
     match evidence.pod {
         Some(pod) => {
             let recorded = evidence.record.and_then(|kernel| kernel.status.as_ref()).map(|status| status.phase);
-            let seen = state_by_pod(pod, Some(evidence.session), evidence.image_timeout, evidence.now);
-            // A pod seen earlier on its way than the kernel was recorded is late news.
+            let observed = state_by_pod(pod, Some(evidence.session), evidence.image_timeout, evidence.now);
+            // An observation of the pod that is behind the kernel's record is out of date.
             match recorded {
-                Some(recorded) if step_to(recorded, seen.phase) != seen.phase => KernelState::of(recorded),
-                _ => seen,
+                Some(recorded) if step_to(recorded, observed.phase) != observed.phase => KernelState::of(recorded),
+                _ => observed,
             }
         }
         None if !evidence.allocated => KernelState::of(KernelPhase::Pending),
@@ -164,17 +164,17 @@ pub fn state_of(evidence: &Evidence<'_>) -> KernelState {
     }
 }
 
-/// Where a kernel stands by its pod alone.
+/// Returns a kernel's state from its pod alone.
 pub fn state_by_pod(pod: &PodView, session: Option<&Session>, image_timeout: Duration, now: DateTime<Utc>) -> KernelState {
     if let Some(end) = end_of(pod) {
-        let over = pod.ended || pod.main_end().is_some();
-        let phase = if over { KernelPhase::Terminated } else { KernelPhase::Terminating };
+        let ended = pod.ended || pod.main_end().is_some();
+        let phase = if ended { KernelPhase::Terminated } else { KernelPhase::Terminating };
         let own = session.and_then(own_deletion).filter(|_| end.cause == EndCause::PodDeleted);
         let (reason, mut message) = own.unwrap_or_else(|| (end.cause.as_str().to_owned(), end.message));
-        if let Some((reason, words)) = pod.warning.as_ref().filter(|_| !over) {
+        if let Some((reason, words)) = pod.warning.as_ref().filter(|_| !ended) {
             message = format!("{message}; {reason}: {words}");
         }
-        return KernelState { exit_code: end.exit_code.filter(|_| over), ..KernelState::because(phase, reason, message) };
+        return KernelState { exit_code: end.exit_code.filter(|_| ended), ..KernelState::because(phase, reason, message) };
     }
     if matches!(pod.main, MainState::Running { .. } | MainState::Ended { .. }) {
         return KernelState::of(KernelPhase::Running);
@@ -189,8 +189,8 @@ pub fn state_by_pod(pod: &PodView, session: Option<&Session>, image_timeout: Dur
         _ => KernelPhase::Preparing,
     };
     match &pod.main {
-        // Such as CreateContainerConfigError: a secret that is not there.
-        MainState::Waiting { reason, message } if !ON_THE_WAY.contains(&reason.as_str()) => {
+        // For example CreateContainerConfigError, when a Secret does not exist.
+        MainState::Waiting { reason, message } if !STARTING.contains(&reason.as_str()) => {
             KernelState::because(phase, reason, message)
         }
         _ => match pod.warning.as_ref().filter(|_| phase == KernelPhase::Preparing) {
@@ -200,14 +200,14 @@ pub fn state_by_pod(pod: &PodView, session: Option<&Session>, image_timeout: Dur
     }
 }
 
-/// Why a container waits that is on its way.
-const ON_THE_WAY: [&str; 3] = ["", "ContainerCreating", "PodInitializing"];
+/// The reasons of a waiting container that is about to start.
+const STARTING: [&str; 3] = ["", "ContainerCreating", "PodInitializing"];
 
 fn state_by_image_error(pod: &PodView, reason: &str, message: &str, timeout: Duration, now: DateTime<Utc>) -> KernelState {
-    let for_good = matches!(reason, "InvalidImageName" | "ErrImageNeverPull");
+    let is_final = matches!(reason, "InvalidImageName" | "ErrImageNeverPull");
     let until = pod.image_error_since.unwrap_or(now) + chrono::TimeDelta::from_std(timeout).unwrap_or_default();
     let words = format!("{reason}: {message}");
-    if for_good || now >= until {
+    if is_final || now >= until {
         return KernelState::because(KernelPhase::Cancelled, Reason::ImagePullFailed.as_str(), words);
     }
     KernelState {
@@ -216,7 +216,7 @@ fn state_by_image_error(pod: &PodView, reason: &str, message: &str, timeout: Dur
     }
 }
 
-/// The nodes of an allocation, in the order of kernels.
+/// Returns the node of each allocated kernel, by the kernel's hostname.
 pub fn allocated_nodes(session: &Session) -> BTreeMap<&str, &NodeName> {
     session
         .status
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn names_never_repeat_over_sessions_and_generations() {
+    fn kernel_names_differ_between_sessions_and_generations() {
         let name = kernel_name("s", "uid-1", "main1", 1);
         assert_ne!(name, kernel_name("s", "uid-1", "main1", 2));
         assert_ne!(name, kernel_name("s", "uid-2", "main1", 1));
@@ -273,21 +273,25 @@ mod tests {
         assert_eq!(phase(&gated, 0), KernelPhase::Prepared);
         assert_eq!(phase(&PodView { gate_opened: true, ..gated }, 0), KernelPhase::Creating);
         let main = MainState::Waiting { reason: "CreateContainerConfigError".into(), message: "no secret".into() };
-        let troubled = state_by_pod(&PodView { main, ready_to_start: true, ..pod() }, None, Duration::ZERO, DateTime::UNIX_EPOCH);
-        assert_eq!((troubled.phase, troubled.message.as_deref()), (KernelPhase::Pulling, Some("no secret")));
+        let state = state_by_pod(&PodView { main, ready_to_start: true, ..pod() }, None, Duration::ZERO, DateTime::UNIX_EPOCH);
+        assert_eq!((state.phase, state.message.as_deref()), (KernelPhase::Pulling, Some("no secret")));
         let running = PodView { main: MainState::Running { since: None }, ..pod() };
         assert_eq!(phase(&running, 0), KernelPhase::Running);
         assert_eq!(phase(&PodView { deleting: true, ..running.clone() }, 0), KernelPhase::Terminating);
         let (reason, message) = (String::new(), String::new());
         let main = MainState::Ended { exit_code: 0, reason, message, started_at: None, finished_at: None };
         let exited = PodView { main, ..running.clone() };
-        assert_eq!(phase(&exited, 0), KernelPhase::Running, "until the kubelet tells that the pod has ended, too");
-        assert_eq!(phase(&PodView { beside: true, ..exited }, 0), KernelPhase::Terminated, "whatever else runs in its pod");
+        assert_eq!(phase(&exited, 0), KernelPhase::Running, "until the kubelet reports the end of the pod, too");
+        assert_eq!(
+            phase(&PodView { beside: true, ..exited }, 0),
+            KernelPhase::Terminated,
+            "a container besides the main one does not matter"
+        );
         assert_eq!(phase(&PodView { ended: true, ..running }, 0), KernelPhase::Terminated);
     }
 
     #[test]
-    fn image_errors_are_retried_for_a_while_or_for_good_at_once() {
+    fn image_errors_are_retried_until_the_timeout_and_invalid_names_are_given_up_at_once() {
         let failing = PodView {
             image_error: Some(("ErrImagePull".into(), "no".into())),
             image_error_since: Some(DateTime::UNIX_EPOCH),
@@ -301,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recorded_end_stands_whatever_the_pod_says() {
+    fn a_recorded_end_outranks_the_pod() {
         let mut kernel = Kernel::new(
             "k",
             serde_json::from_value(serde_json::json!({

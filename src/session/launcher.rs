@@ -1,17 +1,17 @@
-//! The launcher: what it takes to bring a session's kernels up, as effects. Pure.
+//! The launcher: the effects that start a session's kernels. Pure.
 
 use super::effect::{Effect, Launch, PodRef};
 use super::kernels::allocated_nodes;
 use super::snapshot::SessionItem;
 use crate::api::expand;
 
-/// Makes the kernels and pods of a session that has its places, and what they share.
+/// Creates the kernels and pods of a session that has its nodes, and the objects that a gang shares.
 pub fn prepare(item: &SessionItem) -> Vec<Effect> {
     let shared = if item.is_gang() { vec![Effect::CreateService, Effect::CreateSshSecret] } else { vec![] };
     shared.into_iter().chain(launches(item)).collect()
 }
 
-/// One launch for each kernel that has a place.
+/// Returns one launch for each kernel that has a node.
 fn launches(item: &SessionItem) -> impl Iterator<Item = Effect> {
     let nodes = allocated_nodes(&item.session);
     let generation = item.session.status.as_ref().map_or(0, |status| status.allocation_generation);
@@ -30,7 +30,7 @@ fn launches(item: &SessionItem) -> impl Iterator<Item = Effect> {
     })
 }
 
-/// Opens the gates that are closed, so that all kernels start at once.
+/// Opens the closed gates, so that all kernels start at the same moment.
 pub fn start(item: &SessionItem) -> Vec<Effect> {
     let pods = item.kernels.iter().filter_map(|kernel| kernel.pod.as_ref());
     let closed = pods.filter(|pod| pod.gate.is_some() && !pod.gate_opened);

@@ -1,6 +1,6 @@
-//! How the kernels of a session are matched as a set (docs/lifecycle.md#phases).
+//! Matches the kernels of a session as a set (docs/lifecycle.md#kernel-states).
 
-/// How many of a session's kernels must be in a set.
+/// How many of a session's kernels must match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Match {
     /// Every kernel, and there is at least one.
@@ -31,7 +31,7 @@ mod tests {
     use super::Match::{All, Any, NotAny};
 
     #[test]
-    fn sc_co_015_each_match_type_as_defined() {
+    fn sc_co_015_each_match_type_holds_as_defined() {
         let even = |n: i32| n % 2 == 0;
         for (numbers, all, any, not_any) in [
             (vec![], false, false, false),

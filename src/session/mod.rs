@@ -1,4 +1,4 @@
-//! Sessions: what is seen of them, and every decision about them. Pure throughout: no client, no task, no clock.
+//! Sessions: their view in a snapshot, and every decision about them. Pure throughout: no client, no task, no clock.
 
 pub mod effect;
 pub mod ends;

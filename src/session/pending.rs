@@ -1,4 +1,5 @@
-//! What waits for a tenant before each session, where a policy limits that: those made first count first. Pure.
+//! Counts the pending sessions of a tenant ahead of each session, where a policy limits them. Older sessions count first.
+//! Pure.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,14 +10,14 @@ use crate::api::{ResourceList, ResourcePolicy, Resources, SessionUid};
 use crate::provisioner::{Ahead, EquivalenceClass};
 use crate::views::{Tenancy, Tenant};
 
-/// A session that waits.
+/// A pending session.
 pub struct Pending<'p> {
     pub uid: &'p SessionUid,
     pub created_at: Option<DateTime<Utc>>,
     pub class: &'p Arc<EquivalenceClass>,
 }
 
-/// Whether any policy limits what may wait.
+/// Whether any policy limits pending sessions.
 pub fn is_limited<'p>(mut policies: impl Iterator<Item = &'p Arc<ResourcePolicy>>) -> bool {
     policies.any(|policy| limits(policy))
 }
@@ -31,17 +32,17 @@ struct Sum {
     resources: Resources,
 }
 
-/// For each session with a tenant that limits what may wait, what waits before it. One that is beyond a limit itself
-/// does not count for those after it.
+/// Returns the pending sessions ahead of each session, for its tenants that limit them. A session that exceeds a limit itself
+/// does not count for the sessions after it.
 pub fn ahead(tenancy: &Tenancy, mut pending: Vec<Pending<'_>>) -> HashMap<SessionUid, Vec<Ahead>> {
-    pending.sort_by_key(|one| (one.created_at, one.uid));
+    pending.sort_by_key(|session| (session.created_at, session.uid));
     let mut sums: HashMap<Tenant, Sum> = HashMap::new();
-    let mut found = HashMap::new();
+    let mut ahead_of = HashMap::new();
     for Pending { uid, class, .. } in pending {
         let tenants = tenancy.tenants(&class.access_key, &class.namespace).into_iter();
         let limited: Vec<(Tenant, Arc<ResourcePolicy>)> =
             tenants.filter_map(|tenant| Some((tenant.clone(), tenancy.policy_of(&tenant).ok()??))).collect();
-        let before: Vec<Ahead> = limited
+        let ahead: Vec<Ahead> = limited
             .into_iter()
             .filter(|(_, policy)| limits(policy))
             .map(|(tenant, policy)| {
@@ -51,18 +52,18 @@ pub fn ahead(tenancy: &Tenancy, mut pending: Vec<Pending<'_>>) -> HashMap<Sessio
                 Ahead { tenant, sessions: sum.sessions, resources: sum.resources, max_sessions, max_resources }
             })
             .collect();
-        if before.iter().all(|ahead| ahead.admits(&class.total)) {
-            for ahead in &before {
-                let sum = sums.entry(ahead.tenant.clone()).or_default();
+        if ahead.iter().all(|tenant| tenant.admits(&class.total)) {
+            for Ahead { tenant, .. } in &ahead {
+                let sum = sums.entry(tenant.clone()).or_default();
                 sum.sessions += 1;
                 sum.resources.add(&class.total);
             }
         }
-        if !before.is_empty() {
-            found.insert(uid.clone(), before);
+        if !ahead.is_empty() {
+            ahead_of.insert(uid.clone(), ahead);
         }
     }
-    found
+    ahead_of
 }
 
 #[cfg(test)]
@@ -74,23 +75,23 @@ mod tests {
     use crate::session::handlers::testing::{limited, session};
 
     #[test]
-    fn those_made_first_count_first_and_those_beyond_the_limit_not_at_all() {
+    fn older_sessions_count_first_and_a_session_beyond_the_limit_does_not_count() {
         let world = limited(json!({"maxPendingResources": {"cpu": 3}}));
         let mut classes = EquivalenceClasses::default();
-        let mut of = |cpu: i64| {
+        let mut class_with = |cpu: i64| {
             let resources = json!({"cpu": cpu, "memory": "1Gi"});
             classes.of(&session(json!({"kernels": [{"image": "i", "resources": resources}]})))
         };
-        let sizes = [2, 2, 1].map(&mut of);
+        let sizes = [2, 2, 1].map(&mut class_with);
         let uids: Vec<SessionUid> = (0..3).map(|n| SessionUid(format!("s{n}"))).collect();
-        let at = |seconds| DateTime::from_timestamp(seconds, 0);
-        let pending = |n: usize| Pending { uid: &uids[n], created_at: at(n as i64), class: &sizes[n] };
+        let time = |seconds| DateTime::from_timestamp(seconds, 0);
+        let pending = |n: usize| Pending { uid: &uids[n], created_at: time(n as i64), class: &sizes[n] };
         let ahead = ahead(&world.tenancy, vec![pending(2), pending(0), pending(1)]);
-        let waits =
+        let counts =
             |n: usize| ahead[&uids[n]].iter().map(|a| (a.sessions, a.resources.get("cpu").milli() / 1000)).collect::<Vec<_>>();
-        assert_eq!(waits(0), [(0, 0)]);
-        assert_eq!(waits(1), [(1, 2)], "which is too much: it does not count");
-        assert_eq!(waits(2), [(1, 2)]);
+        assert_eq!(counts(0), [(0, 0)]);
+        assert_eq!(counts(1), [(1, 2)], "with its own 2 CPU it exceeds the limit");
+        assert_eq!(counts(2), [(1, 2)], "the session beyond the limit does not count");
         assert!(is_limited(world.tenancy.policies.values()));
         assert!(!is_limited(limited(json!({"limits": {"cpu": 1}})).tenancy.policies.values()));
     }

@@ -1,11 +1,11 @@
-//! What must hold again before a session's pods are made: what the provisioner's validators say of it, its own holding
-//! left out of what is occupied (rules §4).
+//! Checks a session a second time before its pods are created, with the provisioner's validators. The session's own
+//! holding does not count as used (docs/scheduling.md#checks).
 
 use super::snapshot::{SessionItem, Snapshot};
 use crate::provisioner::validators::{Context, Subject, check_class, tenants};
 use crate::provisioner::{LedgerSnapshot, Own, Refusal};
 
-/// What validators look at besides a session.
+/// Returns the validators' input, apart from the session itself.
 pub fn context<'c>(snapshot: &'c Snapshot, ledger: &'c LedgerSnapshot) -> Context<'c> {
     Context {
         now: snapshot.now,
@@ -16,7 +16,7 @@ pub fn context<'c>(snapshot: &'c Snapshot, ledger: &'c LedgerSnapshot) -> Contex
     }
 }
 
-/// Everything that stands against a session that has its nodes.
+/// Returns everything that blocks a session that already has its nodes.
 pub fn check(snapshot: &Snapshot, ledger: &LedgerSnapshot, item: &SessionItem) -> Option<Refusal> {
     let context = context(snapshot, ledger);
     let tenants = tenants(&snapshot.tenancy, &item.class);
@@ -30,7 +30,7 @@ fn own<'i>(snapshot: &Snapshot, item: &'i SessionItem) -> Option<Own<'i>> {
     Some(Own { holding, tenants: snapshot.tenancy.tenants_of(&holding.account) })
 }
 
-/// Takes what a session holds out of what its tenants occupy, for the rest of the cycle.
+/// Subtracts a session's holding from the usage of its tenants, for the rest of the cycle.
 pub fn leave_out(snapshot: &Snapshot, ledger: &mut LedgerSnapshot, item: &SessionItem) {
     if let Some(own) = own(snapshot, item) {
         ledger.give_back(&own);

@@ -1,4 +1,4 @@
-//! Who waits in a scaling group, as its status tells it: how many, by priority and reason, and since when. Pure.
+//! The status of a scaling group: its pending sessions by priority and by reason, and the age of the oldest. Pure.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use crate::lifecycle::{created_at, last_attempt};
 use crate::provisioner::in_group;
 use crate::views::NodeView;
 
-/// Why a session waits, as far as it has been told: the reason, and what kind of failure it is if it is one.
+/// Why a session waits, as its status reports it: the reason, and the cause if it is a failure.
 type Why = (Option<Reason>, Option<Cause>);
 
 fn why(session: &Session) -> Why {
@@ -17,12 +17,12 @@ fn why(session: &Session) -> Why {
     (status.reason, last.and_then(|last| last.cause))
 }
 
-/// What a session that waits is counted by.
+/// Returns the keys by which a pending session is counted.
 pub fn counted_by(session: &Session) -> (i32, Why) {
     (session.priority(), why(session))
 }
 
-/// The status of a group; what it says besides stays as it is.
+/// Returns the next status of a scaling group. Its conditions stay as they are.
 pub fn status<'w>(
     group: &ScalingGroup,
     nodes: impl Iterator<Item = &'w NodeView>,
@@ -67,12 +67,12 @@ mod tests {
     use crate::session::handlers::testing::{node, now, session};
 
     #[test]
-    fn those_who_wait_are_counted_by_priority_and_reason() {
+    fn pending_sessions_are_counted_by_priority_and_reason() {
         let group = ScalingGroup::new("g", serde_json::from_value(json!({})).expect("a group"));
         let mut down = node("b", 4);
         down.ready = false;
         let nodes = [node("a", 4), down];
-        let told = |spec, reason: &str, cause: Option<&str>| {
+        let reported = |spec, reason: &str, cause: Option<&str>| {
             let mut session = session(spec);
             let result = if cause.is_some() { "NeedRetry" } else { "Skipped" };
             let entry = json!({"phase": "schedule-sessions", "result": result, "from": "Pending", "to": "Pending",
@@ -80,23 +80,23 @@ mod tests {
             session.status = serde_json::from_value(json!({"reason": reason, "history": [entry]})).expect("a status");
             session
         };
-        let quota = told(json!({"priority": 50}), "QuotaExceeded", Some("Quota"));
-        let never = told(json!({}), "NoAvailableNode", Some("Fault"));
-        let later = told(json!({}), "NoAvailableNode", Some("Capacity"));
-        let behind = told(json!({}), "BehindPriority", None);
-        let waiting = [session(json!({})), quota.clone(), quota, later.clone(), never, later, behind];
+        let quota = reported(json!({"priority": 50}), "QuotaExceeded", Some("Quota"));
+        let unfit = reported(json!({}), "NoAvailableNode", Some("Fault"));
+        let full = reported(json!({}), "NoAvailableNode", Some("Capacity"));
+        let behind = reported(json!({}), "BehindPriority", None);
+        let waiting = [session(json!({})), quota.clone(), quota, full.clone(), unfit, full, behind];
         let status = status(&group, nodes.iter(), waiting.iter(), 7);
         assert_eq!((status.nodes, status.nodes_ready, status.sessions_running, status.sessions_pending), (2, 1, 7, 7));
         let by_priority: Vec<_> = status.waiting_by_priority.iter().map(|w| (w.priority, w.sessions)).collect();
         assert_eq!(by_priority, [(50, 2), (10, 5)]);
         let by_reason: Vec<_> = status.waiting_by_reason.iter().map(|w| (w.reason.as_str(), w.cause, w.sessions)).collect();
-        let wanted = [
+        let expected = [
             ("NotEvaluated", None, 1),
             ("NoAvailableNode", Some(Cause::Capacity), 2),
             ("NoAvailableNode", Some(Cause::Fault), 1),
             ("QuotaExceeded", Some(Cause::Quota), 2),
             ("BehindPriority", None, 1),
         ];
-        assert_eq!(by_reason, wanted);
+        assert_eq!(by_reason, expected);
     }
 }

@@ -1,5 +1,5 @@
-//! What is to be done for a session's kernels and pods, apart from its phases: facts recorded, ended pods let go,
-//! leftovers removed. Decided pod by pod, so that one that cannot be settled never holds up another.
+//! Records the ends of kernels, releases ended pods and removes leftovers, independently of the session's phase. Each pod is
+//! decided on its own, so that one pod never holds up another.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,11 +19,11 @@ use crate::api::{
 use crate::lifecycle::truncate;
 use crate::views::{Liveness, MainState, PodView};
 
-/// Most bytes of a kernel's reason and message, as its schema has it.
+/// The largest reason and message of a kernel, in bytes, as in its schema.
 const MAX_REASON: usize = 128;
 const MAX_MESSAGE: usize = 1024;
 
-/// All that remains of one session at the API server.
+/// The objects of one session at the API server. The session itself may be gone.
 pub struct Remains {
     pub uid: SessionUid,
     pub namespace: String,
@@ -37,29 +37,29 @@ pub struct Remains {
     pub snapshot: Snapshot,
 }
 
-/// Whether a session still has a use for something of this allocation.
-enum Standing {
-    /// It belongs to what the session holds.
+/// How an allocation relates to its session, which decides whether its pods and kernels are kept.
+enum AllocationState {
+    /// The session holds this allocation.
     Current,
-    /// The session has ended: what runs is stopped, what ended stays for its logs.
+    /// The session has ended. Live pods are stopped; ended pods stay for their logs.
     Ended,
-    /// The session is gone or being deleted, or holds another allocation: nothing stays.
+    /// The session is gone, has ended and is being deleted, or holds another allocation. Everything is removed.
     Leftover,
 }
 
 impl Remains {
-    fn standing(&self, hostname: &str, generation: i64) -> Standing {
-        let Some(session) = &self.session else { return Standing::Leftover };
+    fn allocation_state(&self, hostname: &str, generation: i64) -> AllocationState {
+        let Some(session) = &self.session else { return AllocationState::Leftover };
         let status = session.status.as_ref();
         let phase = session.phase();
-        let same = status.is_some_and(|status| {
+        let is_last = status.is_some_and(|status| {
             status.allocation_generation == generation && status.allocation.iter().any(|a| a.kernel == hostname)
         });
-        match same {
-            false => Standing::Leftover,
-            true if phase.is_terminal() && session.is_deleted() => Standing::Leftover,
-            true if phase.is_terminal() => Standing::Ended,
-            true => Standing::Current,
+        match is_last {
+            false => AllocationState::Leftover,
+            true if phase.is_terminal() && session.is_deleted() => AllocationState::Leftover,
+            true if phase.is_terminal() => AllocationState::Ended,
+            true => AllocationState::Current,
         }
     }
 
@@ -67,7 +67,7 @@ impl Remains {
         self.kernels.iter().find(|kernel| kernel.metadata.name.as_deref() == Some(name)).map(|kernel| &**kernel)
     }
 
-    /// Whether its user wants it ended without grace.
+    /// Whether its user ends it without a grace period.
     fn is_forced(&self) -> bool {
         let forced = |session: &Session| {
             let ends = session.is_deleted() || session.spec.desired_state == DesiredState::Terminated;
@@ -85,34 +85,33 @@ impl Remains {
     }
 }
 
-/// What sync-kernels does for one session: records ends, releases ended pods, removes what no session needs.
+/// Returns the effects of sync-kernels for one session: record ends, release ended pods, remove leftovers.
 pub fn sync(remains: &Remains) -> Vec<Effect> {
-    let kept = for_pods(remains).into_iter().chain(for_kernels(remains));
-    kept.chain(for_unreadable(remains)).collect()
+    let effects = for_pods(remains).into_iter().chain(for_kernels(remains));
+    effects.chain(for_unreadable(remains)).collect()
 }
 
-/// A session that cannot be read goes once nothing of it runs.
+/// Releases an unreadable session that is being deleted, once all its pods are gone.
 fn for_unreadable(remains: &Remains) -> Option<Effect> {
     let held = |meta: &&ObjectMeta| meta.finalizers.iter().flatten().any(|name| name == FINALIZER_SESSION);
     let meta = remains.unreadable.as_ref().filter(held).filter(|_| remains.pods.is_empty())?;
     Some(Effect::ReleaseUnreadable(Box::new(meta.clone())))
 }
 
-/// What each pod needs.
 fn for_pods(remains: &Remains) -> Vec<Effect> {
     remains.pods.iter().flat_map(|pod| for_pod(remains, pod)).collect()
 }
 
 fn for_pod(remains: &Remains, pod: &PodView) -> Vec<Effect> {
     let mut effects = vec![];
-    let standing = remains.standing(&pod.kernel, pod.generation);
+    let allocation = remains.allocation_state(&pod.kernel, pod.generation);
     let record = remains.record_of(&pod.name);
-    // A pod that was deleted before any kubelet had it, or whose node is gone, will never report its end.
+    // A pod that was deleted before it was bound, or whose node is gone, will never report its end.
     let never_reports = pod.deleting && (!pod.bound || remains.is_gone(pod));
     let released = pod.held && (pod.ended || never_reports);
     match record {
         Some(record) => effects.extend(kernel_end(remains, pod, record, never_reports)),
-        None if released && !matches!(standing, Standing::Leftover) => {
+        None if released && !matches!(allocation, AllocationState::Leftover) => {
             effects.push(Effect::ConfirmNoKernel(pod.name.clone()));
         }
         None => {}
@@ -120,13 +119,13 @@ fn for_pod(remains: &Remains, pod: &PodView) -> Vec<Effect> {
     if released {
         effects.push(Effect::ReleasePod(PodRef::from(pod)));
     }
-    let unwanted = match standing {
-        Standing::Current => false,
-        Standing::Ended => pod.is_live(),
-        Standing::Leftover => true,
+    let unwanted = match allocation {
+        AllocationState::Current => false,
+        AllocationState::Ended => pod.is_live(),
+        AllocationState::Leftover => true,
     };
-    let patient = pod.deleting && !(remains.is_forced() && pod.is_live() && pod.grace.is_some_and(|grace| grace > 0));
-    if unwanted && !patient {
+    let shortens_grace = remains.is_forced() && pod.is_live() && pod.grace.is_some_and(|grace| grace > 0);
+    if unwanted && (!pod.deleting || shortens_grace) {
         effects.push(Effect::DeletePod { pod: PodRef::from(pod), grace: grace(remains, pod) });
     } else if pod.deleting && pod.bound && remains.is_gone(pod) {
         effects.push(Effect::DeletePod { pod: PodRef::from(pod), grace: Some(0) });
@@ -136,12 +135,12 @@ fn for_pod(remains: &Remains, pod: &PodView) -> Vec<Effect> {
 
 fn grace(remains: &Remains, pod: &PodView) -> Option<i64> {
     if remains.is_gone(pod) || remains.is_forced() {
-        return Some(0); // our finalizer keeps the pod until the kubelet tells that it ended
+        return Some(0); // our finalizer keeps the pod until the kubelet reports its end
     }
     remains.session.as_ref().map(|session| session.spec.termination.grace_period_seconds)
 }
 
-/// How it ended, if that is not recorded yet.
+/// Records how a kernel ended, unless its end is recorded already.
 fn kernel_end(remains: &Remains, pod: &PodView, record: &Kernel, never_reports: bool) -> Option<Effect> {
     let old = record.status.clone().unwrap_or_default();
     if old.phase.is_terminal() {
@@ -155,7 +154,7 @@ fn kernel_end(remains: &Remains, pod: &PodView, record: &Kernel, never_reports: 
         let phase = if ran { KernelPhase::Terminated } else { KernelPhase::Cancelled };
         KernelStatus {
             phase,
-            reason: given_up_for(&old).or(state.reason).or(Some(Reason::PodGone.as_str().into())),
+            reason: recorded_reason(&old).or(state.reason).or(Some(Reason::PodGone.as_str().into())),
             message: state.message.or(Some("its pod was deleted and will not report its end".into())),
             finished_at: Some(remains.now()),
             ..old.clone()
@@ -174,15 +173,15 @@ fn kernel_end(remains: &Remains, pod: &PodView, record: &Kernel, never_reports: 
     recorded(record, old, new)
 }
 
-/// What people see of kernels that run, or of what holds them up: nothing depends on it, so it may come late.
+/// Records that kernels run, or why they are late. Only people read this, so the records may come late.
 pub fn progress(remains: &Remains) -> Vec<Effect> {
-    remains.pods.iter().filter_map(|pod| on_its_way(remains, pod, remains.record_of(&pod.name)?)).collect()
+    remains.pods.iter().filter_map(|pod| kernel_progress(remains, pod, remains.record_of(&pod.name)?)).collect()
 }
 
-fn on_its_way(remains: &Remains, pod: &PodView, record: &Kernel) -> Option<Effect> {
+fn kernel_progress(remains: &Remains, pod: &PodView, record: &Kernel) -> Option<Effect> {
     let old = record.status.clone().unwrap_or_default();
     let state = state_by_pod(pod, remains.session.as_deref(), remains.snapshot.image_timeout(), remains.now());
-    // A kubelet's words change with each of its tries, what they are about does not.
+    // The kubelet's message changes with each try, the reason does not.
     let held_up = state.phase.is_pre_running() && state.reason.is_some() && state.reason != old.reason;
     let since = match &pod.main {
         MainState::Running { since } if state.phase == KernelPhase::Running => *since,
@@ -200,21 +199,21 @@ fn on_its_way(remains: &Remains, pod: &PodView, record: &Kernel) -> Option<Effec
     recorded(record, old, new)
 }
 
-/// A record, if it says something new and the kernel may get there from where it stands.
+/// Returns the record, if it differs from the old one and the kernel may take this step.
 fn recorded(record: &Kernel, old: KernelStatus, mut new: KernelStatus) -> Option<Effect> {
-    // What a program or a kubelet says has no bound of ours; a record that is refused for its length would never be made.
+    // Texts of programs and kubelets have any length. The API server would refuse a text that is too long every time.
     new.reason.iter_mut().for_each(|reason| truncate(reason, MAX_REASON));
     new.message.iter_mut().for_each(|message| truncate(message, MAX_MESSAGE));
-    let may = step_to(old.phase, new.phase) == new.phase;
-    if !may || new == old {
+    let may_step = step_to(old.phase, new.phase) == new.phase;
+    if !may_step || new == old {
         return None;
     }
     let version = record.metadata.resource_version.clone();
     Some(Effect::RecordKernel { name: record.metadata.name.clone()?, version, status: Box::new(new) })
 }
 
-/// Why a kernel counts as ending though its pod does not tell: a lost node, say.
-fn given_up_for(status: &KernelStatus) -> Option<String> {
+/// Returns the reason why a kernel counts as ending without a report of its pod, for example a lost node.
+fn recorded_reason(status: &KernelStatus) -> Option<String> {
     status.reason.clone().filter(|_| status.phase == KernelPhase::Terminating)
 }
 
@@ -225,7 +224,7 @@ fn ended(old: &KernelStatus, pod: &PodView, state: &KernelState, now: DateTime<U
     };
     KernelStatus {
         phase: KernelPhase::Terminated,
-        reason: given_up_for(old).or(state.reason.clone()),
+        reason: recorded_reason(old).or(state.reason.clone()),
         message: state.message.clone().filter(|message| !message.is_empty()),
         pod_ip: pod.ip.clone().or(old.pod_ip.clone()),
         started_at: old.started_at.or(started_at),
@@ -234,7 +233,7 @@ fn ended(old: &KernelStatus, pod: &PodView, state: &KernelState, now: DateTime<U
     }
 }
 
-/// What each kernel record needs: an end, when its pod is gone without one; removal, when it belongs to nothing.
+/// Ends kernels whose pod is gone without a recorded end, and removes kernels of former allocations.
 fn for_kernels(remains: &Remains) -> Vec<Effect> {
     remains.kernels.iter().flat_map(|kernel| for_kernel(remains, kernel)).collect()
 }
@@ -246,39 +245,39 @@ fn for_kernel(remains: &Remains, kernel: &Kernel) -> Vec<Effect> {
     }
     let status = kernel.status.clone().unwrap_or_default();
     let generation = kernel.metadata.labels.as_ref().and_then(|labels| labels.get(LABEL_GENERATION)?.parse().ok());
-    let standing = remains.standing(&kernel.spec.hostname, generation.unwrap_or(kernel.spec.allocation_generation));
-    match standing {
-        // Where the session is gone, the garbage collector takes its kernels, but not those it has made orphans of.
-        Standing::Leftover if remains.session.is_none() && is_orphan(kernel) => orphan_removal(kernel, name),
-        Standing::Leftover if remains.session.as_ref().is_some_and(|session| !session.is_deleted()) => {
+    let generation = generation.unwrap_or(kernel.spec.allocation_generation);
+    match remains.allocation_state(&kernel.spec.hostname, generation) {
+        // The garbage collector removes the kernels of a session that is gone, except orphans.
+        AllocationState::Leftover if remains.session.is_none() && is_orphan(kernel) => orphan_removal(kernel, name),
+        AllocationState::Leftover if remains.session.as_ref().is_some_and(|session| !session.is_deleted()) => {
             let uid = kernel.metadata.uid.clone().filter(|_| kernel.metadata.deletion_timestamp.is_none());
             uid.map(|uid| Effect::DeleteKernel { name, uid }).into_iter().collect()
         }
-        Standing::Leftover => vec![],
+        AllocationState::Leftover => vec![],
         _ if status.phase.is_terminal() => vec![],
-        // Before its pods are made, a kernel without one is only early.
-        Standing::Current if is_before_pods(remains.session.as_deref()) => vec![],
+        // A Scheduled session has no pods yet, so a missing pod is no end.
+        AllocationState::Current if is_before_pods(remains.session.as_deref()) => vec![],
         _ => {
             let new = KernelStatus {
                 phase: KernelPhase::Terminated,
-                reason: given_up_for(&status).or(Some(Reason::PodGone.as_str().into())),
+                reason: recorded_reason(&status).or(Some(Reason::PodGone.as_str().into())),
                 message: Some("its pod is gone".into()),
                 finished_at: Some(remains.now()),
                 ..status
             };
             let version = kernel.metadata.resource_version.clone();
-            let gone = Effect::ConfirmNoPod(name.clone());
-            vec![gone, Effect::RecordKernel { name, version, status: Box::new(new) }]
+            let confirmation = Effect::ConfirmNoPod(name.clone());
+            vec![confirmation, Effect::RecordKernel { name, version, status: Box::new(new) }]
         }
     }
 }
 
-/// `--cascade=orphan` takes a kernel's owner away.
+/// Whether the kernel has lost its owner, as `kubectl delete --cascade=orphan` makes it.
 fn is_orphan(kernel: &Kernel) -> bool {
     !kernel.metadata.owner_references.iter().flatten().any(|owner| owner.uid == kernel.spec.session_uid)
 }
 
-/// The main kernel stands for the session, whose Service and key are removed with it.
+/// Removes an orphaned kernel. The removal of the main kernel includes the Service and the SSH key pair of its session.
 fn orphan_removal(kernel: &Kernel, name: String) -> Vec<Effect> {
     let Some(uid) = kernel.metadata.uid.clone().filter(|_| kernel.metadata.deletion_timestamp.is_none()) else { return vec![] };
     let mut effects = vec![];
@@ -319,16 +318,16 @@ mod tests {
     }
 
     #[test]
-    fn what_a_program_says_at_its_end_is_cut_to_what_a_record_holds() {
+    fn the_last_message_of_a_program_is_truncated_to_the_limit_of_a_record() {
         let session = session_in(SessionPhase::Running);
-        let said = |text: &str| MainState::Ended {
+        let ended_with = |text: &str| MainState::Ended {
             exit_code: 1,
             reason: text.into(),
             message: text.into(),
             started_at: None,
             finished_at: None,
         };
-        let pod = PodView { ended: true, main: said(&"ä".repeat(4096)), ..pod_of(&session) };
+        let pod = PodView { ended: true, main: ended_with(&"ä".repeat(4096)), ..pod_of(&session) };
         let effects = for_pods(&remains(Some(&session), Some(kernel_of(&session)), Some(pod)));
         let Effect::RecordKernel { status, .. } = &effects[0] else { panic!("a record") };
         assert!(status.message.as_ref().is_some_and(|message| message.len() <= 1024 && message.len() > 1000));
@@ -336,9 +335,9 @@ mod tests {
     }
 
     #[test]
-    fn what_holds_a_kernel_up_is_recorded_once_and_gone_when_it_runs() {
+    fn the_reason_why_a_kernel_is_late_is_recorded_once_and_removed_when_it_runs() {
         let session = session_in(SessionPhase::Pulling);
-        let told = |kernel: &Kernel, pod: PodView| {
+        let record = |kernel: &Kernel, pod: PodView| {
             let remains = remains(Some(&session), Some(kernel.clone()), Some(pod));
             assert!(for_pods(&remains).is_empty());
             match progress(&remains).pop() {
@@ -351,19 +350,19 @@ mod tests {
         };
         let failing = |word: &str| PodView { image_error: Some((word.into(), "not found".into())), ..pod_of(&session) };
         let mut kernel = kernel_of(&session);
-        assert_eq!(told(&kernel, pod_of(&session)), None, "nothing holds it up");
-        kernel.status = told(&kernel, failing("ErrImagePull"));
+        assert_eq!(record(&kernel, pod_of(&session)), None, "the kernel is not late");
+        kernel.status = record(&kernel, failing("ErrImagePull"));
         let status = kernel.status.clone().unwrap();
         assert_eq!((status.phase, status.reason.as_deref()), (KernelPhase::Pulling, Some("ImagePullFailed")));
         assert_eq!(status.message.as_deref(), Some("ErrImagePull: not found"));
-        assert_eq!(told(&kernel, failing("ImagePullBackOff")), None, "in other words");
+        assert_eq!(record(&kernel, failing("ImagePullBackOff")), None, "the reason is the same");
         let running = PodView { main: MainState::Running { since: None }, ..pod_of(&session) };
-        let status = told(&kernel, running).unwrap();
+        let status = record(&kernel, running).unwrap();
         assert_eq!((status.phase, status.reason, status.message), (KernelPhase::Running, None, None));
     }
 
     #[test]
-    fn why_its_image_was_missing_is_not_why_its_pod_is_gone() {
+    fn a_vanished_pod_is_recorded_as_pod_gone_and_not_with_an_earlier_reason() {
         let session = session_in(SessionPhase::Pulling);
         let mut kernel = kernel_of(&session);
         let held_up = Some("ImagePullFailed".to_owned());
@@ -374,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exit_code_is_recorded_before_the_pod_is_let_go() {
+    fn an_exit_code_is_recorded_before_the_pod_is_released() {
         let session = session_in(SessionPhase::Running);
         let main = MainState::Ended {
             exit_code: 3,
@@ -391,14 +390,14 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_whose_kernel_is_not_to_be_seen_is_let_go_only_once_that_is_confirmed() {
+    fn a_pod_without_a_kernel_is_released_only_after_a_read_confirms_that_there_is_none() {
         let session = session_in(SessionPhase::Running);
         let pod = PodView { ended: true, held: true, ..pod_of(&session) };
         assert_eq!(names(&for_pods(&remains(Some(&session), None, Some(pod)))), ["confirm-no-kernel", "release-pod"]);
     }
 
     #[test]
-    fn a_finished_pod_stays_for_its_logs_and_a_running_one_of_an_ended_session_goes() {
+    fn an_ended_pod_stays_for_its_logs_and_a_running_pod_of_an_ended_session_is_deleted() {
         let session = session_in(SessionPhase::Terminated);
         let ended = PodView { ended: true, ..pod_of(&session) };
         assert!(names(&for_pods(&remains(Some(&session), None, Some(ended)))).is_empty());
@@ -415,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn the_orphans_of_a_session_that_is_gone_are_removed_and_the_rest_is_the_garbage_collectors() {
+    fn orphans_of_a_session_that_is_gone_are_removed_and_other_kernels_are_left_to_the_garbage_collector() {
         let session = session_in(SessionPhase::Running);
         let mut kernel = kernel_of(&session);
         let removal = ["delete-ssh-secret", "delete-orphaned-service", "delete-kernel"];
@@ -426,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_deleted_before_it_was_bound_is_let_go() {
+    fn a_pod_deleted_before_it_was_bound_is_released() {
         let session = session_in(SessionPhase::Terminating);
         let pod = PodView { deleting: true, held: true, bound: false, ..pod_of(&session) };
         let effects = for_pods(&remains(Some(&session), Some(kernel_of(&session)), Some(pod)));
@@ -434,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn sk_004_a_kernel_whose_pod_is_gone_has_ended_once_pods_were_made() {
+    fn sk_004_a_kernel_without_a_pod_has_ended_unless_the_session_is_still_scheduled() {
         let scheduled = session_in(SessionPhase::Scheduled);
         assert!(for_kernels(&remains(Some(&scheduled), Some(kernel_of(&scheduled)), None)).is_empty());
         let running = session_in(SessionPhase::Running);
@@ -445,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unreadable_session_that_is_deleted_goes_after_its_pods() {
+    fn a_deleted_unreadable_session_is_released_after_its_pods_are_gone() {
         let session = session_in(SessionPhase::Running);
         let meta = ObjectMeta { finalizers: Some(vec![FINALIZER_SESSION.into()]), ..session.metadata.clone() };
         let mut left = remains(None, None, Some(pod_of(&session)));

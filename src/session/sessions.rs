@@ -1,4 +1,4 @@
-//! The kind itself, as the engine names it.
+//! The type that stands for sessions as a subject of the engine.
 
 /// Sessions: the first subject of the engine.
 #[derive(Clone, Copy, Debug)]

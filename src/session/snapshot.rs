@@ -1,4 +1,4 @@
-//! What a handler sees: the sessions it is asked about, with their kernels, and the world around them at one moment.
+//! The input of a handler: its sessions with their kernels, and the state of the cluster at one moment.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -19,7 +19,7 @@ use crate::provisioner::{Ahead, Dependency, EquivalenceClass, Holding};
 use crate::views::Tenancy;
 use crate::views::{Liveness, NodeView, PodView};
 
-/// The scaling group in series of sessions whose scaling group does not exist. No object has such a name.
+/// The metric label of sessions whose scaling group does not exist. No object can have this name.
 pub const UNKNOWN_GROUP: &str = "(unknown)";
 
 /// The cluster at one moment, for the sessions of one scaling group.
@@ -27,9 +27,9 @@ pub const UNKNOWN_GROUP: &str = "(unknown)";
 pub struct Snapshot {
     pub now: DateTime<Utc>,
     pub timing: Arc<Timing>,
-    /// None for sessions whose group does not exist.
+    /// None for sessions whose scaling group does not exist.
     pub group: Option<Arc<ScalingGroup>>,
-    /// The scaling group that the sessions name or were given. None if no scaling group takes them.
+    /// The scaling group that the sessions name or were assigned to. None if no scaling group accepts them.
     pub group_name: Option<GroupName>,
     pub nodes: Arc<BTreeMap<NodeName, Arc<NodeView>>>,
     pub tenancy: Arc<Tenancy>,
@@ -39,32 +39,32 @@ pub struct Snapshot {
 #[derive(Clone, Debug)]
 pub struct SessionItem {
     pub session: Arc<Session>,
-    /// The same as it is at the API server, without deferred commits.
+    /// The session at the API server, without deferred commits.
     pub stored: Arc<Session>,
     pub kernels: Vec<KernelItem>,
     /// The sessions it depends on.
     pub dependencies: Vec<(String, Dependency)>,
-    /// All its kernels are listed under their names, so that they find each other.
+    /// Whether all its kernels can resolve each other's names.
     pub names_resolve: bool,
-    /// Whether a Service publishes any names of its kernels.
+    /// Whether a Service publishes the name of any kernel.
     pub is_published: bool,
-    /// How many pods of it there are, of whatever allocation.
+    /// The number of its pods, of all allocations.
     pub pods_left: usize,
-    /// By which it is judged alike with its equals.
+    /// Sessions of one class are equal in everything that the provisioner checks.
     pub class: Arc<EquivalenceClass>,
-    /// What it holds.
+    /// The resources that it occupies.
     pub holding: Option<Arc<Holding>>,
-    /// What waits before it, for each of its tenants that limits that.
+    /// The pending sessions ahead of it, for each of its tenants that limits them.
     pub ahead: Vec<Ahead>,
-    /// Whether a session that depends on it has yet to record its success.
+    /// Whether a dependent session has not recorded its success yet.
     pub is_awaited: bool,
 }
 
-/// Whether a session's start was disrupted from outside.
+/// Whether something outside the session disrupted its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DisruptedStart {
     No,
-    /// A pod is being removed; whether its container started is not known yet.
+    /// A pod is being removed, and it is not known yet whether its container started.
     Open,
     Certain,
 }
@@ -99,44 +99,44 @@ impl SessionItem {
         self.session.spec.type_ == crate::api::SessionType::Batch
     }
 
-    /// Whether its kernels start together, through a gate.
+    /// Whether it has several kernels, which start together through gates.
     pub fn is_gang(&self) -> bool {
         self.session.spec.kernels.iter().map(|kernel| i64::from(kernel.replicas)).sum::<i64>() > 1
     }
 
-    /// The name that a kernel of its present allocation has, and its pod.
+    /// Returns the name of a kernel of its present allocation, and of the kernel's pod.
     pub fn kernel_name(&self, hostname: &str) -> String {
         let generation = self.session.status.as_ref().map_or(0, |status| status.allocation_generation);
         kernel_name(self.name(), &self.uid().0, hostname, generation)
     }
 
-    /// Whether a kernel may run where nobody can tell, and nobody can stop it.
+    /// Whether a kernel may run on a node that does not answer, so that nobody can observe or stop it.
     pub fn runs_unseen(&self) -> bool {
         self.kernels.iter().any(|kernel| self.may_run(kernel) && kernel.liveness != Liveness::Alive)
     }
 
-    /// Whether a kernel's container may run: its pod was bound, and no gate holds it.
+    /// Whether a kernel's container may run: its pod was bound, and no closed gate holds it.
     pub fn may_run(&self, kernel: &KernelItem) -> bool {
-        let free = |pod: &PodView| pod.is_live() && pod.bound && (!self.is_gang() || pod.gate_opened);
-        kernel.pod.as_deref().is_some_and(free)
+        let ungated = |pod: &PodView| pod.is_live() && pod.bound && (!self.is_gang() || pod.gate_opened);
+        kernel.pod.as_deref().is_some_and(ungated)
     }
 
-    /// Why it ends: the cause of the kernel that ended it. A program's exit may follow from what happened to another kernel,
-    /// so any other cause outranks it.
+    /// Returns the reason of its end: the end cause of one of its kernels. A program may exit because another kernel ended,
+    /// so any other cause outranks an exit.
     pub fn reason_of_end(&self) -> Reason {
         let causes = || self.kernels.iter().filter(|kernel| kernel.is_ending()).filter_map(|kernel| kernel.state.end_cause());
         let named = causes().find(|cause| !matches!(cause, EndCause::ExitCode | EndCause::PodGone)).or_else(|| causes().next());
         named.map_or(Reason::AbnormalTermination, EndCause::reason)
     }
 
-    /// Whether something outside the session ended kernels of it before any container of the user's started, so that it
-    /// begins again elsewhere.
+    /// Whether something outside the session ended kernels before any of the user's containers started. Such a session
+    /// returns to the queue (docs/lifecycle.md#interrupted-before-the-start).
     pub fn disrupted_start(&self) -> DisruptedStart {
         let disrupted =
             |kernel: &&KernelItem| kernel.is_ending() && kernel.state.end_cause().is_some_and(EndCause::is_disruption);
         let kernels: Vec<&KernelItem> = self.kernels.iter().filter(disrupted).collect();
         let opened = |kernel: &KernelItem| kernel.pod.as_ref().is_some_and(|pod| pod.gate_opened);
-        // A node that does not answer never tells whether a container had started there.
+        // A node that does not answer cannot report whether a container had started there.
         let unknown = |kernel: &&KernelItem| {
             let lost = matches!(kernel.state.end_cause(), Some(EndCause::NodeLost | EndCause::StaleKernel));
             !self.is_gang() && (lost || kernel.liveness.is_lost())
@@ -155,19 +155,20 @@ impl SessionItem {
         }
     }
 
-    /// The dependencies that have ended with Success and are not on record yet.
+    /// Returns the dependencies that have ended with Success and are not recorded yet.
     pub fn newly_met(&self) -> impl Iterator<Item = String> {
         let success =
             |state: &Dependency| matches!(state, Dependency::Is(phase, Some(SessionResult::Success)) if phase.is_terminal());
         self.dependencies.iter().filter(move |(_, state)| success(state)).map(|(name, _)| name.clone())
     }
 
-    /// By which it is scheduled.
+    /// Returns its effective priority.
     pub fn priority(&self) -> i32 {
         self.session.priority()
     }
 
-    /// When time alone makes something else of one of its kernels: its node counts as lost, or its image as not to be had.
+    /// Returns the next time at which a kernel's state changes without an event: its node becomes lost, or its image pull
+    /// is given up.
     pub fn changes_at(&self) -> Option<DateTime<Utc>> {
         let lost_at = |kernel: &KernelItem| match kernel.liveness {
             Liveness::Doubtful { lost_at } => lost_at,
@@ -176,7 +177,7 @@ impl SessionItem {
         self.kernels.iter().flat_map(|kernel| [lost_at(kernel), kernel.state.pull_retried_until]).flatten().min()
     }
 
-    /// Since when it is in its phase; for one never touched, since it was made.
+    /// Returns when it entered its phase. A session without a status entered Pending when it was created.
     pub fn phase_started_at(&self) -> Option<DateTime<Utc>> {
         self.session.status.as_ref().and_then(|status| status.phase_started_at).or_else(|| self.created_at())
     }
@@ -186,10 +187,10 @@ impl SessionItem {
     }
 }
 
-/// How long the removal of a session waits for those that depend on it.
-pub const AWAITED_AT_MOST: chrono::TimeDelta = chrono::TimeDelta::minutes(5);
+/// How long the removal of a session waits for the sessions that depend on it.
+pub const MAX_WAIT_FOR_DEPENDENTS: chrono::TimeDelta = chrono::TimeDelta::minutes(5);
 
-/// When the deletion of a session was requested.
+/// Returns when the deletion of a session was requested.
 pub fn deleted_at(session: &Session) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp_millis(session.metadata.deletion_timestamp.as_ref()?.0.as_millisecond())
 }
@@ -207,7 +208,7 @@ impl Snapshot {
         self.timing.configured(self.group.as_ref().map_or(default, |group| group.spec.lost_after_seconds))
     }
 
-    /// How long an image may fail to be pulled.
+    /// Returns how long an image pull may fail before it is given up.
     pub fn image_timeout(&self) -> Duration {
         self.timing.configured(self.retry().image_pull_timeout_seconds)
     }
@@ -216,17 +217,18 @@ impl Snapshot {
         self.group.as_ref().map_or_else(|| Cow::Owned(RetryPolicy::default()), |group| Cow::Borrowed(&group.spec.retry))
     }
 
-    /// Most failed attempts of a handler in a row, or in general, on this session.
+    /// Returns the attempts that a handler may fail in a row for this session. Without a handler, the scaling group's general
+    /// limit applies.
     pub fn max_attempts(&self, session: &Session, handler: Option<TryingHandler>) -> i32 {
         let retry = self.retry();
-        let of_handler = handler.and_then(|handler| of_handler(&retry, handler)).and_then(|own| own.max_attempts);
-        let group = of_handler.unwrap_or(retry.max_attempts);
+        let for_handler = handler.and_then(|handler| handler_retry(&retry, handler)).and_then(|entry| entry.max_attempts);
+        let group = for_handler.unwrap_or(retry.max_attempts);
         tightened(group, session.spec.retry.as_ref().and_then(|retry| retry.max_attempts))
     }
 
-    /// How long a handler with these settings may go on trying. None where the scaling group sets no limit.
+    /// Returns how long a handler with these settings may retry. None if the scaling group sets no limit.
     pub fn handler_timeout(&self, session: &Session, settings: &Settings) -> Option<Duration> {
-        let group = of_handler(&self.retry(), settings.retry?).and_then(|own| own.timeout_seconds)?;
+        let group = handler_retry(&self.retry(), settings.retry?).and_then(|entry| entry.timeout_seconds)?;
         Some(self.timing.configured(tightened(group, own_timeout(session).filter(|_| settings.tightened_by_session))))
     }
 
@@ -235,7 +237,8 @@ impl Snapshot {
         self.group.as_ref().is_some_and(|group| group.spec.retry.count_capacity)
     }
 
-    /// The scaling group in metrics. Users write any name into a session; only existing scaling groups get series of their own.
+    /// Returns the scaling group's label in metrics. Users can write any name into a session, so only existing scaling groups
+    /// get series of their own.
     pub fn group_label(&self) -> &str {
         match (&self.group, &self.group_name) {
             (Some(_), Some(name)) => name.as_str(),
@@ -243,18 +246,18 @@ impl Snapshot {
         }
     }
 
-    /// The scaling group, for messages.
+    /// Returns the scaling group's name for messages.
     pub fn group_text(&self) -> &str {
         self.group_name.as_ref().map_or("none", GroupName::as_str)
     }
 
-    /// How long a session may wait in this scaling group. None where there is no limit.
+    /// Returns how long a session may be pending in this scaling group. None if there is no limit.
     pub fn pending_timeout(&self) -> Option<Duration> {
         let seconds = self.group.as_ref()?.spec.pending_timeout_seconds?;
         Some(self.timing.configured(seconds))
     }
 
-    /// How long this session may be in a phase. None where there is no limit.
+    /// Returns how long this session may be in a phase. None if there is no limit.
     pub fn phase_timeout(&self, session: &Session, phase: SessionPhase) -> Option<Duration> {
         let retry = self.retry();
         let group = match phase {
@@ -272,7 +275,7 @@ fn own_timeout(session: &Session) -> Option<i64> {
     session.spec.retry.as_ref()?.timeout_seconds
 }
 
-/// A group's limit, or the session's own where that is less.
+/// Returns the scaling group's limit, or the session's own limit if that is lower.
 fn tightened<N: Ord>(group: N, own: Option<N>) -> N {
     match own {
         Some(own) => own.min(group),
@@ -280,7 +283,7 @@ fn tightened<N: Ord>(group: N, own: Option<N>) -> N {
     }
 }
 
-/// What a scaling group sets for one handler.
-fn of_handler(retry: &RetryPolicy, handler: TryingHandler) -> Option<&HandlerRetry> {
-    retry.handlers.iter().find(|own| own.handler == handler)
+/// Returns the scaling group's entry for one handler.
+fn handler_retry(retry: &RetryPolicy, handler: TryingHandler) -> Option<&HandlerRetry> {
+    retry.handlers.iter().find(|entry| entry.handler == handler)
 }

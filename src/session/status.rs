@@ -1,4 +1,4 @@
-//! What a step changes in a session's status besides progress: allocation, result, failed nodes, conditions. Pure.
+//! Applies a step to a session's status, apart from its progress: allocation, result, failed nodes, conditions. Pure.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::api::{
 };
 use crate::lifecycle::{ConditionState, Failure, Step, backoff, bytes_in_json, truncate};
 
-/// Most nodes remembered as having failed a session.
+/// The largest number of nodes in `failedNodes`.
 const MAX_FAILED_NODES: usize = 32;
 
 /// Applies a step. Returns the pause after a reset.
@@ -33,7 +33,7 @@ pub fn apply(status: &mut SessionStatus, step: &Step<'_, Sessions>, snapshot: &S
     status.met_dependencies.retain(|name| declared.contains(name));
     status.met_dependencies.sort_unstable();
     status.met_dependencies.dedup();
-    // It stays as long as the session waits, with the numbers of when it was recorded.
+    // The report stays while the session is Pending, with the numbers of the time when it was recorded.
     let waiting = step.change.waiting.clone().or(status.waiting.take());
     status.waiting = waiting.filter(|_| status.phase == SessionPhase::Pending);
     if step.to.is_some() {
@@ -47,7 +47,7 @@ pub fn apply(status: &mut SessionStatus, step: &Step<'_, Sessions>, snapshot: &S
     pause.flatten()
 }
 
-/// About how many bytes of JSON a status takes besides its progress.
+/// Estimates the JSON bytes of a status apart from its progress.
 pub fn bytes_beside_progress(status: &SessionStatus) -> usize {
     let allocation: usize = status.allocation.iter().map(|a| a.kernel.len() + a.node.as_str().len() + 24).sum();
     let failed: usize = status.failed_nodes.iter().map(|failed| failed.node.as_str().len() + 56).sum();
@@ -55,7 +55,7 @@ pub fn bytes_beside_progress(status: &SessionStatus) -> usize {
     allocation + failed + needs
 }
 
-/// What changes as a phase is entered.
+/// Applies the changes of entering a phase.
 fn enter(status: &mut SessionStatus, session: &Session, step: &Step<'_, Sessions>, snapshot: &Snapshot) {
     let to = status.phase;
     let failed = matches!(step.result, HistoryResult::GiveUp | HistoryResult::Expired).then_some(SessionResult::Error);
@@ -76,8 +76,8 @@ fn enter(status: &mut SessionStatus, session: &Session, step: &Step<'_, Sessions
     }
 }
 
-/// Gives up the allocation and remembers the nodes that failed. Returns true when one of them had failed the session before:
-/// then no other node had room for it.
+/// Clears the allocation and records the nodes that failed the session. Returns true when one of them had failed it before,
+/// because no other node had enough free resources.
 fn reset(status: &mut SessionStatus, snapshot: &Snapshot, kernels: &[KernelItem], step: &Step<'_, Sessions>) -> bool {
     match step.failure.map(|failure| failure.cause) {
         Some(Cause::Capacity | Cause::Quota) => status.refusals += 1,
@@ -87,8 +87,8 @@ fn reset(status: &mut SessionStatus, snapshot: &Snapshot, kernels: &[KernelItem]
     status.disruptions += i32::from(step.failure.is_some_and(|failure| is_disruption(failure.reason)));
     status.allocation.clear();
     status.occupied.clear();
-    let nodes_are_innocent = |failure: &Failure| failure.reason == Reason::NamespaceQuota || failure.cause == Cause::Hold;
-    let failed = if step.failure.is_some_and(nodes_are_innocent) {
+    let blames_no_node = |failure: &Failure| failure.reason == Reason::NamespaceQuota || failure.cause == Cause::Hold;
+    let failed = if step.failure.is_some_and(blames_no_node) {
         vec![]
     } else if step.change.failed_nodes.is_empty() {
         kernels.iter().filter(|k| k.phase() != KernelPhase::Running).filter_map(|k| k.node.clone()).collect()
@@ -105,29 +105,28 @@ fn reset(status: &mut SessionStatus, snapshot: &Snapshot, kernels: &[KernelItem]
     tried_before || excess > 0
 }
 
-/// The pause after a reset. Another node is tried at once. Once a node has refused the session a second time, since no other had
-/// room, or a quota has, the session waits. The wait differs between sessions, so that those that collided do not collide again.
-/// `elsewhere` tells that another node is left.
+/// Returns the pause after a reset. If `another_node_left`, the session tries another node at once. After the second refusal
+/// by one node or by a ResourceQuota, it waits. The pause differs between sessions, so that they do not collide again.
 fn pause_after_reset(
     status: &SessionStatus,
     session: &Session,
     snapshot: &Snapshot,
     cause: Cause,
-    elsewhere: bool,
+    another_node_left: bool,
 ) -> Option<Duration> {
     let timing = &snapshot.timing;
     match cause {
         Cause::Fault | Cause::Hold => None,
-        Cause::Capacity if elsewhere => None,
+        Cause::Capacity if another_node_left => None,
         Cause::Capacity | Cause::Quota => {
             let pause = backoff(timing.wait_backoff, timing.wait_backoff_max, status.refusals - 1);
-            (status.refusals > 1).then(|| pause + pause.mul_f64(share(session)))
+            (status.refusals > 1).then(|| pause + pause.mul_f64(jitter(session)))
         }
     }
 }
 
-/// A number from 0 to 1 that belongs to the session.
-fn share(session: &Session) -> f64 {
+/// Returns a number from 0 to 1 that is always the same for one session.
+fn jitter(session: &Session) -> f64 {
     let uid = session.metadata.uid.as_deref().unwrap_or_default();
     let hash = u32::from_str_radix(&short_hash(uid), 16).unwrap_or_default();
     f64::from(hash) / f64::from(u32::MAX)
@@ -151,8 +150,8 @@ fn summarize(status: &mut SessionStatus, kernels: &[KernelItem]) {
     status.nodes = (!text.is_empty()).then_some(text);
 }
 
-/// The conditions as the phase implies them. `Scheduled` and `Prepared` of a session that is ending stay as they were.
-/// `Ready` is there until the session has ended; then `Succeeded`, or `Failed` and `Stalled`, say how.
+/// Returns the conditions that follow from the phase. A session that is ending keeps its `Scheduled` and `Prepared`.
+/// `Ready` exists until the session has ended. Then `Succeeded`, or `Failed` and `Stalled`, show how it ended.
 pub fn conditions(status: &SessionStatus) -> Vec<ConditionState> {
     use SessionPhase::{Creating, Prepared, Running};
     let phase = status.phase;
@@ -174,8 +173,8 @@ pub fn conditions(status: &SessionStatus) -> Vec<ConditionState> {
         state("Failed", failed),
         state("Stalled", failed),
     ];
-    let stays = |type_: &str| phase.is_ending() && matches!(type_, "Scheduled" | "Prepared") && has(type_);
-    states.into_iter().filter(|state| !stays(state.type_)).collect()
+    let is_kept = |type_: &str| phase.is_ending() && matches!(type_, "Scheduled" | "Prepared") && has(type_);
+    states.into_iter().filter(|state| !is_kept(state.type_)).collect()
 }
 
 #[cfg(test)]
@@ -192,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn sc_co_009_a_reset_gives_up_every_place_and_remembers_the_agents_that_failed() {
+    fn sc_co_009_a_reset_clears_the_allocation_and_records_the_failed_nodes() {
         let mut session = session(gang());
         put(&mut session, SessionPhase::Creating, chrono::TimeDelta::minutes(11));
         if let Some(status) = &mut session.status {
@@ -216,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn he_001_what_a_session_occupies_is_in_the_commit_that_makes_it_run() {
+    fn he_001_the_commit_that_enters_running_records_the_occupied_resources() {
         let item = item(session_in(SessionPhase::Creating), &[Running]);
         let change = Change::default();
         let running = step(HandlerName::PromoteToRunning, HistoryResult::Success, To::phase(SessionPhase::Running), &change);
@@ -230,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_result_stands() {
+    fn the_first_result_is_kept() {
         let mut session = session_in(SessionPhase::Running);
         let ends = |session: &Session, result| {
             let change = Change { result: Some(result), ..Change::default() };
@@ -275,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn the_conditions_of_an_ended_session_say_how_it_ended() {
+    fn the_conditions_of_an_ended_session_show_how_it_ended() {
         for (result, succeeded, failed) in [
             (SessionResult::Success, Some(true.into()), None),
             (SessionResult::Failure, None, Some(true.into())),

@@ -51,7 +51,7 @@ impl Subject for Sessions {
         }
         let Some(new) = &change.waiting else { return false };
         let Some(recorded) = item.session.status.as_ref().and_then(|status| status.waiting.as_ref()) else { return true };
-        // Blockers of the same kinds, as when two quotas take turns, are recorded once in the pause of a wait.
+        // Blockers with the same reasons are recorded once per pause, for example when two quotas take turns.
         let is_settled = |recorded: &Waiting| {
             let pause = Some(snapshot.timing.wait_backoff);
             recorded.has_the_same_reasons(new) && !is_over(Some(recorded.evaluated_at), pause, snapshot.now)
@@ -59,7 +59,7 @@ impl Subject for Sessions {
         !recorded.says_the_same(new) && (result == HistoryResult::Skipped || !is_settled(recorded))
     }
 
-    /// Of a waiting session, schedule-sessions writes the reasons again.
+    /// schedule-sessions writes the waiting reasons of a queued session itself.
     fn is_queued(phase: SessionPhase) -> bool {
         phase == SessionPhase::Pending
     }
@@ -156,7 +156,7 @@ impl lifecycle::Effect for Effect {
         Self::target(self)
     }
 
-    /// Kernels of one session are made, started or deleted at once.
+    /// Kernels of one session are created, started or deleted in parallel.
     fn may_run_with(&self, next: &Self) -> bool {
         matches!(
             (self, next),
@@ -166,7 +166,7 @@ impl lifecycle::Effect for Effect {
         )
     }
 
-    /// A pod that cannot be deleted does not keep the others.
+    /// A pod that cannot be deleted does not stop the deletion of the others.
     fn may_fail_alone(&self) -> bool {
         matches!(self, Self::DeletePod { .. })
     }
@@ -189,7 +189,7 @@ mod tests {
     use crate::session::handlers::{Decide, Outcome, RESET, Verdict};
     use crate::session::waiting::waiting;
 
-    /// A session in a phase, with so many failed attempts of a handler behind it, the first of them so long ago.
+    /// Returns a session with `attempts` failures of a handler, the first of them `ago`.
     fn tried(handler: HandlerName, phase: SessionPhase, attempts: i32, ago: TimeDelta) -> SessionItem {
         let mut session = session_in(phase);
         let entry = HistoryEntry {
@@ -234,12 +234,12 @@ mod tests {
     }
 
     #[test]
-    fn fc_001_a_first_failure_is_tried_again() {
+    fn fc_001_a_first_failure_is_retried() {
         let minute = TimeDelta::minutes(1);
         let (result, to) = failed(HandlerName::CheckPrecondition, SessionPhase::Scheduled, 0, minute);
         assert_eq!((result, to), (HistoryResult::NeedRetry, None));
         let (result, to) = failed(HandlerName::CheckPrecondition, SessionPhase::Scheduled, 4, minute);
-        assert_eq!((result, to), (HistoryResult::NeedRetry, None), "five in a row are allowed");
+        assert_eq!((result, to), (HistoryResult::NeedRetry, None), "five failures in a row are allowed");
     }
 
     #[test]
@@ -251,12 +251,12 @@ mod tests {
         }
         let reset = failed(HandlerName::PromoteToRunning, SessionPhase::Creating, 0, TimeDelta::minutes(11));
         assert_eq!(reset, (HistoryResult::Expired, RESET));
-        let told = failed(HandlerName::PromoteToPrepared, SessionPhase::Pulling, 0, late);
-        assert_eq!(told, (HistoryResult::Expired, None), "only told: the sweep decides");
+        let recorded = failed(HandlerName::PromoteToPrepared, SessionPhase::Pulling, 0, late);
+        assert_eq!(recorded, (HistoryResult::Expired, None), "it is only recorded: sweep-sessions ends the session");
     }
 
     #[test]
-    fn fc_003_the_sixth_failure_in_a_row_is_given_up() {
+    fn fc_003_the_sixth_failure_in_a_row_gives_up() {
         let minute = TimeDelta::minutes(1);
         for (handler, phase, to) in [
             (HandlerName::ScheduleSessions, SessionPhase::Pending, To::phase(SessionPhase::Deprioritizing)),
@@ -269,22 +269,22 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_past_the_groups_pending_timeout_expires() {
+    fn a_session_pending_for_longer_than_the_pending_timeout_expires() {
         let mut world = snapshot(vec![]);
         world.group = Some(std::sync::Arc::new(group(json!({"pendingTimeoutSeconds": 60}))));
         let handler = Sessions::row(HandlerName::SweepSessions).expect("a row");
         let swept = |minutes| {
             let item = tried(HandlerName::ScheduleSessions, SessionPhase::Pending, 0, TimeDelta::minutes(minutes));
-            let Decide::Each(sweep) = handler.decide else { panic!("one by one") };
+            let Decide::Each(sweep) = handler.decide else { panic!("it decides one session at a time") };
             classify(handler, &world, &item, &sweep(&world, &item), Effects::None)
         };
-        assert_eq!(swept(1), None, "strictly later");
+        assert_eq!(swept(1), None, "the time must exceed the timeout");
         let cancelled = Classified { result: HistoryResult::Expired, to: To::phase(SessionPhase::Cancelled) };
         assert_eq!(swept(2), Some(cancelled));
     }
 
     #[test]
-    fn waits_for_a_quota_never_count_whatever_a_group_counts() {
+    fn waits_for_a_quota_never_count_as_attempts_even_if_the_scaling_group_counts_capacity() {
         let handler = HandlerName::ScheduleSessions;
         let mut world = snapshot(vec![]);
         world.group = Some(std::sync::Arc::new(group(json!({"retry": {"countCapacity": true}}))));
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_sets_limits_of_single_handlers_and_a_session_tightens_them() {
+    fn a_scaling_group_limits_single_handlers_and_a_session_tightens_the_limits() {
         let handler = HandlerName::StartSessions;
         let mut world = snapshot(vec![]);
         let limits = json!({"retry": {"handlers": [{"handler": "start-sessions", "maxAttempts": 2, "timeoutSeconds": 30}]}});
@@ -355,12 +355,12 @@ mod tests {
         assert_eq!(
             classified(&snapshot(vec![]), HandlerName::ScheduleSessions, &waiting, skip()),
             None,
-            "an equal one is not rewritten"
+            "an equal skip is not written again"
         );
     }
 
     #[test]
-    fn a_wait_for_capacity_is_recorded_again_only_when_its_pause_is_over() {
+    fn a_wait_for_capacity_is_recorded_again_only_after_its_pause() {
         let full = || Outcome::Failure(Failure::new(Cause::Capacity, Reason::NoAvailableNode, "full"));
         let mut waiting = tried(HandlerName::ScheduleSessions, SessionPhase::Pending, 1, TimeDelta::seconds(10));
         let mut session = (*waiting.session).clone();
@@ -381,8 +381,8 @@ mod tests {
     }
 
     #[test]
-    fn quotas_that_take_turns_are_told_once_in_a_pause_and_another_reason_at_once() {
-        let told = |reason: Reason, object: &str, ago: TimeDelta| {
+    fn quotas_that_take_turns_are_recorded_once_per_pause_and_another_reason_at_once() {
+        let report = |reason: Reason, object: &str, ago: TimeDelta| {
             let blocker = Blocker::new("quota", Cause::Quota, reason, "over").of(object);
             waiting(&Refusal::of(vec![blocker]).expect("a refusal"), now() - ago)
         };
@@ -394,9 +394,9 @@ mod tests {
             status.history[0].error_code = Some(Reason::QuotaExceeded);
             status.history[0].cause = Some(Cause::Quota);
             status.next_attempt_at = Some(now() + minute);
-            status.waiting = Some(told(Reason::QuotaExceeded, "project a", ago));
+            status.waiting = Some(report(Reason::QuotaExceeded, "project a", ago));
             item.session = std::sync::Arc::new(session);
-            let change = Change { waiting: Some(told(reason, object, TimeDelta::zero())), ..Change::default() };
+            let change = Change { waiting: Some(report(reason, object, TimeDelta::zero())), ..Change::default() };
             let over = Outcome::Failure(Failure::new(Cause::Quota, reason, "over"));
             {
                 let verdict = Verdict { outcome: over, change, ..Verdict::default() };
@@ -404,10 +404,10 @@ mod tests {
                 classify(row, &snapshot(vec![]), &item, &verdict, Effects::None).is_some()
             }
         };
-        let lately = TimeDelta::seconds(5);
-        assert!(!written(lately, Reason::QuotaExceeded, "project a"));
-        assert!(!written(lately, Reason::QuotaExceeded, "domain b"), "the quotas take turns");
-        assert!(written(lately, Reason::ConcurrencyExceeded, "project a"));
+        let recent = TimeDelta::seconds(5);
+        assert!(!written(recent, Reason::QuotaExceeded, "project a"));
+        assert!(!written(recent, Reason::QuotaExceeded, "domain b"), "the quotas take turns");
+        assert!(written(recent, Reason::ConcurrencyExceeded, "project a"));
         assert!(!written(minute, Reason::QuotaExceeded, "project a"));
         assert!(written(minute, Reason::QuotaExceeded, "domain b"));
     }

@@ -1,4 +1,4 @@
-//! How a refusal is told in a session's status: what stands against it, and what would have to change. Pure.
+//! Turns a refusal into `status.waiting` of a session: its blockers, and the change that would remove each. Pure.
 
 use chrono::{DateTime, Utc};
 
@@ -6,12 +6,12 @@ use crate::api::{Amount, Waiting, WaitingBlocker, WaitingNodeReason, WaitingNode
 use crate::lifecycle::{Cause, Reason, truncate};
 use crate::provisioner::{Blocker, Refusal};
 
-/// Most blockers told.
+/// The largest number of blockers in a status.
 const MAX_BLOCKERS: usize = 16;
-/// Most bytes of what would have to change.
+/// The largest `needs`, in bytes.
 const MAX_NEEDS: usize = 400;
 
-/// A refusal as a status tells it.
+/// Returns a refusal in the form of a status.
 pub fn waiting(refusal: &Refusal, now: DateTime<Utc>) -> Waiting {
     let nodes = refusal.nodes.as_ref().map(|counts| {
         let reason = |(reason, count): &(String, usize)| {
@@ -25,11 +25,11 @@ pub fn waiting(refusal: &Refusal, now: DateTime<Utc>) -> Waiting {
             reasons: counts.reasons.iter().map(reason).collect(),
         }
     });
-    let told = |blocker| told(blocker, nodes.as_ref());
-    Waiting { evaluated_at: now, blockers: refusal.blockers.iter().take(MAX_BLOCKERS).map(told).collect(), nodes }
+    let blockers = refusal.blockers.iter().take(MAX_BLOCKERS).map(|blocker| reported(blocker, nodes.as_ref())).collect();
+    Waiting { evaluated_at: now, blockers, nodes }
 }
 
-fn told(blocker: &Blocker, nodes: Option<&WaitingNodes>) -> WaitingBlocker {
+fn reported(blocker: &Blocker, nodes: Option<&WaitingNodes>) -> WaitingBlocker {
     let numbers = blocker.numbers.as_ref();
     WaitingBlocker {
         check: blocker.validator.into(),
@@ -43,15 +43,15 @@ fn told(blocker: &Blocker, nodes: Option<&WaitingNodes>) -> WaitingBlocker {
     }
 }
 
-/// What would have to change.
+/// Returns the change that would remove the blocker, in the validator's words if it has any.
 fn needs(blocker: &Blocker, nodes: Option<&WaitingNodes>) -> String {
-    let mut words = blocker.needs.clone().unwrap_or_else(|| derived(blocker, nodes));
-    truncate(&mut words, MAX_NEEDS);
-    words
+    let mut needs = blocker.needs.clone().unwrap_or_else(|| derived_needs(blocker, nodes));
+    truncate(&mut needs, MAX_NEEDS);
+    needs
 }
 
-/// The same, from what blocks and by how much.
-fn derived(blocker: &Blocker, nodes: Option<&WaitingNodes>) -> String {
+/// Derives the change from the blocker's reason and numbers.
+fn derived_needs(blocker: &Blocker, nodes: Option<&WaitingNodes>) -> String {
     let object = blocker.object.as_deref().unwrap_or("its owner");
     match (blocker.cause, &blocker.numbers, blocker.reason) {
         (Some(Cause::Quota), Some(numbers), _) => {
@@ -61,23 +61,25 @@ fn derived(blocker: &Blocker, nodes: Option<&WaitingNodes>) -> String {
             if numbers.requested > numbers.limit {
                 format!("the limit of {object} raised to {total} {what}: the session alone exceeds it")
             } else {
-                format!("{free} {what} given back by others of {object}, or its limit raised to {total}")
+                format!("{free} {what} freed by other sessions of {object}, or its limit raised to {total}")
             }
         }
         (Some(Cause::Hold), _, Reason::NoAvailableNode) => match nodes.filter(|nodes| nodes.total > 0) {
             Some(nodes) => {
                 format!(
-                    "nodes that are not ready, cordoned or tainted ({} of {}) to come back, or nodes added",
+                    "a node back in service ({} of {} are cordoned, tainted or not ready), or a node added",
                     nodes.closed, nodes.total
                 )
             }
             None => "nodes added to the scaling group".into(),
         },
-        (Some(Cause::Capacity), ..) => "room on a node: other sessions ending, or nodes added to the group".into(),
+        (Some(Cause::Capacity), ..) => {
+            "free resources on a node: other sessions ending, or nodes added to the scaling group".into()
+        }
         (_, _, Reason::DependencyPending) => format!("{object} to end with Success"),
         (_, _, Reason::DependencyMissing) => format!("{object} to be created, and to end with Success"),
-        (_, _, Reason::NotYetDue) => "its time to come".into(),
-        (_, _, Reason::BehindPriority) => "those of higher priority to be placed".into(),
+        (_, _, Reason::NotYetDue) => "its start time to be reached".into(),
+        (_, _, Reason::BehindPriority) => "sessions of higher priority to get their nodes".into(),
         (Some(Cause::Fault), Some(numbers), _) => {
             format!("a smaller session, or the limit of {object} raised to {}", numbers.used.saturating_add(numbers.requested))
         }
@@ -101,20 +103,20 @@ mod tests {
     }
 
     #[test]
-    fn a_quota_says_how_much_is_missing_and_whether_waiting_can_help() {
-        assert_eq!(needs(&quota(4, 6, 8), None), "2 cpu given back by others of keypair alice, or its limit raised to 10");
+    fn needs_of_a_quota_name_the_missing_amount_or_the_limit_that_the_session_alone_exceeds() {
+        assert_eq!(needs(&quota(4, 6, 8), None), "2 cpu freed by other sessions of keypair alice, or its limit raised to 10");
         let alone = needs(&quota(9, 0, 8), None);
         assert_eq!(alone, "the limit of keypair alice raised to 9 cpu: the session alone exceeds it");
     }
 
     #[test]
-    fn other_numbers_say_the_same_and_another_blocker_does_not() {
+    fn other_numbers_are_the_same_report_and_another_blocker_is_not() {
         let now = DateTime::UNIX_EPOCH;
-        let told = |blockers| waiting(&Refusal::of(blockers).expect("a refusal"), now);
-        let first = told(vec![quota(4, 6, 8)]);
-        assert!(first.says_the_same(&told(vec![quota(4, 7, 8)])));
+        let report = |blockers| waiting(&Refusal::of(blockers).expect("a refusal"), now);
+        let first = report(vec![quota(4, 6, 8)]);
+        assert!(first.says_the_same(&report(vec![quota(4, 7, 8)])));
         let missing = Blocker::fault("policies", Reason::PolicyNotFound, "no such policy").of("user bob");
-        let both = told(vec![quota(4, 6, 8), missing]);
+        let both = report(vec![quota(4, 6, 8), missing]);
         assert!(!first.says_the_same(&both));
         assert_eq!(both.blockers[0].reason, Reason::PolicyNotFound, "faults come first");
     }

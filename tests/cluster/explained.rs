@@ -28,7 +28,7 @@ async fn a_quota_is_told_with_requested_used_and_limit_and_what_would_help() {
     assert_eq!(blocker.object, Some(format!("keypair {}", scene.name)));
     let numbers = [&blocker.requested, &blocker.used, &blocker.limit].map(|number| number.as_ref().unwrap().0.clone());
     assert_eq!(numbers, ["1", "1", "1"]);
-    assert!(blocker.needs.contains("1 cpu given back by others"), "{}", blocker.needs);
+    assert!(blocker.needs.contains("1 cpu freed by other sessions of "), "{}", blocker.needs);
     assert!(status.next_attempt_at.is_some());
     scene.patch_spec("first", json!({"desiredState": "Terminated"})).await.unwrap();
     let status = scene.until_phase("second", SessionPhase::Running).await.status.unwrap();

@@ -9,7 +9,7 @@ use super::state::State;
 use super::table::Key;
 use crate::api::*;
 use crate::lifecycle::created_at;
-use crate::session::snapshot::{AWAITED_AT_MOST, deleted_at};
+use crate::session::snapshot::{MAX_WAIT_FOR_DEPENDENTS, deleted_at};
 
 impl State {
     pub(in crate::cluster) fn forget_dependencies(&mut self, session: &Session) {
@@ -36,7 +36,7 @@ impl State {
         }
         // Neither dependents made after its deletion nor those that never record it hold it up.
         let deleted_at = deleted_at(session);
-        if deleted_at.is_some_and(|at| Utc::now() - at > AWAITED_AT_MOST) {
+        if deleted_at.is_some_and(|at| Utc::now() - at > MAX_WAIT_FOR_DEPENDENTS) {
             return false;
         }
         let is_older = |uid: &SessionUid| {

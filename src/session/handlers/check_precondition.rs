@@ -1,4 +1,4 @@
-//! check-precondition: checks a scheduled session once more and makes its kernels and pods, so that images are pulled.
+//! check-precondition: checks a scheduled session once more and creates its kernels and pods, so that images are pulled.
 
 use super::{Decide, Handler, HandlerName, LockId, Mode, Outcome, RESET, Settings, To, Transitions, Verdict};
 use crate::api::{SessionPhase, TryingHandler};
@@ -29,7 +29,8 @@ pub static ROW: Handler = Handler {
     decide: Decide::All(decide),
 };
 
-/// Those that hold too much together must not wait for each other: who is refused does not count for those after it.
+/// A refused session does not count for the sessions after it. Otherwise sessions that exceed a limit together would all be
+/// refused.
 fn decide(snapshot: &Snapshot, ledger: &mut LedgerSnapshot, items: &[SessionItem]) -> Vec<Verdict> {
     let prepare = |item| {
         let verdict = prepare(snapshot, ledger, item);
@@ -51,14 +52,14 @@ fn prepare(snapshot: &Snapshot, ledger: &LedgerSnapshot, item: &SessionItem) -> 
     }
 }
 
-/// A pod made for a node that does not answer would only wait there.
+/// Fails if a node does not answer, because a pod created for it would only wait there.
 fn reachable(snapshot: &Snapshot, item: &SessionItem) -> Result<(), Failure> {
-    let trouble = |kernel: &KernelItem| {
+    let failure = |kernel: &KernelItem| {
         let node = kernel.node.as_ref().map_or("?", |node| node.as_str());
         let trouble = kernel.liveness.trouble(node, snapshot.timing.stale).filter(|_| kernel.pod.is_none())?;
         Some(Failure::fault(Reason::NodeLost, format!("{}: {trouble}", kernel.hostname)))
     };
-    item.kernels.iter().find_map(trouble).map_or(Ok(()), Err)
+    item.kernels.iter().find_map(failure).map_or(Ok(()), Err)
 }
 
 #[cfg(test)]
@@ -87,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn cp_001_st_001_what_meets_all_conditions_is_prepared() {
+    fn cp_001_st_001_a_session_that_passes_all_checks_is_launched() {
         let verdict = checked(&snapshot(vec![node("node-1", 4)]), scheduled(json!({})));
         assert!(matches!(verdict.outcome, Outcome::Success { to: None }));
         let [Effect::Launch(launch)] = &verdict.effects[..] else { panic!("one launch: {:?}", verdict.effects) };
@@ -114,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn cp_007_each_of_several_gets_its_own_verdict() {
+    fn cp_007_each_of_several_sessions_gets_its_own_verdict() {
         let world = snapshot(vec![node("node-1", 4)]);
         let mut stranger = session(json!({"accessKey": "nobody"}));
         put(&mut stranger, SessionPhase::Scheduled, chrono::TimeDelta::seconds(1));
@@ -126,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn of_those_that_hold_more_than_a_lowered_limit_together_one_goes_on() {
+    fn one_of_two_sessions_that_exceed_a_lowered_limit_together_is_launched() {
         let world = limited(json!({"limits": {"cpu": 1, "memory": "1Gi"}}));
         let mut ledger = LedgerSnapshot::default();
         let items: Vec<SessionItem> = [scheduled(json!({})), scheduled(json!({}))]
@@ -145,16 +146,16 @@ mod tests {
     }
 
     #[test]
-    fn st_002_an_agent_that_does_not_answer_is_a_failure() {
+    fn st_002_a_node_that_does_not_answer_is_a_failure() {
         let mut item = scheduled(json!({}));
         item.kernels[0].liveness = Liveness::Lost;
         let verdict = checked(&snapshot(vec![node("node-1", 4)]), item);
         assert_eq!(failure(&verdict), Some((Cause::Fault, Reason::NodeLost)));
-        assert!(verdict.effects.is_empty(), "nothing is made for it");
+        assert!(verdict.effects.is_empty(), "nothing is created on it");
     }
 
     #[test]
-    fn st_005_a_gang_gets_all_its_kernels_and_what_they_share() {
+    fn st_005_a_gang_gets_all_its_kernels_and_the_objects_that_they_share() {
         let verdict = checked(&snapshot(vec![node("node-1", 4)]), scheduled(gang()));
         let names: Vec<_> = verdict.effects.iter().map(Effect::name).collect();
         assert_eq!(names, ["create-service", "create-ssh-secret", "launch-kernel", "launch-kernel", "launch-kernel"]);

@@ -1,4 +1,4 @@
-//! deprioritize-sessions: sends a session that failed too often back to the queue with a lower priority.
+//! deprioritize-sessions: returns a session that failed too often to the queue with a lower priority.
 
 use super::{Decide, Handler, HandlerName, Mode, Settings, To, Transitions, Verdict, exits};
 use crate::api::{SessionPhase, SessionResult};
@@ -22,7 +22,7 @@ pub static ROW: Handler = Handler {
     decide: Decide::Each(deprioritize),
 };
 
-/// How much priority one round of failures costs.
+/// The amount by which the priority falls when scheduling gives up.
 const COST: i32 = 10;
 
 fn deprioritize(_: &Snapshot, item: &SessionItem) -> Verdict {
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn dp_002_at_the_lowest_priority_it_is_cancelled() {
+    fn dp_002_a_session_with_the_lowest_priority_is_cancelled() {
         let verdict = with_priority(0);
         assert!(matches!(verdict.outcome, Outcome::Success { to: Some(SessionPhase::Cancelled) }));
         assert_eq!(verdict.change.result, Some(SessionResult::Error));

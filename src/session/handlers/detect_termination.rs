@@ -1,6 +1,6 @@
-//! detect-termination: a session of which any kernel has ended or is ending ends as a whole.
+//! detect-termination: ends a session when any of its kernels has ended or is ending.
 
-use super::reset_unschedulable::begins_again;
+use super::reset_unschedulable::restarts_after_disruption;
 use super::{After, Decide, Handler, HandlerName, Mode, Settings, To, Transitions, Verdict, exits, trace_kernels};
 use crate::api::{KernelPhase, SessionPhase, SessionResult};
 use crate::lifecycle::{CommitMode, Reason};
@@ -38,7 +38,7 @@ fn detect(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
     if !Match::Any.holds(&item.kernels, KernelItem::is_ending) {
         return Verdict::idle();
     }
-    if begins_again(snapshot, item) {
+    if restarts_after_disruption(snapshot, item) {
         return Verdict::idle();
     }
     let message = describe_all(item.kernels.iter().filter(|kernel| kernel.is_ending()));
@@ -68,7 +68,8 @@ fn exit_words(code: i32, details: String) -> String {
     format!("main1 exited with {code} ({details})")
 }
 
-/// What is not to be seen may only be not seen yet: what a former leader sent late may have been made meanwhile.
+/// Confirms that missing pods do not exist. A late request of a former leader may have created one that no watch has
+/// reported.
 fn absences(item: &SessionItem) -> Vec<Effect> {
     let unseen = item.kernels.iter().filter(|kernel| kernel.pod.is_none() && kernel.is_ending() && !kernel.has_recorded_end());
     unseen.map(|kernel| Effect::ConfirmNoPod(item.kernel_name(&kernel.hostname))).collect()
@@ -92,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn any_kernel_that_ends_ends_the_session() {
+    fn a_session_ends_when_any_of_its_kernels_ends() {
         let verdict = detected(gang(), &[Running, Running, Terminated], None);
         assert!(matches!(verdict.outcome, Outcome::Success { to: None }));
         assert_eq!(verdict.change.result, Some(SessionResult::Error));
@@ -103,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_all_of_whose_kernels_are_cancelled_is_cancelled() {
+    fn a_session_is_cancelled_when_all_its_kernels_are_cancelled() {
         let verdict = detected(gang(), &[Cancelled, Cancelled, Cancelled], None);
         assert!(matches!(verdict.outcome, Outcome::Success { to: Some(SessionPhase::Cancelled) }));
         let mixed = detected(gang(), &[Cancelled, Prepared, Prepared], None);

@@ -1,4 +1,4 @@
-//! end-sessions: what the user wishes to end ends: by `desiredState: Terminated`, or by deleting the session.
+//! end-sessions: ends a session that its user deletes or sets to `desiredState: Terminated`.
 
 use super::{Decide, Handler, HandlerName, Mode, Settings, Transitions, Verdict, exits};
 use crate::api::{DesiredState, SessionPhase, SessionResult, TerminationMode};
@@ -27,7 +27,7 @@ fn end(_: &Snapshot, item: &SessionItem) -> Verdict {
     let (reason, message) = if item.session.is_deleted() {
         (Reason::Deleted, "the session was deleted")
     } else if spec.desired_state == DesiredState::Terminated {
-        (Reason::UserRequested, "its user asked it to end")
+        (Reason::UserRequested, "its user ended it with desiredState: Terminated")
     } else {
         return Verdict::idle();
     };
@@ -58,15 +58,15 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_is_cancelled_and_what_holds_something_terminates() {
+    fn a_session_in_the_queue_is_cancelled_and_a_session_with_nodes_terminates() {
         let graceful = |phase| ended(phase, TerminationMode::Graceful);
         assert_eq!([Pending, Deprioritizing].map(graceful), [Some(Cancelled); 2]);
         assert_eq!([Scheduled, Running].map(graceful), [Some(Terminating); 2]);
-        assert_eq!(graceful(Terminating), None, "it ends already");
+        assert_eq!(graceful(Terminating), None, "it is ending already");
     }
 
     #[test]
-    fn what_is_forced_has_ended_at_once_whatever_it_did() {
+    fn a_forced_end_terminates_a_session_at_once_in_every_live_phase() {
         let forced = |phase| ended(phase, TerminationMode::Forced);
         assert_eq!([Pending, Deprioritizing, Scheduled, Running, Terminating].map(forced), [Some(Terminated); 5]);
     }

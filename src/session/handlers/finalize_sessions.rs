@@ -1,11 +1,11 @@
-//! finalize-sessions: removes sessions that have ended, when they were deleted or their time to live is over.
+//! finalize-sessions: removes ended sessions that were deleted or whose time to live has passed.
 
 use super::{Decide, Handler, HandlerName, Mode, Settings, Transitions, Verdict};
 use crate::api::{FINALIZER_SESSION, SessionPhase};
 use crate::lifecycle::{CommitMode, Reason, Trigger, is_over, over_at};
 use crate::session::effect::Effect;
 use crate::session::kernels::ssh_secret_name;
-use crate::session::snapshot::{AWAITED_AT_MOST, SessionItem, Snapshot, deleted_at};
+use crate::session::snapshot::{MAX_WAIT_FOR_DEPENDENTS, SessionItem, Snapshot, deleted_at};
 
 pub static ROW: Handler = Handler {
     name: HandlerName::FinalizeSessions,
@@ -26,22 +26,21 @@ fn finalize(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
     if item.session.is_deleted() {
         return remove(snapshot, item);
     }
-    // What the hook of the transition did not do, since it failed or the operator ended meanwhile.
+    // The notify hook deletes the Service. It may have failed, or the operator may have stopped before it.
     let leftover = if item.is_published { vec![Effect::DeleteService] } else { vec![] };
     let finished = item.session.status.as_ref().and_then(|status| status.finished_at).or(item.phase_started_at());
     let due = item.session.spec.ttl_seconds_after_finished.zip(finished).map(|(ttl, finished)| {
         finished + chrono::TimeDelta::from_std(snapshot.timing.configured(i64::from(ttl))).unwrap_or_default()
     });
     match due {
-        // The sessions that depend on it record its success first.
-        Some(due) if item.is_awaited && (due..due + AWAITED_AT_MOST).contains(&snapshot.now) => Verdict::idle(),
+        // Dependent sessions record its success first.
+        Some(due) if item.is_awaited && (due..due + MAX_WAIT_FOR_DEPENDENTS).contains(&snapshot.now) => Verdict::idle(),
         Some(due) if snapshot.now >= due => Verdict::idle().effects(vec![Effect::DeleteSession]),
         due => Verdict::idle().effects(leftover).wake_at(due),
     }
 }
 
-/// Lets a deleted session go, once its pods are gone (sync-kernels sees to that) and its success is on record with the
-/// sessions that depend on it.
+/// Releases a deleted session, once sync-kernels has removed its pods and dependent sessions have recorded its success.
 fn remove(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
     let finalizers = || item.session.metadata.finalizers.iter().flatten();
     let held = finalizers().any(|name| name == FINALIZER_SESSION);
@@ -52,7 +51,7 @@ fn remove(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
         let secret = item.is_gang().then(|| Effect::DeleteSshSecret(ssh_secret_name(item.name(), &item.uid().0)));
         return Verdict::idle().effects(secret.into_iter().chain([Effect::ReleaseSession]).collect());
     }
-    // A deletion that does not end would otherwise say nothing: the finalizers that hold it are named after a while.
+    // A deletion that does not finish would look stuck without a reason, so the finalizers that hold it are named.
     let since = deleted_at(&item.session);
     if !is_over(since, Some(snapshot.timing.held_up), snapshot.now) {
         return Verdict::idle().wake_at(over_at(since, Some(snapshot.timing.held_up)));
@@ -61,7 +60,7 @@ fn remove(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
     if keepers.is_empty() { Verdict::idle() } else { Verdict::skipped(Reason::DeletionHeld, keepers.join("; ")) }
 }
 
-/// `pod s-main1-1234 is kept by the finalizer other.dev/x`.
+/// Returns a message like `pod s-main1-1234 is kept by the finalizer other.dev/x, which is not the operator's`.
 fn keeper<'f>(object: &str, finalizers: impl Iterator<Item = &'f String>) -> String {
     let names = finalizers.map(String::as_str).collect::<Vec<_>>().join(", ");
     format!("{object} is kept by the finalizer {names}, which is not the operator's")
@@ -73,7 +72,7 @@ fn pods_kept_by_others(item: &SessionItem) -> Vec<String> {
     kept.take(MAX_NAMED).map(|pod| keeper(&format!("pod {}", pod.name), pod.other_finalizers.iter())).collect()
 }
 
-/// Most pods named in one message.
+/// The largest number of pods named in one message.
 const MAX_NAMED: usize = 4;
 
 #[cfg(test)]
@@ -95,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_has_ended_is_removed_at_the_end_of_its_time_to_live_and_not_before() {
+    fn an_ended_session_is_removed_when_its_time_to_live_has_passed_and_not_before() {
         let early = ended(59, |_, _| ());
         assert!(early.effects.is_empty());
         assert_eq!(early.wake_at, Some(now() + TimeDelta::seconds(1)));
@@ -105,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deleted_one_is_released_once_its_pods_are_gone() {
+    fn a_deleted_session_is_released_once_its_pods_are_gone() {
         let deleted = |pods: usize| {
             ended(0, |item, session| {
                 item.pods_left = pods;
@@ -118,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_service_that_is_left_is_removed() {
+    fn a_leftover_service_is_removed() {
         assert!(matches!(ended(0, |item, _| item.is_published = true).effects[..], [Effect::DeleteService]));
     }
 }

@@ -1,4 +1,4 @@
-//! Every handler of sessions: one file each with its row and its rule, and the one table that lists them.
+//! The handlers of sessions: one file each with its row and its rule, and the table that lists them.
 
 mod check_precondition;
 mod deprioritize_sessions;
@@ -23,10 +23,10 @@ pub(crate) mod testing;
 
 pub use row::*;
 
-/// Declares the names of all handlers and the table of their rows. To add a handler: its file, its `mod`, and a line here.
+/// Declares the names of all handlers and the table of their rows. To add a handler, add its file, its `mod` and a line below.
 macro_rules! handlers {
     ($($module:ident => $name:ident,)+) => {
-        /// The name of a handler: what history entries, metrics and marks carry.
+        /// The name of a handler, as history entries, metrics and marks use it.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, strum::Display, strum::IntoStaticStr)]
         #[strum(serialize_all = "kebab-case")]
         pub enum HandlerName {
@@ -77,14 +77,14 @@ mod tests {
     use crate::lifecycle::Subject;
     use crate::session::sessions::Sessions;
 
-    /// One line of the table of rules §4, extended by what it says in words and by what Kubernetes needs besides.
+    /// The expected row of one handler: name, lock, whether it waits, and its transitions (docs/lifecycle.md#handlers).
     type Line = (HandlerName, Option<LockId>, bool, [Option<To>; 5]);
 
     #[test]
-    fn sc_co_012_sc_co_013_every_handler_has_the_lock_and_leads_where_the_rules_say() {
+    fn sc_co_012_sc_co_013_every_handler_has_the_lock_and_the_transitions_of_the_rules() {
         let (to, reset, same) = (To::phase, RESET, None);
         let (pending, ending) = (Some(LockId::Pending), Some(LockId::Terminating));
-        // Success, need_retry, expired, give_up, refused by a quota of the namespace.
+        // Success, need_retry, expired, give_up, refused by the namespace's ResourceQuota.
         let table: [Line; 16] = [
             (ScheduleSessions, pending, false, [to(P::Scheduled), same, to(P::Terminating), to(P::Deprioritizing), same]),
             (CheckPrecondition, Some(LockId::Preparing), false, [to(P::Preparing), same, reset, to(P::Terminating), reset]),
@@ -105,9 +105,9 @@ mod tests {
         ];
         for (name, lock, waits, results) in table {
             let row = Sessions::row(name).expect("a row");
-            let is = &row.transitions;
+            let t = &row.transitions;
             assert_eq!((row.lock, row.waits()), (lock, waits), "{name}");
-            assert_eq!([is.success, is.need_retry, is.expired, is.give_up, is.refused], results, "{name}");
+            assert_eq!([t.success, t.need_retry, t.expired, t.give_up, t.refused], results, "{name}");
         }
     }
 }

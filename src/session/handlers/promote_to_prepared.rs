@@ -1,6 +1,7 @@
-//! promote-to-prepared: a session all of whose images are there, and whose kernels can find each other, is prepared.
+//! promote-to-prepared: a session is Prepared when all its images are on their nodes and its kernels can resolve each
+//! other's names.
 
-use super::late::held_up;
+use super::late::name_late_in_gang;
 use super::{Decide, Handler, HandlerName, Mode, Settings, To, Transitions, Verdict, trace_kernels};
 use crate::api::SessionPhase;
 use crate::lifecycle::{CommitMode, Failure, Reason, is_over};
@@ -25,7 +26,7 @@ pub static ROW: Handler = Handler {
 
 fn promote(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
     if item.kernels.iter().any(KernelItem::is_ending) {
-        return end_of_a_kernel(item); // what follows from it is detect-termination's to decide
+        return end_of_a_kernel(item); // detect-termination decides the consequences
     }
     let pulling = |kernel: &KernelItem| kernel.phase().is_pre_prepared();
     if Match::NotAny.holds(&item.kernels, pulling) && item.names_resolve {
@@ -34,17 +35,17 @@ fn promote(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
     if let Some(failure) = kernel_failure(item) {
         return Verdict::failure(failure);
     }
-    // What follows from it is sweep-sessions' to decide.
+    // This only records the timeout. sweep-sessions ends the session.
     let limit = snapshot.phase_timeout(&item.session, item.phase());
     if is_over(item.phase_started_at(), limit, snapshot.now) {
         let message = format!("not prepared after {} s", limit.unwrap_or_default().as_secs());
         return Verdict::failure(Failure::fault(Reason::PhaseTimeout, message));
     }
-    held_up(snapshot, item, "prepared", pulling)
+    name_late_in_gang(snapshot, item, "prepared", pulling)
 }
 
-/// A kernel that ends before its time keeps its session from being promoted, which is told once it is certain; that a
-/// batch session's main kernel exited is no failure of its start.
+/// Fails the promotion when a kernel has ended too early, once the end is certain. A Batch session whose main kernel has
+/// exited has not failed to start.
 pub(super) fn end_of_a_kernel(item: &SessionItem) -> Verdict {
     let finished = |kernel: &KernelItem| item.is_batch() && kernel.is_main() && kernel.state.exit_code.is_some();
     if item.kernels.iter().any(finished) {
@@ -58,14 +59,14 @@ pub(super) fn end_of_a_kernel(item: &SessionItem) -> Verdict {
     Verdict::failure(Failure::fault(item.reason_of_end(), ended))
 }
 
-/// What keeps a session from being promoted: an image that is tried again after an error, or a container that cannot be
-/// made or started.
+/// Returns the failure that delays a promotion: an image pull that is retried, or a container that cannot be created or
+/// started.
 pub(super) fn kernel_failure(item: &SessionItem) -> Option<Failure> {
-    let troubled: Vec<&KernelItem> =
+    let failing: Vec<&KernelItem> =
         item.kernels.iter().filter(|kernel| kernel.state.reason.is_some() && !kernel.is_ending()).collect();
-    let by_image = troubled.iter().any(|kernel| kernel.state.pull_retried_until.is_some());
+    let by_image = failing.iter().any(|kernel| kernel.state.pull_retried_until.is_some());
     let reason = if by_image { Reason::ImagePullFailed } else { Reason::ContainerNotStarted };
-    (!troubled.is_empty()).then(|| Failure::fault(reason, describe_all(troubled)))
+    (!failing.is_empty()).then(|| Failure::fault(reason, describe_all(failing)))
 }
 
 #[cfg(test)]
@@ -82,13 +83,13 @@ mod tests {
     }
 
     #[test]
-    fn pp_001_all_images_there_is_prepared() {
+    fn pp_001_a_session_with_all_its_images_is_prepared() {
         let verdict = promote(&snapshot(vec![]), &item(session_in(SessionPhase::Pulling), &[Prepared]));
         assert!(matches!(verdict.outcome, Outcome::Success { to: None }));
     }
 
     #[test]
-    fn a_kernel_that_ends_before_its_session_is_prepared_is_a_failure_that_names_it() {
+    fn a_kernel_that_ends_before_its_session_is_prepared_fails_the_promotion_by_name() {
         for ended in [KernelPhase::Cancelled, KernelPhase::Terminating] {
             let Outcome::Failure(failure) = promoted(&[Prepared, Prepared, ended]).outcome else { panic!("a failure") };
             assert!(failure.message.contains("sub2 on node-1"), "{}", failure.message);
@@ -96,11 +97,14 @@ mod tests {
         }
         let mut unseen = item(session_in(SessionPhase::Pulling), &[KernelPhase::Terminated]);
         unseen.kernels[0].pod = None;
-        assert!(matches!(promote(&snapshot(vec![]), &unseen).outcome, Outcome::Idle), "its pod may only be not seen yet");
+        assert!(
+            matches!(promote(&snapshot(vec![]), &unseen).outcome, Outcome::Idle),
+            "the watch may not have reported its pod yet"
+        );
     }
 
     #[test]
-    fn pp_002_some_still_pulling_is_not() {
+    fn pp_002_a_session_with_a_kernel_still_pulling_is_not_prepared() {
         for behind in [KernelPhase::Pending, KernelPhase::Scheduled, KernelPhase::Preparing, Pulling] {
             assert!(!matches!(promoted(&[Prepared, Prepared, behind]).outcome, Outcome::Success { .. }), "{behind}");
         }
@@ -108,7 +112,7 @@ mod tests {
         put(&mut session, SessionPhase::Pulling, chrono::TimeDelta::seconds(4));
         let verdict = promote(&snapshot(vec![]), &item(session, &[Prepared, Prepared, Pulling]));
         assert!(matches!(verdict.outcome, Outcome::Idle));
-        assert!(verdict.wake_at.is_some(), "it is looked at again when patience is over");
+        assert!(verdict.wake_at.is_some(), "it is evaluated again when the delay is over");
     }
 
     #[test]
@@ -116,41 +120,42 @@ mod tests {
         let Outcome::Skipped(reason, words) = promoted(&[Prepared, Prepared, Pulling]).outcome else { panic!("a skip") };
         assert_eq!(reason, Reason::WaitingForKernels);
         assert!(words.contains("1 of 3") && words.contains("sub2 on node-1 is Pulling"), "{words}");
-        assert!(matches!(promoted(&[Pulling, Pulling, Pulling]).outcome, Outcome::Idle), "no one is held up by another");
+        assert!(matches!(promoted(&[Pulling, Pulling, Pulling]).outcome, Outcome::Idle), "no kernel is held up by another");
     }
 
     #[test]
-    fn those_late_are_named_again_when_the_wait_has_doubled() {
-        let told = |after: i64| {
+    fn late_kernels_are_named_again_when_the_wait_has_doubled() {
+        let verdict = |after: i64| {
             let mut session = session(gang());
             put(&mut session, SessionPhase::Pulling, chrono::TimeDelta::seconds(60));
-            let at = item(session.clone(), &[Pulling]).phase_started_at().expect("a time") + chrono::TimeDelta::seconds(after);
+            let named_at =
+                item(session.clone(), &[Pulling]).phase_started_at().expect("a time") + chrono::TimeDelta::seconds(after);
             let entry = serde_json::json!({
                 "phase": "promote-to-prepared", "result": "Skipped", "from": "Pulling", "to": "Pulling", "message": "2 of 3",
-                "errorCode": Reason::WaitingForKernels.as_str(), "attempts": 1, "createdAt": at, "updatedAt": at,
+                "errorCode": Reason::WaitingForKernels.as_str(), "attempts": 1, "createdAt": named_at, "updatedAt": named_at,
             });
             let status = session.status.get_or_insert_default();
             status.history.push(serde_json::from_value(entry).expect("an entry"));
             promote(&snapshot(vec![]), &item(session, &[Prepared, Prepared, Pulling]))
         };
-        assert!(matches!(told(30).outcome, Outcome::Skipped(..)), "told after 30 s, and it is 60 s now");
-        assert!(matches!(told(31).outcome, Outcome::Idle) && told(31).wake_at.is_some());
+        assert!(matches!(verdict(30).outcome, Outcome::Skipped(..)), "named after 30 s, and 60 s have passed");
+        assert!(matches!(verdict(31).outcome, Outcome::Idle) && verdict(31).wake_at.is_some());
     }
 
     #[test]
-    fn pp_005_after_fifteen_minutes_it_is_over_and_the_sweep_decides() {
-        let at = |minutes| {
+    fn pp_005_the_timeout_is_recorded_after_fifteen_minutes_and_changes_no_phase() {
+        let outcome_after = |minutes| {
             let mut session = session_in(SessionPhase::Pulling);
             put(&mut session, SessionPhase::Pulling, chrono::TimeDelta::minutes(minutes));
             promote(&snapshot(vec![]), &item(session, &[Pulling])).outcome
         };
-        assert!(matches!(at(15), Outcome::Idle), "strictly later");
-        assert!(matches!(at(16), Outcome::Failure(failure) if failure.reason == Reason::PhaseTimeout));
+        assert!(matches!(outcome_after(15), Outcome::Idle), "the time must exceed the timeout");
+        assert!(matches!(outcome_after(16), Outcome::Failure(failure) if failure.reason == Reason::PhaseTimeout));
         assert_eq!(ROW.transitions.expired, None);
     }
 
     #[test]
-    fn pp_003_an_image_that_is_tried_again_after_an_error_is_a_failure_that_names_its_kernel() {
+    fn pp_003_a_retried_image_pull_is_a_failure_that_names_its_kernel() {
         let mut item = item(session_in(SessionPhase::Pulling), &[Pulling]);
         item.kernels[0].state.pull_retried_until = Some(snapshot(vec![]).now);
         item.kernels[0].state.reason = Some("ErrImagePull".into());
@@ -160,15 +165,17 @@ mod tests {
     }
 
     #[test]
-    fn st_004_where_the_image_is_there_preparing_leads_to_prepared_without_pulling() {
+    fn st_004_a_session_whose_images_are_present_is_prepared_without_pulling() {
         let item = item(session_in(SessionPhase::Preparing), &[Prepared]);
         assert!(matches!(promote(&snapshot(vec![]), &item).outcome, Outcome::Success { to: None }));
-        let Decide::Each(pulling) = super::super::promote_to_pulling::ROW.decide else { panic!("one by one") };
+        let Decide::Each(pulling) = super::super::promote_to_pulling::ROW.decide else {
+            panic!("it decides one session at a time")
+        };
         assert!(matches!(pulling(&snapshot(vec![]), &item).outcome, Outcome::Idle));
     }
 
     #[test]
-    fn a_gang_is_not_prepared_before_its_names_are_listed() {
+    fn a_gang_is_not_prepared_before_its_names_resolve() {
         let mut session = session(gang());
         put(&mut session, SessionPhase::Pulling, chrono::TimeDelta::minutes(1));
         let mut item = item(session, &[Prepared; 3]);

@@ -1,4 +1,4 @@
-//! promote-to-pulling: a session of which any kernel pulls its image is pulling.
+//! promote-to-pulling: a session is Pulling when any of its kernels pulls its image.
 
 use super::{Decide, Handler, HandlerName, Mode, Settings, To, Transitions, Verdict, trace_kernels};
 use crate::api::{KernelPhase, SessionPhase};

@@ -1,6 +1,6 @@
-//! promote-to-running: a session all of whose kernels run is running; one that takes too long begins anew.
+//! promote-to-running: a session is Running when all its kernels run. A session that takes too long is reset.
 
-use super::late::held_up;
+use super::late::name_late_in_gang;
 use super::promote_to_prepared::{end_of_a_kernel, kernel_failure};
 use super::{After, Decide, Handler, HandlerName, Mode, RESET, Settings, To, Transitions, Verdict, trace_kernels};
 use crate::api::SessionPhase;
@@ -29,7 +29,7 @@ fn promote(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
     let limit = snapshot.phase_timeout(&item.session, SessionPhase::Creating);
     let over = is_over(item.phase_started_at(), limit, snapshot.now);
     if item.kernels.iter().any(KernelItem::is_ending) {
-        // What follows from it is detect-termination's to decide, and not to begin anew.
+        // detect-termination ends the session. A reset would start it again.
         return if over { Verdict::idle() } else { end_of_a_kernel(item) };
     }
     if Match::NotAny.holds(&item.kernels, pre_running) {
@@ -49,7 +49,7 @@ fn promote(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
     }
     let verdict = match kernel_failure(item) {
         Some(failure) => Verdict::failure(failure),
-        None => held_up(snapshot, item, "running", pre_running),
+        None => name_late_in_gang(snapshot, item, "running", pre_running),
     };
     let over = over_at(item.phase_started_at(), limit);
     let wake = verdict.wake_at.into_iter().chain(over).min();
@@ -73,22 +73,22 @@ mod tests {
     }
 
     #[test]
-    fn pr_001_pr_004_all_kernels_running_is_running() {
+    fn pr_001_pr_004_a_session_with_all_kernels_running_is_running() {
         assert!(matches!(promoted(&[Running, Running, Running], 1, 0).outcome, Outcome::Success { to: None }));
     }
 
     #[test]
-    fn pr_006_a_gang_of_which_a_kernel_ended_before_all_ran_fails_as_a_whole() {
+    fn pr_006_a_gang_fails_as_a_whole_when_a_kernel_ends_before_all_run() {
         let Outcome::Failure(failure) = promoted(&[Running, Running, KernelPhase::Terminated], 1, 0).outcome else {
             panic!("a failure")
         };
         assert!(failure.message.contains("sub2 on node-1"), "{}", failure.message);
         let late = promoted(&[Running, Running, KernelPhase::Terminated], 11, 0);
-        assert!(matches!(late.outcome, Outcome::Idle), "it ends, and does not begin anew");
+        assert!(matches!(late.outcome, Outcome::Idle), "it ends instead of being reset");
     }
 
     #[test]
-    fn what_a_short_batch_does_is_no_failure_of_its_start() {
+    fn the_exit_of_a_short_batch_session_is_no_failure_to_start() {
         let mut session = session(serde_json::json!({"type": "Batch"}));
         put(&mut session, SessionPhase::Creating, chrono::TimeDelta::seconds(1));
         let mut item = item(session, &[KernelPhase::Terminated]);
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_promotion_leaves_what_it_matched_as_a_sub_step() {
+    fn a_promotion_records_the_kernels_of_each_phase_as_a_sub_step() {
         let mut session = session(gang());
         put(&mut session, SessionPhase::Creating, chrono::TimeDelta::minutes(1));
         let item = item(session, &[Running, Running, Creating]);
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn pr_002_some_not_running_yet_is_not() {
+    fn pr_002_a_session_with_a_kernel_not_running_yet_is_not_running() {
         use KernelPhase::{Pending, Prepared, Preparing, Pulling, Scheduled};
         for behind in [Pending, Scheduled, Preparing, Pulling, Prepared, Creating] {
             let outcome = promoted(&[Running, Running, behind], 1, 0).outcome;
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn pr_003_an_error_of_one_kernel_is_a_failure_that_names_it() {
+    fn pr_003_an_error_of_one_kernel_is_a_failure_that_names_the_kernel() {
         let mut session = session(gang());
         put(&mut session, SessionPhase::Creating, chrono::TimeDelta::minutes(1));
         let mut item = item(session, &[Running, Running, Creating]);
@@ -133,14 +133,14 @@ mod tests {
     }
 
     #[test]
-    fn pr_005_ten_minutes_are_too_long_and_after_five_resets_for_good() {
+    fn pr_005_a_session_is_reset_after_ten_minutes_and_terminated_after_five_resets() {
         let verdict = promoted(&[Running, Running, Creating], 11, 0);
         let Outcome::Failure(failure) = &verdict.outcome else { panic!("a failure") };
         assert!(failure.message.contains("after 600 s: sub2 on node-1"), "{}", failure.message);
         assert_eq!(verdict.change.failed_nodes, ["node-1".into()]);
         assert_eq!(verdict.expired_to, None);
         let in_time = promoted(&[Running, Running, Creating], 10, 0).outcome;
-        assert!(!matches!(in_time, Outcome::Failure(_)), "strictly later");
+        assert!(!matches!(in_time, Outcome::Failure(_)), "the time must exceed the timeout");
         assert_eq!(promoted(&[Running, Running, Creating], 11, 4).expired_to, None);
         assert_eq!(promoted(&[Running, Running, Creating], 11, 5).expired_to, To::phase(SessionPhase::Terminating));
     }

@@ -1,4 +1,4 @@
-//! promote-to-terminated: a session that is ending and all of whose kernels have ended has ended.
+//! promote-to-terminated: a Terminating session is Terminated when all its kernels have ended.
 
 use super::{After, Decide, Handler, HandlerName, Mode, Settings, To, Transitions, Verdict, trace_kernels};
 use crate::api::SessionPhase;
@@ -23,7 +23,7 @@ pub static ROW: Handler = Handler {
 };
 
 fn promote(_: &Snapshot, item: &SessionItem) -> Verdict {
-    // Who cannot be asked any more counts as ended; what is left there stays counted until it is gone.
+    // A kernel on a lost node counts as ended. Its resources stay reserved until its pod is gone.
     let ended = |kernel: &KernelItem| kernel.phase().is_terminal() || kernel.liveness.is_lost();
     if !Match::All.holds(&item.kernels, ended) {
         return Verdict::idle();
@@ -31,7 +31,7 @@ fn promote(_: &Snapshot, item: &SessionItem) -> Verdict {
     let lost = describe_all(item.kernels.iter().filter(|kernel| !kernel.phase().is_terminal()));
     let mut verdict = Verdict::success();
     if !lost.is_empty() {
-        verdict = verdict.because(Reason::NodeLost, format!("ended without an answer from the node: {lost}"));
+        verdict = verdict.because(Reason::NodeLost, format!("counted as ended because the node does not answer: {lost}"));
     }
     let main = item.kernels.iter().find(|kernel| kernel.is_main());
     verdict.change.exit_code = main.and_then(|kernel| kernel.state.exit_code);
@@ -57,12 +57,12 @@ mod tests {
     }
 
     #[test]
-    fn dt_001_pt_001_all_kernels_ended_is_ended() {
+    fn dt_001_pt_001_a_session_with_all_kernels_ended_has_ended() {
         let verdict = promote(&snapshot(vec![]), &ending(&[Terminated; 3]));
         assert!(matches!(verdict.outcome, Outcome::Success { to: None }));
     }
 
-    /// The whole step, as the coordinator takes it.
+    /// Returns the status after the whole step, as the coordinator writes it.
     fn ended(result: Option<SessionResult>) -> SessionStatus {
         let mut item = ending(&[Terminated; 3]);
         let mut session = (*item.session).clone();
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn pt_002_pt_003_the_result_that_was_recorded_first_stands_at_the_end() {
+    fn pt_002_pt_003_the_result_that_was_recorded_first_is_kept_at_the_end() {
         for result in [SessionResult::Error, SessionResult::UserCancelled, SessionResult::Success] {
             let status = ended(Some(result));
             assert_eq!((status.phase, status.result), (SessionPhase::Terminated, Some(result)));
@@ -97,14 +97,14 @@ mod tests {
     }
 
     #[test]
-    fn dt_002_dt_004_some_not_ended_is_not() {
+    fn dt_002_dt_004_a_session_with_a_live_kernel_has_not_ended() {
         for third in [Terminating, Running] {
             assert!(matches!(promote(&snapshot(vec![]), &ending(&[Terminated, Terminated, third])).outcome, Outcome::Idle));
         }
     }
 
     #[test]
-    fn dt_003_a_lost_agents_kernels_count_as_ended_and_that_is_told() {
+    fn dt_003_kernels_on_a_lost_node_count_as_ended_and_the_message_names_them() {
         let mut item = ending(&[Terminated, Terminated, Terminating]);
         item.kernels[2].liveness = Liveness::Lost;
         let verdict = promote(&snapshot(vec![]), &item);

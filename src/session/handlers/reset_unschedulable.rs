@@ -1,5 +1,5 @@
-//! reset-unschedulable: a session that cannot start where it was placed goes back to the queue, and that node is avoided:
-//! kube-scheduler or the kubelet refuses a pod, a pod is evicted or drained, or its node is lost, before anything started.
+//! reset-unschedulable: returns a session to the queue when a pod is refused or disrupted, or a node is lost, before any
+//! container has started. The node is tried last afterwards.
 
 use super::{Decide, Handler, HandlerName, Mode, RESET, Settings, To, Transitions, Verdict, trace_kernels};
 use crate::api::SessionPhase;
@@ -22,7 +22,7 @@ pub static ROW: Handler = Handler {
     decide: Decide::Each(reset),
 };
 
-/// How often the session has begun again. Waiting for capacity counts only where the scaling group says so.
+/// Returns the resets that count towards giving up. Refusals count only if the scaling group sets `countCapacity`.
 fn restarts(snapshot: &Snapshot, item: &SessionItem) -> i32 {
     let status = item.status();
     status.resets + if snapshot.counts_capacity() { status.refusals } else { 0 }
@@ -30,7 +30,7 @@ fn restarts(snapshot: &Snapshot, item: &SessionItem) -> i32 {
 
 fn reset(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
     let lost: Vec<&KernelItem> = item.kernels.iter().filter(|kernel| kernel.liveness.is_lost()).collect();
-    // Before pods are made, a lost node is check-precondition's to notice.
+    // check-precondition detects a lost node before there are pods.
     let has_pods = item.phase() != SessionPhase::Scheduled;
     if has_pods && !lost.is_empty() && !item.kernels.iter().any(|kernel| item.may_run(kernel)) {
         let message = format!("lost before anything started: {}", describe_all(lost.iter().copied()));
@@ -38,17 +38,18 @@ fn reset(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
         verdict.change.failed_nodes = lost.iter().filter_map(|kernel| kernel.node.clone()).collect();
         return verdict;
     }
-    if item.disrupted_start() == DisruptedStart::Certain && begins_again(snapshot, item) {
+    if item.disrupted_start() == DisruptedStart::Certain && restarts_after_disruption(snapshot, item) {
         return disrupted(item);
     }
     refused(snapshot, item)
 }
 
-/// Whether a disrupted start is, or may turn out to be, no end: a few times, the session begins again elsewhere.
-pub(super) fn begins_again(snapshot: &Snapshot, item: &SessionItem) -> bool {
-    let times = item.session.status.as_ref().map_or(0, |status| status.disruptions);
-    let undisturbed = ROW.targets.contains(&item.phase()) && item.disrupted_start() != DisruptedStart::No;
-    undisturbed && times < snapshot.max_attempts(&item.session, None)
+/// Whether a disrupted start returns, or may return, the session to the queue instead of ending it. It does so
+/// `retry.maxAttempts` times.
+pub(super) fn restarts_after_disruption(snapshot: &Snapshot, item: &SessionItem) -> bool {
+    let disruptions = item.session.status.as_ref().map_or(0, |status| status.disruptions);
+    let is_disrupted = ROW.targets.contains(&item.phase()) && item.disrupted_start() != DisruptedStart::No;
+    is_disrupted && disruptions < snapshot.max_attempts(&item.session, None)
 }
 
 fn disrupted(item: &SessionItem) -> Verdict {
@@ -95,21 +96,21 @@ mod tests {
         reset(&snapshot(vec![]), &item)
     }
 
-    /// A gang whose second kernel kube-scheduler has refused for so long, and whose third for longer still.
+    /// Resets a gang whose third kernel kube-scheduler has refused for `seconds`, and whose second for a second less.
     fn refused_for(seconds: i64) -> Verdict {
         let mut session = session(gang());
         put(&mut session, SessionPhase::Preparing, chrono::TimeDelta::minutes(1));
         let mut item = item(session, &[Pulling; 3]);
-        for (at, node, ago) in [(1, "node-2", seconds - 1), (2, "node-3", seconds)] {
+        for (index, node, ago) in [(1, "node-2", seconds - 1), (2, "node-3", seconds)] {
             let refused = Some((snapshot(vec![]).now - chrono::TimeDelta::seconds(ago), "1 Insufficient cpu".into()));
-            change_pod(&mut item.kernels[at], |pod| (pod.bound, pod.unschedulable) = (false, refused));
-            item.kernels[at].node = Some(node.into());
+            change_pod(&mut item.kernels[index], |pod| (pod.bound, pod.unschedulable) = (false, refused));
+            item.kernels[index].node = Some(node.into());
         }
         reset(&snapshot(vec![]), &item)
     }
 
     #[test]
-    fn one_whom_kube_scheduler_refuses_for_ten_seconds_is_begun_anew_elsewhere() {
+    fn a_session_refused_by_kube_scheduler_for_ten_seconds_is_reset_and_avoids_the_node() {
         let early = refused_for(9);
         assert!(matches!(early.outcome, Outcome::Idle));
         assert_eq!(early.wake_at, Some(snapshot(vec![]).now + chrono::TimeDelta::seconds(1)));
@@ -121,12 +122,12 @@ mod tests {
     }
 
     #[test]
-    fn a_session_on_a_lost_node_is_begun_anew_only_if_nothing_can_have_started() {
+    fn a_session_on_a_lost_node_is_reset_only_if_no_container_can_have_started() {
         let verdict = lost(gang(), false, true);
         assert!(matches!(&verdict.outcome, Outcome::Failure(failure) if failure.reason == Reason::NodeLost));
         assert_eq!(verdict.change.failed_nodes, ["node-1".into()]);
-        assert!(matches!(lost(gang(), true, true).outcome, Outcome::Idle), "past its gate it may run");
+        assert!(matches!(lost(gang(), true, true).outcome, Outcome::Idle), "with an open gate it may run");
         assert!(matches!(lost(serde_json::json!({}), false, true).outcome, Outcome::Idle), "without a gate it may run");
-        assert!(matches!(lost(serde_json::json!({}), false, false).outcome, Outcome::Failure(_)), "not before it is bound");
+        assert!(matches!(lost(serde_json::json!({}), false, false).outcome, Outcome::Failure(_)), "an unbound pod cannot run");
     }
 }

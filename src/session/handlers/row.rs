@@ -1,4 +1,4 @@
-//! What the rows of sessions are made of: names, locks, settings, and what a verdict changes.
+//! The parts of a session handler's row: locks, settings, and the changes that a verdict makes.
 
 use std::collections::BTreeMap;
 
@@ -17,10 +17,10 @@ pub type Mode = lifecycle::Mode<Sessions>;
 pub type After = lifecycle::After<Sessions>;
 pub type To = lifecycle::To<SessionPhase>;
 
-/// Back to the queue: the nodes are given back.
+/// The transition back to the queue. The session gives its nodes back.
 pub const RESET: Option<To> = To::restart(SessionPhase::Pending);
 
-/// Two handlers with the same lock never run at once.
+/// Two handlers with the same lock never run at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum LockId {
     Pending,
@@ -29,14 +29,14 @@ pub enum LockId {
     Terminating,
 }
 
-/// What a row says besides what the engine needs.
+/// The part of a row that only handlers of sessions have.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
     /// Its entry in `retry.handlers` of a scaling group, where admins set limits.
     pub retry: Option<TryingHandler>,
     /// Whether `retry.timeoutSeconds` of a session may shorten its timeout.
     pub tightened_by_session: bool,
-    /// Whether it needs to see the whole queue of a scaling group to tell who is first.
+    /// Whether it needs the whole queue of a scaling group, to put the sessions in order.
     pub ranks_queue: bool,
 }
 
@@ -44,25 +44,24 @@ impl Settings {
     pub const NONE: Self = Self { retry: None, tightened_by_session: false, ranks_queue: false };
 }
 
-/// What a verdict changes in the status of a session, besides progress.
+/// The changes that a verdict makes in a session's status, apart from its progress.
 #[derive(Clone, Debug, Default)]
 pub struct Change {
     pub allocation: Option<Vec<KernelAllocation>>,
-    /// How much priority it costs.
+    /// The amount by which the priority falls.
     pub priority_lost: i32,
-    /// The first result that is recorded stays.
+    /// The session's result. A result that is recorded already is kept.
     pub result: Option<SessionResult>,
     pub exit_code: Option<i32>,
-    /// The nodes to be tried last from now on.
+    /// The nodes that failed the session, which are tried last for an hour.
     pub failed_nodes: Vec<NodeName>,
-    /// Why the session waits.
     pub waiting: Option<Waiting>,
     /// Dependencies that have ended with Success since the last commit.
     pub met_dependencies: Vec<String>,
 }
 
 impl Verdict {
-    /// A refusal: a failure, or a skip if it has no cause.
+    /// Returns the verdict of a refusal: a failure, or a skip if the refusal has no cause.
     pub fn refused(refusal: &Refusal) -> Self {
         match refusal.cause {
             Some(cause) => Self::failure(Failure::new(cause, refusal.reason, refusal.message.clone())),
@@ -76,7 +75,7 @@ impl Verdict {
     }
 }
 
-/// The exits of a handler: an enum of its own, and the list for its row.
+/// Declares the exits of a handler: an enum for its verdicts, and the list for its row.
 macro_rules! exits {
     ($($phase:ident),+) => {
         #[derive(Clone, Copy)]
@@ -99,7 +98,7 @@ macro_rules! exits {
 }
 pub(super) use exits;
 
-/// The sub-step of a promotion: the number of kernels in each phase.
+/// Returns the sub-step of a promotion: the number of kernels in each phase.
 pub fn trace_kernels(item: &SessionItem, _: &Verdict) -> Vec<Trace> {
     let mut counts: BTreeMap<KernelPhase, usize> = BTreeMap::new();
     item.kernels.iter().for_each(|kernel| *counts.entry(kernel.phase()).or_default() += 1);

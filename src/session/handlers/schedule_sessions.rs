@@ -60,7 +60,7 @@ fn candidate<'i>(snapshot: &Snapshot, item: &'i SessionItem) -> Candidate<'i> {
     }
 }
 
-/// Whether its status says that no node has room, and is not due to be written again.
+/// Whether its status already reports `NoAvailableNode` and is not due to be written again.
 fn recently_reported(snapshot: &Snapshot, item: &SessionItem) -> bool {
     let status = item.session.status.as_ref();
     let reported = |status: &&SessionStatus| status.reason == Some(Reason::NoAvailableNode);
@@ -88,12 +88,12 @@ fn verdict(snapshot: &Snapshot, item: &SessionItem, decision: Decision) -> Verdi
     }
 }
 
-/// It compares all sessions that wait with all nodes.
+/// Returns the sub-step that all sessions of the cycle share.
 fn overview(snapshot: &Snapshot, items: &[SessionItem]) -> Trace {
     Trace::done("sequence", format!("sessions: {}, nodes: {}", items.len(), snapshot.nodes.len()))
 }
 
-/// The stages of the provisioner: sequence (of the whole batch), validate, select, allocate.
+/// Returns the provisioner's stages as sub-steps: validate, select, allocate.
 fn trace(_: &SessionItem, verdict: &Verdict) -> Vec<Trace> {
     let validated = || Trace::done("validate", format!("{} checks passed", VALIDATORS.len()));
     if let Some(allocation) = &verdict.change.allocation {
@@ -115,7 +115,7 @@ fn trace(_: &SessionItem, verdict: &Verdict) -> Vec<Trace> {
     }
 }
 
-/// Before anything is held for a session, it must not be able to vanish.
+/// Adds our finalizer before the session holds resources, so that it cannot vanish with them.
 fn hold(item: &SessionItem) -> Vec<Effect> {
     let held = item.session.metadata.finalizers.iter().flatten().any(|name| name == FINALIZER_SESSION);
     if held { vec![] } else { vec![Effect::HoldSession] }
@@ -163,14 +163,14 @@ mod tests {
     }
 
     #[test]
-    fn ss_001_a_session_gets_an_agent_and_is_held_first() {
+    fn ss_001_a_session_gets_a_node_and_our_finalizer_first() {
         let verdicts = run(&snapshot(vec![node("a", 4)]), &[pending("s", json!({}))]);
         assert_eq!(nodes_of(&verdicts[0]), ["a"]);
         assert_eq!(verdicts[0].effects, [Effect::HoldSession]);
     }
 
     #[test]
-    fn a_group_without_a_ready_agent_is_told_to_those_who_wait() {
+    fn a_session_is_on_hold_when_its_scaling_group_has_no_ready_node() {
         let mut down = node("a", 4);
         down.ready = false;
         for nodes in [vec![down], vec![]] {
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn ss_002_many_sessions_share_what_there_is_and_no_more() {
+    fn ss_002_many_sessions_share_the_nodes_without_overcommitment() {
         let items: Vec<_> = (0..9).map(|n| pending(&format!("s{n}"), json!({}))).collect();
         let verdicts = run(&snapshot(vec![node("a", 4), node("b", 4)]), &items);
         let placed: Vec<String> = verdicts.iter().flat_map(nodes_of).collect();
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn ss_003_what_could_fit_waits_for_capacity_and_what_no_node_can_hold_is_on_hold() {
+    fn ss_003_a_request_that_fits_a_node_waits_for_capacity_and_a_larger_one_is_on_hold() {
         let world = snapshot(vec![node("a", 4)]);
         let big = pending("big", json!({"kernels": [kernel(4)]}));
         let verdicts = run(&world, &[big, pending("s", json!({}))]);
@@ -200,21 +200,25 @@ mod tests {
     }
 
     #[test]
-    fn ss_006_a_gang_gets_all_its_places_or_none() {
+    fn ss_006_a_gang_gets_all_its_nodes_or_none() {
         let verdicts = run(&snapshot(vec![node("a", 2), node("b", 1)]), &[pending("g", gang())]);
         assert_eq!(nodes_of(&verdicts[0]), ["a", "b", "a"]);
         let full = pending("full", json!({"priority": 20, "kernels": [kernel(2)]}));
         let verdicts = run(&snapshot(vec![node("a", 2), node("b", 2)]), &[pending("g", gang()), pending("s", json!({})), full]);
         assert_eq!(failure(&verdicts[0]), Some((Cause::Capacity, Reason::NoAvailableNode)));
-        assert_eq!(nodes_of(&verdicts[1]), ["b"], "what a gang did not take is there for others");
+        assert_eq!(nodes_of(&verdicts[1]), ["b"], "a refused gang leaves its resources to others");
         let verdicts = run(&snapshot(vec![node("a", 2)]), &[pending("g", gang()), pending("s", json!({}))]);
-        assert_eq!(failure(&verdicts[0]), Some((Cause::Hold, Reason::NoAvailableNode)), "three fit no node there is");
+        assert_eq!(
+            failure(&verdicts[0]),
+            Some((Cause::Hold, Reason::NoAvailableNode)),
+            "the nodes cannot hold three kernels even when empty"
+        );
         assert!(nodes_of(&verdicts[0]).is_empty());
         assert_eq!(nodes_of(&verdicts[1]), ["a"]);
     }
 
     #[test]
-    fn ss_007_mixed_workloads_get_the_agents_that_suit_them() {
+    fn ss_007_mixed_workloads_get_the_nodes_that_suit_them() {
         let mut gpu = node("gpu", 4);
         gpu.allocatable.set("nvidia.com/gpu", crate::api::Amount::from_units(1));
         let wants_gpu = json!({"kernels": [{"image": "i", "resources": {"cpu": 1, "memory": "1Gi", "nvidia.com/gpu": 1}}]});
@@ -223,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn cp_002_a_quota_that_is_used_up_is_told_and_waits() {
+    fn cp_002_a_session_waits_with_a_message_when_its_quota_is_used_up() {
         let world = limited(json!({"limits": {"cpu": 1}}));
         let verdicts = run(&world, &[pending("one", json!({})), pending("two", json!({}))]);
         assert_eq!(nodes_of(&verdicts[0]), ["node-1"]);
@@ -253,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn agents_that_failed_a_session_are_tried_last() {
+    fn nodes_that_failed_a_session_are_tried_last() {
         let mut session = session(json!({}));
         let until = crate::session::handlers::testing::now() + chrono::TimeDelta::minutes(1);
         let failed_nodes = vec![crate::api::FailedNode { node: "a".into(), until }];
@@ -265,13 +269,13 @@ mod tests {
     }
 
     #[test]
-    fn without_its_group_all_that_stands_against_a_session_is_told_and_its_time_is_waited_for() {
+    fn a_session_without_its_scaling_group_reports_all_blockers_and_still_waits_for_its_start_time() {
         let world = Snapshot { group: None, ..snapshot(vec![node("a", 4)]) };
         let verdicts = run(&world, &[pending("s", json!({})), pending("later", json!({"startsAt": "2999-01-01T00:00:00Z"}))]);
         assert_eq!(failure(&verdicts[0]), Some((Cause::Hold, Reason::ScalingGroupNotFound)));
         assert!(matches!(verdicts[1].outcome, Outcome::Skipped(Reason::NotYetDue, _)), "{:?}", verdicts[1].outcome);
         let reported = |verdict: &Verdict| {
-            let waiting = verdict.change.waiting.as_ref().expect("a verdict to tell");
+            let waiting = verdict.change.waiting.as_ref().expect("a waiting report");
             waiting.blockers.iter().map(|blocker| blocker.reason).collect::<Vec<_>>()
         };
         assert_eq!(reported(&verdicts[0]), [Reason::ScalingGroupNotFound]);
@@ -279,16 +283,16 @@ mod tests {
     }
 
     #[test]
-    fn where_every_agent_is_closed_it_needs_one_that_is_not() {
+    fn a_session_needs_a_node_back_in_service_when_all_nodes_are_closed() {
         let closed = |name: &str| crate::views::NodeView { unschedulable: true, ..node(name, 1) };
         let needs = |nodes| {
             let mut verdicts = run(&snapshot(nodes), &[pending("1", json!({"priority": 50})), pending("2", json!({}))]);
             let waiting = verdicts.remove(1).change.waiting.expect("a verdict");
             (waiting.nodes.map_or(0, |nodes| nodes.closed), waiting.blockers[0].needs.clone())
         };
-        let all = "nodes that are not ready, cordoned or tainted (2 of 2) to come back, or nodes added";
+        let all = "a node back in service (2 of 2 are cordoned, tainted or not ready), or a node added";
         assert_eq!(needs(vec![closed("a"), closed("b")]), (2, all.into()));
-        let some = "room on a node: other sessions ending, or nodes added to the group";
+        let some = "free resources on a node: other sessions ending, or nodes added to the scaling group";
         assert_eq!(needs(vec![closed("a"), node("b", 1)]), (1, some.into()));
     }
 }

@@ -1,4 +1,4 @@
-//! start-sessions: opens the gates of a prepared session, so that all its kernels start at once.
+//! start-sessions: opens the gates of a prepared session, so that all its kernels start at the same moment.
 
 use super::{After, Decide, Handler, HandlerName, LockId, Mode, RESET, Settings, To, Transitions, Verdict};
 use crate::api::{SessionPhase, TryingHandler};
@@ -23,13 +23,13 @@ pub static ROW: Handler = Handler {
     decide: Decide::Each(start),
 };
 
-/// A kernel that cannot be started fails the whole session.
+/// Starts all kernels. If one gate cannot be opened, the step fails for the whole session.
 fn start(_: &Snapshot, item: &SessionItem) -> Verdict {
     if item.kernels.iter().any(KernelItem::is_ending) {
-        return Verdict::idle(); // detect-termination's to act on
+        return Verdict::idle(); // detect-termination ends the session
     }
     if item.is_gang() && !item.names_resolve {
-        // Somebody took the Service away, or the slices are not there yet: they mark it again.
+        // The Service was deleted, or its EndpointSlices are not complete yet. Their next change marks the session again.
         return Verdict::idle().effects(vec![Effect::CreateService]);
     }
     Verdict::success().effects(launcher::start(item))
@@ -43,7 +43,7 @@ mod tests {
     use crate::session::handlers::testing::{change_pod, gang, item, put, session, session_in, snapshot};
     use crate::views::GateState;
 
-    /// A prepared gang of three, whose gates are open or not.
+    /// Returns a prepared gang of three with open or closed gates.
     fn prepared(open: [bool; 3]) -> SessionItem {
         let mut session = session(gang());
         put(&mut session, SessionPhase::Prepared, chrono::TimeDelta::seconds(1));
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn st_005_all_kernels_of_a_gang_are_started_and_each_once() {
+    fn st_005_all_kernels_of_a_gang_are_started_once() {
         let all = start(&snapshot(vec![]), &prepared([false; 3]));
         assert!(matches!(all.outcome, Outcome::Success { to: None }));
         assert_eq!(opened(&all), ["main1", "sub1", "sub2"]);
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gang_is_not_started_before_its_kernels_can_find_each_other() {
+    fn a_gang_is_not_started_before_its_kernels_can_resolve_each_others_names() {
         let mut item = prepared([false; 3]);
         item.names_resolve = false;
         let verdict = start(&snapshot(vec![]), &item);
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_started_beside_a_kernel_that_has_ended() {
+    fn no_kernel_is_started_when_another_has_ended() {
         let mut item = prepared([false; 3]);
         item.kernels[1].state.phase = Terminated;
         let verdict = start(&snapshot(vec![]), &item);

@@ -1,4 +1,4 @@
-//! sweep-sessions: ends sessions that waited or prepared for too long, and those that have no kernels.
+//! sweep-sessions: ends sessions that were Pending, Preparing or Pulling for too long, and sessions without kernels.
 
 use super::{Decide, Handler, HandlerName, Mode, Settings, To, Transitions, Verdict, exits};
 use crate::api::{SessionPhase, SessionResult};
@@ -34,7 +34,7 @@ fn sweep(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
             if !is_over(item.phase_started_at(), limit, snapshot.now) {
                 return Verdict::idle().wake_at(over_at(item.phase_started_at(), limit));
             }
-            // After a time without an operator, what its kernels did meanwhile counts: that is the promotions' to follow.
+            // Its kernels may have moved on while no operator ran. Then a promotion follows them.
             let moved_on = item.names_resolve && !item.kernels.iter().any(|kernel| kernel.phase().is_pre_prepared());
             if moved_on || item.kernels.iter().any(KernelItem::is_ending) {
                 return Verdict::idle();
@@ -56,7 +56,7 @@ fn sweep_pending(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
         verdict.expired_to = To::phase(SessionPhase::Cancelled);
         return verdict;
     }
-    // Why it waits is schedule-sessions' to tell.
+    // schedule-sessions reports why it waits.
     Verdict::idle().wake_at(over_at(item.phase_started_at(), limit))
 }
 
@@ -65,7 +65,7 @@ fn without_kernels(item: &SessionItem) -> Verdict {
         return Verdict::success_to(Exit::Terminated).result(SessionResult::Error);
     }
     let cancelled = Verdict::success_to(Exit::Cancelled);
-    cancelled.because(Reason::NoKernels, "it has no kernels").result(SessionResult::Error)
+    cancelled.because(Reason::NoKernels, "the session has no kernels").result(SessionResult::Error)
 }
 
 #[cfg(test)]
@@ -89,12 +89,12 @@ mod tests {
     }
 
     #[test]
-    fn sw_001_preparing_for_too_long_is_over() {
+    fn sw_001_preparing_for_too_long_times_out() {
         assert!(timed_out(&swept(SessionPhase::Preparing, 16)));
     }
 
     #[test]
-    fn what_moved_on_while_no_operator_looked_is_not_swept() {
+    fn a_session_that_moved_on_while_no_operator_ran_is_not_swept() {
         for phase in [KernelPhase::Running, KernelPhase::Terminated] {
             let mut session = session(json!({}));
             put(&mut session, SessionPhase::Preparing, TimeDelta::minutes(60));
@@ -104,21 +104,21 @@ mod tests {
     }
 
     #[test]
-    fn sw_002_pulling_for_too_long_is_over() {
+    fn sw_002_pulling_for_too_long_times_out() {
         assert!(timed_out(&swept(SessionPhase::Pulling, 16)));
     }
 
     #[test]
-    fn sw_003_a_session_within_its_time_is_left_alone_until_then() {
+    fn sw_003_a_session_within_its_timeout_is_left_alone_until_the_timeout() {
         for phase in [SessionPhase::Preparing, SessionPhase::Pulling] {
             let verdict = swept(phase, 15);
-            assert!(matches!(verdict.outcome, Outcome::Idle), "strictly later");
+            assert!(matches!(verdict.outcome, Outcome::Idle), "the time must exceed the timeout");
             assert_eq!(verdict.wake_at, Some(now() + TimeDelta::milliseconds(1)), "{phase}");
         }
     }
 
     #[test]
-    fn sw_004_a_session_without_kernels_is_cancelled_and_one_that_was_ending_has_ended() {
+    fn sw_004_a_session_without_kernels_is_cancelled_or_terminated_if_it_was_ending() {
         for (phase, to) in
             [(SessionPhase::Preparing, SessionPhase::Cancelled), (SessionPhase::Terminating, SessionPhase::Terminated)]
         {
@@ -130,6 +130,6 @@ mod tests {
             assert!(matches!(verdict.outcome, Outcome::Success { to: Some(reached) } if reached == to), "{phase}");
         }
         let waiting = sweep(&snapshot(vec![node("node-1", 4)]), &item(session_in(SessionPhase::Pending), &[]));
-        assert!(matches!(waiting.outcome, Outcome::Idle), "before they were first made there is nothing to do");
+        assert!(matches!(waiting.outcome, Outcome::Idle), "a Pending session has no kernels yet");
     }
 }

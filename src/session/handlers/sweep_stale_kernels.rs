@@ -1,4 +1,4 @@
-//! sweep-stale-kernels: declares kernels that run, or may run, ended whose node or pod is gone, or whose node does not answer any more.
+//! sweep-stale-kernels: ends kernels that run, or may run, on a node that is gone or does not answer.
 
 use super::{Decide, Handler, HandlerName, LockId, Mode, Settings, Transitions, Verdict};
 use crate::api::{KernelPhase, KernelStatus, SessionPhase};
@@ -29,14 +29,14 @@ pub static ROW: Handler = Handler {
     decide: Decide::Each(sweep),
 };
 
-/// It changes kernels only; the session follows by detect-termination.
+/// Changes kernels only. detect-termination then ends the session.
 fn sweep(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
-    let effects: Vec<Effect> = item.kernels.iter().filter_map(|kernel| judge(snapshot, item, kernel)).collect();
+    let effects: Vec<Effect> = item.kernels.iter().filter_map(|kernel| end_stale(snapshot, item, kernel)).collect();
     Verdict::idle().effects(effects)
 }
 
-/// One that runs, or may run by now for all that is known.
-fn judge(snapshot: &Snapshot, item: &SessionItem, kernel: &KernelItem) -> Option<Effect> {
+/// Ends a kernel that runs or may run by now, if its node is gone or does not answer.
+fn end_stale(snapshot: &Snapshot, item: &SessionItem, kernel: &KernelItem) -> Option<Effect> {
     let record = kernel.record.as_ref()?;
     let runs = kernel.phase() == KernelPhase::Running || (!kernel.is_ending() && item.may_run(kernel));
     if !runs {
@@ -44,7 +44,7 @@ fn judge(snapshot: &Snapshot, item: &SessionItem, kernel: &KernelItem) -> Option
     }
     let node = kernel.node.as_ref().map_or("?", |node| node.as_str());
     let message = kernel.liveness.trouble(node, snapshot.timing.stale)?;
-    // Where only its node is silent its container may still run: it ends, but what it holds stays counted until the pod is gone.
+    // On a silent node the container may still run, so the kernel is only Terminating. Its resources stay reserved until its pod is gone.
     let phase = if kernel.liveness == Liveness::Gone { KernelPhase::Terminated } else { KernelPhase::Terminating };
     let reason = if kernel.liveness == Liveness::Lost { Reason::NodeLost } else { Reason::StaleKernel };
     let old = record.status.clone().unwrap_or_default();
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn sc_co_016_of_two_kernels_only_the_one_that_failed_is_marked_terminated_with_the_reason() {
+    fn sc_co_016_only_the_failed_kernel_is_marked_terminated_with_its_reason() {
         let mut session = session(gang());
         put(&mut session, SessionPhase::Running, chrono::TimeDelta::minutes(1));
         let mut item = item(session, &[KernelPhase::Running; 3]);
@@ -91,14 +91,14 @@ mod tests {
     }
 
     #[test]
-    fn sk_001_sk_003_a_kernel_whose_agent_shows_no_sign_of_life_or_does_not_answer_is_terminating() {
+    fn sk_001_sk_003_a_kernel_on_a_stale_or_lost_node_is_terminating() {
         let ending = |reason: &str| [(KernelPhase::Terminating, Some(reason.to_owned()))];
         assert_eq!(swept(Liveness::Stale, KernelPhase::Running), ending("StaleKernel"));
         assert_eq!(swept(Liveness::Lost, KernelPhase::Running), ending("NodeLost"));
     }
 
     #[test]
-    fn sk_002_a_kernel_with_signs_of_life_is_left_alone() {
+    fn sk_002_a_kernel_on_a_live_node_is_left_alone() {
         assert!(swept(Liveness::Alive, KernelPhase::Running).is_empty());
         assert!(swept(Liveness::Doubtful { lost_at: None }, KernelPhase::Running).is_empty());
         assert!(swept(Liveness::Lost, KernelPhase::Terminated).is_empty());

@@ -30,11 +30,11 @@ fn terminate(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
     if effects.is_empty() { still_ending(snapshot, item) } else { Verdict::success().effects(effects) }
 }
 
-/// All deletes are issued. Pods that do not go are named when their grace is over.
+/// Names the pods that have not ended when their grace period is over. All of them are being deleted.
 fn still_ending(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
     let grace = snapshot.timing.configured(item.session.spec.termination.grace_period_seconds);
     let left = item.kernels.iter().filter(|kernel| kernel.pod.as_ref().is_some_and(|pod| pod.deleting && !pod.ended));
-    late::name(snapshot, item, &left.collect::<Vec<_>>(), grace + snapshot.timing.held_up, "have not ended")
+    late::name_late(snapshot, item, &left.collect::<Vec<_>>(), grace + snapshot.timing.held_up, "have not ended")
 }
 
 #[cfg(test)]
@@ -56,30 +56,30 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_that_does_not_go_is_named_when_its_grace_is_over() {
-        let told = |ago: i64| {
+    fn a_pod_that_does_not_stop_is_named_when_its_grace_period_is_over() {
+        let verdict = |ago: i64| {
             let mut item = ending(3);
             let mut session = (*item.session).clone();
             put(&mut session, SessionPhase::Terminating, chrono::TimeDelta::seconds(ago));
             item.session = Arc::new(session);
-            (0..3).for_each(|at| change_pod(&mut item.kernels[at], |pod| (pod.deleting, pod.ended) = (true, at != 2)));
+            (0..3).for_each(|n| change_pod(&mut item.kernels[n], |pod| (pod.deleting, pod.ended) = (true, n != 2)));
             terminate(&snapshot(vec![]), &item)
         };
-        let waiting = told(34);
+        let waiting = verdict(34);
         assert!(matches!(waiting.outcome, Outcome::Idle) && waiting.wake_at.is_some());
-        let Outcome::Skipped(Reason::WaitingForKernels, words) = told(36).outcome else { panic!("a skip") };
+        let Outcome::Skipped(Reason::WaitingForKernels, words) = verdict(36).outcome else { panic!("a skip") };
         assert!(words.starts_with("1 of 3 kernels have not ended: sub2 on node-1"), "{words}");
     }
 
     #[test]
-    fn ts_001_ts_005_every_pod_is_deleted_with_its_grace() {
+    fn ts_001_ts_005_every_pod_is_deleted_with_its_grace_period() {
         let verdict = terminate(&snapshot(vec![]), &ending(3));
         assert_eq!(verdict.effects.len(), 3);
         assert!(verdict.effects.iter().all(|effect| matches!(effect, Effect::DeletePod { grace: Some(30), .. })));
     }
 
     #[test]
-    fn ts_002_where_the_node_is_gone_the_pod_is_removed_by_force() {
+    fn ts_002_a_pod_whose_node_is_gone_is_removed_by_force() {
         let mut item = ending(1);
         item.kernels[0].liveness = Liveness::Gone;
         let verdict = terminate(&snapshot(vec![]), &item);
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_kernel_that_is_left_is_tried_again() {
+    fn only_pods_that_are_not_being_deleted_yet_are_deleted() {
         let mut item = ending(3);
         change_pod(&mut item.kernels[0], |pod| pod.deleting = true);
         change_pod(&mut item.kernels[1], |pod| pod.deleting = true);
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn ts_006_what_has_ended_is_left_alone() {
+    fn ts_006_an_ended_kernel_is_left_alone() {
         let mut item = ending(1);
         item.kernels[0].state.phase = Terminated;
         change_pod(&mut item.kernels[0], |pod| pod.ended = true);

@@ -1,4 +1,4 @@
-//! What the tests of handlers build their snapshots from.
+//! Builders of sessions, items and snapshots for the tests of handlers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -39,14 +39,15 @@ pub fn group(spec: serde_json::Value) -> ScalingGroup {
     ScalingGroup::new("default", serde_json::from_value(spec).expect("a group"))
 }
 
-/// A session of one kernel that has been in this phase for a minute, allocated on node-1 where it holds anything.
+/// Returns a session of one kernel that entered this phase a minute ago. It is allocated on node-1 in terminal
+/// phases and in phases that hold resources.
 pub fn session_in(phase: SessionPhase) -> Session {
     let mut session = session(json!({}));
     put(&mut session, phase, TimeDelta::minutes(1));
     session
 }
 
-/// Puts a session into a phase that began so long ago.
+/// Puts a session into a phase that it entered `ago`.
 pub fn put(session: &mut Session, phase: SessionPhase, ago: TimeDelta) {
     let allocated = phase.holds_resources() || phase.is_terminal();
     let slots = expand(&session.spec.kernels).into_iter().map(|slot| slot.hostname);
@@ -85,7 +86,7 @@ pub fn kernel_of(session: &Session) -> Kernel {
     kernel
 }
 
-/// An item whose kernels stand as given, in order.
+/// Returns an item whose kernels are in these phases, in order.
 pub fn item(session: Session, phases: &[KernelPhase]) -> SessionItem {
     let slots = expand(&session.spec.kernels);
     let kernels = slots.iter().zip(phases).map(|(slot, phase)| KernelItem {
@@ -114,12 +115,12 @@ pub fn item(session: Session, phases: &[KernelPhase]) -> SessionItem {
     }
 }
 
-/// Changes what is seen of a kernel's pod.
+/// Changes the view of a kernel's pod.
 pub fn change_pod(kernel: &mut KernelItem, with: impl FnOnce(&mut PodView)) {
     with(Arc::make_mut(kernel.pod.as_mut().expect("a pod")));
 }
 
-/// The cause and reason of a verdict that is a failure.
+/// Returns the cause and reason of a verdict that is a failure.
 pub fn failure(verdict: &Verdict) -> Option<(Cause, Reason)> {
     match &verdict.outcome {
         Outcome::Failure(failure) => Some((failure.cause, failure.reason)),
@@ -127,7 +128,7 @@ pub fn failure(verdict: &Verdict) -> Option<(Cause, Reason)> {
     }
 }
 
-/// A world with one node whose only keypair is under this policy.
+/// Returns a snapshot with one node, whose only keypair has this resource policy.
 pub fn limited(policy: serde_json::Value) -> Snapshot {
     let mut world = snapshot(vec![node("node-1", 4)]);
     let mut tenancy: Tenancy = (*world.tenancy).clone();
@@ -139,7 +140,7 @@ pub fn limited(policy: serde_json::Value) -> Snapshot {
     world
 }
 
-/// A snapshot of one active tenant, the group `default`, and these nodes.
+/// Returns a snapshot of one active tenant, the scaling group `default`, and these nodes.
 pub fn snapshot(nodes: Vec<NodeView>) -> Snapshot {
     let nodes: BTreeMap<_, _> = nodes.into_iter().map(|node| (node.name.clone(), Arc::new(node))).collect();
     Snapshot {
