@@ -175,7 +175,7 @@ async fn nobody_makes_pods_that_pass_for_a_sessions() {
         let done = theirs.api::<Pod>().patch_status("own", &PatchParams::default(), &patch).await;
         outcome(done)
     };
-    let words = "labels of sokovan.dev on pods are set by the Sokovan operator alone";
+    let words = "may not set labels of sokovan.dev on pods: only the Sokovan operator";
     refused("a pod relabelled", relabel().await, words);
     eventually("the right to be known", || async {
         match relabel_by_status().await {
@@ -215,7 +215,7 @@ async fn nobody_but_the_operator_writes_kernels_and_statuses() {
     let kernel = forged_kernel();
     eventually("the right to be known", || async {
         match try_to_make::<Kernel>(&theirs, &kernel).await {
-            Err(said) if said.contains("kernels are written by the Sokovan operator alone") => Ok(()),
+            Err(said) if said.contains("may not write kernels: only the Sokovan operator") => Ok(()),
             other => Err(format!("{other:?}")),
         }
     })
@@ -225,7 +225,7 @@ async fn nobody_but_the_operator_writes_kernels_and_statuses() {
         let done = theirs.api::<Session>().patch_status("x", &PatchParams::default(), &patch).await;
         outcome(done)
     };
-    refused("a forged status", forge().await, "the status of sessions is written by the Sokovan operator alone");
+    refused("a forged status", forge().await, "may not write the status of sessions: only the Sokovan operator");
     let session = scene.session("d", json!({"type": "Inference"}));
     scene.make_here::<Deployment>(json!({"metadata": {"name": "d"}, "spec": {"template": session["spec"]}})).await;
     let forge_deployment = || async {
@@ -233,7 +233,7 @@ async fn nobody_but_the_operator_writes_kernels_and_statuses() {
         let done = theirs.api::<Deployment>().patch_status("d", &PatchParams::default(), &patch).await;
         outcome(done)
     };
-    let words = "the status of deployments is written by the Sokovan operator alone";
+    let words = "may not write the status of deployments: only the Sokovan operator";
     refused("a deployment's forged status", forge_deployment().await, words);
     lift(&scene, "operator-only").await;
     accepted("a forged kernel", || try_to_make::<Kernel>(&theirs, &kernel)).await;
@@ -283,7 +283,7 @@ async fn nobody_takes_a_session_off_the_operators_hands() {
         outcome(done)
     };
     accepted("another's finalizer", || put(json!([FINALIZER_SESSION]))).await;
-    refused("the operator's finalizer", put(json!([])).await, "takes its finalizer off a session");
+    refused("the operator's finalizer", put(json!([])).await, "may not remove the finalizer sokovan.dev/session");
     scene.grant(&user, json!(right("sokovan.dev", "sessions", "release", &["x"]))).await;
     accepted("the operator's finalizer, with the right to release", || put(json!([]))).await;
     accepted("the finalizer put back", || put(json!([FINALIZER_SESSION]))).await;
@@ -293,7 +293,7 @@ async fn nobody_takes_a_session_off_the_operators_hands() {
         let done = others.api::<Session>().patch("x", &PatchParams::default(), &patch).await;
         outcome(done)
     };
-    refused_soon("the operator's finalizer, without the right", take, "that needs the verb release on the session").await;
+    refused_soon("the operator's finalizer, without the right", take, "needs the verb release on the session").await;
     lift(&scene, "sound").await;
     accepted("the operator's finalizer", take).await;
 }
@@ -341,7 +341,7 @@ async fn nobody_gives_services_and_endpoints_the_labels_of_a_session() {
     };
     let forge_slice = || async { try_to_make::<EndpointSlice>(&theirs, &forged(&slice, LABEL_SESSION_UID)).await };
     let forge_endpoints = || async { try_to_make::<Endpoints>(&theirs, &forged(&endpoints, LABEL_SESSION)).await };
-    refused("a service relabelled", relabel().await, "labels of sokovan.dev on services are set by the Sokovan operator alone");
+    refused("a service relabelled", relabel().await, "may not set labels of sokovan.dev on services: only the Sokovan operator");
     refused("a service relabelled by its status", relabel_by_status().await, "labels of sokovan.dev on services");
     refused("a session's endpoint slice", forge_slice().await, "labels of sokovan.dev on endpointslices");
     refused("a session's endpoints", forge_endpoints().await, "labels of sokovan.dev on endpoints");

@@ -34,10 +34,10 @@ async fn the_operator_itself_is_bound_to_what_it_needs() {
         changed(&pod, "/spec/containers", json!([container]))
     };
     let cases = [
-        ("a token", changed(&pod, "/spec/automountServiceAccountToken", json!(true)), "no service account token"),
-        ("the host's network", changed(&pod, "/spec/hostNetwork", json!(true)), "share nothing with their host"),
-        ("the host's processes", changed(&pod, "/spec/hostPID", json!(true)), "share nothing with their host"),
-        ("the host's shared memory", changed(&pod, "/spec/hostIPC", json!(true)), "share nothing with their host"),
+        ("a token", changed(&pod, "/spec/automountServiceAccountToken", json!(true)), "must set automountServiceAccountToken to false"),
+        ("the host's network", changed(&pod, "/spec/hostNetwork", json!(true)), "must not use hostNetwork, hostPID or hostIPC"),
+        ("the host's processes", changed(&pod, "/spec/hostPID", json!(true)), "must not use hostNetwork, hostPID or hostIPC"),
+        ("the host's shared memory", changed(&pod, "/spec/hostIPC", json!(true)), "must not use hostNetwork, hostPID or hostIPC"),
         ("the host's files", volume(json!({"name": "v", "hostPath": {"path": "/"}})), "scratch space"),
         ("a secret", volume(json!({"name": "v", "secret": {"secretName": "token"}})), "their session's own secret"),
         (
@@ -45,7 +45,7 @@ async fn the_operator_itself_is_bound_to_what_it_needs() {
             volume(json!({"name": "v", "secret": {"secretName": "ses-other-ssh-01234567"}})),
             "their session's own secret",
         ),
-        ("a privileged container", container(json!({"securityContext": {"privileged": true}})), "no privileged container"),
+        ("a privileged container", container(json!({"securityContext": {"privileged": true}})), "must not have privileged containers"),
         (
             "/proc unmasked",
             changed(
@@ -53,26 +53,26 @@ async fn the_operator_itself_is_bound_to_what_it_needs() {
                 "/spec/hostUsers",
                 json!(false), // else the API server refuses it itself
             ),
-            "and /proc masked",
+            "nor unmask /proc",
         ),
-        ("a port of the host", container(json!({"ports": [{"containerPort": 80, "hostPort": 80}]})), "no port of the host"),
+        ("a port of the host", container(json!({"ports": [{"containerPort": 80, "hostPort": 80}]})), "host ports"),
         (
             "a capability",
             container(json!({"securityContext": {"capabilities": {"add": ["SYS_MODULE"]}}})),
-            "no capability beyond the baseline",
+            "must not add capabilities beyond the baseline",
         ),
         (
             "an unconfined container",
             container(json!({"securityContext": {"seccompProfile": {"type": "Unconfined"}}})),
-            "confined by seccomp and AppArmor",
+            "must not set seccomp or AppArmor to Unconfined",
         ),
         (
             "an unconfined pod",
             changed(&pod, "/spec/securityContext", json!({"appArmorProfile": {"type": "Unconfined"}})),
-            "confined by seccomp and AppArmor",
+            "must not set seccomp or AppArmor to Unconfined",
         ),
-        ("a whole secret", container(json!({"envFrom": [{"secretRef": {"name": "token"}}]})), "nothing whole"),
-        ("a pod of no kernel", changed(&pod, "/metadata/ownerReferences", json!([])), "belong to a kernel"),
+        ("a whole secret", container(json!({"envFrom": [{"secretRef": {"name": "token"}}]})), "never a whole secret"),
+        ("a pod of no kernel", changed(&pod, "/metadata/ownerReferences", json!([])), "must be owned by a kernel"),
     ];
     only_the_policy_refuses::<Pod>(&scene, &operator, "operator-pods", &cases).await;
     let secret = json!({
@@ -80,7 +80,7 @@ async fn the_operator_itself_is_bound_to_what_it_needs() {
     });
     try_to_make::<Secret>(&operator, &secret).await.expect("a secret as the operator makes them");
     let named = |name: &str| changed(&secret, "/metadata/name", json!(name));
-    let words = "SSH key pairs of sessions";
+    let words = "may create only secrets with the SSH key pair of a session";
     let secrets = [
         ("a secret of another name", named("token"), words),
         ("a secret of another type", changed(&named("ses-y-ssh-01234567"), "/type", json!("other")), words),
@@ -105,7 +105,7 @@ async fn the_operator_deletes_no_secret_but_the_keys_of_sessions() {
     delete("ses-x-ssh-01234567").await.expect("a session's keys");
     let cases = [("a secret of another name", "token"), ("a secret of no session", "ses-y-ssh-01234567")];
     for (what, name) in cases {
-        refused(what, delete(name).await, "the only secrets that the operator deletes are the SSH key pairs of sessions");
+        refused(what, delete(name).await, "may delete only secrets with the SSH key pair of a session");
     }
     lift(&scene, "operator-secrets").await;
     for (what, name) in cases {
@@ -129,9 +129,9 @@ async fn the_operator_touches_nothing_that_is_not_a_sessions() {
     };
     let noted = || json!({"metadata": {"annotations": {ANNOTATION_GATE: GATE_OPEN}}});
     patch("ours", noted()).await.expect("a gate is opened");
-    let foreign = "touches pods of sessions alone";
+    let foreign = "may write only pods with the label";
     refused("a foreign pod", patch("foreign", noted()).await, foreign);
-    refused("what a pod runs", patch("ours", container("other")).await, "does not change what a pod runs");
+    refused("what a pod runs", patch("ours", container("other")).await, "may not change the spec of a pod");
     let delete_pod = || async {
         let done = operator.api::<Pod>().delete("foreign", &DeleteParams::default()).await;
         outcome(done)
@@ -149,11 +149,11 @@ async fn the_operator_touches_nothing_that_is_not_a_sessions() {
         let done = operator.api::<Service>().delete("theirs", &DeleteParams::default()).await;
         outcome(done)
     };
-    refused("a foreign service's end", delete_service().await, "touches services of sessions alone");
+    refused("a foreign service's end", delete_service().await, "may write only services with the label");
     let cases = [
-        ("a service of any name", service("kubernetes", json!({})), "services are those of sessions"),
-        ("a service for all pods", service("ses-all", json!({"selector": {"app": "x"}})), "and no more"),
-        ("a service with an address", service("ses-ip", json!({"externalIPs": ["192.0.2.1"]})), "and no more"),
+        ("a service of any name", service("kubernetes", json!({})), "must have names that begin with ses-"),
+        ("a service for all pods", service("ses-all", json!({"selector": {"app": "x"}})), "must be headless"),
+        ("a service with an address", service("ses-ip", json!({"externalIPs": ["192.0.2.1"]})), "must be headless"),
     ];
     only_the_policy_refuses::<Service>(&scene, &operator, "operator-touches", &cases).await;
     accepted("a foreign pod", || patch("foreign", noted())).await;
@@ -176,7 +176,7 @@ async fn the_operator_makes_nothing_outside_the_namespaces_of_projects() {
     let attempt = || async { try_to_make::<Pod>(&operator, &pod).await };
     eventually("the label to be gone everywhere", || async {
         match attempt().await {
-            Err(said) if said.contains("in the namespaces of projects alone") => Ok(()),
+            Err(said) if said.contains("only in namespaces with the label sokovan.dev/project") => Ok(()),
             other => Err(format!("{other:?}")),
         }
     })
@@ -276,10 +276,10 @@ async fn a_group_gives_its_kernels_what_the_operator_may_make() {
     let container = |more: Value| json!({"containerSecurityContext": more});
     let capability = |name: &str| container(json!({"capabilities": {"add": [name]}}));
     let seccomp = |kind: &str| json!({"securityContext": {"seccompProfile": {"type": kind}}});
-    let confined = "confined by seccomp and AppArmor";
+    let confined = "must not set seccomp or AppArmor to Unconfined";
     let cases = [
-        (capability("SYS_ADMIN"), "no capability beyond the baseline and IPC_LOCK"),
-        (container(json!({"procMount": "Unmasked"})), "no capability beyond the baseline and IPC_LOCK"),
+        (capability("SYS_ADMIN"), "must not add capabilities beyond the baseline and IPC_LOCK"),
+        (container(json!({"procMount": "Unmasked"})), "must not add capabilities beyond the baseline and IPC_LOCK"),
         (seccomp("Unconfined"), confined),
         (container(json!({"appArmorProfile": {"type": "Unconfined"}})), confined),
     ];

@@ -80,7 +80,7 @@ async fn amounts_are_numbers_or_texts_that_a_node_could_give() {
     }
     try_main("sharedMemory", json!(1.5e8)).await.expect("a number of bytes");
     let quantity = "every resource must be a quantity greater than zero and less than 9P";
-    let whole = "of extended resources only whole numbers can be given";
+    let whole = "an extended resource must be a whole number";
     let cases = [
         (amount("cpu", &json!(0)), format!("kernel main has cpu 0: {quantity}")),
         (amount("cpu", &json!(-0.5)), format!("kernel main has cpu -0.5: {quantity}")),
@@ -90,7 +90,7 @@ async fn amounts_are_numbers_or_texts_that_a_node_could_give() {
         (amount("memory", &json!("1".repeat(33))), quantity.to_owned()),
         (amount("nvidia.com/gpu", &json!(0.5)), format!("kernel main has nvidia.com/gpu 0.5: {whole}")),
         (amount("gpu", &json!(1)), "kernel main has gpu: a resource is cpu, memory, ephemeral-storage".to_owned()),
-        (("resources", json!({"cpu": 1})), "kernel main: cpu and memory must be given".to_owned()),
+        (("resources", json!({"cpu": 1})), "kernel main: resources must include cpu and memory".to_owned()),
         (("sharedMemory", json!(0)), "kernel main has sharedMemory 0: sharedMemory must be a quantity".to_owned()),
     ];
     for ((field, value), words) in &cases {
