@@ -63,7 +63,7 @@ fn never_starts() -> Value {
 }
 
 async fn ask_to_end(scene: &Scene, name: &str) {
-    scene.patch_spec(name, json!({"desiredState": "Terminated"})).await.expect("the wish is accepted");
+    scene.patch_spec(name, json!({"desiredState": "Terminated"})).await.expect("the change is accepted");
 }
 
 async fn end(scene: &Scene, name: &str) -> SessionStatus {
@@ -143,7 +143,7 @@ fn two(what: &str) -> Value {
 
 async fn delete_waiting(scene: &Scene) {
     scene.submit("one", json!({"dependsOn": ["nobody"]})).await;
-    scene.until("one", "told why it waits", |session| session.status.is_some()).await;
+    scene.until("one", "waiting with a reason", |session| session.status.is_some()).await;
     delete(scene, "one").await;
 }
 
