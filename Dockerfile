@@ -1,4 +1,4 @@
-# The same image as `make up` builds: two static binaries and nothing else.
+# Builds the same image as `make up`: two static binaries and nothing else.
 FROM rust:1.95-bookworm AS build
 WORKDIR /src
 COPY . .

@@ -1,5 +1,5 @@
-//! The provisioner alone: how many decisions a second, how long a cycle in which nothing fits, and how both grow.
-//! Run by `make bench-provisioner`. The last line is JSON.
+//! Benchmark of the provisioner without a cluster: decisions per second, the time of a cycle in which nothing fits, and how
+//! both grow. Run it with `make bench-provisioner`. The last line of its output is JSON.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,16 +17,16 @@ const SEQUENCERS: [SequencerName; 3] = [SequencerName::Fifo, SequencerName::Lifo
 const STRATEGIES: [SelectorStrategy; 4] =
     [SelectorStrategy::Concentrated, SelectorStrategy::Dispersed, SelectorStrategy::Legacy, SelectorStrategy::RoundRobin];
 
-/// Domains, projects in each, users in each project, a keypair and a namespace for each user or project.
+/// The numbers of domains, projects and users. Each user has a keypair, and each project a namespace.
 const DOMAINS: usize = 5;
 const PROJECTS: usize = 30;
 const USERS: usize = 120;
 
 fn parse<T: serde::de::DeserializeOwned>(value: Value) -> T {
-    serde_json::from_value(value).expect("in shape")
+    serde_json::from_value(value).expect("a valid object")
 }
 
-/// Tenants with a limit on every level, wide enough for all.
+/// Returns tenants with a limit at every level that is large enough for all sessions.
 fn tenancy() -> Tenancy {
     let mut tenancy = Tenancy::default();
     let wide = json!({"limits": {"cpu": 10_000_000, "memory": "4000Ti", "nvidia.com/gpu": 1_000_000}, "maxConcurrentSessions": 1_000_000});
@@ -66,7 +66,7 @@ fn nodes(count: usize) -> BTreeMap<NodeName, Arc<NodeView>> {
     (0..count).map(node).collect()
 }
 
-/// Of a hundred sessions: 63 small, 20 middle, 11 gangs of 8, 5 with a GPU, 1 gang of 8 with a GPU each.
+/// The kernels of the n-th session. A hundred sessions are 63 small, 20 medium, 11 gangs of 8, 5 with a GPU, 1 gang of 8 with GPUs.
 fn kernels(n: usize) -> Value {
     let gang = |resources: &Value| json!([{"image": "i", "resources": resources}, {"role": "sub", "replicas": 7, "image": "i", "resources": resources}]);
     match n % 100 {
@@ -83,11 +83,11 @@ struct Waiting {
     namespace: String,
     created_at: DateTime<Utc>,
     priority: i32,
-    kind: Arc<EquivalenceClass>,
+    class: Arc<EquivalenceClass>,
     recently_reported: bool,
 }
 
-/// Sessions of a few shapes, or of which no two ask for the same, and which have been told lately that nothing fits.
+/// Returns sessions of a few equivalence classes, or, if `distinct`, of one each and with a recently reported waiting reason.
 fn queue(count: usize, distinct: bool) -> Vec<Waiting> {
     let mut classes = EquivalenceClasses::default();
     let start = DateTime::UNIX_EPOCH;
@@ -101,10 +101,10 @@ fn queue(count: usize, distinct: bool) -> Vec<Waiting> {
             session.spec.kernels[0].resources.insert("memory".into(), Quantity(bytes));
         }
         session.metadata.namespace = Some(namespace.clone());
-        let kind = classes.of(&session);
-        // Not in the order of their making, as a hash map gives them.
+        let class = classes.of(&session);
+        // Not in the order of creation, as when they come from a hash map.
         let created_at = start + TimeDelta::milliseconds(i64::try_from(n * 7919 % count).unwrap_or(0));
-        Waiting { name, namespace, created_at, priority: [10, 10, 10, 50][n % 4], kind, recently_reported: distinct }
+        Waiting { name, namespace, created_at, priority: [10, 10, 10, 50][n % 4], class, recently_reported: distinct }
     };
     (0..count).map(waiting).collect()
 }
@@ -112,7 +112,7 @@ fn queue(count: usize, distinct: bool) -> Vec<Waiting> {
 fn candidates(queue: &[Waiting]) -> Vec<Candidate<'_>> {
     fn candidate(waiting: &Waiting) -> Candidate<'_> {
         Candidate {
-            class: &waiting.kind,
+            class: &waiting.class,
             name: (&waiting.namespace, &waiting.name),
             priority: waiting.priority,
             created_at: Some(waiting.created_at),
@@ -131,7 +131,7 @@ fn group(sequencer: SequencerName, selector: SelectorStrategy) -> ScalingGroup {
     ScalingGroup::new("default", spec)
 }
 
-/// What one cycle took and gave.
+/// The time and the results of one cycle.
 struct Run {
     seconds: f64,
     placed: usize,
@@ -155,7 +155,7 @@ fn cycle(
     Run { seconds, placed, decided: decisions.len() }
 }
 
-/// Every node's cpu and memory taken, but for a crumb.
+/// Returns a ledger in which foreign pods use all memory and all but half a core of every node.
 fn full(nodes: &BTreeMap<NodeName, Arc<NodeView>>, tenancy: &Tenancy) -> LedgerSnapshot {
     let mut ledger = Ledger::default();
     for node in nodes.values() {
@@ -173,7 +173,7 @@ fn peak_mib() -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0) / 1024
 }
 
-/// The best of three: the machine is noisy, the work is not.
+/// Returns the fastest of three runs, because the machine is noisy.
 fn best(mut run: impl FnMut() -> Run) -> Run {
     let mut runs = vec![run(), run(), run()];
     runs.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
@@ -185,10 +185,10 @@ fn main() {
         return;
     }
     let tenancy = tenancy();
-    let (most_agents, most_sessions) = (10_000, 100_000);
-    let all = nodes(most_agents);
-    let waiting = queue(most_sessions, false);
-    println!("{most_sessions} sessions waiting, {most_agents} nodes\n");
+    let (max_nodes, max_sessions) = (10_000, 100_000);
+    let all = nodes(max_nodes);
+    let waiting = queue(max_sessions, false);
+    println!("{max_sessions} sessions waiting, {max_nodes} nodes\n");
     println!("| sequencer | strategy | placed | cycle ms | decisions/s | nothing fits, cycle ms |\n|---|---|---|---|---|---|");
     let mut rows = vec![];
     for sequencer in SEQUENCERS {
@@ -197,7 +197,7 @@ fn main() {
             let run = best(|| cycle(&group, &all, &tenancy, LedgerSnapshot::default(), &waiting));
             let none = best(|| cycle(&group, &all, &tenancy, full(&all, &tenancy), &waiting));
             assert_eq!(none.placed, 0, "nothing fits");
-            assert!(run.placed > most_sessions * 9 / 10, "most fit: {}", run.placed);
+            assert!(run.placed > max_sessions * 9 / 10, "most fit: {}", run.placed);
             let rate = run.decided as f64 / run.seconds;
             let (ms, none_ms) = (run.seconds * 1e3, none.seconds * 1e3);
             println!("| {sequencer:?} | {selector:?} | {} | {ms:.0} | {rate:.0} | {none_ms:.0} |", run.placed);
@@ -208,7 +208,7 @@ fn main() {
         }
     }
     println!(
-        "\nGrowth, FIFO and dispersed: milliseconds; times what n log n would give, from a tenth of the sessions and of the nodes\n"
+        "\nGrowth, FIFO and dispersed: milliseconds, and the ratio to n log n growth from a tenth of the sessions and of the nodes\n"
     );
     println!("| nodes | 1,000 sessions | 10,000 | 100,000 |\n|---|---|---|---|");
     let group = group(SequencerName::Fifo, SelectorStrategy::Dispersed);
@@ -226,24 +226,24 @@ fn main() {
                 let (n, tenth) = (n as f64, n as f64 / 10.0);
                 before.map(|before| seconds / before / (n * n.log2() / (tenth * tenth.log2())))
             };
-            let (by_sessions, by_agents) = (ratio(sessions, left), ratio(count, above[column]));
+            let (by_sessions, by_nodes) = (ratio(sessions, left), ratio(count, above[column]));
             (left, above[column]) = (Some(seconds), Some(seconds));
-            let told = |ratio: Option<f64>| ratio.map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
-            cells.push(format!("{:.1} ({}, {})", seconds * 1e3, told(by_sessions), told(by_agents)));
+            let shown = |ratio: Option<f64>| ratio.map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
+            cells.push(format!("{:.1} ({}, {})", seconds * 1e3, shown(by_sessions), shown(by_nodes)));
             growth.push(json!({
                 "nodes": count, "sessions": sessions, "ms": seconds * 1e3,
-                "to_n_log_n_of_sessions": by_sessions, "to_n_log_n_of_agents": by_agents,
+                "to_n_log_n_of_sessions": by_sessions, "to_n_log_n_of_nodes": by_nodes,
             }));
         }
         println!("| {count} | {} |", cells.join(" | "));
     }
-    let (some, fewer) = (nodes(1_000), queue(10_000, true));
-    let most = best(|| cycle(&group, &some, &tenancy, LedgerSnapshot::default(), &fewer));
-    let none = best(|| cycle(&group, &some, &tenancy, full(&some, &tenancy), &fewer));
+    let (some, distinct) = (nodes(1_000), queue(10_000, true));
+    let most = best(|| cycle(&group, &some, &tenancy, LedgerSnapshot::default(), &distinct));
+    let none = best(|| cycle(&group, &some, &tenancy, full(&some, &tenancy), &distinct));
     assert_eq!(none.placed, 0, "nothing fits");
     let (most_ms, none_ms) = (most.seconds * 1e3, none.seconds * 1e3);
     println!(
-        "\n10,000 sessions of which no two ask for the same, 1,000 nodes: {} placed in {most_ms:.0} ms, none in {none_ms:.0} ms",
+        "\n10,000 sessions with different requests, 1,000 nodes: {} placed in {most_ms:.0} ms, none in {none_ms:.0} ms",
         most.placed
     );
     println!("\npeak memory {} MiB\n", peak_mib());

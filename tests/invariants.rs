@@ -1,4 +1,4 @@
-//! What ARCHITECTURE.md promises about the code's structure.
+//! Checks the promises of ARCHITECTURE.md about the code's structure.
 
 #[path = "common/sources.rs"]
 mod sources;
@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sources::sources;
 
-/// The files of these folders of src/.
+/// Returns the files in these folders of src/.
 fn in_src(folders: &[&str]) -> Vec<(String, String)> {
     let files: Vec<_> = folders.iter().map(|folder| sources(&format!("src/{folder}"))).collect();
-    assert!(files.iter().all(|files| !files.is_empty()), "a folder is not where it was");
+    assert!(files.iter().all(|files| !files.is_empty()), "a folder is missing or empty");
     files.concat()
 }
 
@@ -28,7 +28,7 @@ fn violations(files: &[(String, String)], forbidden: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn decisions_know_no_client_no_task_and_no_clock() {
+fn decisions_use_no_client_task_or_clock() {
     let forbidden =
         ["kube::Client", "kube::Api", "Client}", "Api::", "tokio", "Utc::now", "Instant::now", "SystemTime", "async fn"];
     let pure = in_src(&["lifecycle", "views", "session", "provisioner"]);
@@ -44,23 +44,23 @@ fn only_the_cluster_folder_talks_to_the_api_server() {
 #[test]
 fn the_engine_names_no_kind() {
     for (file, text) in in_src(&["lifecycle", "coordinator"]) {
-        let named: Vec<&str> = text.lines().filter(|line| line.to_lowercase().contains("session")).collect();
-        assert!(named.is_empty(), "{file} names sessions: {named:#?}");
+        let lines: Vec<&str> = text.lines().filter(|line| line.to_lowercase().contains("session")).collect();
+        assert!(lines.is_empty(), "{file} names sessions: {lines:#?}");
     }
 }
 
 #[test]
-fn no_number_of_seconds_outside_timing() {
+fn durations_are_defined_only_in_timing() {
     for (file, text) in in_src(&["lifecycle", "views", "session", "provisioner", "coordinator"]) {
         if ["lifecycle/timing.rs", "lifecycle/lamps.rs", "coordinator/tests.rs"].iter().any(|other| file.ends_with(other)) {
             continue;
         }
         let code = text.split("#[cfg(test)]").next().unwrap_or_default();
-        assert!(!code.contains("from_secs("), "{file} names a number of seconds");
+        assert!(!code.contains("from_secs("), "{file} contains a number of seconds: move it to Timing");
     }
 }
 
-/// The folders of src/, and the files beside them: what each may use. The list is in order: no line names a later one.
+/// The folders and files of src/ with the ones that each may use. The list is ordered: no entry uses a later one.
 const MAY_USE: [(&str, &[&str]); 12] = [
     ("api", &[]),
     ("metrics", &["api"]),
@@ -81,7 +81,10 @@ fn dependencies_point_downwards() {
     let mut upward = vec![];
     for (module, used) in imports() {
         let folder = |module: &str| module.split("::").next().unwrap_or_default().to_owned();
-        let (_, allowed) = MAY_USE.iter().find(|(name, _)| *name == folder(&module)).unwrap_or_else(|| panic!("{module} is new"));
+        let (_, allowed) = MAY_USE
+            .iter()
+            .find(|(name, _)| *name == folder(&module))
+            .unwrap_or_else(|| panic!("{module} is new: add it to MAY_USE"));
         let other = used.iter().filter(|used| folder(used) != folder(&module) && !allowed.contains(&folder(used).as_str()));
         upward.extend(other.map(|used| format!("{module} uses {used}")));
     }
@@ -89,21 +92,21 @@ fn dependencies_point_downwards() {
 }
 
 #[test]
-fn no_files_use_each_other_in_a_circle() {
-    let mut left = imports();
-    // What uses nothing that is left is in no circle.
+fn files_have_no_import_cycles() {
+    let mut remaining = imports();
+    // A file that uses no remaining file is not part of a cycle.
     loop {
-        let names: BTreeSet<String> = left.keys().cloned().collect();
-        let before = left.len();
-        left.retain(|_, used| used.iter().any(|used| names.contains(used)));
-        if left.len() == before {
+        let names: BTreeSet<String> = remaining.keys().cloned().collect();
+        let before = remaining.len();
+        remaining.retain(|_, used| used.iter().any(|used| names.contains(used)));
+        if remaining.len() == before {
             break;
         }
     }
-    assert!(left.is_empty(), "in circles, or above one: {:#?}", left.keys());
+    assert!(remaining.is_empty(), "files in an import cycle, or that use one: {:#?}", remaining.keys());
 }
 
-/// The modules of src/ with the modules that their `use` lines name, tests aside.
+/// Returns the modules of src/ with the modules that their `use` lines name, without tests.
 fn imports() -> BTreeMap<String, BTreeSet<String>> {
     let files = sources("src")
         .into_iter()
@@ -130,43 +133,43 @@ fn imports() -> BTreeMap<String, BTreeSet<String>> {
     imports
 }
 
-/// Every path of the `use` lines of a file, with groups in braces taken apart.
+/// Returns every path of the `use` lines of a file, with groups in braces expanded.
 fn uses(text: &str) -> Vec<Vec<String>> {
     let mut found = vec![];
     let statements = text.split('\n').collect::<Vec<_>>().join(" ");
     for statement in statements.split(';') {
-        let Some(at) = statement.rfind("use ") else { continue };
-        let before = statement[..at].trim_end();
+        let Some(index) = statement.rfind("use ") else { continue };
+        let before = statement[..index].trim_end();
         if !(before.is_empty() || before.ends_with([')', '}', '/', ']']) || before.ends_with("pub") || statement.contains("//!"))
         {
             continue;
         }
-        take_apart(&statement[at + 4..].replace(' ', ""), &mut found);
+        expand_groups(&statement[index + 4..].replace(' ', ""), &mut found);
     }
     found
 }
 
-fn take_apart(path: &str, found: &mut Vec<Vec<String>>) {
+fn expand_groups(path: &str, found: &mut Vec<Vec<String>>) {
     let Some((stem, group)) = path.split_once('{') else {
         found.push(path.split("::").map(str::to_owned).collect());
         return;
     };
     let (mut depth, mut begin) = (0, 0);
     let group = group.strip_suffix('}').unwrap_or(group);
-    for (at, character) in group.char_indices().chain([(group.len(), ',')]) {
+    for (index, character) in group.char_indices().chain([(group.len(), ',')]) {
         match character {
             '{' => depth += 1,
             '}' => depth -= 1,
             ',' if depth == 0 => {
-                take_apart(&format!("{stem}{}", &group[begin..at]), found);
-                begin = at + 1;
+                expand_groups(&format!("{stem}{}", &group[begin..index]), found);
+                begin = index + 1;
             }
             _ => {}
         }
     }
 }
 
-/// A path as seen from the crate's root. None for what is not of this crate.
+/// Returns a path relative to the crate's root, or None if it names another crate.
 fn absolute(module: &[String], path: &[String]) -> Option<Vec<String>> {
     let up = path.iter().take_while(|part| *part == "super").count();
     match path.first()?.as_str() {
@@ -178,7 +181,7 @@ fn absolute(module: &[String], path: &[String]) -> Option<Vec<String>> {
 }
 
 #[test]
-fn the_reader_of_use_lines_sees_groups_parents_and_comments() {
+fn the_use_parser_handles_groups_parents_and_comments() {
     let text = "//! About.\n\nuse std::fmt;\nuse super::{a, b::{C, D}};\n// Why.\npub use crate::e::f;\n\nfn g() {}\n";
     let paths: Vec<String> = uses(text).iter().map(|path| path.join("::")).collect();
     assert_eq!(paths, ["std::fmt", "super::a", "super::b::C", "super::b::D", "crate::e::f"]);

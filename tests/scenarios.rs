@@ -1,4 +1,4 @@
-//! Every scenario of the source tables has a test named after it, and docs/scenarios.md lists which.
+//! Checks that every scenario has a test with its id, and that docs/scenarios.md lists these tests.
 
 #[path = "common/sources.rs"]
 mod sources;
@@ -9,7 +9,7 @@ use std::path::Path;
 
 use sources::sources;
 
-/// The tables, and how many rows each has.
+/// The prefix, title and number of rows of each table.
 const TABLES: [(&str, &str, u32); 15] = [
     ("SC-CO", "coordinator", 25),
     ("CP", "check-precondition", 7),
@@ -28,7 +28,7 @@ const TABLES: [(&str, &str, u32); 15] = [
     ("DL", "locks", 3),
 ];
 
-/// The names of test functions in a source text.
+/// Returns the names of the test functions in a source text.
 fn tests(text: &str) -> Vec<&str> {
     let mut is_test = false;
     let mut found = vec![];
@@ -47,7 +47,7 @@ fn tests(text: &str) -> Vec<&str> {
     found
 }
 
-/// The scenario ids that a test's name begins with: `dt_001_pt_001_all_ended` proves two.
+/// Returns the scenario ids at the start of a test's name: `dt_001_pt_001_all_ended` covers two.
 fn ids(test: &str) -> Vec<String> {
     let mut words = test.split('_').peekable();
     let mut found = vec![];
@@ -70,13 +70,13 @@ fn ids(test: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_scenario_has_a_test_and_the_list_of_them_is_up_to_date() {
+fn every_scenario_has_a_test_and_the_list_is_current() {
     let files = [sources("src"), sources("tests")].concat();
-    let mut proven: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut covered: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (file, text) in &files {
         for test in tests(text) {
             for id in ids(test) {
-                proven.entry(id).or_default().push(format!("`{test}` ({file})"));
+                covered.entry(id).or_default().push(format!("`{test}` ({file})"));
             }
         }
     }
@@ -86,17 +86,17 @@ fn every_scenario_has_a_test_and_the_list_of_them_is_up_to_date() {
         write!(page, "\n## {prefix}: {title}\n\n| row | tests |\n|---|---|\n").expect("text");
         for row in 1..=rows {
             let id = format!("{prefix}-{row:03}");
-            match proven.remove(&id) {
+            match covered.remove(&id) {
                 Some(tests) => writeln!(page, "| {id} | {} |", tests.join("<br>")).expect("text"),
                 None => missing.push(id),
             }
         }
     }
-    assert!(missing.is_empty(), "no test is named after {missing:?}");
-    assert!(proven.is_empty(), "no table has these rows: {proven:?}");
+    assert!(missing.is_empty(), "no test name begins with {missing:?}");
+    assert!(covered.is_empty(), "tests name scenarios that are in no table: {covered:?}");
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/scenarios.md");
     if std::env::var_os("WRITE_SCENARIOS").is_some() {
-        std::fs::write(&path, &page).expect("it can be written");
+        std::fs::write(&path, &page).expect("the page can be written");
     }
-    assert!(std::fs::read_to_string(path).unwrap_or_default() == page, "docs/scenarios.md is out of date: make scenarios");
+    assert!(std::fs::read_to_string(path).unwrap_or_default() == page, "docs/scenarios.md is out of date: run make scenarios");
 }

@@ -1,7 +1,7 @@
-//! Benchmarks on a cluster of simulated nodes, each beside bare pods in the same run. Run by `kit/bench NAME`, which gives
-//! them the cluster and the operator's binary. The last line each prints is JSON.
+//! Benchmarks on a cluster of simulated nodes, each compared with bare pods in the same run. Run them with `kit/bench NAME`,
+//! which provides the cluster and the operator's binary. The last line of the output is JSON.
 
-#![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on may panic")]
+#![allow(clippy::unwrap_used, reason = "a benchmark that cannot continue may panic")]
 
 mod objects;
 mod operator;
@@ -13,7 +13,7 @@ mod sessions;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
-/// A number from the environment, or what it is without.
+/// Returns a number from the environment, or its default.
 fn setting(name: &str, default: usize) -> usize {
     std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
 }
@@ -21,7 +21,8 @@ fn setting(name: &str, default: usize) -> usize {
 #[tokio::main]
 async fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let kubeconfig = Kubeconfig::read_from(std::env::var("SOKOVAN_TEST_KUBECONFIG").expect("run by kit/bench")).unwrap();
+    let kubeconfig =
+        Kubeconfig::read_from(std::env::var("SOKOVAN_TEST_KUBECONFIG").expect("kit/bench sets SOKOVAN_TEST_KUBECONFIG")).unwrap();
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
     config.default_retry = false;
     let client = Client::try_from(config).unwrap();
@@ -32,7 +33,7 @@ async fn main() {
         }
         Some("scale") => scale::bench(&client).await,
         Some("queue") => queue::bench(&client).await,
-        _ => panic!("which benchmark? sessions, scale, queue"),
+        _ => panic!("unknown benchmark: choose sessions, scale or queue"),
     };
     println!("{figures}");
 }

@@ -1,4 +1,4 @@
-//! What is created: bare pods and sessions that ask for the same, and tenants.
+//! The objects that benchmarks create: bare pods and sessions with equal requests, and tenants.
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Patch, PatchParams};
@@ -6,7 +6,7 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 use sokovan::api::Session;
 
-/// What one container asks for, and what it runs: for ever, if no command is given.
+/// The request and the command of one container. Without a command it runs until it is deleted.
 #[derive(Clone, Copy)]
 pub struct Work {
     pub cpu: &'static str,
@@ -32,7 +32,7 @@ pub fn pod(name: &str, work: Work) -> Pod {
     serde_json::from_value(object).unwrap()
 }
 
-/// A session of one main kernel and `subs` others. `more` is merged into its spec.
+/// Returns a session with a main kernel and `subs` others. `more` is merged into its spec.
 pub fn session(name: &str, subs: usize, work: Work, more: &Value) -> Session {
     let kernel = |role: &str, replicas: usize| json!({"role": role, "replicas": replicas, "image": "busybox:1", "command": work.command, "resources": {"cpu": work.cpu, "memory": work.memory}});
     let mut kernels = vec![kernel("main", 1)];
@@ -52,7 +52,7 @@ pub fn session(name: &str, subs: usize, work: Work, more: &Value) -> Session {
     serde_json::from_value(object).unwrap()
 }
 
-/// An object of the cluster's, with this spec.
+/// Applies a cluster-scoped object with this spec.
 pub async fn apply<K>(client: &Client, name: &str, spec: Value)
 where
     K: kube::Resource<DynamicType = (), Scope = kube::core::ClusterResourceScope>

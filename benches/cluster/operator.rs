@@ -1,4 +1,4 @@
-//! The operator under measurement: a process beside the cluster, read through its metrics and /proc.
+//! The measured operator: a process outside the cluster, observed through its metrics and /proc.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -19,11 +19,11 @@ impl Drop for Operator {
     }
 }
 
-/// Writes so far, by what was written.
+/// The number of writes so far, by kind of write.
 pub type Writes = BTreeMap<String, f64>;
 
 impl Operator {
-    /// Starts it and waits until it leads.
+    /// Starts the operator and waits until it leads.
     pub async fn start() -> Self {
         let binary = std::env::var("OPERATOR_BINARY").expect("OPERATOR_BINARY");
         let log = std::fs::File::create(std::env::var("OPERATOR_LOG").unwrap_or("/dev/null".into())).unwrap();
@@ -62,12 +62,12 @@ impl Operator {
         writes.filter_map(|line| line.split_once("\"} ")).map(|(what, n)| (what.into(), n.parse().unwrap())).collect()
     }
 
-    /// Until it has written nothing for a while: what it still owes is done.
+    /// Waits until the operator has written nothing for a while, and so has finished its work.
     pub async fn quiet(&self) -> Writes {
         self.until(|before, now| before == now).await
     }
 
-    /// Until it has written nothing but Events for a while.
+    /// Waits until the operator has written nothing except Events for a while.
     pub async fn settled(&self) -> Writes {
         self.until(|before, now| between(before, now, false) == 0.0).await
     }
@@ -85,17 +85,17 @@ impl Operator {
     }
 }
 
-/// Writes between two looks: those of Events, or all others.
+/// Returns the number of writes between two readings: of Events, or of everything else.
 pub fn between(before: &Writes, after: &Writes, events: bool) -> f64 {
     grown(before, after).filter(|(what, _)| (*what == "event") == events).map(|(_, n)| n).sum()
 }
 
-/// Writes between two looks by what was written, each divided by `n`, most first.
+/// Returns the writes between two readings by kind, each divided by `n`, in descending order.
 pub fn each(before: &Writes, after: &Writes, n: f64) -> String {
     let mut shares: Vec<_> = grown(before, after).map(|(what, count)| (what, count / n)).collect();
     shares.sort_by(|(_, a), (_, b)| b.total_cmp(a));
-    let told = shares.iter().filter(|(_, share)| *share >= 0.005).map(|(what, share)| format!("{what} {share:.2}"));
-    told.collect::<Vec<_>>().join(", ")
+    let shown = shares.iter().filter(|(_, share)| *share >= 0.005).map(|(what, share)| format!("{what} {share:.2}"));
+    shown.collect::<Vec<_>>().join(", ")
 }
 
 fn grown<'a>(before: &Writes, after: &'a Writes) -> impl Iterator<Item = (&'a str, f64)> {

@@ -1,5 +1,5 @@
-//! Kueue's load shape: 5 domains of 6 projects of 500 batch sessions in three sizes that arrive over a minute and wait for
-//! their domain's quota; beside the same arrivals as bare pods without any quota. Through completion and deletion.
+//! Kueue's load shape: 5 domains of 6 projects with 500 batch sessions each. The sessions have three sizes, arrive over a
+//! minute, wait for their domain's quota, complete and are deleted. Bare pods arrive in the same way, without a quota.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,12 +21,12 @@ use crate::setting;
 
 const DOMAINS: usize = 5;
 const PROJECTS: usize = 6;
-/// What a project's and a domain's sessions may use together: Kueue's 20 of its own and 100 borrowed.
+/// The CPU limit of each project and domain: Kueue's nominal quota of 20 and 100 borrowed.
 const LIMIT_CPU: u32 = 120;
-/// Requests of arrivals and deletions under way at once.
+/// How many creations, and how many deletions, are in flight at once.
 const CONCURRENCY: usize = 64;
 
-/// One size of session, as many of it as each project gets.
+/// One size of session, with its number in each project.
 struct Class {
     name: &'static str,
     count: usize,
@@ -53,7 +53,7 @@ const fn class(
     Class { name, count, every: Duration::from_millis(every_ms), priority, work }
 }
 
-/// Who comes when, in the order of time.
+/// The arrival of one session.
 struct Arrival {
     at: Duration,
     project: usize,
@@ -82,7 +82,7 @@ pub async fn bench(client: &Client) -> Value {
 
     let make = |arrival: &Arrival| pod(&arrival.name, arrival.class.work);
     let bare = drive::<Pod>(client, &runs, &arrivals, make, pod_stage).await;
-    println!("bare pods: all gone after {:.0} s, {:.1}/s", bare.makespan, arrivals.len() as f64 / bare.makespan);
+    println!("bare pods: all removed after {:.0} s, {:.1}/s", bare.makespan, arrivals.len() as f64 / bare.makespan);
 
     let operator = Operator::start().await;
     let before = operator.writes();
@@ -96,14 +96,18 @@ pub async fn bench(client: &Client) -> Value {
     let n = arrivals.len() as f64;
     let ratio = sessions.makespan / bare.makespan;
     let (writes, events) = (between(&before, &after, false) / n, between(&before, &after, true) / n);
-    println!("sessions: all gone after {:.0} s, {:.1}/s, {ratio:.2} times bare pods'", sessions.makespan, n / sessions.makespan);
+    println!(
+        "sessions: all removed after {:.0} s, {:.1}/s, {ratio:.2} times bare pods",
+        sessions.makespan,
+        n / sessions.makespan
+    );
     println!(
         "{writes:.2} writes and {events:.2} events each, {:.1} CPU s, {:.0} MiB",
         operator.cpu_seconds(),
         operator.peak_mib()
     );
-    println!("writes of a session: {}", each(&before, &after, n));
-    println!("\n| class | waited for its turn, s on average | bare pods until started |\n|---|---|---|");
+    println!("writes per session: {}", each(&before, &after, n));
+    println!("\n| class | sessions, mean s until admitted | bare pods, mean s until started |\n|---|---|---|");
     for class in &CLASSES {
         println!("| {} | {:.1} | {:.1} |", class.name, sessions.waited[class.name], bare.waited[class.name]);
     }
@@ -115,7 +119,7 @@ pub async fn bench(client: &Client) -> Value {
     })
 }
 
-/// A project with its namespace, its domain, a user and a keypair; the limits are the project's and the domain's.
+/// Creates a project with its namespace, its domain, a user and a keypair. The project and the domain have limits.
 async fn tenant(client: &Client, number: usize) -> Run {
     let (domain, project) = (format!("domain-{}", number / PROJECTS), format!("project-{number}"));
     let limits = json!({"limits": {"cpu": LIMIT_CPU}, "unspecified": "Unlimited"});
@@ -127,17 +131,17 @@ async fn tenant(client: &Client, number: usize) -> Run {
     Run::new(client, &project, &project).await
 }
 
-/// How far an object has come.
+/// The progress of an object.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
     Waiting,
     Admitted,
-    /// To be deleted by who created it.
+    /// The benchmark deletes the object.
     Finished,
 }
 
 fn session_stage(session: &Session) -> Stage {
-    // Finished ones are removed by the operator.
+    // The operator removes finished sessions.
     if session.phase() == SessionPhase::Pending { Stage::Waiting } else { Stage::Admitted }
 }
 
@@ -150,11 +154,11 @@ fn pod_stage(pod: &Pod) -> Stage {
 }
 
 struct Driven {
-    /// Seconds from the first arrival until the last object is gone.
+    /// Seconds from the first arrival until the last object is removed.
     makespan: f64,
-    /// Seconds until the last one was created: later than planned, where creating is what limits.
+    /// Seconds until the last object was created. It is later than planned if creation is the bottleneck.
     arrived: f64,
-    /// Seconds from creation until admitted, on average, by class.
+    /// Mean seconds from creation until admission, by class.
     waited: HashMap<&'static str, f64>,
 }
 
@@ -181,10 +185,10 @@ async fn drive<K: Object>(
             let (params, name) = (&params, arrival.name.clone());
             async move {
                 tokio::time::sleep_until((start + at).into()).await;
-                // Its wait begins when it is asked for, so that nothing is seen before it was made.
-                let asked = Instant::now();
-                api.create(params, &object).await.expect("it can be created");
-                (name, asked)
+                // The wait begins with the request, so that no object is seen before its creation.
+                let requested = Instant::now();
+                api.create(params, &object).await.expect("the object can be created");
+                (name, requested)
             }
         };
         let created: Vec<_> = stream::iter(arrivals).map(create).buffer_unordered(CONCURRENCY).collect().await;
@@ -192,10 +196,10 @@ async fn drive<K: Object>(
     };
     let watching = watch(client, arrivals.len(), stage);
     let ((created, arrived), mut seen) =
-        tokio::time::timeout(PATIENCE, futures::future::join(creating, watching)).await.expect("all are gone in time");
+        tokio::time::timeout(PATIENCE, futures::future::join(creating, watching)).await.expect("all objects are removed in time");
     let makespan = start.elapsed().as_secs_f64();
-    for (name, asked) in created {
-        seen.entry(name).or_default().created = Some(asked);
+    for (name, requested) in created {
+        seen.entry(name).or_default().created = Some(requested);
     }
     let waited = CLASSES.iter().map(|class| (class.name, waited(class, &seen))).collect();
     Driven { makespan, arrived, waited }
@@ -208,17 +212,17 @@ fn waited(class: &Class, seen: &HashMap<String, Seen>) -> f64 {
     waits.iter().sum::<f64>() / waits.len().max(1) as f64
 }
 
-/// Until `count` objects have come and gone. Those that are finished are deleted.
+/// Waits until `count` objects were created and removed. Deletes finished objects.
 async fn watch<K: Object>(client: &Client, count: usize, stage: impl Fn(&K) -> Stage) -> HashMap<String, Seen> {
     let mut events = kube::runtime::watcher(Api::<K>::all(client.clone()), watcher::Config::default()).boxed();
     let mut seen: HashMap<String, Seen> = HashMap::new();
     let (mut gone, mut listed) = (0, Vec::new());
     let deletions = Arc::new(Semaphore::new(CONCURRENCY));
     while gone < count {
-        match events.try_next().await.expect("a watch").expect("a watch without end") {
+        match events.try_next().await.expect("the watch works").expect("the watch does not end") {
             Event::Init => listed.clear(),
             Event::InitDone => {
-                // A watch that broke tells only what is left.
+                // After a broken watch, the new list contains only the remaining objects.
                 for (_, entry) in seen.iter_mut().filter(|(name, entry)| !entry.gone && !listed.contains(*name)) {
                     entry.gone = true;
                     gone += 1;

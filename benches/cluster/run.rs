@@ -1,4 +1,4 @@
-//! A namespace to create objects in, and to see them become what is waited for.
+//! A run in a namespace of its own: creates objects, waits for a condition, deletes them.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -13,9 +13,9 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use sokovan::api::{LABEL_PROJECT, Session, SessionPhase};
 
-/// How many requests are under way at once, for pods and sessions alike.
+/// How many requests are in flight at once, for pods and sessions alike.
 pub const CONCURRENCY: usize = 32;
-/// For anything that is waited for: more than the longest run took, by a half or so.
+/// The timeout of every wait: about half as long again as the longest run took.
 pub const PATIENCE: Duration = Duration::from_secs(5400);
 
 /// A namespaced kind whose objects are created and watched.
@@ -39,7 +39,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// In a namespace of the project, with its service account there.
+    /// Creates a namespace of the project and waits for its service account.
     pub async fn new(client: &Client, name: &str, project: &str) -> Self {
         let namespace = format!("{name}-{:06x}", rand::random::<u32>() & 0xff_ffff);
         let object = json!({"metadata": {"name": namespace, "labels": {LABEL_PROJECT: project}}});
@@ -56,26 +56,26 @@ impl Run {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    /// Seconds from the first request until all objects are as `done` wants them.
+    /// Creates the objects, and returns the seconds from the first request until `done` is true for all.
     pub async fn create<K: Object>(&self, objects: &[K], done: impl Fn(&K) -> bool) -> f64 {
         let api = self.api::<K>();
         let start = Instant::now();
         let params = PostParams::default();
         let creating = stream::iter(objects).for_each_concurrent(CONCURRENCY, |object| async {
-            api.create(&params, object).await.expect("it can be created");
+            api.create(&params, object).await.expect("the object can be created");
         });
         futures::future::join(creating, self.until_all(objects, done)).await;
         start.elapsed().as_secs_f64()
     }
 
-    /// Until all objects are as `done` wants them.
+    /// Waits until `done` is true for all objects.
     pub async fn until_all<K: Object>(&self, objects: &[K], done: impl Fn(&K) -> bool) {
         let names: HashSet<String> = objects.iter().map(ResourceExt::name_any).collect();
         let watching = async {
             let mut watch = watcher(self.api::<K>(), watcher::Config::default()).applied_objects().boxed();
             let mut reached = HashSet::new();
             while reached.len() < names.len() {
-                let object = watch.try_next().await.expect("a watch").expect("a watch without end");
+                let object = watch.try_next().await.expect("the watch works").expect("the watch does not end");
                 if names.contains(&object.name_any()) && done(&object) {
                     reached.insert(object.name_any());
                 }
@@ -84,7 +84,7 @@ impl Run {
         tokio::time::timeout(PATIENCE, watching).await.expect("all are done in time");
     }
 
-    /// Seconds until none of the kind is left here.
+    /// Deletes all objects of a kind, and returns the seconds until none is left.
     pub async fn delete_all<K: Object>(&self) -> f64 {
         let api = self.api::<K>();
         let start = Instant::now();
@@ -94,9 +94,9 @@ impl Run {
             let _ = api.delete(&object.name_any(), &grace).await;
         });
         deleting.await;
-        // A request may fail under load; what counts is that nothing is left.
+        // A request may fail under load. The loop ends only when no object is left.
         while api.list_metadata(&ListParams::default().limit(1)).await.map_or(true, |left| !left.items.is_empty()) {
-            assert!(start.elapsed() < PATIENCE, "all are gone in time");
+            assert!(start.elapsed() < PATIENCE, "objects are left after the timeout");
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         start.elapsed().as_secs_f64()

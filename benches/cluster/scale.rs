@@ -1,4 +1,4 @@
-//! Many of them: 10,000 sessions and 500 gangs of 20 on 1,000 nodes beside bare pods, then a queue of 10,000 that cannot fit.
+//! Scale: 10,000 sessions and 500 gangs of 20 on 1,000 nodes, compared with bare pods, then a queue of 10,000 that cannot fit.
 
 use std::time::{Duration, Instant};
 
@@ -13,9 +13,9 @@ use crate::operator::{Operator, between};
 use crate::run::{Run, pod_runs, session_runs};
 use crate::setting;
 
-/// As much as a simulated node has: it fits none on which anything runs.
+/// The CPU of a whole simulated node, so that it does not fit a node that runs anything.
 const WHOLE_NODE: Work = Work { cpu: "32", memory: "1Gi", command: &[] };
-/// How many sessions that fit are started one after another, to see whether the queue slows them.
+/// How many sessions that fit are started one after another, to measure whether the queue slows them.
 fn probes() -> usize {
     setting("PROBES", 20)
 }
@@ -55,55 +55,58 @@ pub async fn bench(client: &Client) -> Value {
     let run = Run::new(client, "queue", "default").await;
     let all: Vec<_> = (0..waiting).map(|number| session(&format!("w-{number}"), 0, WHOLE_NODE, &json!({}))).collect();
     let queue = queue(&operator, &run, &all).await;
-    let beside = probe(client).await;
-    let anew = told_anew(&run, &all, count + gangs * 20).await;
-    println!("a session that fits, median and slowest of {}: {alone} s alone, {beside} s beside {waiting} that do not", probes());
-    println!("operator: {:.0} MiB at most, {:.1} CPU s", operator.peak_mib(), operator.cpu_seconds());
+    let with_queue = probe(client).await;
+    let reexplained = explain_again(&run, &all, count + gangs * 20).await;
+    println!(
+        "a session that fits, median and slowest of {}: {alone} s alone, {with_queue} s while {waiting} others wait",
+        probes()
+    );
+    println!("operator: peak {:.0} MiB, {:.1} CPU s", operator.peak_mib(), operator.cpu_seconds());
     json!({
         "bench": "scale", "sessions": count, "sessions_per_s": sessions_per_s, "pods_per_s": pods_per_s, "ratio": ratio,
         "writes_per_session": writes, "gangs_of_20": gangs, "kernels_per_s": kernels_per_s, "gang_ratio": gang_ratio,
-        "writes_per_gang": gang_writes, "queue": queue, "probe_alone_s": alone, "probe_beside_queue_s": beside, "told_anew": anew,
+        "writes_per_gang": gang_writes, "queue": queue, "probe_alone_s": alone, "probe_with_queue_s": with_queue, "explained_again": reexplained,
         "operator_peak_mib": operator.peak_mib(), "operator_cpu_s": operator.cpu_seconds(),
     })
 }
 
-/// Sessions that no node has room for: the verdict each is given, and what they cost from then on.
+/// Measures sessions that fit no node: the writes until each has its waiting reason, and the cost from then on.
 async fn queue(operator: &Operator, run: &Run, all: &[Session]) -> Value {
     let (before, count) = (operator.writes(), all.len());
     let seconds = run.create(all, |session| waits_for(session, "NoAvailableNode")).await;
     let after = operator.settled().await;
-    let verdicts = between(&before, &after, false) / count.max(1) as f64;
+    let writes = between(&before, &after, false) / count.max(1) as f64;
     let (idle, cpu) = (setting("IDLE_SECONDS", 60), operator.cpu_seconds());
     tokio::time::sleep(Duration::from_secs(idle as u64)).await;
     let idle_cpu = operator.cpu_seconds() - cpu;
     let idle_writes = between(&after, &operator.writes(), false);
     println!(
-        "{count} that cannot fit: told in {seconds:.0} s, {verdicts:.2} writes each, then {idle_writes} writes and {idle_cpu:.1} CPU s in {idle} s"
+        "{count} that cannot fit: all have a reason after {seconds:.0} s, {writes:.2} writes each, then {idle_writes} writes and {idle_cpu:.1} CPU s in {idle} s"
     );
-    json!({"waiting": count, "told_s": seconds, "writes_each": verdicts, "idle_seconds": idle, "idle_writes": idle_writes, "idle_cpu_s": idle_cpu})
+    json!({"waiting": count, "explained_s": seconds, "writes_each": writes, "idle_seconds": idle, "idle_writes": idle_writes, "idle_cpu_s": idle_cpu})
 }
 
-/// All of them are given another reason at once: a limit that they do not keep to, and all probes beside so many small ones do.
-async fn told_anew(run: &Run, all: &[Session], small: usize) -> Value {
+/// Gives all waiting sessions another reason at once, by a limit that only the probes and the small sessions satisfy.
+async fn explain_again(run: &Run, all: &[Session], small: usize) -> Value {
     let limits = json!({"limits": {"cpu": (small + 3 * probes()).div_ceil(10) + 1}, "unspecified": "Unlimited"});
     apply::<ResourcePolicy>(&run.client, "tight", limits).await;
     let start = Instant::now();
     apply::<Keypair>(&run.client, "default", json!({"resourcePolicy": "tight"})).await;
-    let told = async {
+    let explained = async {
         run.until_all(all, |session| waits_for(session, "QuotaExceeded")).await;
         start.elapsed().as_secs_f64()
     };
-    let (told, meanwhile) = futures::future::join(told, probe(&run.client)).await;
-    println!("{} told anew in {told:.0} s; a session that fits meanwhile: {meanwhile} s", all.len());
-    json!({"told_s": told, "probe_s": meanwhile})
+    let (explained, meanwhile) = futures::future::join(explained, probe(&run.client)).await;
+    println!("{} have their new reason after {explained:.0} s; a session that fits takes {meanwhile} s meanwhile", all.len());
+    json!({"explained_s": explained, "probe_s": meanwhile})
 }
 
 fn waits_for(session: &Session, reason: &str) -> bool {
     session.status.as_ref().is_some_and(|status| status.reason.map(|reason| reason.as_str()) == Some(reason))
 }
 
-/// Seconds from apply to RUNNING of one session, one after another: the median, and the slowest, which says by its status
-/// what it was about if it took much longer.
+/// Starts sessions one after another, and returns the median and the longest time in seconds from creation to Running. Prints
+/// the status of the slowest session if it took much longer than the median.
 async fn probe(client: &Client) -> Value {
     let run = Run::new(client, "probe", "default").await;
     let mut took = vec![];
@@ -116,7 +119,7 @@ async fn probe(client: &Client) -> Value {
         let name = format!("p-{which}");
         let slow = run.api::<Session>().get(&name).await.unwrap();
         let pods = run.api::<Pod>().list(&ListParams::default().labels(&format!("{LABEL_SESSION}={name}"))).await.unwrap();
-        println!("{name} took {slowest:.3} s: {}", json!({"made": slow.metadata.creation_timestamp, "status": slow.status}));
+        println!("{name} took {slowest:.3} s: {}", json!({"created": slow.metadata.creation_timestamp, "status": slow.status}));
         println!("{}", json!(pods.items.iter().map(|pod| (&pod.metadata.creation_timestamp, &pod.status)).collect::<Vec<_>>()));
     }
     let rounded = |seconds: f64| (seconds * 1000.0).round() / 1000.0;

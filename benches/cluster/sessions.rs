@@ -1,4 +1,4 @@
-//! Sessions from apply to RUNNING beside bare pods, and how many writes they and gangs of three cost.
+//! Sessions from creation to Running, compared with bare pods, and the writes of sessions and gangs of three.
 
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ async fn measure(client: &Client, count: usize) -> Value {
     })
 }
 
-/// Gangs of three, for their writes alone.
+/// Measures the writes of gangs of three.
 async fn gangs(client: &Client, count: usize) -> Value {
     let operator = Operator::start().await;
     let before = operator.writes();

@@ -1,11 +1,11 @@
-# Builds what the cluster is made of, each program once per content of what goes into it.
+# Builds the cluster's programs. Each is built again only when its sources, version or compiler change.
 
-# A program's place names everything it was built from, so a changed version or source is a new file.
+# A program's file name is a hash of everything it was built from, so a changed version or source is a new file.
 program_key() { printf '%s' "$*" | sha256sum | cut -c1-16; }
 
 go_version() { go env GOVERSION; }
 
-# publish FILE NAME...: makes a built file known under its names, atomically, so an interrupted build leaves nothing behind.
+# publish FILE NAME...: links a built file under its names, atomically, so an interrupted build leaves nothing behind.
 publish() {
   local file="$1" name
   shift
@@ -15,7 +15,7 @@ publish() {
   done
 }
 
-build_with() { # FILE what command...: runs the command with OUT set, unless FILE is there already
+build_with() { # FILE what command...: runs the command with OUT set, unless FILE exists
   local file="$1" what="$2" started
   shift 2
   [ -x "$file" ] && return 0
@@ -24,7 +24,7 @@ build_with() { # FILE what command...: runs the command with OUT set, unless FIL
   mkdir -p "$(dirname "$file")"
   if ! OUT="$file.partial" "$@" >"$file.log" 2>&1; then
     tail -n 30 "$file.log" >&2
-    die "building $what failed (all of its output: $file.log)"
+    die "building $what failed (full output: $file.log)"
   fi
   rm -f "$file.log"
   mv -f "$file.partial" "$file"
@@ -56,7 +56,7 @@ compile_package() { # PACKAGE VERSION CGO
   return $result
 }
 
-build_programs() { # [NAME...]: the named programs of `versions` and programs/; without a name, all but those that only make lint needs
+build_programs() { # [NAME...]: the named programs of `versions` and programs/; without a name, all except those that only `make lint` needs
   local wanted=" $* " name package version use cgo file
   command -v go >/dev/null || die "Go is needed to build the cluster's programs: https://go.dev/dl"
   mkdir -p "$KIT_BIN"

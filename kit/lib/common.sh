@@ -1,4 +1,4 @@
-# Shared by every part of the kit: where things are, and how it speaks to a person.
+# Shared by every part of the kit: paths, messages and waiting.
 
 KIT_DIR="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 REPO_DIR="$(cd "$KIT_DIR/.." && pwd)"

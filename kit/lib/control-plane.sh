@@ -10,7 +10,7 @@ control_plane_certificates() {
 }
 
 start_etcd() {
-  # No fsync: the data of a local cluster may go with the machine's power.
+  # No fsync: a local cluster may lose its data when the machine loses power.
   start_process etcd "$KIT_BIN/etcd" --data-dir "$STATE/etcd" --unsafe-no-fsync --quota-backend-bytes 8589934592 \
     --listen-client-urls "http://127.0.0.1:$PORT_ETCD" --advertise-client-urls "http://127.0.0.1:$PORT_ETCD" \
     --listen-peer-urls "http://127.0.0.1:$PORT_ETCD_PEER" --initial-advertise-peer-urls "http://127.0.0.1:$PORT_ETCD_PEER" \
@@ -35,11 +35,11 @@ start_apiserver() { # [NAME PORT]
     flags+=(--endpoint-reconciler-type none) # no endpoint may be a loopback address
   fi
   # shellcheck disable=SC2086 # extra flags are words
-  # Garbage is collected less often: on two cores that is a third of what the API server does.
+  # A higher GOGC collects garbage less often: on two cores, collection takes a third of the API server's time.
   GOGC="${KIT_APISERVER_GOGC:-400}" start_process "$name" "$KIT_BIN/kube-apiserver" "${flags[@]}" ${KIT_APISERVER_FLAGS:-}
 }
 
-# A second API server on the same store, to be ended by tests of failure. Prints its kubeconfig's path.
+# Starts a second API server on the same store, which failure tests stop. Prints the path of its kubeconfig.
 start_second_apiserver() {
   local kubeconfig="$STATE/pki/admin-2.kubeconfig"
   sed "s/:$PORT_API\b/:$PORT_API_2/" "$STATE/pki/admin.kubeconfig" >"$kubeconfig"
@@ -66,8 +66,8 @@ YAML
     --bind-address 127.0.0.1 --secure-port "$PORT_SCHEDULER"
 }
 
-# Many simulated nodes renew many leases: the more there are, the less often each does. In benchmarks of thousands of pods on
-# a few cores, who plays them falls behind by minutes, and would lose them.
+# Prints how many seconds a node may be silent. The more simulated nodes there are, the less often each renews its lease. In
+# benchmarks with thousands of pods on a few cores, kwok falls behind by minutes, and its nodes would count as lost.
 monitor_grace() {
   local nodes
   nodes="$(wanted_nodes)"

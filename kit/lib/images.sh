@@ -1,4 +1,4 @@
-# Images for the cluster's registry, made from plain files: no Docker needed.
+# Builds images for the cluster's registry from plain files, without Docker.
 
 crane() { in_cluster "$KIT_BIN/crane" "$@" --insecure; }
 
@@ -14,7 +14,7 @@ push_image() { # NAME:TAG LAYER.tar [crane mutate options...]
 
 image_arch() { case "$(uname -m)" in x86_64) echo amd64 ;; aarch64) echo arm64 ;; *) uname -m ;; esac; }
 
-# A busybox without a network: the one installed if it is static, else that of Debian's package.
+# Prints the path of a static busybox: the installed one if it is static, else the one of Debian's package.
 find_busybox() {
   local file="$KIT_CACHE/busybox/busybox" dir
   if [ ! -x "$file" ]; then

@@ -1,6 +1,6 @@
 # The cluster's network namespace and the pair of interfaces that joins it to the host.
 
-# Each cluster takes the lowest free number; its addresses and ports follow from it.
+# Takes the lowest free number for the cluster. Its addresses and ports derive from that number.
 take_index() {
   local index
   mkdir -p "$KIT_CACHE/indexes"
@@ -11,7 +11,7 @@ take_index() {
       return 0
     fi
   done
-  die "60 clusters run already"
+  die "60 clusters already exist: stop one with KIT_NAME=<name> kit/cluster down"
 }
 
 release_index() {

@@ -27,7 +27,7 @@ state = '$RUN/containerd'
 [plugins.'io.containerd.cri.v1.images'.registry]
   config_path = '$STATE/node/registry'
 CONF
-  # What names no registry comes from the kit's own.
+  # Images without a registry come from the kit's own registry.
   cat >"$STATE/node/registry/docker.io/hosts.toml" <<CONF
 server = "http://127.0.0.1:$PORT_REGISTRY"
 [host."http://127.0.0.1:$PORT_REGISTRY"]
@@ -89,7 +89,7 @@ make_cgroup() {
   fi
   for root in /sys/fs/cgroup/*/; do
     mkdir -p "$root$CGROUP" 2>/dev/null || continue
-    [ -e "$root/cpuset.cpus" ] || continue # a new cpuset is empty, and takes no process until it is filled
+    [ -e "$root/cpuset.cpus" ] || continue # a new cpuset is empty, and accepts no process until it has cpus and mems
     cat "$root/cpuset.cpus" >"$root$CGROUP/cpuset.cpus"
     cat "$root/cpuset.mems" >"$root$CGROUP/cpuset.mems"
   done
@@ -139,7 +139,7 @@ CONF
 
 node_down() { # after its processes are gone
   local mount link
-  # Deepest first, until none is left: overlays, tmpfs volumes, network namespaces of pods.
+  # Unmounts the deepest mounts first: overlays, tmpfs volumes, network namespaces of pods. Repeats for mounts that appeared since.
   for _ in 1 2 3; do
     for mount in $(awk -v a="$STATE/" -v b="$RUN/" 'index($2,a)==1||index($2,b)==1{print $2}' /proc/mounts | sort -r); do
       umount -l "$mount" 2>/dev/null

@@ -1,4 +1,4 @@
-# The operator: built as a static binary, put into an image, installed by its chart.
+# Builds the operator as a static binary, puts it into an image and installs it by its chart.
 
 TARGET="$(uname -m)-unknown-linux-gnu"
 OPERATOR_BINARY="$REPO_DIR/target/$TARGET/release/sokovan"
@@ -16,7 +16,7 @@ build_operator() {
 
 operator_tag() { cat "$OPERATOR_BINARY" "$GATE_BINARY" | sha256sum | cut -c1-16; }
 
-# Into the kit's own registry, unless that very content is there.
+# Pushes the operator to the kit's registry, unless the same content is already there.
 push_operator() {
   local layer
   has_operator_image "$(operator_tag)" && return 0
@@ -42,22 +42,22 @@ install_chart() {
     "$KUBECTL" -n sokovan-system describe pods >&2
     die "the chart could not be installed"
   }
-  wait_until 60 "the API server to take sessions" takes_sessions || exit 1
+  wait_until 60 "the API server to accept sessions" accepts_sessions || exit 1
 }
 
-# The API server's admission policies know a new CRD only after some seconds; until then they refuse its objects with 503.
-takes_sessions() {
+# Admission policies know a new CRD only after some seconds. Until then the API server refuses its objects with 503.
+accepts_sessions() {
   ! "$KUBECTL" create --dry-run=server -f "$REPO_DIR/samples/hello.yaml" 2>&1 | grep -q ServiceUnavailable
 }
 
-# What runs where: simulated nodes run no container, so there the operator is a process of this machine.
+# Installs the chart without an operator: simulated nodes run no containers, so the operator is a process of this machine.
 install_simulated() {
   install_chart "$REPOSITORY" none --set replicas=0 \
     --set-json 'firstTenant.scalingGroupSpec={"pod":{"tolerations":[{"key":"kwok.x-k8s.io/node","operator":"Exists"}]}}' \
     --set-json "operatorUsers=[\"admin\"]"
 }
 
-# The operators under test go to a second API server, so that its restart strikes them alone.
+# The operators under test use a second API server, so its restart affects only them.
 second_apiserver() {
   SOKOVAN_STRUCK_KUBECONFIG=$("$KIT_DIR/cluster" start kube-apiserver-2) || exit 1
   export SOKOVAN_STRUCK_KUBECONFIG
@@ -65,7 +65,8 @@ second_apiserver() {
 
 must() { "$@" || die "failed: $*"; }
 
-# with_cluster NAME REAL NODES command...: on a cluster of its own, which is removed at the end. For a subshell: it exits.
+# with_cluster NAME REAL NODES command...: runs the command with a cluster of its own, removes the cluster, and exits.
+# Call it in a subshell.
 with_cluster() {
   export KIT_NAME="$1" KIT_REAL="$2"
   local nodes="$3"

@@ -1,4 +1,4 @@
-# System packages a real node needs: installed where that is possible, otherwise named.
+# System packages that a real node needs. The kit installs them where it can, and otherwise prints the command.
 
 missing_tools() {
   local tool
@@ -22,13 +22,13 @@ package_of() {
   esac
 }
 
-need_tools() { # tool...: all of them, or the kit ends with what to do
+need_tools() { # tool...: installs missing tools, or exits with the command that would
   local missing packages
   missing=$(missing_tools "$@")
   [ -n "$missing" ] || return 0
   packages=$(for tool in $missing; do package_of "$tool"; done | sort -u | tr '\n' ' ')
   if is_root && command -v apt-get >/dev/null; then
-    say "installing system packages the node needs: $packages"
+    say "installing system packages that the node needs: $packages"
     { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $packages; } >"$KIT_CACHE/apt.log" 2>&1 ||
       { tail -n 20 "$KIT_CACHE/apt.log" >&2; die "could not install $packages; try: $(install_command $packages)"; }
   fi

@@ -1,8 +1,8 @@
-# Starts and ends the cluster's processes, each known by its pid and the moment it started, so that no other is ever hit.
+# Starts and stops the cluster's processes. Each is identified by its pid and start time, so no other process is ever killed.
 
 started_at() { sed 's/^.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20; }
 
-in_cluster() { # command...: in the cluster's network namespace, where it has one
+in_cluster() { # command...: runs it in the cluster's network namespace, if there is one
   if [ -n "$NETNS" ]; then nsenter --net="/run/netns/$NETNS" -- "$@"; else "$@"; fi
 }
 
@@ -12,11 +12,11 @@ alive() { # NAME
   [ -n "$pid" ] && [ "$(started_at "$pid")" = "$start" ]
 }
 
-start_process() { # NAME command...: does nothing if it runs already
+start_process() { # NAME command...: does nothing if the process already runs
   local name="$1" pid
   shift
   alive "$name" && return 0
-  # setsid: a Ctrl-C at the terminal ends `make up`, not the cluster; 8 and 9 are the kit's lock files.
+  # With setsid, Ctrl-C at the terminal stops `make up` but not the cluster. 8 and 9 are the kit's lock files.
   if [ -n "$NETNS" ]; then
     setsid nsenter --net="/run/netns/$NETNS" -- "$@" >>"$STATE/log/$name.log" 2>&1 </dev/null 8>&- 9>&- &
   else
@@ -27,7 +27,7 @@ start_process() { # NAME command...: does nothing if it runs already
   printf '%s %s\n' "$pid" "$(started_at "$pid")" >"$STATE/run/$name.pid"
 }
 
-stop_process() { # NAME [SIGNAL [SECONDS]]: ends it, with SIGKILL after SECONDS
+stop_process() { # NAME [SIGNAL [SECONDS]]: stops it, with SIGKILL after SECONDS
   local name="$1" signal="${2:-TERM}" seconds="${3:-10}" pid
   alive "$name" || { rm -f "$STATE/run/$name.pid"; return 0; }
   read -r pid _ <"$STATE/run/$name.pid"
@@ -41,7 +41,7 @@ stop_process() { # NAME [SIGNAL [SECONDS]]: ends it, with SIGKILL after SECONDS
   rm -f "$STATE/run/$name.pid"
 }
 
-# Every process of the cluster: those recorded, those in its network namespace, and all that descend from these.
+# Prints every process of the cluster: the recorded ones, the ones in its network namespace, and all their descendants.
 cluster_pids() {
   local pid file children all=""
   local todo=()
@@ -72,5 +72,5 @@ kill_cluster() {
     kill -s KILL $pids 2>/dev/null
     sleep 0.1
   done
-  die "some processes of the cluster could not be ended: $pids"
+  die "could not kill some processes of the cluster: $pids"
 }

@@ -1,4 +1,4 @@
-# Simulated nodes: kwok plays their kubelets by the rules in stages.yaml. They carry a taint, so only who tolerates it lands there.
+# Simulated nodes: kwok plays their kubelets by the rules in stages.yaml. Only pods that tolerate their taint run there.
 
 wanted_nodes() { cat "$STATE/nodes" 2>/dev/null || echo 0; }
 
@@ -23,7 +23,7 @@ simulated_up() {
   local wanted number present leases
   wanted=$(wanted_nodes)
   [ "$wanted" -gt 0 ] || return 0
-  # Who played them before holds their leases for minutes yet.
+  # An earlier kwok still holds their leases for minutes.
   leases=$(K8S -n kube-node-lease get leases -o name | grep '/sim-')
   # shellcheck disable=SC2086
   [ -z "$leases" ] || K8S -n kube-node-lease delete $leases >/dev/null || exit 1

@@ -1,5 +1,5 @@
-//! Who tries to get more than is theirs, which mechanism refuses it, and that it is this mechanism alone: each attempt
-//! succeeds once the right is granted, or the policy is lifted from the namespace.
+//! Attempts of users to exceed their rights. Each test also proves which mechanism refuses an attempt: the same attempt
+//! succeeds once the right is granted, or once the policy is lifted from the namespace.
 
 use k8s_openapi::api::core::v1::{Endpoints, Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -11,18 +11,18 @@ use crate::attempts::{accepted, changed, lift, only_the_policy_refuses, outcome,
 use crate::common::{Space, eventually, unique};
 use crate::scene::{Scene, forged_kernel};
 
-/// A user who may make sessions and deployments, and use nothing.
+/// A user who may create sessions and deployments, but use no keypair or scaling group.
 async fn stranger(scene: &Scene) -> (String, Space) {
     let user = unique("user");
     let rules =
         json!([{"apiGroups": ["sokovan.dev"], "resources": ["sessions", "deployments"], "verbs": ["create", "get", "patch"]}]);
     scene.grant(&user, rules).await;
-    let theirs = scene.of(&user).await;
+    let theirs = scene.as_user(&user).await;
     (user, theirs)
 }
 
 #[tokio::test]
-async fn what_a_session_uses_needs_the_right_to_use_it() {
+async fn a_session_needs_the_right_to_use_each_object_it_names() {
     let scene = Scene::with("use", 0, json!({})).await;
     let name = scene.name.as_str();
     scene.make_here::<Secret>(json!({"metadata": {"name": "token"}, "stringData": {"key": "value"}})).await;
@@ -43,10 +43,10 @@ async fn what_a_session_uses_needs_the_right_to_use_it() {
         |group: &str, resource: &str, verb: &str| vec![json!({"apiGroups": [group], "resources": [resource], "verbs": [verb]})];
     let all_groups = all("sokovan.dev", "scalinggroups", "use");
     let (all_secrets, all_nodes) = (all("", "secrets", "get"), all("", "nodes", "use"));
-    // What is tried, what is granted before, what refuses it, and the one right that lets it through.
+    // Columns: the attempt, its spec, the rights granted before, the words of the refusal, the right that admits it.
     let cases = [
         (
-            "another's keypair",
+            "someone else's keypair",
             json!({}),
             right("sokovan.dev", "scalinggroups", "use", &[name]),
             "may not use keypair",
@@ -67,14 +67,14 @@ async fn what_a_session_uses_needs_the_right_to_use_it() {
             right("sokovan.dev", "scalinggroups", "use", &[name]),
         ),
         (
-            "whichever scaling group",
+            "no scaling group named",
             json!({"scalingGroup": null}),
             right("sokovan.dev", "keypairs", "use", &[name]),
             "must name a scalingGroup",
             all_groups,
         ),
         (
-            "a node of one's choice",
+            "a designated node",
             json!({"kernels": nodes}),
             both(),
             "may not designate these nodes",
@@ -88,7 +88,7 @@ async fn what_a_session_uses_needs_the_right_to_use_it() {
             right("sokovan.dev", "priorities", "use", &["50"]),
         ),
         (
-            "a secret one may not read",
+            "an unreadable secret",
             json!({"kernels": secret}),
             both(),
             "may not read a secret",
@@ -102,14 +102,14 @@ async fn what_a_session_uses_needs_the_right_to_use_it() {
             right("", "secrets", "get", &["token-11"]),
         ),
         (
-            "more secrets than are looked at one by one",
+            "more secrets than are checked one by one",
             json!({"kernels": secrets(13)}),
             [both(), right("", "secrets", "get", &eleven)].concat(),
             "may not name more than 12 secrets",
             all_secrets,
         ),
         (
-            "more nodes than are looked at one by one",
+            "more nodes than are checked one by one",
             json!({"kernels": kernel(json!({"designatedNodes": (0..9).map(|n| format!("node-{n}")).collect::<Vec<_>>()}))}),
             both(),
             "may not designate more than 8 nodes",
@@ -125,8 +125,8 @@ async fn what_a_session_uses_needs_the_right_to_use_it() {
             "type": "Inference", "accessKey": session["spec"]["accessKey"], "scalingGroup": session["spec"]["scalingGroup"],
             "priority": session["spec"]["priority"].as_i64().unwrap_or(10), "kernels": session["spec"]["kernels"],
         }}});
-        // The right granted before must be known, or something else would refuse.
-        eventually("the first rights to be known", || async {
+        // Waits until the rights granted before take effect, since something else refuses until then.
+        eventually("the first rights to take effect", || async {
             match try_to_make::<Session>(&theirs, &session).await {
                 Err(said) if said.contains(words) => Ok(()),
                 other => Err(format!("{what}: {other:?}")),
@@ -145,7 +145,7 @@ async fn raise(theirs: &Space, priority: i32) -> Result<(), String> {
 }
 
 #[tokio::test]
-async fn a_priority_raised_later_needs_the_right_too_and_a_lowered_one_does_not() {
+async fn raising_a_priority_needs_the_right_and_lowering_it_does_not() {
     let scene = Scene::with("raise", 0, json!({})).await;
     let (user, theirs) = stranger(&scene).await;
     scene.submit("own", json!({})).await;
@@ -153,17 +153,17 @@ async fn a_priority_raised_later_needs_the_right_too_and_a_lowered_one_does_not(
     refused("a higher priority", raise(&theirs, 60).await, "may not use priority 60");
     scene.grant(&user, json!(right("sokovan.dev", "priorities", "use", &["60"]))).await;
     accepted("a higher priority", || raise(&theirs, 60)).await;
-    accepted("any up to that", || raise(&theirs, 40)).await;
+    accepted("any lower priority", || raise(&theirs, 40)).await;
 }
 
 #[tokio::test]
-async fn nobody_makes_pods_that_pass_for_a_sessions() {
+async fn users_cannot_create_or_relabel_pods_as_pods_of_a_session() {
     let scene = Scene::with("pass", 0, json!({})).await;
     let user = unique("user");
     scene.grant(&user, json!([{"apiGroups": [""], "resources": ["pods", "pods/status", "pods/binding"], "verbs": ["*"]}])).await;
-    let theirs = scene.of(&user).await;
+    let theirs = scene.as_user(&user).await;
     let pod = json!({"metadata": {"labels": {}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
-    accepted("a pod of one's own", || try_to_make::<Pod>(&theirs, &pod)).await;
+    accepted("an ordinary pod", || try_to_make::<Pod>(&theirs, &pod)).await;
     try_to_make::<Pod>(&theirs, &changed(&pod, "/metadata/name", json!("own"))).await.unwrap();
     let relabel = || async {
         let patch = Patch::Merge(json!({"metadata": {"labels": {LABEL_SESSION_UID: "u"}}}));
@@ -175,9 +175,9 @@ async fn nobody_makes_pods_that_pass_for_a_sessions() {
         let done = theirs.api::<Pod>().patch_status("own", &PatchParams::default(), &patch).await;
         outcome(done)
     };
-    let words = "labels of sokovan.dev on pods are set by the Sokovan operator alone";
+    let words = "may not set labels of sokovan.dev on pods: only the Sokovan operator";
     refused("a pod relabelled", relabel().await, words);
-    eventually("the right to be known", || async {
+    eventually("the right to take effect", || async {
         match relabel_by_status().await {
             Err(said) if said.contains(words) => Ok(()),
             other => Err(format!("{other:?}")),
@@ -191,7 +191,7 @@ async fn nobody_makes_pods_that_pass_for_a_sessions() {
         let done = pods.create_subresource::<Value, Value>("binding", "own", &PostParams::default(), &binding).await;
         outcome(done)
     };
-    refused("a pod relabelled as it is bound", bind().await, words);
+    refused("a pod relabelled by its binding", bind().await, words);
     let forged = |label: &str| changed(&pod, "/metadata/labels", json!({label: "x"}));
     let cases = [
         ("a pod of a session", forged(LABEL_SESSION_UID), words),
@@ -202,20 +202,20 @@ async fn nobody_makes_pods_that_pass_for_a_sessions() {
     only_the_policy_refuses::<Pod>(&scene, &theirs, "pod-labels", &cases).await;
     accepted("a pod relabelled", relabel).await;
     accepted("a pod relabelled by its status", relabel_by_status).await;
-    accepted("a pod relabelled as it is bound", bind).await;
+    accepted("a pod relabelled by its binding", bind).await;
 }
 
 #[tokio::test]
-async fn nobody_but_the_operator_writes_kernels_and_statuses() {
+async fn only_the_operator_writes_kernels_and_statuses() {
     let scene = Scene::with("forge", 0, json!({})).await;
     let user = unique("user");
     scene.grant(&user, json!([{"apiGroups": ["sokovan.dev"], "resources": ["*"], "verbs": ["*"]}])).await;
-    let theirs = scene.of(&user).await;
+    let theirs = scene.as_user(&user).await;
     scene.submit("x", json!({})).await;
     let kernel = forged_kernel();
-    eventually("the right to be known", || async {
+    eventually("the right to take effect", || async {
         match try_to_make::<Kernel>(&theirs, &kernel).await {
-            Err(said) if said.contains("kernels are written by the Sokovan operator alone") => Ok(()),
+            Err(said) if said.contains("may not write kernels: only the Sokovan operator") => Ok(()),
             other => Err(format!("{other:?}")),
         }
     })
@@ -225,7 +225,7 @@ async fn nobody_but_the_operator_writes_kernels_and_statuses() {
         let done = theirs.api::<Session>().patch_status("x", &PatchParams::default(), &patch).await;
         outcome(done)
     };
-    refused("a forged status", forge().await, "the status of sessions is written by the Sokovan operator alone");
+    refused("a forged status", forge().await, "may not write the status of sessions: only the Sokovan operator");
     let session = scene.session("d", json!({"type": "Inference"}));
     scene.make_here::<Deployment>(json!({"metadata": {"name": "d"}, "spec": {"template": session["spec"]}})).await;
     let forge_deployment = || async {
@@ -233,7 +233,7 @@ async fn nobody_but_the_operator_writes_kernels_and_statuses() {
         let done = theirs.api::<Deployment>().patch_status("d", &PatchParams::default(), &patch).await;
         outcome(done)
     };
-    let words = "the status of deployments is written by the Sokovan operator alone";
+    let words = "may not write the status of deployments: only the Sokovan operator";
     refused("a deployment's forged status", forge_deployment().await, words);
     lift(&scene, "operator-only").await;
     accepted("a forged kernel", || try_to_make::<Kernel>(&theirs, &kernel)).await;
@@ -242,7 +242,7 @@ async fn nobody_but_the_operator_writes_kernels_and_statuses() {
 }
 
 #[tokio::test]
-async fn a_session_stays_what_it_was_made_as() {
+async fn a_session_is_immutable_until_the_policy_is_lifted() {
     let scene = Scene::with("stay", 0, json!({})).await;
     scene.submit("x", json!({})).await;
     let change = async |spec: &Value| outcome(scene.patch_spec("x", spec.clone()).await);
@@ -256,7 +256,7 @@ async fn a_session_stays_what_it_was_made_as() {
     for (spec, words) in &cases {
         refused(&spec.to_string(), change(spec).await, words);
     }
-    // A default written out, or left out, changes nothing.
+    // A default that is spelled out or omitted changes nothing.
     let bare = json!([{"role": "main", "image": "busybox:1", "resources": {"cpu": "1", "memory": "1Gi"}}]);
     let mut full = bare.clone();
     let defaults = json!({"replicas": 1, "imagePullPolicy": "IfNotPresent", "sharedMemory": "64Mi", "command": [], "args": []});
@@ -271,7 +271,7 @@ async fn a_session_stays_what_it_was_made_as() {
 }
 
 #[tokio::test]
-async fn nobody_takes_a_session_off_the_operators_hands() {
+async fn removing_the_operators_finalizer_needs_the_right_to_release() {
     let scene = Scene::with("slip", 0, json!({})).await;
     let (user, theirs) = holder(&scene).await;
     let mut held = scene.session("x", json!({}));
@@ -282,20 +282,20 @@ async fn nobody_takes_a_session_off_the_operators_hands() {
         let done = theirs.api::<Session>().patch("x", &PatchParams::default(), &patch).await;
         outcome(done)
     };
-    accepted("another's finalizer", || put(json!([FINALIZER_SESSION]))).await;
-    refused("the operator's finalizer", put(json!([])).await, "takes its finalizer off a session");
+    accepted("removing someone else's finalizer", || put(json!([FINALIZER_SESSION]))).await;
+    refused("removing the operator's finalizer", put(json!([])).await, "may not remove the finalizer sokovan.dev/session");
     scene.grant(&user, json!(right("sokovan.dev", "sessions", "release", &["x"]))).await;
-    accepted("the operator's finalizer, with the right to release", || put(json!([]))).await;
-    accepted("the finalizer put back", || put(json!([FINALIZER_SESSION]))).await;
-    let (_, others) = holder(&scene).await;
-    let take = async || {
+    accepted("removing the operator's finalizer, with the right to release", || put(json!([]))).await;
+    accepted("restoring the finalizer", || put(json!([FINALIZER_SESSION]))).await;
+    let (_, unprivileged) = holder(&scene).await;
+    let remove = async || {
         let patch = Patch::Merge(json!({"metadata": {"finalizers": []}}));
-        let done = others.api::<Session>().patch("x", &PatchParams::default(), &patch).await;
+        let done = unprivileged.api::<Session>().patch("x", &PatchParams::default(), &patch).await;
         outcome(done)
     };
-    refused_soon("the operator's finalizer, without the right", take, "that needs the verb release on the session").await;
+    refused_soon("removing the operator's finalizer, without the right", remove, "needs the verb release on the session").await;
     lift(&scene, "sound").await;
-    accepted("the operator's finalizer", take).await;
+    accepted("removing the operator's finalizer", remove).await;
 }
 
 /// A user who may change sessions.
@@ -306,7 +306,7 @@ async fn holder(scene: &Scene) -> (String, Space) {
 }
 
 #[tokio::test]
-async fn nobody_gives_services_and_endpoints_the_labels_of_a_session() {
+async fn users_cannot_give_services_or_endpoints_the_labels_of_a_session() {
     let scene = Scene::with("names", 0, json!({})).await;
     let user = unique("user");
     scene
@@ -318,17 +318,17 @@ async fn nobody_gives_services_and_endpoints_the_labels_of_a_session() {
             ]),
         )
         .await;
-    let theirs = scene.of(&user).await;
+    let theirs = scene.as_user(&user).await;
     let service = json!({"metadata": {"labels": {"app": "x"}}, "spec": {"clusterIP": "None", "selector": {"app": "x"}}});
     let slice = json!({"metadata": {"labels": {}}, "addressType": "IPv4", "endpoints": [{"addresses": ["192.0.2.1"]}]});
     let endpoints = json!({"metadata": {"labels": {}}, "subsets": [{"addresses": [{"ip": "192.0.2.1"}]}]});
     let forged = |object: &Value, label: &str| changed(object, "/metadata/labels", json!({label: "x"}));
-    accepted("a service of one's own", || async {
+    accepted("an ordinary service", || async {
         try_to_make::<Service>(&theirs, &changed(&service, "/metadata/name", json!("own"))).await
     })
     .await;
-    accepted("a slice of one's own", || try_to_make::<EndpointSlice>(&theirs, &slice)).await;
-    accepted("endpoints of one's own", || try_to_make::<Endpoints>(&theirs, &endpoints)).await;
+    accepted("an ordinary endpoint slice", || try_to_make::<EndpointSlice>(&theirs, &slice)).await;
+    accepted("ordinary endpoints", || try_to_make::<Endpoints>(&theirs, &endpoints)).await;
     let relabel = || async {
         let patch = Patch::Merge(json!({"metadata": {"labels": {LABEL_SESSION_UID: "u"}}}));
         let done = theirs.api::<Service>().patch("own", &PatchParams::default(), &patch).await;
@@ -341,18 +341,18 @@ async fn nobody_gives_services_and_endpoints_the_labels_of_a_session() {
     };
     let forge_slice = || async { try_to_make::<EndpointSlice>(&theirs, &forged(&slice, LABEL_SESSION_UID)).await };
     let forge_endpoints = || async { try_to_make::<Endpoints>(&theirs, &forged(&endpoints, LABEL_SESSION)).await };
-    refused("a service relabelled", relabel().await, "labels of sokovan.dev on services are set by the Sokovan operator alone");
+    refused("a service relabelled", relabel().await, "may not set labels of sokovan.dev on services: only the Sokovan operator");
     refused("a service relabelled by its status", relabel_by_status().await, "labels of sokovan.dev on services");
     refused("a session's endpoint slice", forge_slice().await, "labels of sokovan.dev on endpointslices");
     refused("a session's endpoints", forge_endpoints().await, "labels of sokovan.dev on endpoints");
-    // A session's own Service: the cluster's controller copies its labels.
+    // The cluster's controller copies the labels of a session's own Service to its endpoint slice.
     let own = json!({"metadata": {"name": "ses-x", "labels": {LABEL_SESSION_UID: "u"}},
                      "spec": {"clusterIP": "None", "selector": {LABEL_SESSION_UID: "u"}}});
     scene.make_here::<Service>(own).await;
     eventually("the session's endpoint slice", || async {
-        let of = ListParams::default().labels(LABEL_SESSION_UID);
-        let found = scene.api::<EndpointSlice>().list(&of).await.map_err(|error| error.to_string())?;
-        if found.items.is_empty() { Err("there is none".to_owned()) } else { Ok(()) }
+        let labelled = ListParams::default().labels(LABEL_SESSION_UID);
+        let slices = scene.api::<EndpointSlice>().list(&labelled).await.map_err(|error| error.to_string())?;
+        if slices.items.is_empty() { Err("there is none".to_owned()) } else { Ok(()) }
     })
     .await;
     let words = "labels of sokovan.dev on services";

@@ -1,4 +1,4 @@
-//! Attempts to get more than is one's own: how they are made, what refuses them, and how it is taken away.
+//! Helpers for attempts to exceed one's rights: making them, checking their refusal, and lifting the policy that refuses.
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicyBinding;
@@ -22,31 +22,31 @@ where
 {
     let mut object = object.clone();
     object["metadata"]["name"] = json!(object["metadata"]["name"].as_str().map_or_else(|| unique("x"), str::to_owned));
-    let object: K = serde_json::from_value(object).expect("an object in shape");
+    let object: K = serde_json::from_value(object).expect("a valid object");
     outcome(space.api::<K>().create(&PostParams::default(), &object).await)
 }
 
-/// Whether it was let through, or what was said.
+/// Returns the error message of a request that failed.
 pub fn outcome<T>(done: Result<T, kube::Error>) -> Result<(), String> {
     done.map(|_| ()).map_err(|error| error.to_string())
 }
 
 pub fn refused(what: &str, tried: Result<(), String>, words: &str) {
-    let said = tried.expect_err(&format!("{what} was let through"));
-    assert!(said.contains(words), "{what}: {said}\n  does not say: {words}");
+    let said = tried.expect_err(&format!("{what} was accepted"));
+    assert!(said.contains(words), "{what}: {said}\n  does not contain: {words}");
 }
 
-/// Rights and policies take a moment to be known everywhere.
+/// Waits until an attempt succeeds: rights and policies take a moment to take effect.
 pub async fn accepted<F: Future<Output = Result<(), String>>>(what: &str, attempt: impl Fn() -> F) {
-    eventually(&format!("{what} to be let through"), attempt).await;
+    eventually(&format!("{what} to be accepted"), attempt).await;
 }
 
-/// Lifts a policy of the chart from the namespace, and from no other.
+/// Lifts a policy of the chart from the scene's namespace only.
 pub async fn lift(scene: &Scene, policy: &str) {
     let label = format!("lifted.test/{policy}");
     let bindings = scene.all::<ValidatingAdmissionPolicyBinding>();
-    let but = json!({"matchExpressions": [{"key": label, "operator": "DoesNotExist"}]});
-    let patch = json!({"spec": {"matchResources": {"namespaceSelector": but}}});
+    let excluded = json!({"matchExpressions": [{"key": label, "operator": "DoesNotExist"}]});
+    let patch = json!({"spec": {"matchResources": {"namespaceSelector": excluded}}});
     bindings.patch(&format!("sokovan-{policy}"), &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
     let namespaces = scene.all::<Namespace>();
     let patch = json!({"metadata": {"labels": {label: "yes"}}});
@@ -59,7 +59,7 @@ pub async fn restore(scene: &Scene, policy: &str) {
     scene.all::<Namespace>().patch(&scene.name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
 }
 
-/// Waits until an attempt is refused in these words: rights and policies take a moment to be known everywhere.
+/// Waits until an attempt is refused with these words: rights and policies take a moment to take effect.
 pub async fn refused_soon<F: Future<Output = Result<(), String>>>(what: &str, attempt: impl Fn() -> F, words: &str) {
     eventually(&format!("{what} to be refused"), || async {
         match attempt().await {
@@ -70,23 +70,23 @@ pub async fn refused_soon<F: Future<Output = Result<(), String>>>(what: &str, at
     .await;
 }
 
-/// Each of these is refused in its words, and let through once the policy is lifted.
-pub async fn only_the_policy_refuses<K>(scene: &Scene, who: &Space, policy: &str, cases: &[(&str, Value, &str)])
+/// Checks that each case is refused with its words, and accepted once the policy is lifted.
+pub async fn only_the_policy_refuses<K>(scene: &Scene, space: &Space, policy: &str, cases: &[(&str, Value, &str)])
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Serialize + DeserializeOwned + Clone + std::fmt::Debug,
 {
     for (what, object, words) in cases {
-        refused(what, try_to_make::<K>(who, object).await, words);
+        refused(what, try_to_make::<K>(space, object).await, words);
     }
     lift(scene, policy).await;
     for (what, object, _) in cases {
-        accepted(what, || try_to_make::<K>(who, object)).await;
+        accepted(what, || try_to_make::<K>(space, object)).await;
     }
 }
 
 pub fn changed(base: &Value, pointer: &str, value: Value) -> Value {
     let mut object = base.clone();
-    let (parent, field) = pointer.rsplit_once('/').expect("a path");
-    object.pointer_mut(parent).expect("its parent")[field] = value;
+    let (parent, field) = pointer.rsplit_once('/').expect("a pointer with a slash");
+    object.pointer_mut(parent).expect("the field's parent")[field] = value;
     object
 }

@@ -8,7 +8,7 @@ use crate::attempts::{accepted, lift, outcome, refused, refused_soon, right, try
 use crate::common::{Space, unique};
 use crate::scene::{Scene, kernel};
 
-/// A user who may make sessions and deployments with the scene's keypair and scaling group.
+/// A user who may create sessions and deployments with the scene's keypair and scaling group.
 async fn author(scene: &Scene) -> (String, Space) {
     let user = unique("user");
     let name = scene.name.as_str();
@@ -16,11 +16,11 @@ async fn author(scene: &Scene) -> (String, Space) {
     let used = [right("sokovan.dev", "keypairs", "use", &[name]), right("sokovan.dev", "scalinggroups", "use", &[name])];
     scene.grant(&user, make).await;
     scene.grant(&user, json!(used.concat())).await;
-    let theirs = scene.of(&user).await;
+    let theirs = scene.as_user(&user).await;
     (user, theirs)
 }
 
-/// Two kernels that mount the same claims: a claim counts once.
+/// Two kernels that mount the same claims. Each claim counts once.
 fn mounting(count: usize) -> Value {
     let volumes: Vec<Value> =
         (0..count).map(|n| json!({"claimName": format!("claim-{n}"), "mountPath": format!("/data/{n}")})).collect();
@@ -55,7 +55,7 @@ async fn a_volume_claim_needs_the_right_to_use_it() {
         ("a claim, by use", 1, claims("use", &["other"]), "may not mount volume claim claim-0", claims("use", &["claim-0"])),
         ("a claim, by get", 1, claims("get", &["other"]), "may not mount volume claim claim-0", claims("get", &["claim-0"])),
         ("the last of twelve claims", 12, claims("get", &eleven), last, claims("get", &["claim-11"])),
-        ("more claims than are asked one by one", 13, claims("use", &eleven), "may not mount 13 volume claims", all("use")),
+        ("more claims than are checked one by one", 13, claims("use", &eleven), "may not mount 13 volume claims", all("use")),
         ("any claim, by get", 13, claims("use", &eleven), "more than 12 need the verb use or get on all", all("get")),
     ];
     for (what, count, before, words, needed) in cases {
@@ -81,8 +81,8 @@ async fn a_volume_claim_needs_the_right_to_use_it() {
         let done = theirs.api::<Deployment>().patch("own", &PatchParams::default(), &patch).await;
         outcome(done)
     };
-    refused("a claim given to a deployment later", mount().await, "may not mount volume claim claim-0");
+    refused("a claim added to a deployment later", mount().await, "may not mount volume claim claim-0");
     lift(&scene, "use-claims").await;
-    accepted("a claim given to a deployment later", mount).await;
+    accepted("a claim added to a deployment later", mount).await;
     accepted("a claim", || async { try_to_make::<Session>(&theirs, &session(&scene, 1)).await }).await;
 }

@@ -1,4 +1,4 @@
-//! The coordinator's contract on a real API server: hooks, commits with their history, events, groups side by side.
+//! The coordinator on a real API server: hooks, commits with their history, Events, parallel scaling groups, metrics.
 
 use std::io::{Read, Write};
 use std::sync::{Arc, Mutex};
@@ -19,15 +19,15 @@ use sokovan::operator::Options;
 use crate::common::{eventually, path, reason_is, unique};
 use crate::scene::{Operator, Scene, fast, gang, kernel, unhurried};
 
-/// What a hook has heard of.
-type Heard = Arc<Mutex<Vec<SessionPhase>>>;
+/// The phases for which a hook has run.
+type Phases = Arc<Mutex<Vec<SessionPhase>>>;
 
-/// A hook that keeps what it hears of; it fails for the session `kept`, and never answers for `silent`.
-fn hearing(on: fn(SessionPhase) -> bool) -> (Hook, Heard) {
-    let heard = Heard::default();
-    let hears = heard.clone();
+/// A hook that records its phases. It fails for the session `kept` and never returns for `silent`.
+fn recording(on: fn(SessionPhase) -> bool) -> (Hook, Phases) {
+    let phases = Phases::default();
+    let recorded = phases.clone();
     let run = move |transition: Transition| {
-        hears.lock().unwrap().push(transition.to);
+        recorded.lock().unwrap().push(transition.to);
         async move {
             match transition.item.name() {
                 "kept" => Err("as planned".to_owned()),
@@ -36,16 +36,16 @@ fn hearing(on: fn(SessionPhase) -> bool) -> (Hook, Heard) {
             }
         }
     };
-    (Hook::new("hearing", on, run), heard)
+    (Hook::new("hearing", on, run), phases)
 }
 
-async fn until_heard(heard: &Heard, phases: &[SessionPhase]) {
-    eventually(&format!("{phases:?} to be heard of"), || async {
-        let heard = heard.lock().unwrap().clone();
-        if heard.len() >= phases.len() { Ok(()) } else { Err(format!("{heard:?}")) }
+async fn until_recorded(recorded: &Phases, phases: &[SessionPhase]) {
+    eventually(&format!("{phases:?} to be recorded"), || async {
+        let recorded = recorded.lock().unwrap().clone();
+        if recorded.len() >= phases.len() { Ok(()) } else { Err(format!("{recorded:?}")) }
     })
     .await;
-    assert_eq!(*heard.lock().unwrap(), phases);
+    assert_eq!(*recorded.lock().unwrap(), phases);
 }
 
 fn to_running(to: SessionPhase) -> bool {
@@ -57,22 +57,22 @@ async fn with_hooks(scene: &Scene, hooks: Hooks) -> Operator {
 }
 
 #[tokio::test]
-async fn sc_co_005_a_gate_hook_runs_for_each_session_on_its_way_to_running() {
+async fn sc_co_005_a_gate_hook_runs_for_each_session_before_running() {
     let scene = Scene::new("gate").await;
-    let (gate, heard) = hearing(to_running);
+    let (gate, recorded) = recording(to_running);
     let operator = with_hooks(&scene, Hooks { gates: vec![gate], notices: vec![] }).await;
     for name in ["one", "two"] {
         scene.submit(name, json!({})).await;
         scene.until_phase(name, SessionPhase::Running).await;
     }
-    assert_eq!(*heard.lock().unwrap(), [SessionPhase::Running; 2]);
+    assert_eq!(*recorded.lock().unwrap(), [SessionPhase::Running; 2]);
     scene.end(operator).await;
 }
 
 #[tokio::test]
-async fn sc_co_006_a_gate_hook_that_fails_keeps_that_session_and_only_it() {
+async fn sc_co_006_a_failing_gate_hook_holds_only_its_session() {
     let scene = Scene::with("closed", 3, unhurried()).await;
-    let (gate, _) = hearing(to_running);
+    let (gate, _) = recording(to_running);
     let hooks = Hooks { gates: vec![gate], notices: vec![] };
     let timing = Timing { hook: Duration::from_millis(200), ..fast() };
     let operator = scene.operator_with(Options { hooks, timing, ..scene.options("gate") }).await;
@@ -81,7 +81,7 @@ async fn sc_co_006_a_gate_hook_that_fails_keeps_that_session_and_only_it() {
     }
     scene.until_phase("passes", SessionPhase::Running).await;
     for (name, why) in [("kept", "as planned"), ("silent", "no answer within 0.2 s")] {
-        let kept = scene.until(name, "kept by its hook", reason_is("HookFailed")).await.status.unwrap();
+        let kept = scene.until(name, "held by its hook", reason_is("HookFailed")).await.status.unwrap();
         assert_eq!(kept.phase, SessionPhase::Creating);
         let last = kept.history.last().unwrap();
         let words = format!("hook hearing keeps it from Running: {why}");
@@ -101,13 +101,13 @@ async fn sc_co_007_without_a_hook_every_session_passes() {
 }
 
 #[tokio::test]
-async fn he_003_a_notify_hook_that_fails_changes_nothing() {
+async fn he_003_a_failing_notify_hook_changes_nothing() {
     let scene = Scene::new("notify").await;
-    let (notice, heard) = hearing(to_running);
+    let (notice, recorded) = recording(to_running);
     let operator = with_hooks(&scene, Hooks { gates: vec![], notices: vec![notice] }).await;
     scene.submit("kept", json!({})).await;
     let before = scene.until_phase("kept", SessionPhase::Running).await.status.unwrap();
-    until_heard(&heard, &[SessionPhase::Running]).await;
+    until_recorded(&recorded, &[SessionPhase::Running]).await;
     scene.submit("other", json!({})).await;
     scene.until_phase("other", SessionPhase::Running).await;
     let after = scene.status("kept").await;
@@ -116,26 +116,26 @@ async fn he_003_a_notify_hook_that_fails_changes_nothing() {
 }
 
 #[tokio::test]
-async fn notify_hooks_hear_of_every_phase_once_also_of_those_whose_commit_waits_for_the_next() {
+async fn notify_hooks_run_once_for_each_phase_even_when_its_commit_is_deferred() {
     let scene = Scene::with("hears", 1, unhurried()).await;
-    let (every, heard) = hearing(|_| true);
+    let (every, recorded) = recording(|_| true);
     let operator = with_hooks(&scene, Hooks { gates: vec![], notices: vec![every] }).await;
     scene.submit("one", json!({"kernels": [kernel("main", 1, &["sim", "no-image"])]})).await;
     scene.until_phase("one", SessionPhase::Pulling).await;
     let passed = [SessionPhase::Scheduled, SessionPhase::Preparing, SessionPhase::Pulling];
-    until_heard(&heard, &passed).await;
+    until_recorded(&recorded, &passed).await;
     scene.end(operator).await;
-    assert_eq!(*heard.lock().unwrap(), passed, "and nothing twice");
+    assert_eq!(*recorded.lock().unwrap(), passed, "no phase twice");
 }
 
 #[tokio::test]
-async fn he_002_an_end_releases_what_was_occupied_and_cleans_the_network() {
+async fn he_002_ending_a_session_releases_its_resources_and_removes_its_service() {
     let scene = Scene::new("cleans").await;
     let operator = scene.operator().await;
     scene.submit("three", gang()).await;
     let running = scene.until_phase("three", SessionPhase::Running).await.status.unwrap();
     assert_eq!(running.occupied.get("cpu").map(|cpu| cpu.amount()), Some(Amount::from_units(3)));
-    scene.patch_spec("three", json!({"desiredState": "Terminated"})).await.expect("the wish is accepted");
+    scene.patch_spec("three", json!({"desiredState": "Terminated"})).await.expect("the change is accepted");
     let ended = scene.until_phase("three", SessionPhase::Terminated).await.status.unwrap();
     assert!(ended.occupied.is_empty());
     scene.until_gone::<Service>("ses-three").await;
@@ -150,7 +150,7 @@ async fn he_002_an_end_releases_what_was_occupied_and_cleans_the_network() {
 }
 
 #[tokio::test]
-async fn sc_co_008_each_version_of_a_session_carries_its_phase_and_the_history_of_it() {
+async fn sc_co_008_every_version_of_a_session_has_a_phase_and_a_history_that_agree() {
     let scene = Scene::new("atomic").await;
     let sessions: Api<Session> = scene.api();
     let versions = sessions.watch(&WatchParams::default(), "0").await.expect("a watch");
@@ -162,7 +162,7 @@ async fn sc_co_008_each_version_of_a_session_carries_its_phase_and_the_history_o
     let mut versions = std::pin::pin!(versions);
     let (mut seen, mut running) = (0, 0);
     while running < 2 {
-        let Some(event) = versions.try_next().await.expect("the watch goes on") else { break };
+        let Some(event) = versions.try_next().await.expect("the watch continues") else { break };
         let (WatchEvent::Added(session) | WatchEvent::Modified(session)) = event else { continue };
         let Some(status) = session.status else { continue };
         let last = status.history.last().expect("a status has a history");
@@ -175,15 +175,15 @@ async fn sc_co_008_each_version_of_a_session_carries_its_phase_and_the_history_o
     scene.end(operator).await;
 }
 
-/// From where and where to, and the session's creation id; none for an event that tells of no transition.
+/// Returns the two phases and the session's creation id of a transition's Event, and None for any other Event.
 fn transition(event: &Event) -> Option<(String, String, String)> {
-    let of = |name: &str| event.metadata.annotations.as_ref().and_then(|all| all.get(name)).cloned();
-    let (from, to) = (of("sokovan.dev/from")?, of("sokovan.dev/to")?);
-    (from != to).then_some((from, to, of("sokovan.dev/creation-id")?))
+    let annotation = |name: &str| event.metadata.annotations.as_ref().and_then(|all| all.get(name)).cloned();
+    let (from, to) = (annotation("sokovan.dev/from")?, annotation("sokovan.dev/to")?);
+    (from != to).then_some((from, to, annotation("sokovan.dev/creation-id")?))
 }
 
 #[tokio::test]
-async fn sc_co_010_each_transition_is_told_by_an_event_with_from_and_to() {
+async fn sc_co_010_each_transition_publishes_one_event_with_from_and_to() {
     let scene = Scene::new("events").await;
     let operator = scene.operator().await;
     let mut named = scene.session("two", json!({}));
@@ -193,17 +193,17 @@ async fn sc_co_010_each_transition_is_told_by_an_event_with_from_and_to() {
     let events: Api<Event> = scene.api();
     for (name, uid, creation) in [("one", &one, one.as_str()), ("two", &two, "c2")] {
         scene.until_phase(name, SessionPhase::Running).await;
-        scene.patch_spec(name, json!({"desiredState": "Terminated"})).await.expect("the wish is accepted");
+        scene.patch_spec(name, json!({"desiredState": "Terminated"})).await.expect("the change is accepted");
         let passed = path(&scene.until_phase(name, SessionPhase::Terminated).await.status.unwrap());
         let mut expected: Vec<_> =
             passed.windows(2).map(|step| (step[0].clone(), step[1].clone(), creation.to_owned())).collect();
         expected.sort();
-        eventually("an event of each transition, and one alone", || async {
+        eventually("exactly one Event for each transition", || async {
             let events = events.list(&ListParams::default()).await.map_err(|error| error.to_string())?.items;
             let ours = events.iter().filter(|event| event.regarding.as_ref().and_then(|r| r.uid.as_ref()) == Some(uid));
-            let mut told: Vec<_> = ours.filter_map(transition).collect();
-            told.sort();
-            if told == expected { Ok(()) } else { Err(format!("{told:?} instead of {expected:?}")) }
+            let mut published: Vec<_> = ours.filter_map(transition).collect();
+            published.sort();
+            if published == expected { Ok(()) } else { Err(format!("{published:?} instead of {expected:?}")) }
         })
         .await;
     }
@@ -211,15 +211,15 @@ async fn sc_co_010_each_transition_is_told_by_an_event_with_from_and_to() {
 }
 
 #[tokio::test]
-async fn sc_co_011_two_groups_are_worked_on_side_by_side() {
+async fn sc_co_011_two_scaling_groups_are_processed_in_parallel() {
     let scene = Scene::new("two").await;
     let other = unique("gpu");
     let spec = serde_json::to_value(
-        Api::<ScalingGroup>::all(scene.client.clone()).get(&scene.name).await.expect("the scene's group").spec,
+        Api::<ScalingGroup>::all(scene.client.clone()).get(&scene.name).await.expect("the scene's scaling group").spec,
     );
     scene.make::<ScalingGroup>(json!({"metadata": {"name": other}, "spec": spec.unwrap()})).await;
     let groups = vec![scene.name.clone().into(), other.clone().into()];
-    // The gate, at which the handler holds its lock, opens only once a session of each group is there.
+    // The handler holds its lock at the gate, which opens only once a session of each scaling group has reached it.
     let both = Arc::new(tokio::sync::Barrier::new(2));
     let run = move |_| {
         let both = both.clone();
@@ -242,7 +242,7 @@ async fn sc_co_011_two_groups_are_worked_on_side_by_side() {
 }
 
 #[tokio::test]
-async fn sc_co_016_runs_of_a_handler_are_measured_by_handler_group_and_result() {
+async fn sc_co_016_metrics_count_cycles_by_handler_scaling_group_and_result() {
     let scene = Scene::new("measured").await;
     let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
     let operator = scene.operator_with(Options { listen: Some(free), ..scene.options("measured") }).await;
@@ -254,7 +254,7 @@ async fn sc_co_016_runs_of_a_handler_are_measured_by_handler_group_and_result() 
         connection.write_all(b"GET /metrics HTTP/1.0\r\n\r\n")?;
         connection.read_to_string(&mut answer).map(|_| answer)
     };
-    let answer = tokio::task::spawn_blocking(metrics).await.expect("no panic").expect("it answers");
+    let answer = tokio::task::spawn_blocking(metrics).await.expect("no panic").expect("the operator answers");
     for handler in ["schedule-sessions", "sweep-stale-kernels"] {
         for metric in ["runs", "seconds"] {
             let line =
@@ -266,12 +266,12 @@ async fn sc_co_016_runs_of_a_handler_are_measured_by_handler_group_and_result() 
 }
 
 #[tokio::test]
-async fn st_003_a_session_whose_image_is_not_there_yet_is_pulling() {
+async fn st_003_a_session_without_its_image_is_pulling() {
     let scene = Scene::with("pulling", 1, unhurried()).await;
     let operator = scene.operator().await;
     scene.submit("one", json!({"kernels": [kernel("main", 1, &["sim", "no-image"])]})).await;
-    let told = |session: &Session| session.phase() == SessionPhase::Pulling && reason_is("ImagePullFailed")(session);
-    let status = scene.until("one", "pulling with its reason", told).await.status.unwrap();
+    let pulling = |session: &Session| session.phase() == SessionPhase::Pulling && reason_is("ImagePullFailed")(session);
+    let status = scene.until("one", "pulling with its reason", pulling).await.status.unwrap();
     assert!(status.message.as_deref().is_some_and(|message| message.contains("main1 on")), "{:?}", status.message);
     scene.end(operator).await;
 }
@@ -280,8 +280,8 @@ fn pods(count: i32) -> serde_json::Value {
     json!({"metadata": {"name": "pods"}, "spec": {"hard": {"pods": count.to_string()}}})
 }
 
-/// A quota of so many pods, in force.
-async fn quota_of(scene: &Scene, count: i32) -> Api<ResourceQuota> {
+/// Creates a ResourceQuota of `count` pods and waits until it is in force.
+async fn pod_quota(scene: &Scene, count: i32) -> Api<ResourceQuota> {
     let quotas: Api<ResourceQuota> = scene.api();
     quotas.create(&PostParams::default(), &serde_json::from_value(pods(count)).unwrap()).await.expect("a quota");
     eventually("the quota to be in force", || async {
@@ -294,18 +294,18 @@ async fn quota_of(scene: &Scene, count: i32) -> Api<ResourceQuota> {
 }
 
 #[tokio::test]
-async fn st_006_one_kernel_that_cannot_be_made_fails_the_whole_session_until_it_can() {
+async fn st_006_one_refused_kernel_returns_the_whole_session_to_the_queue() {
     let scene = Scene::new("partial").await;
-    let quotas = quota_of(&scene, 2).await;
+    let quotas = pod_quota(&scene, 2).await;
     let operator = scene.operator().await;
     scene.submit("three", gang()).await;
-    // While Kubernetes recounts what was deleted it may let more through than the quota: then it runs the second time.
+    // While Kubernetes recounts deleted pods it may admit more than the quota allows. The gang then runs at its second attempt.
     let refused =
         |entry: &HistoryEntry| entry.error_code.map(|reason| reason.as_str()) == Some("NamespaceQuota") && entry.to == "Pending";
     let was_refused = |session: &Session| session.status.as_ref().is_some_and(|status| status.history.iter().any(refused));
-    let status = scene.until("three", "refused by the namespace's quota", was_refused).await.status.unwrap();
+    let status = scene.until("three", "refused by the ResourceQuota", was_refused).await.status.unwrap();
     assert_eq!(status.history.iter().find(|entry| refused(entry)).and_then(|entry| entry.cause), Some(Cause::Quota));
-    assert!(status.phase != SessionPhase::Pending || status.allocation.is_empty(), "it holds nothing while it waits");
+    assert!(status.phase != SessionPhase::Pending || status.allocation.is_empty(), "a waiting session holds no nodes");
     quotas.patch("pods", &PatchParams::default(), &Patch::Merge(pods(10))).await.expect("a larger quota");
     let status = scene.until_phase("three", SessionPhase::Running).await.status.unwrap();
     assert_eq!((status.resets, status.refusals), (0, 0));
@@ -313,13 +313,13 @@ async fn st_006_one_kernel_that_cannot_be_made_fails_the_whole_session_until_it_
 }
 
 #[tokio::test]
-async fn st_006_one_kernel_that_cannot_be_started_fails_the_whole_session_until_it_can() {
+async fn st_006_one_kernel_that_cannot_start_keeps_the_whole_session_from_starting() {
     let often = json!({"retry": {"handlers": [{"handler": "start-sessions", "maxAttempts": 100}]}});
     let scene = Scene::with("closed", 3, often).await;
     scene.forbid_changes("three-sub1-").await;
     let operator = scene.operator().await;
     scene.submit("three", gang()).await;
-    let status = scene.until("three", "one that does not start", reason_is("EffectFailed")).await.status.unwrap();
+    let status = scene.until("three", "held by a kernel that does not start", reason_is("EffectFailed")).await.status.unwrap();
     assert_eq!(status.phase, SessionPhase::Prepared);
     assert!(status.message.as_deref().is_some_and(|message| message.contains("three-sub1-")), "{:?}", status.message);
     scene.allow().await;
@@ -329,14 +329,14 @@ async fn st_006_one_kernel_that_cannot_be_started_fails_the_whole_session_until_
 }
 
 #[tokio::test]
-async fn two_gangs_of_which_a_namespaces_quota_takes_one_do_not_stop_each_other() {
+async fn a_resource_quota_for_one_gang_lets_two_gangs_run_in_turn() {
     let scene = Scene::new("oneofus").await;
-    quota_of(&scene, 4).await;
+    pod_quota(&scene, 4).await;
     let operator = scene.operator().await;
     for name in ["one", "other"] {
         scene.submit(name, gang()).await;
     }
-    let first = eventually("one of them to run", || async {
+    let first = eventually("one of the gangs to run", || async {
         for name in ["one", "other"] {
             if scene.status(name).await.phase == SessionPhase::Running {
                 return Ok(name);
@@ -351,23 +351,23 @@ async fn two_gangs_of_which_a_namespaces_quota_takes_one_do_not_stop_each_other(
 }
 
 #[tokio::test]
-async fn what_a_tenant_uses_and_may_use_stands_in_its_status() {
+async fn the_status_of_a_keypair_shows_its_usage_and_limits() {
     let scene = Scene::new("usage").await;
     let keypairs = scene.all::<Keypair>();
     let policy = json!({"metadata": {"name": scene.name}, "spec": {"limits": {"cpu": 1}}});
     scene.make::<ResourcePolicy>(policy).await;
     let limited = Patch::Merge(json!({"spec": {"resourcePolicy": scene.name}}));
-    keypairs.patch(&scene.name, &PatchParams::default(), &limited).await.expect("it can be limited");
+    keypairs.patch(&scene.name, &PatchParams::default(), &limited).await.expect("the keypair can be limited");
     let operator = scene.operator().await;
     scene.submit("one", json!({})).await;
     scene.until_phase("one", SessionPhase::Running).await;
     scene.submit("two", json!({})).await;
     scene.until("two", "refused", reason_is("QuotaExceeded")).await;
-    eventually("the keypair to tell", || async {
+    eventually("the keypair's status to show its usage", || async {
         let status = keypairs.get(&scene.name).await.map_err(|error| error.to_string())?.status.unwrap_or_default();
         let cpu = status.resources.iter().find(|usage| usage.resource == "cpu");
-        let told = cpu.map(|usage| (usage.used.0.as_str(), usage.limit.as_ref().map(|limit| limit.0.as_str())));
-        let right = (status.sessions_running, status.sessions_pending) == (1, 1) && told == Some(("1", Some("1")));
+        let shown = cpu.map(|usage| (usage.used.0.as_str(), usage.limit.as_ref().map(|limit| limit.0.as_str())));
+        let right = (status.sessions_running, status.sessions_pending) == (1, 1) && shown == Some(("1", Some("1")));
         if right { Ok(()) } else { Err(format!("{status:?}")) }
     })
     .await;

@@ -1,4 +1,4 @@
-//! Disruptions: they are no success of the session and no failure of its program. Before anything started, they are no end.
+//! Disruptions: a disrupted session neither succeeds nor fails by its program. One that has not started yet starts again.
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::events::v1::Event;
@@ -39,8 +39,8 @@ fn disrupted(reason: &str, message: &str) -> Value {
     json!([{"type": "DisruptionTarget", "status": "True", "reason": reason, "message": message}])
 }
 
-/// A batch is evicted and exits with 0: an operator sees it, or is stopped meanwhile.
-async fn evicted_batch(prefix: &str, found_later: bool) {
+/// A batch session is evicted and exits with 0, either while an operator runs or while none does.
+async fn evicted_batch(prefix: &str, while_no_operator_runs: bool) {
     let scene = Scene::new(prefix).await;
     let mut operator = scene.operator().await;
     scene.submit("early", batch(&["sim", "alone"])).await;
@@ -51,7 +51,7 @@ async fn evicted_batch(prefix: &str, found_later: bool) {
         scene.api::<Pod>().evict(&pod, &EvictParams::default()).await.expect("the pod can be evicted");
         report(&scene, &pod, json!({"phase": "Succeeded", "containerStatuses": ended(0, "Completed")})).await;
     };
-    if found_later {
+    if while_no_operator_runs {
         assert_eq!(operator.stop().await, Ended::Stopped);
         evict_and_end().await;
         operator = scene.operator().await;
@@ -66,24 +66,24 @@ async fn evicted_batch(prefix: &str, found_later: bool) {
 }
 
 #[tokio::test]
-async fn an_evicted_batch_that_exits_with_0_is_no_success() {
+async fn an_evicted_batch_session_that_exits_with_0_does_not_succeed() {
     evicted_batch("evicted", false).await;
 }
 
 #[tokio::test]
-async fn an_evicted_batch_that_is_found_later_is_no_success_either() {
+async fn a_batch_session_evicted_while_no_operator_runs_does_not_succeed() {
     evicted_batch("found-later", true).await;
 }
 
 #[tokio::test]
-async fn a_batch_that_ended_before_its_pod_was_deleted_keeps_its_success() {
+async fn a_batch_session_that_ended_before_its_pod_was_deleted_succeeds() {
     let scene = Scene::new("done-first").await;
     let operator = scene.operator().await;
     scene.submit("done", batch(&["sim", "alone"])).await;
     scene.until_phase("done", SessionPhase::Running).await;
     assert_eq!(operator.stop().await, Ended::Stopped);
     let pod = pod_of(&scene, "done").await.name_any();
-    // As a kubelet reports that has not heard of any deletion.
+    // The report of a kubelet that has not yet seen the deletion.
     let status = json!({"phase": "Succeeded", "observedGeneration": 1, "containerStatuses": ended(0, "Completed")});
     report(&scene, &pod, status).await;
     scene.api::<Pod>().evict(&pod, &EvictParams::default()).await.expect("the pod can be evicted");
@@ -94,7 +94,7 @@ async fn a_batch_that_ended_before_its_pod_was_deleted_keeps_its_success() {
 }
 
 #[tokio::test]
-async fn every_end_names_its_cause_in_session_and_kernel() {
+async fn every_end_has_its_reason_in_the_session_and_the_kernel() {
     let scene = Scene::new("cause").await;
     let operator = scene.operator().await;
     let evicted = json!({
@@ -138,7 +138,7 @@ async fn until_kernel_ended_for(scene: &Scene, session: &str, reason: &str) {
 }
 
 #[tokio::test]
-async fn a_pod_that_the_kubelet_refuses_or_that_is_drained_before_it_started_begins_again_elsewhere() {
+async fn a_session_restarts_elsewhere_when_its_pod_is_rejected_or_drained_before_it_starts() {
     let scene = Scene::new("again").await;
     let operator = scene.operator().await;
     let refused = json!({"phase": "Failed", "reason": "OutOfcpu", "message": "Node didn't have enough resource: cpu"});
@@ -162,11 +162,11 @@ async fn a_pod_that_the_kubelet_refuses_or_that_is_drained_before_it_started_beg
         } else {
             scene.api::<Pod>().evict(&pod.name_any(), &EvictParams::default()).await.expect("the pod can be evicted");
         }
-        let again = scene.until(name, "begun again", |session| {
+        let reallocated = scene.until(name, "allocated again", |session| {
             let status = session.status.clone().unwrap_or_default();
             status.allocation_generation > first.allocation_generation && !status.allocation.is_empty()
         });
-        let status = again.await.status.unwrap();
+        let status = reallocated.await.status.unwrap();
         assert_eq!((status.disruptions, status.resets, status.attempts), (1, 0, 0), "{name}");
         assert_eq!(status.result, None);
         assert!(status.failed_nodes.iter().any(|failed| failed.node.as_str() == node), "{name}: {:?}", status.failed_nodes);
@@ -178,7 +178,7 @@ async fn a_pod_that_the_kubelet_refuses_or_that_is_drained_before_it_started_beg
 }
 
 #[tokio::test]
-async fn an_end_keeps_its_reason_while_others_finalizers_hold_its_pods_and_it_says_who_does() {
+async fn foreign_finalizers_are_reported_and_do_not_replace_the_reason_of_an_end() {
     let scene = Scene::new("keepers").await;
     let operator = scene.operator().await;
     scene.submit("kept", gang()).await;
@@ -186,10 +186,10 @@ async fn an_end_keeps_its_reason_while_others_finalizers_hold_its_pods_and_it_sa
     let keep = |finalizer: &str| Patch::Merge(json!({"metadata": {"finalizers": [finalizer, FINALIZER_POD]}}));
     let pods = scene.api::<Pod>();
     let pod = pod_of(&scene, "kept").await.name_any();
-    pods.patch(&pod, &PatchParams::default(), &keep("other.test/pod")).await.expect("a finalizer of somebody else");
+    pods.patch(&pod, &PatchParams::default(), &keep("other.test/pod")).await.expect("a foreign finalizer");
     let sessions = scene.api::<Session>();
     let both = Patch::Merge(json!({"metadata": {"finalizers": ["other.test/session", FINALIZER_SESSION]}}));
-    sessions.patch_metadata("kept", &PatchParams::default(), &both).await.expect("a finalizer of somebody else");
+    sessions.patch_metadata("kept", &PatchParams::default(), &both).await.expect("a foreign finalizer");
     scene.delete("kept").await;
     let says = |words: &'static str| {
         move |session: &Session| {
@@ -197,22 +197,26 @@ async fn an_end_keeps_its_reason_while_others_finalizers_hold_its_pods_and_it_sa
             status.history.iter().any(|entry| entry.message.contains(words))
         }
     };
-    let told = scene.until("kept", "told who keeps its pod", says("is kept by the finalizer other.test/pod")).await;
+    let held = scene.until("kept", "reporting the pod's finalizer", says("is kept by the finalizer other.test/pod")).await;
     assert_eq!(
-        told.status.as_ref().and_then(|status| status.reason.map(|reason| reason.as_str())),
+        held.status.as_ref().and_then(|status| status.reason.map(|reason| reason.as_str())),
         Some("Deleted"),
         "the end keeps its reason"
     );
-    pods.patch(&pod, &PatchParams::default(), &Patch::Merge(json!({"metadata": {"finalizers": null}}))).await.expect("it goes");
-    scene.until("kept", "told who keeps it", says("the session is kept by the finalizer other.test/session")).await;
-    eventually("an Event that names who keeps it", || async {
+    pods.patch(&pod, &PatchParams::default(), &Patch::Merge(json!({"metadata": {"finalizers": null}})))
+        .await
+        .expect("the finalizer can be removed");
+    scene
+        .until("kept", "reporting the session's finalizer", says("the session is kept by the finalizer other.test/session"))
+        .await;
+    eventually("an Event that names the finalizer", || async {
         let about = ListParams::default().fields("regarding.name=kept,reason=DeletionHeld");
         let events = scene.api::<Event>().list(&about).await.map_err(|error| error.to_string())?;
         if events.items.is_empty() { Err("none yet".to_owned()) } else { Ok(()) }
     })
     .await;
     let none = Patch::Merge(json!({"metadata": {"finalizers": null}}));
-    sessions.patch_metadata("kept", &PatchParams::default(), &none).await.expect("it goes");
+    sessions.patch_metadata("kept", &PatchParams::default(), &none).await.expect("the finalizer can be removed");
     scene.until_gone::<Session>("kept").await;
     scene.end(operator).await;
 }

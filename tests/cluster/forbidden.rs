@@ -1,4 +1,4 @@
-//! What the API server refuses to do to a scene's pods, for as long as a test wants it.
+//! Policies that temporarily forbid operations on a scene's pods.
 
 use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
 use k8s_openapi::api::core::v1::Pod;
@@ -9,18 +9,18 @@ use crate::common::eventually;
 use crate::scene::Scene;
 
 impl Scene {
-    /// The API server refuses to delete a pod.
+    /// Makes the API server refuse to delete a pod.
     pub async fn forbid_deletion(&self, pod: &str) {
         self.forbid("DELETE", &format!("oldObject.metadata.name != '{pod}'")).await;
         let pods = self.api::<Pod>();
         let trial = DeleteParams { dry_run: true, ..DeleteParams::default() };
         eventually("the deletion to be refused", || async {
-            if pods.delete(pod, &trial).await.is_err() { Ok(()) } else { Err("it is not yet".into()) }
+            if pods.delete(pod, &trial).await.is_err() { Ok(()) } else { Err("not yet".into()) }
         })
         .await;
     }
 
-    /// The API server refuses to change pods whose names begin so.
+    /// Makes the API server refuse to change pods with this name prefix.
     pub async fn forbid_changes(&self, prefix: &str) {
         self.forbid("UPDATE", &format!("!oldObject.metadata.name.startsWith('{prefix}')")).await;
         let (pods, name) = (self.api::<Pod>(), format!("{prefix}trial"));
@@ -30,13 +30,13 @@ impl Scene {
         let trial = PatchParams { dry_run: true, ..PatchParams::default() };
         let change = Patch::Merge(json!({"metadata": {"labels": {"changed": "yes"}}}));
         eventually("the change to be refused", || async {
-            if pods.patch(&name, &trial, &change).await.is_err() { Ok(()) } else { Err("it is not yet".into()) }
+            if pods.patch(&name, &trial, &change).await.is_err() { Ok(()) } else { Err("not yet".into()) }
         })
         .await;
-        pods.delete(&name, &DeleteParams::default()).await.expect("it may be deleted");
+        pods.delete(&name, &DeleteParams::default()).await.expect("the pod can be deleted");
     }
 
-    /// Of what is done to pods only what fulfils the condition.
+    /// Refuses an operation on pods unless the condition holds.
     async fn forbid(&self, operation: &str, condition: &str) {
         let rules = json!([{"apiGroups": [""], "apiVersions": ["v1"], "operations": [operation], "resources": ["pods"]}]);
         self.make::<ValidatingAdmissionPolicy>(json!({"metadata": {"name": self.name}, "spec": {
@@ -53,7 +53,7 @@ impl Scene {
         .await;
     }
 
-    /// What was forbidden is allowed again.
+    /// Removes the policy.
     pub async fn allow(&self) {
         self.remove::<ValidatingAdmissionPolicyBinding>().await;
         self.remove::<ValidatingAdmissionPolicy>().await;

@@ -1,4 +1,4 @@
-//! Sessions of several kernels: all or none, through the gate.
+//! Gangs: they start with all kernels or none, through the gate.
 
 use std::collections::BTreeSet;
 
@@ -49,7 +49,7 @@ async fn pp_004_ss_006_a_gang_starts_together_with_names_keys_and_environment() 
 }
 
 #[tokio::test]
-async fn a_gang_with_one_image_missing_starts_nobody_and_names_who_holds_it_up() {
+async fn a_gang_with_a_missing_image_starts_no_kernel_and_names_the_blocking_one() {
     let scene =
         Scene::with("missing", 3, json!({"retry": {"imagePullTimeoutSeconds": 600, "pullingTimeoutSeconds": 86_400}})).await;
     let operator = scene.operator().await;
@@ -58,8 +58,9 @@ async fn a_gang_with_one_image_missing_starts_nobody_and_names_who_holds_it_up()
     let status = scene.until_phase("two", SessionPhase::Terminated).await.status.unwrap();
     assert_eq!(status.reason.map(|reason| reason.as_str()), Some("ImagePullFailed"));
     assert_eq!(status.result, Some(SessionResult::Error));
-    let told = status.history.iter().any(|entry| entry.message.contains("sub1 on") && entry.message.contains("no such image"));
-    assert!(told, "{:#?}", status.history);
+    let reported =
+        status.history.iter().any(|entry| entry.message.contains("sub1 on") && entry.message.contains("no such image"));
+    assert!(reported, "{:#?}", status.history);
     let reached = path(&status);
     assert!(!reached.contains(&"Creating".into()) && !reached.contains(&"Running".into()), "{reached:?}");
     scene.end(operator).await;
@@ -78,7 +79,7 @@ async fn a_single_node_session_has_all_its_kernels_on_one_node() {
 }
 
 #[tokio::test]
-async fn a_gang_that_does_not_fit_whole_takes_nothing() {
+async fn a_gang_that_does_not_fit_as_a_whole_gets_no_nodes() {
     let scene = Scene::new("whole").await;
     let operator = scene.operator().await;
     let kernels = |subs| json!({"clusterMode": "MultiNode", "kernels": [kernel("main", 1, &[]), kernel("sub", subs, &[])]});

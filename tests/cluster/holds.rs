@@ -1,4 +1,4 @@
-//! Passing states of the cluster: a waiting session keeps its place and priority, says why, and starts the moment they are over.
+//! Holds: a session that waits for a temporary state keeps its place and priority, and starts as soon as the state ends.
 
 use k8s_openapi::api::core::v1::{LimitRange, Node, PersistentVolume, PersistentVolumeClaim, ResourceQuota};
 use k8s_openapi::api::node::v1::RuntimeClass;
@@ -11,7 +11,7 @@ use sokovan::operator::Options;
 use crate::common::{eventually, reason_is};
 use crate::scene::{Operator, Scene, gang, kernel, node_of, patient};
 
-/// An operator that looks at nothing without a reason: what goes on there goes on because something was noticed.
+/// An operator that evaluates sessions only after a change, so that progress proves that the change was noticed.
 async fn patient_operator(scene: &Scene) -> Operator {
     scene.operator_with(Options { timing: patient(), ..scene.options("operator") }).await
 }
@@ -21,21 +21,21 @@ where
     K: kube::Resource<DynamicType = ()> + serde::de::DeserializeOwned + Clone + std::fmt::Debug,
 {
     let patch = Patch::Merge(json!({"spec": spec}));
-    scene.all::<K>().patch(name, &PatchParams::default(), &patch).await.expect("it can be changed");
+    scene.all::<K>().patch(name, &PatchParams::default(), &patch).await.expect("the object can be changed");
 }
 
-/// It waits for this reason as a hold, and has lost no priority.
+/// Waits until the session is on hold for this reason, and checks that it has lost no priority.
 async fn on_hold(scene: &Scene, name: &str, reason: &'static str) {
     let status = scene.until(name, "on hold", reason_is(reason)).await.status.unwrap();
     assert_eq!(status.phase, SessionPhase::Pending, "{name}");
     assert_eq!(status.history.last().unwrap().cause, Some(Cause::Hold), "{name}");
     assert_eq!(status.priority_lost, 0, "{name}");
     let blocker = &status.waiting.as_ref().unwrap().blockers[0];
-    assert!(!blocker.needs.is_empty(), "{name} says what would have to change");
+    assert!(!blocker.needs.is_empty(), "{name} names the change that would help");
 }
 
 #[tokio::test]
-async fn ss_003_a_request_no_node_can_hold_waits_and_starts_when_a_node_can() {
+async fn ss_003_a_request_that_fits_no_node_waits_until_a_node_fits() {
     let scene = Scene::with("unfit", 1, json!({})).await;
     let operator = patient_operator(&scene).await;
     let wants_gpu = json!({"image": "busybox:1", "resources": {"cpu": 1, "memory": "1Gi", "gpu.test/x": 1}});
@@ -48,7 +48,7 @@ async fn ss_003_a_request_no_node_can_hold_waits_and_starts_when_a_node_can() {
     let (nodes, params) = (scene.all::<Node>(), PatchParams::default());
     nodes.patch_status(&scene.node_name(1), &params, &devices("1")).await.expect("the node's devices come back");
     scene.until_phase("gpu", SessionPhase::Running).await;
-    // Its device vanishes for a while: whoever runs runs on, and whoever waits stays.
+    // The node's device disappears for a while: the running session keeps running, the waiting one keeps waiting.
     nodes.patch_status(&scene.node_name(1), &params, &devices("0")).await.expect("the node's devices vanish");
     let wants_gpu = json!({"image": "busybox:1", "resources": {"cpu": 1, "memory": "1Gi", "gpu.test/x": 1}});
     scene.submit("next", json!({"kernels": [wants_gpu]})).await;
@@ -58,7 +58,7 @@ async fn ss_003_a_request_no_node_can_hold_waits_and_starts_when_a_node_can() {
 }
 
 #[tokio::test]
-async fn a_group_may_count_a_request_no_node_can_hold_as_a_fault() {
+async fn a_scaling_group_may_treat_a_request_that_fits_no_node_as_a_fault() {
     let scene = Scene::with("fail-unfit", 1, json!({"failUnfit": true})).await;
     let operator = scene.operator().await;
     let huge = json!({"kernels": [{"image": "busybox:1", "resources": {"cpu": "64.0000000000000000000", "memory": "1Gi"}}]});
@@ -76,7 +76,7 @@ async fn a_group_may_count_a_request_no_node_can_hold_as_a_fault() {
 }
 
 #[tokio::test]
-async fn a_paused_group_or_tenant_and_a_designated_node_that_is_away_cancel_nobody() {
+async fn an_inactive_scaling_group_or_keypair_and_an_absent_designated_node_cancel_no_session() {
     let scene = Scene::with("paused", 1, json!({})).await;
     let operator = patient_operator(&scene).await;
     let name = scene.name.clone();
@@ -101,7 +101,7 @@ async fn a_paused_group_or_tenant_and_a_designated_node_that_is_away_cancel_nobo
 }
 
 #[tokio::test]
-async fn a_fault_is_tried_again_the_moment_its_cause_is_fixed() {
+async fn a_fault_is_retried_as_soon_as_its_cause_is_fixed() {
     let scene = Scene::with("fixed", 1, json!({})).await;
     let operator = patient_operator(&scene).await;
     let name = scene.name.clone();
@@ -115,11 +115,11 @@ async fn a_fault_is_tried_again_the_moment_its_cause_is_fixed() {
 }
 
 #[tokio::test]
-async fn a_raised_resource_quota_lets_in_at_once_those_it_has_room_for() {
+async fn raising_a_resource_quota_admits_at_once_the_sessions_that_fit() {
     let scene = Scene::new("quota").await;
     let operator = patient_operator(&scene).await;
     scene.make_here::<ResourceQuota>(json!({"metadata": {"name": "pods"}, "spec": {"hard": {"pods": "0"}}})).await;
-    // Only the second refusal makes a session pause: before that it tries again, and takes whatever room there is then.
+    // A session pauses only after the second refusal. Before that it retries at once, and would take any free quota.
     let refused_twice = |session: &Session| session.status.as_ref().is_some_and(|status| status.refusals > 1);
     for name in ["one", "two"] {
         scene.submit(name, json!({})).await;
@@ -133,12 +133,12 @@ async fn a_raised_resource_quota_lets_in_at_once_those_it_has_room_for() {
     let before = scene.status("two").await.allocation_generation;
     quotas.patch("pods", &PatchParams::default(), &hard("9")).await.expect("the quota can be raised");
     let status = scene.until_phase("two", SessionPhase::Running).await.status.unwrap();
-    assert!(status.allocation_generation <= before + 1, "it was not tried while there was no room");
+    assert!(status.allocation_generation <= before + 1, "a session is not retried while the ResourceQuota is full");
     scene.end(operator).await;
 }
 
 #[tokio::test]
-async fn an_unbound_volume_is_placed_where_its_class_allows_and_no_node_is_tried_in_vain() {
+async fn a_session_with_an_unbound_volume_is_placed_where_the_storage_class_allows() {
     let scene = Scene::with("topology", 6, json!({})).await;
     let operator = scene.operator().await;
     let label =
@@ -171,7 +171,7 @@ async fn an_unbound_volume_is_placed_where_its_class_allows_and_no_node_is_tried
 }
 
 #[tokio::test]
-async fn a_claim_that_is_not_bound_or_is_for_one_pod_is_waited_for() {
+async fn a_session_waits_for_an_unbound_claim_and_for_a_single_pod_claim_in_use() {
     let scene = Scene::with("one-pod", 2, json!({})).await;
     let operator = patient_operator(&scene).await;
     scene
@@ -203,7 +203,7 @@ async fn a_claim_that_is_not_bound_or_is_for_one_pod_is_waited_for() {
 }
 
 #[tokio::test]
-async fn what_a_runtime_class_adds_is_reckoned_with_before_there_is_a_pod() {
+async fn the_overhead_of_a_runtime_class_counts_before_there_is_a_pod() {
     let scene = Scene::with("overhead", 1, json!({"pod": {"runtimeClassName": "none-yet"}})).await;
     let operator = patient_operator(&scene).await;
     let name = scene.name.clone();
@@ -216,7 +216,7 @@ async fn what_a_runtime_class_adds_is_reckoned_with_before_there_is_a_pod() {
     for name in ["fits", "waits"] {
         scene.submit(name, json!({})).await;
     }
-    // Two cores each, overhead included, on a node of four: one of the two waits, and is given no place in vain.
+    // Each needs two cores with the overhead, on a node of four where one runs already. One waits, and never gets the node.
     eventually("one of two to run and one to wait", || async {
         let (fits, waits) = (scene.status("fits").await, scene.status("waits").await);
         let mut seen = [(fits.phase, fits.allocation_generation), (waits.phase, waits.allocation_generation)];
@@ -243,7 +243,7 @@ async fn a_dependency_that_succeeded_may_be_removed() {
     scene.submit("first", quick.clone()).await;
     scene.until_gone::<Session>("first").await;
     let met = scene.status("last").await.met_dependencies;
-    assert_eq!(met, ["first"], "it was on record before that session went");
+    assert_eq!(met, ["first"], "the dependency was recorded before that session was removed");
     scene.submit("second", quick).await;
     scene.until_phase("last", SessionPhase::Running).await;
     scene.end(operator).await;

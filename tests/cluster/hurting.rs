@@ -1,4 +1,4 @@
-//! Ways in which one session or tenant could hurt others, or keep an admin from helping.
+//! Ways in which one session or tenant could harm others, or prevent an admin from helping.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,12 +19,12 @@ async fn a_session_that_is_patched_in_a_loop_ends_while_the_loop_runs() {
     let scene = Scene::with("touched", 1, json!({})).await;
     let operator = scene.operator().await;
     scene.submit("busy", json!({})).await;
-    let over = Arc::new(AtomicBool::new(false));
+    let done = Arc::new(AtomicBool::new(false));
     let touch = |thread: usize| {
-        let (sessions, over) = (scene.api::<Session>(), over.clone());
+        let (sessions, done) = (scene.api::<Session>(), done.clone());
         tokio::spawn(async move {
             let mut touched = 0;
-            while !over.load(Ordering::Relaxed) {
+            while !done.load(Ordering::Relaxed) {
                 let patch = Patch::Merge(json!({"metadata": {"annotations": {"touched": format!("{thread}-{touched}")}}}));
                 touched += u32::from(sessions.patch_metadata("busy", &PatchParams::default(), &patch).await.is_ok());
             }
@@ -35,23 +35,23 @@ async fn a_session_that_is_patched_in_a_loop_ends_while_the_loop_runs() {
     scene.until_phase("busy", SessionPhase::Running).await;
     scene.delete("busy").await;
     scene.until_gone::<Session>("busy").await;
-    over.store(true, Ordering::Relaxed);
+    done.store(true, Ordering::Relaxed);
     let mut touched = 0;
     for thread in threads {
-        touched += thread.await.expect("the loop ended well");
+        touched += thread.await.expect("the loop does not panic");
     }
-    assert!(touched > 20, "it was touched {touched} times");
+    assert!(touched > 20, "the session was patched only {touched} times");
     scene.end(operator).await;
 }
 
-/// A session that etcd takes by a hair, so that it does not take it with a status.
+/// Creates a session that is just small enough for etcd, but too large once it has a status.
 async fn unwritable(scene: &Scene) {
     let mut main = kernel("main", 1, &[]);
     main["args"] = json!(vec!["\u{1F600}".repeat(16_384); 22]);
     let mut session = scene.session("ghost", json!({"kernels": [main]}));
     session["metadata"]["finalizers"] = json!([FINALIZER_SESSION]);
     let mut pad = 135_000;
-    eventually("a session of just the right size", || {
+    eventually("a session of the right size", || {
         session["metadata"]["annotations"] = json!({"pad": "x".repeat(pad)});
         pad -= 400;
         let attempt = scene.create(session.clone());
@@ -61,7 +61,7 @@ async fn unwritable(scene: &Scene) {
 }
 
 #[tokio::test]
-async fn a_session_whose_status_cannot_be_written_is_set_aside_and_an_admin_can_remove_it() {
+async fn a_session_with_an_unwritable_status_delays_no_other_and_an_admin_can_remove_it() {
     let scene = Scene::with("unwritable", 2, json!({})).await;
     lift(&scene, "sound").await;
     accepted("a large session", || async {
@@ -72,14 +72,14 @@ async fn a_session_whose_status_cannot_be_written_is_set_aside_and_an_admin_can_
     .await;
     let operator = scene.operator().await;
     unwritable(&scene).await;
-    eventually("an Event that says so", || async {
+    eventually("an Event about the refused status", || async {
         let about = ListParams::default().fields("regarding.name=ghost,reason=StatusRefused");
         let events = scene.api::<Event>().list(&about).await.map_err(|error| error.to_string())?;
         let note = events.items.first().and_then(|event| event.note.clone()).ok_or("none yet")?;
         if note.contains("too large") { Ok(()) } else { Err(note) }
     })
     .await;
-    // Nobody else waits for it, and it holds nothing.
+    // No other session waits for it, and it holds no resources.
     for n in 0..3 {
         scene.submit(&format!("other-{n}"), json!({})).await;
         scene.until_phase(&format!("other-{n}"), SessionPhase::Running).await;
@@ -94,13 +94,13 @@ async fn a_session_whose_status_cannot_be_written_is_set_aside_and_an_admin_can_
 }
 
 #[tokio::test]
-async fn what_a_session_deleted_with_its_orphans_leaves_is_removed_and_its_name_is_free() {
+async fn objects_orphaned_by_a_deleted_session_are_removed_and_its_name_is_free() {
     let scene = Scene::new("orphans").await;
     let operator = scene.operator().await;
     scene.submit("orph", gang()).await;
     scene.until_phase("orph", SessionPhase::Running).await;
     let orphan = DeleteParams { propagation_policy: Some(PropagationPolicy::Orphan), ..DeleteParams::default() };
-    scene.api::<Session>().delete("orph", &orphan).await.expect("it can be deleted");
+    scene.api::<Session>().delete("orph", &orphan).await.expect("the session can be deleted");
     scene.until_gone::<Session>("orph").await;
     eventually("nothing to be left", || async {
         let all = ListParams::default().labels(&format!("{LABEL_SESSION}=orph"));
@@ -121,7 +121,7 @@ async fn what_a_session_deleted_with_its_orphans_leaves_is_removed_and_its_name_
 }
 
 #[tokio::test]
-async fn a_service_that_a_released_session_left_gives_its_name_back() {
+async fn the_service_of_a_released_session_does_not_block_a_new_session_of_that_name() {
     let scene = Scene::new("left").await;
     let operator = scene.operator().await;
     scene.submit("left", gang()).await;
@@ -129,7 +129,7 @@ async fn a_service_that_a_released_session_left_gives_its_name_back() {
     operator.stop().await;
     let sessions = scene.api::<Session>();
     let orphan = DeleteParams { propagation_policy: Some(PropagationPolicy::Orphan), ..DeleteParams::default() };
-    sessions.delete("left", &orphan).await.expect("it can be deleted");
+    sessions.delete("left", &orphan).await.expect("the session can be deleted");
     let released = Patch::Merge(json!({"metadata": {"finalizers": null}}));
     sessions.patch_metadata("left", &PatchParams::default(), &released).await.expect("an admin may release it");
     scene.until_gone::<Session>("left").await;

@@ -1,4 +1,4 @@
-//! One lease, one leader: who writes, and how it changes hands.
+//! The lease: one leader writes, and a standby takes over.
 
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{Patch, PatchParams};
@@ -23,7 +23,7 @@ async fn until_held_by(scene: &Scene, identity: &str) {
 }
 
 #[tokio::test]
-async fn a_clean_stop_releases_the_lease_and_the_other_goes_on() {
+async fn a_clean_stop_releases_the_lease_to_the_standby() {
     let scene = Scene::new("release").await;
     let first = scene.operator_with(scene.hasty("first")).await;
     until_held_by(&scene, "first").await;
@@ -32,7 +32,7 @@ async fn a_clean_stop_releases_the_lease_and_the_other_goes_on() {
     scene.until_phase("one", SessionPhase::Running).await;
     assert_eq!(holder(&scene).await.as_deref(), Some("first"));
     assert_eq!(first.stop().await, Ended::Stopped);
-    assert_ne!(holder(&scene).await.as_deref(), Some("first"), "it need not run out");
+    assert_ne!(holder(&scene).await.as_deref(), Some("first"), "a clean stop releases the lease at once");
     until_held_by(&scene, "second").await;
     scene.submit("two", json!({})).await;
     scene.until_phase("two", SessionPhase::Running).await;
@@ -40,7 +40,7 @@ async fn a_clean_stop_releases_the_lease_and_the_other_goes_on() {
 }
 
 #[tokio::test]
-async fn a_killed_leader_is_succeeded_once_its_lease_is_over() {
+async fn a_standby_takes_over_when_a_killed_leaders_lease_expires() {
     let scene = Scene::new("killed").await;
     let first = scene.operator_with(scene.hasty("first")).await;
     until_held_by(&scene, "first").await;
@@ -53,7 +53,7 @@ async fn a_killed_leader_is_succeeded_once_its_lease_is_over() {
 }
 
 #[tokio::test]
-async fn who_loses_the_lease_ends_and_another_goes_on() {
+async fn an_operator_that_loses_the_lease_exits_and_another_takes_over() {
     let scene = Scene::new("lost").await;
     let mut operator = scene.operator_with(scene.hasty("first")).await;
     until_held_by(&scene, "first").await;

@@ -1,4 +1,4 @@
-//! One kernel from its submission to its end.
+//! A session of one kernel, from its creation to its end.
 
 use serde_json::json;
 use sokovan::api::*;
@@ -14,7 +14,7 @@ async fn st_004_a_session_runs_through_every_phase_to_running() {
     let session = scene.until_phase("one", SessionPhase::Running).await;
     let status = session.status.unwrap();
     let expected = ["Pending", "Scheduled", "Preparing", "Prepared", "Creating", "Running"];
-    assert_eq!(path(&status), expected, "an image that is there needs no Pulling");
+    assert_eq!(path(&status), expected, "a cached image needs no Pulling");
     assert_eq!(status.kernels_ready.as_deref(), Some("1/1"));
     assert_eq!(status.allocation.len(), 1);
     assert!(status.nodes.as_ref().unwrap().starts_with(&scene.name));
@@ -26,7 +26,7 @@ async fn st_004_a_session_runs_through_every_phase_to_running() {
 }
 
 #[tokio::test]
-async fn a_pod_is_pinned_limited_and_without_privileges() {
+async fn a_pod_has_its_node_its_limits_and_no_privileges() {
     let scene = Scene::new("pod").await;
     let operator = scene.operator().await;
     scene.submit("one", json!({})).await;
@@ -102,7 +102,7 @@ async fn an_idle_operator_writes_nothing_to_running_sessions() {
         )
     };
     let before = versions().await;
-    // Several of its long cycles, marked by the making of another session that runs to its end.
+    // The other session takes several long cycles to run to its end.
     scene.submit("other", json!({"type": "Batch", "kernels": [self::kernel("main", 1, &["sim", "run", "5s"])]})).await;
     scene.until_phase("other", SessionPhase::Terminated).await;
     assert_eq!(versions().await, before);
@@ -110,7 +110,7 @@ async fn an_idle_operator_writes_nothing_to_running_sessions() {
 }
 
 #[tokio::test]
-async fn deployments_and_routes_say_that_they_are_not_reconciled() {
+async fn deployments_and_routes_have_a_condition_that_they_are_not_reconciled() {
     let scene = Scene::with("served", 0, json!({})).await;
     let operator = scene.operator().await;
     let template = json!({
@@ -122,28 +122,28 @@ async fn deployments_and_routes_say_that_they_are_not_reconciled() {
     }))
     .unwrap();
     scene.api().create(&kube::api::PostParams::default(), &deployment).await.unwrap();
-    let told = eventually("the deployment to be told", || async {
+    let condition = eventually("the deployment to have a condition", || async {
         let deployment = scene.api::<Deployment>().get("d").await.map_err(|error| error.to_string())?;
         deployment.status.and_then(|status| status.conditions.into_iter().next()).ok_or("no condition".into())
     })
     .await;
-    assert_eq!((told.type_.as_str(), told.status), ("Reconciled", ConditionStatus::False));
-    assert!(told.message.contains("does not reconcile objects of kind Deployment"), "{}", told.message);
+    assert_eq!((condition.type_.as_str(), condition.status), ("Reconciled", ConditionStatus::False));
+    assert!(condition.message.contains("does not reconcile objects of kind Deployment"), "{}", condition.message);
     let route = json!({"metadata": {"name": "r"}, "spec": {"deployment": "d", "session": "s"}});
     scene.make_here::<Route>(route).await;
-    let told = eventually("the route to be told", || async {
+    let condition = eventually("the route to have a condition", || async {
         let route = scene.api::<Route>().get("r").await.map_err(|error| error.to_string())?;
         route.status.and_then(|status| status.conditions.into_iter().next()).ok_or("no condition".into())
     })
     .await;
-    assert_eq!((told.type_.as_str(), told.status), ("Reconciled", ConditionStatus::False));
+    assert_eq!((condition.type_.as_str(), condition.status), ("Reconciled", ConditionStatus::False));
     let scale = scene.api::<Deployment>().get_scale("d").await.unwrap();
     assert_eq!(scale.spec.and_then(|spec| spec.replicas), Some(2));
     scene.end(operator).await;
 }
 
 #[tokio::test]
-async fn a_change_of_the_spec_that_asks_for_nothing_is_observed_running_and_ended() {
+async fn a_spec_change_without_effect_is_observed_while_running_and_after_the_end() {
     let scene = Scene::with("observed", 1, json!({})).await;
     let operator = scene.operator().await;
     let observed = |session: &Session| {
@@ -153,13 +153,13 @@ async fn a_change_of_the_spec_that_asks_for_nothing_is_observed_running_and_ende
     };
     scene.submit("one", json!({})).await;
     scene.until_phase("one", SessionPhase::Running).await;
-    let edited = scene.patch_spec("one", json!({"ttlSecondsAfterFinished": 86_400})).await.expect("it may be changed");
+    let edited = scene.patch_spec("one", json!({"ttlSecondsAfterFinished": 86_400})).await.expect("the spec can be changed");
     assert!(!observed(&edited));
     let history = scene.until("one", "observed", observed).await.status.unwrap().progress.history;
-    assert_eq!(history, edited.status.unwrap().history, "nothing was tried");
-    scene.patch_spec("one", json!({"desiredState": "Terminated"})).await.expect("the wish is accepted");
+    assert_eq!(history, edited.status.unwrap().history, "no handler has run");
+    scene.patch_spec("one", json!({"desiredState": "Terminated"})).await.expect("the change is accepted");
     scene.until_phase("one", SessionPhase::Terminated).await;
-    let edited = scene.patch_spec("one", json!({"ttlSecondsAfterFinished": 43_200})).await.expect("it may be changed");
+    let edited = scene.patch_spec("one", json!({"ttlSecondsAfterFinished": 43_200})).await.expect("the spec can be changed");
     assert!(!observed(&edited));
     scene.until("one", "observed", observed).await;
     scene.end(operator).await;

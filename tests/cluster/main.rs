@@ -1,5 +1,5 @@
-//! Tests of behaviour on a real API server, with etcd, scheduler and controllers, and simulated nodes. Each test has a
-//! scene of its own, so they run side by side. Run by `make cluster`.
+//! Tests on a real API server with etcd, scheduler, controllers and simulated nodes. Each test has a scene of its own, so
+//! tests run in parallel. Run them with `make cluster`.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 

@@ -1,4 +1,4 @@
-//! The memory of an operator does not grow beyond its limit with what tenants may submit.
+//! The operator's memory stays below its limit, whatever tenants may submit.
 
 use std::process::{Child, Command, Stdio};
 
@@ -10,7 +10,7 @@ use sokovan::api::*;
 use crate::common::eventually;
 use crate::scene::{Scene, kernel};
 
-/// Sessions of the largest size that admission lets through, nearly 256 KiB each.
+/// The number of sessions of the largest size that admission accepts, nearly 256 KiB each.
 const SESSIONS: usize = 80;
 /// The chart's defaults: sessions in the first tenant's namespace, and the operator's memory limit.
 const QUOTA: usize = 500;
@@ -33,7 +33,7 @@ impl Process {
         Self(operator.expect("the operator starts"))
     }
 
-    /// The most memory it has had so far.
+    /// Returns the peak of the operator's memory so far.
     fn peak_kib(&self) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).expect("it runs");
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
@@ -49,12 +49,16 @@ impl Drop for Process {
 }
 
 /// Starts an operator, waits until every session has a status, and returns the peak of its memory.
-async fn peak_with_all_sessions_told(scene: &Scene) -> usize {
+async fn peak_with_all_statuses_written(scene: &Scene) -> usize {
     let operator = Process::start(scene);
     eventually("every session to have a status", || async {
         let sessions = scene.api::<Session>().list(&ListParams::default()).await.map_err(|error| error.to_string())?;
-        let told = sessions.items.iter().filter(|session| session.status.is_some()).count();
-        if told > 0 && told == sessions.items.len() { Ok(()) } else { Err(format!("{told} of {}", sessions.items.len())) }
+        let with_status = sessions.items.iter().filter(|session| session.status.is_some()).count();
+        if with_status > 0 && with_status == sessions.items.len() {
+            Ok(())
+        } else {
+            Err(format!("{with_status} of {}", sessions.items.len()))
+        }
     })
     .await;
     operator.peak_kib()
@@ -65,12 +69,12 @@ async fn the_largest_sessions_that_a_quota_allows_fit_into_the_operators_memory(
     let scene = Scene::with("memory", 0, json!({})).await;
     let later = |kernels| json!({"startsAt": "2099-01-01T00:00:00Z", "kernels": kernels});
     scene.submit("small", later(json!([kernel("main", 1, &[])]))).await;
-    let base = peak_with_all_sessions_told(&scene).await;
+    let base = peak_with_all_statuses_written(&scene).await;
     let mut largest = kernel("main", 1, &[]);
     largest["args"] = json!(vec!["\u{1F600}".repeat(16_000); 4]);
     let names: Vec<String> = (0..SESSIONS).map(|n| format!("large-{n}")).collect();
     stream::iter(&names).for_each_concurrent(4, |name| async { _ = scene.submit(name, later(json!([largest]))).await }).await;
-    let peak = peak_with_all_sessions_told(&scene).await;
+    let peak = peak_with_all_statuses_written(&scene).await;
     let each = peak.saturating_sub(base) / SESSIONS;
     let all = base + each * QUOTA;
     assert!(all < MEMORY_LIMIT_KIB, "{base} KiB and {each} KiB for each large session are {all} KiB");

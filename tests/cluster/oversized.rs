@@ -1,4 +1,4 @@
-//! No session grows so large that its record can no longer be written.
+//! Admission keeps sessions small enough for their status to be written.
 
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
@@ -11,19 +11,19 @@ const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 const TOO_LARGE: &str = "bytes; at most 262144";
 const LONG_ID: &str = "annotation sokovan.dev/creation-id has 129 characters; at most 128";
 
-/// A kernel with one more field.
+/// Returns a kernel with one more field.
 fn with(field: &str, value: Value) -> Value {
     let mut main = kernel("main", 1, &[]);
     main[field] = value;
     main
 }
 
-fn words(count: usize, word: &str) -> Value {
-    with("args", json!(vec![word.repeat(16_384); count]))
+fn arguments(count: usize, character: &str) -> Value {
+    with("args", json!(vec![character.repeat(16_384); count]))
 }
 
 #[tokio::test]
-async fn a_session_is_as_large_as_its_record_allows() {
+async fn admission_limits_the_size_of_a_session() {
     let scene = Scene::with("large", 0, json!({})).await;
     let session = |kernels: Value| {
         let mut session = scene.session("x", json!({"clusterMode": "MultiNode", "kernels": kernels}));
@@ -55,8 +55,8 @@ async fn a_session_is_as_large_as_its_record_allows() {
     let owner = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "x".repeat(270_000), "uid": "u"});
     let finalizers: Vec<String> = (0..4_000).map(|n| format!("example.org/{n}-{}", "x".repeat(56))).collect();
     for (what, largest) in [
-        ("many words", session(json!([words(15, "x")]))),
-        ("words of four bytes a character", session(json!([words(3, "\u{1F600}")]))),
+        ("many arguments", session(json!([arguments(15, "x")]))),
+        ("arguments of four bytes a character", session(json!([arguments(3, "\u{1F600}")]))),
         ("many replicas", gang(100)),
         ("a long annotation", annotated("pad", "x".repeat(250_000))),
         ("a long last-applied configuration", annotated(LAST_APPLIED, "\"".repeat(250_000))),
@@ -65,10 +65,10 @@ async fn a_session_is_as_large_as_its_record_allows() {
         try_to_make::<Session>(&scene.space, &largest).await.unwrap_or_else(|said| panic!("{what}: {said}"));
     }
     let cases = [
-        ("too many words", session(json!([words(17, "x")])), TOO_LARGE),
-        ("too many bytes", session(json!([words(5, "\u{1F600}")])), TOO_LARGE),
-        ("too many characters to be escaped", session(json!([words(3, "<")])), TOO_LARGE),
-        ("too many quotes", session(json!([words(9, "\"")])), TOO_LARGE),
+        ("too many arguments", session(json!([arguments(17, "x")])), TOO_LARGE),
+        ("too many bytes", session(json!([arguments(5, "\u{1F600}")])), TOO_LARGE),
+        ("too many characters to be escaped", session(json!([arguments(3, "<")])), TOO_LARGE),
+        ("too many quotes", session(json!([arguments(9, "\"")])), TOO_LARGE),
         ("too many replicas", gang(103), TOO_LARGE),
         ("too long paths", session(json!(mounting)), TOO_LARGE),
         ("too long an annotation", annotated("pad", "<".repeat(50_000)), TOO_LARGE),
@@ -77,17 +77,17 @@ async fn a_session_is_as_large_as_its_record_allows() {
         ("too long a last-applied configuration", annotated(LAST_APPLIED, "<".repeat(90_000)), "bytes; at most 524288"),
         ("too long a creation id", annotated("sokovan.dev/creation-id", "x".repeat(129)), LONG_ID),
     ];
-    let template = scene.session("x", json!({"type": "Inference", "kernels": [words(17, "x")]}));
+    let template = scene.session("x", json!({"type": "Inference", "kernels": [arguments(17, "x")]}));
     let deployment = json!({"metadata": {}, "spec": {"template": template["spec"]}});
     let deploy = || try_to_make::<Deployment>(&scene.space, &deployment);
-    refused("a deployment of too many words", deploy().await, "deployment has 2");
+    refused("a deployment with too many arguments", deploy().await, "deployment has 2");
     only_the_policy_refuses::<Session>(&scene, &scene.space, "sound", &cases).await;
-    accepted("a deployment of too many words", deploy).await;
+    accepted("a deployment with too many arguments", deploy).await;
     scene.clear().await;
 }
 
 #[tokio::test]
-async fn field_managers_do_not_fill_a_session_up() {
+async fn field_managers_cannot_fill_a_session() {
     let scene = Scene::with("managed", 0, json!({})).await;
     let apply = async |manager: &str, annotations: usize| {
         let key = |n: usize| format!("{}org/{}{n:04}", "x.".repeat(120), "x".repeat(56));
@@ -108,10 +108,10 @@ async fn field_managers_do_not_fill_a_session_up() {
 }
 
 #[tokio::test]
-async fn a_session_too_large_from_before_can_shrink_and_be_ended() {
+async fn an_oversized_session_from_before_the_policy_can_shrink_and_end() {
     let scene = Scene::with("shrink", 0, json!({})).await;
     lift(&scene, "sound").await;
-    let mut large = scene.session("x", json!({"kernels": [words(17, "x")]}));
+    let mut large = scene.session("x", json!({"kernels": [arguments(17, "x")]}));
     large["metadata"]["annotations"] = json!({"pad": "x".repeat(1_000)});
     accepted("a session from before", || try_to_make::<Session>(&scene.space, &large)).await;
     restore(&scene, "sound").await;
@@ -119,7 +119,7 @@ async fn a_session_too_large_from_before_can_shrink_and_be_ended() {
         let patch = Patch::Merge(json!({"metadata": {"annotations": {"pad": "x".repeat(length)}}}));
         outcome(scene.api::<Session>().patch("x", &PatchParams::default(), &patch).await)
     };
-    // One that got through before the policy was back has grown already: the next attempt is larger.
+    // An attempt that succeeded before the policy was back has grown the session, so the next attempt must be larger.
     let length = std::sync::atomic::AtomicUsize::new(1_001);
     let grow = || annotate(length.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
     refused_soon("a session grown", grow, TOO_LARGE).await;

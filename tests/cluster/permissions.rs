@@ -1,4 +1,4 @@
-//! What the operator itself may not do, whoever has got hold of its token; and what roles allow.
+//! What the operator itself may not do, even if its token is stolen, and what the chart's roles allow.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,15 +18,15 @@ use crate::scene::Scene;
 pub const OPERATOR: &str = "system:serviceaccount:sokovan-system:sokovan-operator";
 
 #[tokio::test]
-async fn the_operator_itself_is_bound_to_what_it_needs() {
+async fn policies_restrict_the_pods_and_secrets_that_the_operator_creates() {
     let scene = Scene::with("bound", 0, json!({})).await;
-    let operator = scene.of(OPERATOR).await;
+    let operator = scene.as_user(OPERATOR).await;
     let owner = |kind: &str| json!([{"apiVersion": "sokovan.dev/v1alpha1", "kind": kind, "name": "o", "uid": "u"}]);
     let pod = json!({
-        "metadata": {"ownerReferences": owner("Kernel"), "labels": {LABEL_SESSION: "mine"}},
+        "metadata": {"ownerReferences": owner("Kernel"), "labels": {LABEL_SESSION: "own"}},
         "spec": {"automountServiceAccountToken": false, "containers": [{"name": "c", "image": "i"}]},
     });
-    try_to_make::<Pod>(&operator, &pod).await.expect("a pod as the operator makes them");
+    try_to_make::<Pod>(&operator, &pod).await.expect("a pod as the operator creates it");
     let volume = |volume: Value| changed(&pod, "/spec/volumes", json!([volume]));
     let container = |more: Value| {
         let mut container = json!({"name": "c", "image": "i"});
@@ -34,10 +34,14 @@ async fn the_operator_itself_is_bound_to_what_it_needs() {
         changed(&pod, "/spec/containers", json!([container]))
     };
     let cases = [
-        ("a token", changed(&pod, "/spec/automountServiceAccountToken", json!(true)), "no service account token"),
-        ("the host's network", changed(&pod, "/spec/hostNetwork", json!(true)), "share nothing with their host"),
-        ("the host's processes", changed(&pod, "/spec/hostPID", json!(true)), "share nothing with their host"),
-        ("the host's shared memory", changed(&pod, "/spec/hostIPC", json!(true)), "share nothing with their host"),
+        (
+            "a token",
+            changed(&pod, "/spec/automountServiceAccountToken", json!(true)),
+            "must set automountServiceAccountToken to false",
+        ),
+        ("the host's network", changed(&pod, "/spec/hostNetwork", json!(true)), "must not use hostNetwork, hostPID or hostIPC"),
+        ("the host's processes", changed(&pod, "/spec/hostPID", json!(true)), "must not use hostNetwork, hostPID or hostIPC"),
+        ("the host's shared memory", changed(&pod, "/spec/hostIPC", json!(true)), "must not use hostNetwork, hostPID or hostIPC"),
         ("the host's files", volume(json!({"name": "v", "hostPath": {"path": "/"}})), "scratch space"),
         ("a secret", volume(json!({"name": "v", "secret": {"secretName": "token"}})), "their session's own secret"),
         (
@@ -45,42 +49,46 @@ async fn the_operator_itself_is_bound_to_what_it_needs() {
             volume(json!({"name": "v", "secret": {"secretName": "ses-other-ssh-01234567"}})),
             "their session's own secret",
         ),
-        ("a privileged container", container(json!({"securityContext": {"privileged": true}})), "no privileged container"),
+        (
+            "a privileged container",
+            container(json!({"securityContext": {"privileged": true}})),
+            "must not have privileged containers",
+        ),
         (
             "/proc unmasked",
             changed(
                 &container(json!({"securityContext": {"procMount": "Unmasked"}})),
                 "/spec/hostUsers",
-                json!(false), // else the API server refuses it itself
+                json!(false), // otherwise the API server itself refuses the pod
             ),
-            "and /proc masked",
+            "nor unmask /proc",
         ),
-        ("a port of the host", container(json!({"ports": [{"containerPort": 80, "hostPort": 80}]})), "no port of the host"),
+        ("a port of the host", container(json!({"ports": [{"containerPort": 80, "hostPort": 80}]})), "host ports"),
         (
             "a capability",
             container(json!({"securityContext": {"capabilities": {"add": ["SYS_MODULE"]}}})),
-            "no capability beyond the baseline",
+            "must not add capabilities beyond the baseline",
         ),
         (
             "an unconfined container",
             container(json!({"securityContext": {"seccompProfile": {"type": "Unconfined"}}})),
-            "confined by seccomp and AppArmor",
+            "must not set seccomp or AppArmor to Unconfined",
         ),
         (
             "an unconfined pod",
             changed(&pod, "/spec/securityContext", json!({"appArmorProfile": {"type": "Unconfined"}})),
-            "confined by seccomp and AppArmor",
+            "must not set seccomp or AppArmor to Unconfined",
         ),
-        ("a whole secret", container(json!({"envFrom": [{"secretRef": {"name": "token"}}]})), "nothing whole"),
-        ("a pod of no kernel", changed(&pod, "/metadata/ownerReferences", json!([])), "belong to a kernel"),
+        ("a whole secret", container(json!({"envFrom": [{"secretRef": {"name": "token"}}]})), "never a whole secret"),
+        ("a pod of no kernel", changed(&pod, "/metadata/ownerReferences", json!([])), "must be owned by a kernel"),
     ];
     only_the_policy_refuses::<Pod>(&scene, &operator, "operator-pods", &cases).await;
     let secret = json!({
         "metadata": {"name": "ses-x-ssh-01234567", "ownerReferences": owner("Session")}, "stringData": {"id_cluster": "k"},
     });
-    try_to_make::<Secret>(&operator, &secret).await.expect("a secret as the operator makes them");
+    try_to_make::<Secret>(&operator, &secret).await.expect("a secret as the operator creates it");
     let named = |name: &str| changed(&secret, "/metadata/name", json!(name));
-    let words = "SSH key pairs of sessions";
+    let words = "may create only secrets with the SSH key pair of a session";
     let secrets = [
         ("a secret of another name", named("token"), words),
         ("a secret of another type", changed(&named("ses-y-ssh-01234567"), "/type", json!("other")), words),
@@ -94,9 +102,9 @@ async fn the_operator_itself_is_bound_to_what_it_needs() {
 }
 
 #[tokio::test]
-async fn the_operator_deletes_no_secret_but_the_keys_of_sessions() {
+async fn the_operator_deletes_only_the_ssh_key_secrets_of_sessions() {
     let scene = Scene::with("keys", 0, json!({})).await;
-    let operator = scene.of(OPERATOR).await;
+    let operator = scene.as_user(OPERATOR).await;
     let ours = json!({LABEL_SESSION_UID: "u"});
     for (name, labels) in [("ses-x-ssh-01234567", ours.clone()), ("token", ours), ("ses-y-ssh-01234567", json!({}))] {
         scene.make_here::<Secret>(json!({"metadata": {"name": name, "labels": labels}})).await;
@@ -105,7 +113,7 @@ async fn the_operator_deletes_no_secret_but_the_keys_of_sessions() {
     delete("ses-x-ssh-01234567").await.expect("a session's keys");
     let cases = [("a secret of another name", "token"), ("a secret of no session", "ses-y-ssh-01234567")];
     for (what, name) in cases {
-        refused(what, delete(name).await, "the only secrets that the operator deletes are the SSH key pairs of sessions");
+        refused(what, delete(name).await, "may delete only secrets with the SSH key pair of a session");
     }
     lift(&scene, "operator-secrets").await;
     for (what, name) in cases {
@@ -114,9 +122,9 @@ async fn the_operator_deletes_no_secret_but_the_keys_of_sessions() {
 }
 
 #[tokio::test]
-async fn the_operator_touches_nothing_that_is_not_a_sessions() {
+async fn the_operator_writes_only_pods_and_services_of_sessions() {
     let scene = Scene::with("touch", 0, json!({})).await;
-    let operator = scene.of(OPERATOR).await;
+    let operator = scene.as_user(OPERATOR).await;
     let container = |image: &str| json!({"spec": {"containers": [{"name": "c", "image": image}]}});
     let mut pod = container("i");
     for (name, labels) in [("foreign", json!({})), ("ours", json!({LABEL_SESSION_UID: "u"}))] {
@@ -129,43 +137,43 @@ async fn the_operator_touches_nothing_that_is_not_a_sessions() {
     };
     let noted = || json!({"metadata": {"annotations": {ANNOTATION_GATE: GATE_OPEN}}});
     patch("ours", noted()).await.expect("a gate is opened");
-    let foreign = "touches pods of sessions alone";
+    let foreign = "may write only pods with the label";
     refused("a foreign pod", patch("foreign", noted()).await, foreign);
-    refused("what a pod runs", patch("ours", container("other")).await, "does not change what a pod runs");
+    refused("a pod's spec", patch("ours", container("other")).await, "may not change the spec of a pod");
     let delete_pod = || async {
         let done = operator.api::<Pod>().delete("foreign", &DeleteParams::default()).await;
         outcome(done)
     };
-    refused("a foreign pod's end", delete_pod().await, foreign);
+    refused("deleting a foreign pod", delete_pod().await, foreign);
     let service = |name: &str, more: Value| {
         let mut service = json!({"metadata": {"name": name, "labels": {LABEL_SESSION_UID: "u"}},
                                  "spec": {"clusterIP": "None", "selector": {LABEL_SESSION_UID: "u"}, "ports": [{"port": 80}]}});
         service["spec"].as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         service
     };
-    try_to_make::<Service>(&operator, &service("ses-mine", json!({}))).await.expect("a service as the operator makes them");
+    try_to_make::<Service>(&operator, &service("ses-own", json!({}))).await.expect("a service as the operator creates it");
     scene.make_here::<Service>(json!({"metadata": {"name": "theirs"}, "spec": {"ports": [{"port": 80}]}})).await;
     let delete_service = || async {
         let done = operator.api::<Service>().delete("theirs", &DeleteParams::default()).await;
         outcome(done)
     };
-    refused("a foreign service's end", delete_service().await, "touches services of sessions alone");
+    refused("deleting a foreign service", delete_service().await, "may write only services with the label");
     let cases = [
-        ("a service of any name", service("kubernetes", json!({})), "services are those of sessions"),
-        ("a service for all pods", service("ses-all", json!({"selector": {"app": "x"}})), "and no more"),
-        ("a service with an address", service("ses-ip", json!({"externalIPs": ["192.0.2.1"]})), "and no more"),
+        ("a service of any name", service("kubernetes", json!({})), "must have names that begin with ses-"),
+        ("a service for all pods", service("ses-all", json!({"selector": {"app": "x"}})), "must be headless"),
+        ("a service with an address", service("ses-ip", json!({"externalIPs": ["192.0.2.1"]})), "must be headless"),
     ];
     only_the_policy_refuses::<Service>(&scene, &operator, "operator-touches", &cases).await;
     accepted("a foreign pod", || patch("foreign", noted())).await;
-    accepted("what a pod runs", || patch("ours", container("other"))).await;
-    accepted("a foreign pod's end", delete_pod).await;
-    accepted("a foreign service's end", delete_service).await;
+    accepted("a pod's spec", || patch("ours", container("other"))).await;
+    accepted("deleting a foreign pod", delete_pod).await;
+    accepted("deleting a foreign service", delete_service).await;
 }
 
 #[tokio::test]
-async fn the_operator_makes_nothing_outside_the_namespaces_of_projects() {
+async fn the_operator_creates_pods_only_in_namespaces_of_projects() {
     let scene = Scene::with("nopro", 0, json!({})).await;
-    let operator = scene.of(OPERATOR).await;
+    let operator = scene.as_user(OPERATOR).await;
     let namespaces = scene.all::<Namespace>();
     let bare = Patch::Merge(json!({"metadata": {"labels": {LABEL_PROJECT: null}}}));
     namespaces.patch(&scene.name, &PatchParams::default(), &bare).await.unwrap();
@@ -174,18 +182,18 @@ async fn the_operator_makes_nothing_outside_the_namespaces_of_projects() {
         "spec": {"automountServiceAccountToken": false, "containers": [{"name": "c", "image": "i"}]},
     });
     let attempt = || async { try_to_make::<Pod>(&operator, &pod).await };
-    eventually("the label to be gone everywhere", || async {
+    eventually("the removal of the label to take effect", || async {
         match attempt().await {
-            Err(said) if said.contains("in the namespaces of projects alone") => Ok(()),
+            Err(said) if said.contains("only in namespaces with the label sokovan.dev/project") => Ok(()),
             other => Err(format!("{other:?}")),
         }
     })
     .await;
     lift(&scene, "operator-pods").await;
-    accepted("a pod elsewhere", attempt).await;
+    accepted("a pod outside of projects", attempt).await;
 }
 
-/// `sokovan.dev/sessions: delete get list patch watch`, a line for each resource.
+/// Returns one line for each resource, such as `sokovan.dev/sessions: delete get list patch watch`.
 fn permissions(rules: Vec<PolicyRule>) -> Vec<String> {
     let mut verbs: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for rule in rules {
@@ -199,23 +207,23 @@ fn permissions(rules: Vec<PolicyRule>) -> Vec<String> {
     verbs.into_iter().map(|(what, verbs)| format!("{what}: {}", verbs.into_iter().collect::<Vec<_>>().join(" "))).collect()
 }
 
-/// The roles that are bound to the operator, anywhere, but for what a scene grants it for a while.
+/// Returns the roles that are bound to the operator in any namespace, except the ones that scenes grant it temporarily.
 async fn roles_of_the_operator() -> BTreeSet<String> {
     let client = crate::common::client().await;
     let all = ListParams::default().labels("!scene");
-    let everywhere = Api::<ClusterRoleBinding>::all(client.clone()).list(&all).await.unwrap().items;
-    let somewhere = Api::<RoleBinding>::all(client).list(&all).await.unwrap().items;
-    let bound = everywhere.into_iter().map(|binding| (binding.role_ref, binding.subjects));
-    let bound = bound.chain(somewhere.into_iter().map(|binding| (binding.role_ref, binding.subjects)));
-    let to_it = |subjects: &Option<Vec<Subject>>| {
-        let its = |s: &Subject| s.name == "sokovan-operator" && s.namespace.as_deref() == Some("sokovan-system");
-        subjects.iter().flatten().any(|subject| its(subject) || subject.name == OPERATOR)
+    let cluster_wide = Api::<ClusterRoleBinding>::all(client.clone()).list(&all).await.unwrap().items;
+    let namespaced = Api::<RoleBinding>::all(client).list(&all).await.unwrap().items;
+    let bound = cluster_wide.into_iter().map(|binding| (binding.role_ref, binding.subjects));
+    let bound = bound.chain(namespaced.into_iter().map(|binding| (binding.role_ref, binding.subjects)));
+    let includes_operator = |subjects: &Option<Vec<Subject>>| {
+        let is_account = |s: &Subject| s.name == "sokovan-operator" && s.namespace.as_deref() == Some("sokovan-system");
+        subjects.iter().flatten().any(|subject| is_account(subject) || subject.name == OPERATOR)
     };
-    bound.filter(|(_, subjects)| to_it(subjects)).map(|(role, _)| role.name).collect()
+    bound.filter(|(_, subjects)| includes_operator(subjects)).map(|(role, _)| role.name).collect()
 }
 
 #[tokio::test]
-async fn the_operators_permissions_are_these_and_no_others() {
+async fn the_operator_has_exactly_the_listed_permissions() {
     let client = crate::common::client().await;
     let all: Api<ClusterRole> = Api::all(client.clone());
     let own: Api<Role> = Api::namespaced(client.clone(), "sokovan-system");
@@ -227,7 +235,7 @@ async fn the_operators_permissions_are_these_and_no_others() {
     assert_eq!(roles_of_the_operator().await, roles.map(str::to_owned).into());
     let found = [permissions(role), permissions(lease), permissions(leases)].concat();
     let golden: Vec<&str> = include_str!("operator-permissions.txt").lines().collect();
-    assert_eq!(found, golden, "a change here wants a reason, and a change of operator-permissions.txt");
+    assert_eq!(found, golden, "changed permissions need a reason, and a change of operator-permissions.txt");
     for line in &found {
         let (what, verbs) = line.split_once(": ").expect("a line");
         assert!(!line.contains('*'), "{line}");
@@ -237,7 +245,7 @@ async fn the_operators_permissions_are_these_and_no_others() {
 }
 
 #[tokio::test]
-async fn roles_are_made_up_of_those_for_each_kind() {
+async fn roles_aggregate_the_roles_of_each_kind() {
     let roles: Api<ClusterRole> = Api::all(crate::common::client().await);
     let holds = async |role: &str, line: &str| {
         let found = roles.get(role).await.map_err(|error| error.to_string())?.rules.unwrap_or_default();
@@ -258,17 +266,17 @@ async fn roles_are_made_up_of_those_for_each_kind() {
         ("sokovan-keypairs-view", "keypairs", read),
     ] {
         let line = format!("sokovan.dev/{what}: {verbs}");
-        eventually(&format!("{role} to be made up"), || holds(role, &line)).await;
+        eventually(&format!("{role} to be aggregated"), || holds(role, &line)).await;
     }
     let view = permissions(roles.get("sokovan-view").await.unwrap().rules.unwrap_or_default());
     assert!(!view.iter().any(|line| line.contains("keypairs") || line.contains("create")), "{view:#?}");
 }
 
 #[tokio::test]
-async fn a_group_gives_its_kernels_what_the_operator_may_make() {
+async fn a_scaling_group_accepts_only_pod_settings_that_the_operator_may_use() {
     let scene = Scene::with("no-caps", 0, json!({})).await;
     let groups = scene.all::<ScalingGroup>();
-    let say = async |pod: Value| {
+    let try_pod = async |pod: Value| {
         let patch = Patch::Merge(json!({"spec": {"pod": pod}}));
         let dry = PatchParams { dry_run: true, ..PatchParams::default() };
         groups.patch(&scene.name, &dry, &patch).await.err().map(|error| error.to_string())
@@ -276,31 +284,31 @@ async fn a_group_gives_its_kernels_what_the_operator_may_make() {
     let container = |more: Value| json!({"containerSecurityContext": more});
     let capability = |name: &str| container(json!({"capabilities": {"add": [name]}}));
     let seccomp = |kind: &str| json!({"securityContext": {"seccompProfile": {"type": kind}}});
-    let confined = "confined by seccomp and AppArmor";
+    let confined = "must not set seccomp or AppArmor to Unconfined";
     let cases = [
-        (capability("SYS_ADMIN"), "no capability beyond the baseline and IPC_LOCK"),
-        (container(json!({"procMount": "Unmasked"})), "no capability beyond the baseline and IPC_LOCK"),
+        (capability("SYS_ADMIN"), "must not add capabilities beyond the baseline and IPC_LOCK"),
+        (container(json!({"procMount": "Unmasked"})), "must not add capabilities beyond the baseline and IPC_LOCK"),
         (seccomp("Unconfined"), confined),
         (container(json!({"appArmorProfile": {"type": "Unconfined"}})), confined),
     ];
     for (attempt, words) in &cases {
-        let said = say(attempt.clone()).await.unwrap_or_else(|| panic!("{attempt} was let through"));
+        let said = try_pod(attempt.clone()).await.unwrap_or_else(|| panic!("{attempt} was accepted"));
         assert!(said.contains(words), "{attempt}: {said}");
     }
     for harmless in [capability("IPC_LOCK"), seccomp("RuntimeDefault")] {
-        assert_eq!(say(harmless).await, None);
+        assert_eq!(try_pod(harmless).await, None);
     }
     lift_from_group(&scene, "group-pods").await;
     for (attempt, _) in cases {
-        accepted("what the policy refused", || async { say(attempt.clone()).await.map_or(Ok(()), Err) }).await;
+        accepted("what the policy refused", || async { try_pod(attempt.clone()).await.map_or(Ok(()), Err) }).await;
     }
 }
 
 /// Lifts a policy of the chart from the scene's scaling group.
 async fn lift_from_group(scene: &Scene, policy: &str) {
     let bindings = scene.all::<ValidatingAdmissionPolicyBinding>();
-    let but = json!({"matchExpressions": [{"key": "lifted.test/group", "operator": "DoesNotExist"}]});
-    let patch = Patch::Merge(json!({"spec": {"matchResources": {"objectSelector": but}}}));
+    let excluded = json!({"matchExpressions": [{"key": "lifted.test/group", "operator": "DoesNotExist"}]});
+    let patch = Patch::Merge(json!({"spec": {"matchResources": {"objectSelector": excluded}}}));
     bindings.patch(&format!("sokovan-{policy}"), &PatchParams::default(), &patch).await.unwrap();
     let label = Patch::Merge(json!({"metadata": {"labels": {"lifted.test/group": "yes"}}}));
     scene.all::<ScalingGroup>().patch(&scene.name, &PatchParams::default(), &label).await.unwrap();

@@ -1,4 +1,4 @@
-//! Amounts of resources that no node could give.
+//! Amounts of resources that admission refuses.
 
 use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicyBinding;
 use kube::Api;
@@ -12,7 +12,7 @@ use crate::common::unique;
 use crate::scene::{Scene, kernel};
 
 #[tokio::test]
-async fn huge_pages_are_given_as_whole_pages() {
+async fn huge_pages_are_multiples_of_the_page_size() {
     let scene = Scene::with("pages", 0, json!({})).await;
     let session = |name: &str, amount: Value| {
         let mut main = kernel("main", 1, &[]);
@@ -32,16 +32,8 @@ async fn huge_pages_are_given_as_whole_pages() {
             "kernel main has hugepages-2Mi 3Mi, which is not a multiple of the page size 2Mi",
         ),
         ("less than a page", session("hugepages-1Gi", json!("0.5Gi")), "which is not a multiple of the page size 1Gi"),
-        (
-            "a page size that is none",
-            session("hugepages-x", json!("1Gi")),
-            "kernel main has hugepages-x: a resource is cpu, memory",
-        ),
-        (
-            "a page size of nothing",
-            session("hugepages-0", json!("1Gi")),
-            "kernel main has hugepages-0: a resource is cpu, memory",
-        ),
+        ("an invalid page size", session("hugepages-x", json!("1Gi")), "kernel main has hugepages-x: a resource is cpu, memory"),
+        ("a page size of zero", session("hugepages-0", json!("1Gi")), "kernel main has hugepages-0: a resource is cpu, memory"),
     ];
     let deployment = json!({"metadata": {}, "spec": {"template": cases[0].1["spec"]}});
     let deploy = || try_to_make::<Deployment>(&scene.space, &deployment);
@@ -52,7 +44,7 @@ async fn huge_pages_are_given_as_whole_pages() {
 }
 
 #[tokio::test]
-async fn amounts_are_numbers_or_texts_that_a_node_could_give() {
+async fn amounts_are_positive_numbers_or_quantity_strings() {
     let scene = Scene::with("amounts", 0, json!({})).await;
     let resource = ApiResource::erase::<Session>(&());
     let sessions: Api<DynamicObject> = Api::namespaced_with(scene.client.clone(), &scene.namespace, &resource);
@@ -63,7 +55,7 @@ async fn amounts_are_numbers_or_texts_that_a_node_could_give() {
         let mut session = scene.session("x", json!({"kernels": [main]}));
         session["metadata"]["name"] = json!(unique("x"));
         async move {
-            let session: DynamicObject = serde_json::from_value(session).expect("an object in shape");
+            let session: DynamicObject = serde_json::from_value(session).expect("a valid object");
             outcome(sessions.create(&PostParams { dry_run: true, ..PostParams::default() }, &session).await)
         }
     };
@@ -80,7 +72,7 @@ async fn amounts_are_numbers_or_texts_that_a_node_could_give() {
     }
     try_main("sharedMemory", json!(1.5e8)).await.expect("a number of bytes");
     let quantity = "every resource must be a quantity greater than zero and less than 9P";
-    let whole = "of extended resources only whole numbers can be given";
+    let whole = "an extended resource must be a whole number";
     let cases = [
         (amount("cpu", &json!(0)), format!("kernel main has cpu 0: {quantity}")),
         (amount("cpu", &json!(-0.5)), format!("kernel main has cpu -0.5: {quantity}")),
@@ -90,7 +82,7 @@ async fn amounts_are_numbers_or_texts_that_a_node_could_give() {
         (amount("memory", &json!("1".repeat(33))), quantity.to_owned()),
         (amount("nvidia.com/gpu", &json!(0.5)), format!("kernel main has nvidia.com/gpu 0.5: {whole}")),
         (amount("gpu", &json!(1)), "kernel main has gpu: a resource is cpu, memory, ephemeral-storage".to_owned()),
-        (("resources", json!({"cpu": 1})), "kernel main: cpu and memory must be given".to_owned()),
+        (("resources", json!({"cpu": 1})), "kernel main: resources must include cpu and memory".to_owned()),
         (("sharedMemory", json!(0)), "kernel main has sharedMemory 0: sharedMemory must be a quantity".to_owned()),
     ];
     for ((field, value), words) in &cases {
@@ -111,7 +103,7 @@ async fn limits_are_quantities_of_zero_or_more() {
     let make = async |labels: Value, spec: Value| {
         let policy = json!({"apiVersion": "sokovan.dev/v1alpha1", "kind": "ResourcePolicy",
                             "metadata": {"name": scene.name, "labels": labels}, "spec": spec});
-        let policy: DynamicObject = serde_json::from_value(policy).expect("an object in shape");
+        let policy: DynamicObject = serde_json::from_value(policy).expect("a valid object");
         outcome(policies.create(&PostParams { dry_run: true, ..PostParams::default() }, &policy).await)
     };
     for good in [json!(0), json!(0.5), json!("1")] {
@@ -126,8 +118,8 @@ async fn limits_are_quantities_of_zero_or_more() {
         let words = "every limit must be a quantity of zero or more";
         refused(&spec.to_string(), make(json!({}), spec.clone()).await, words);
     }
-    let but = json!({"matchExpressions": [{"key": "lifted.test/limits", "operator": "DoesNotExist"}]});
-    let patch = Patch::Merge(json!({"spec": {"matchResources": {"objectSelector": but}}}));
+    let excluded = json!({"matchExpressions": [{"key": "lifted.test/limits", "operator": "DoesNotExist"}]});
+    let patch = Patch::Merge(json!({"spec": {"matchResources": {"objectSelector": excluded}}}));
     let bindings = scene.all::<ValidatingAdmissionPolicyBinding>();
     bindings.patch("sokovan-quantities", &PatchParams::default(), &patch).await.expect("the binding can be changed");
     for spec in &cases {

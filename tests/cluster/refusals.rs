@@ -1,4 +1,4 @@
-//! What is refused at the API, each with a clear message, and beside each what is accepted.
+//! Invalid sessions that the API server refuses with a clear message, each with a valid counterpart that it accepts.
 
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
@@ -8,7 +8,7 @@ use sokovan::api::*;
 
 use crate::scene::{Scene, forged_kernel};
 
-/// What the API server says to a session; None if it takes it.
+/// Returns the API server's message about a session, or None if it accepts the session.
 async fn refusal(scene: &Scene, name: &str, spec: Value) -> Option<String> {
     let session = scene.session(name, spec);
     let dynamic: DynamicObject = serde_json::from_value(session).unwrap();
@@ -23,8 +23,8 @@ async fn refusal(scene: &Scene, name: &str, spec: Value) -> Option<String> {
 }
 
 async fn refused(scene: &Scene, spec: Value, words: &str) {
-    let said = refusal(scene, "x", spec.clone()).await.unwrap_or_else(|| panic!("it was accepted: {spec}"));
-    assert!(said.contains(words), "{said}\n  does not say: {words}");
+    let said = refusal(scene, "x", spec.clone()).await.unwrap_or_else(|| panic!("the spec was accepted: {spec}"));
+    assert!(said.contains(words), "{said}\n  does not contain: {words}");
 }
 
 async fn accepted(scene: &Scene, spec: Value) {
@@ -49,10 +49,10 @@ async fn resources_are_quantities_above_zero() {
         let resources = json!({"resources": {"cpu": bad, "memory": "1Gi"}});
         refused(&scene, with(resources), "every resource must be a quantity greater than zero").await;
     }
-    refused(&scene, with(json!({"resources": {"cpu": 1}})), "cpu and memory must be given").await;
+    refused(&scene, with(json!({"resources": {"cpu": 1}})), "resources must include cpu and memory").await;
     let more = |name: &str, amount: &str| with(json!({"resources": {"cpu": 1, "memory": "1Gi", name: amount}}));
     for amount in ["500m", "1.5"] {
-        refused(&scene, more("nvidia.com/gpu", amount), "only whole numbers can be given").await;
+        refused(&scene, more("nvidia.com/gpu", amount), "an extended resource must be a whole number").await;
     }
     for (name, amount) in [("ephemeral-storage", "1.5Gi"), ("hugepages-2Mi", "1.5Gi"), ("nvidia.com/mig-1g.5gb", "2")] {
         accepted(&scene, more(name, amount)).await;
@@ -66,7 +66,7 @@ async fn resources_are_quantities_above_zero() {
 }
 
 #[tokio::test]
-async fn kernels_are_there_and_exactly_one_is_main() {
+async fn a_session_has_kernels_and_exactly_one_main_kernel() {
     let scene = Scene::with("no-main", 0, json!({})).await;
     let kernel = |role: &str, replicas: i32| json!({"role": role, "replicas": replicas, "image": "busybox:1", "resources": {"cpu": 1, "memory": "1Gi"}});
     refused(&scene, kernels(json!([])), "spec.kernels").await;
@@ -79,7 +79,7 @@ async fn kernels_are_there_and_exactly_one_is_main() {
 }
 
 #[tokio::test]
-async fn enums_and_bounds_are_kept() {
+async fn enums_and_bounds_are_enforced() {
     let scene = Scene::with("no-enum", 0, json!({})).await;
     refused(&scene, json!({"type": "Sleepy"}), "Unsupported value: \"Sleepy\"").await;
     accepted(&scene, json!({"type": "Batch"})).await;
@@ -98,7 +98,7 @@ async fn enums_and_bounds_are_kept() {
 }
 
 #[tokio::test]
-async fn a_time_is_one_that_can_be_read() {
+async fn times_are_valid_rfc_3339() {
     let scene = Scene::with("no-time", 0, json!({})).await;
     for bad in ["soon", "2026-01-01", "2026-01-01T00:00:00", "2026-01-01T00:00:00+99:99", "2026-01-01T00:00:00x5Z"] {
         refused(&scene, json!({"startsAt": bad}), "spec.startsAt").await;
@@ -140,7 +140,7 @@ async fn names_are_labels_of_at_most_40_characters() {
 }
 
 #[tokio::test]
-async fn what_a_session_is_cannot_be_changed_but_its_wishes_can() {
+async fn a_session_is_immutable_except_for_priority_and_desired_state() {
     let scene = Scene::with("no-change", 0, json!({})).await;
     scene.submit("x", json!({})).await;
     let kernel = |image: &str, cpu: i32| json!([{"role": "main", "image": image, "resources": {"cpu": cpu, "memory": "1Gi"}}]);
@@ -152,23 +152,23 @@ async fn what_a_session_is_cannot_be_changed_but_its_wishes_can() {
         (json!({"scalingGroup": null}), "scalingGroup cannot be changed"),
         (json!({"type": "Batch"}), "type cannot be changed"),
     ] {
-        let said = scene.patch_spec("x", spec.clone()).await.expect_err(&format!("it was accepted: {spec}")).to_string();
-        assert!(said.contains(words), "{said}\n  does not say: {words}");
+        let said = scene.patch_spec("x", spec.clone()).await.expect_err(&format!("the spec was accepted: {spec}")).to_string();
+        assert!(said.contains(words), "{said}\n  does not contain: {words}");
     }
     scene.patch_spec("x", json!({"priority": 20})).await.expect("a priority may change");
     scene.patch_spec("x", json!({"desiredState": "Terminated"})).await.expect("a session may be ended");
-    let said = scene.patch_spec("x", json!({"desiredState": "Running"})).await.expect_err("it is ending").to_string();
-    assert!(said.contains("cannot be told to run again"), "{said}");
+    let said = scene.patch_spec("x", json!({"desiredState": "Running"})).await.expect_err("the session is ending").to_string();
+    assert!(said.contains("desiredState cannot be changed from Terminated to Running"), "{said}");
 }
 
 #[tokio::test]
-async fn kernels_and_statuses_are_the_operators_alone() {
+async fn users_cannot_write_kernels_and_statuses() {
     let scene = Scene::with("no-forge", 0, json!({})).await;
     let user = format!("user-of-{}", scene.name);
     scene.grant(&user, json!([{"apiGroups": ["sokovan.dev"], "resources": ["*"], "verbs": ["*"]}])).await;
-    let theirs = scene.of(&user).await;
+    let theirs = scene.as_user(&user).await;
 
-    // They may do all that a user may, by RBAC: what refuses is the policy.
+    // RBAC allows the user everything, so only the policy can refuse.
     crate::attempts::accepted("a session", || async {
         crate::attempts::outcome(theirs.create(scene.session("x", json!({}))).await)
     })
@@ -177,13 +177,13 @@ async fn kernels_and_statuses_are_the_operators_alone() {
     kernel["metadata"]["name"] = json!("forged");
     let kernel: Kernel = serde_json::from_value(kernel).unwrap();
     let said = theirs.api::<Kernel>().create(&PostParams::default(), &kernel).await.expect_err("a forged kernel").to_string();
-    assert!(said.contains("kernels are written by the Sokovan operator alone"), "{said}");
+    assert!(said.contains("may not write kernels: only the Sokovan operator"), "{said}");
     let forged = Patch::Merge(json!({"status": {"phase": "Running"}}));
     let status = theirs.api::<Session>().patch_status("x", &PatchParams::default(), &forged).await;
     let said = status.expect_err("a forged status").to_string();
-    assert!(said.contains("the status of sessions is written by the Sokovan operator alone"), "{said}");
+    assert!(said.contains("may not write the status of sessions: only the Sokovan operator"), "{said}");
     let both = Patch::Merge(json!({"spec": {"priority": 20}, "status": {"phase": "Running"}}));
-    theirs.api::<Session>().patch("x", &PatchParams::default(), &both).await.expect("the spec is the user's");
+    theirs.api::<Session>().patch("x", &PatchParams::default(), &both).await.expect("a user may change the spec");
     let session = scene.get("x").await;
     assert_eq!((session.spec.priority, session.status), (20, None), "a status in the main resource is ignored");
 }

@@ -1,4 +1,4 @@
-//! What is removed from outside of every cycle: a namespace, a kernel, a session in the foreground, a scaling group.
+//! Removals by others: of a namespace, a kernel object, a scaling group, or a session in the foreground.
 
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
 use kube::api::{DeleteParams, Patch, PatchParams, PropagationPolicy};
@@ -9,16 +9,16 @@ use sokovan::operator::{Ended, Options};
 use crate::scene::{Scene, gang};
 
 #[tokio::test]
-async fn a_namespace_that_is_deleted_takes_its_sessions_along() {
+async fn deleting_a_namespace_removes_its_sessions() {
     let scene = Scene::new("namespace").await;
-    // Its lease would go with the namespace.
+    // In the scene's namespace the lease would be deleted, too.
     let elsewhere = Options { lease_namespace: "default".into(), lease_name: scene.name.clone(), ..scene.options("operator") };
     let operator = scene.operator_with(elsewhere).await;
     scene.submit("gang", gang()).await;
     scene.until_phase("gang", SessionPhase::Running).await;
     let namespaces = scene.all::<Namespace>();
     scene.submit("waits", json!({"dependsOn": ["gang"]})).await;
-    scene.until("waits", "told why", crate::common::reason_is("DependencyPending")).await;
+    scene.until("waits", "waiting", crate::common::reason_is("DependencyPending")).await;
     namespaces.delete(&scene.name, &DeleteParams::default()).await.unwrap();
     for session in ["gang", "waits"] {
         scene.until_gone::<Session>(session).await;
@@ -34,7 +34,7 @@ async fn a_namespace_that_is_deleted_takes_its_sessions_along() {
 }
 
 #[tokio::test]
-async fn a_session_deleted_in_the_foreground_goes_after_all_it_had() {
+async fn a_session_deleted_in_the_foreground_is_removed_after_its_dependents() {
     let scene = Scene::new("foreground").await;
     let operator = scene.operator().await;
     scene.submit("gang", gang()).await;
@@ -50,14 +50,14 @@ async fn a_session_deleted_in_the_foreground_goes_after_all_it_had() {
 }
 
 #[tokio::test]
-async fn a_kernel_object_deleted_by_hand_ends_its_session_and_leaves_nothing() {
+async fn deleting_a_kernel_object_ends_its_session_and_leaves_no_pod() {
     let scene = Scene::new("by-hand").await;
     let operator = scene.operator().await;
     scene.submit("one", json!({})).await;
     scene.until_phase("one", SessionPhase::Running).await;
     let kernel = scene.kernels("one").await.remove(0).metadata.name.unwrap();
     scene.api::<Kernel>().delete(&kernel, &DeleteParams::default()).await.unwrap();
-    // Its pod goes with it: the session has lost what it ran on, and says so.
+    // The pod is deleted with its kernel, and the session ends for lack of it.
     let status = scene.until_phase("one", SessionPhase::Terminated).await.status.unwrap();
     assert_eq!((status.result, status.reason.map(|reason| reason.as_str())), (Some(SessionResult::Error), Some("PodDeleted")));
     scene.until_gone::<Pod>(&kernel).await;
@@ -67,7 +67,7 @@ async fn a_kernel_object_deleted_by_hand_ends_its_session_and_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn a_removed_scaling_group_ends_nothing_and_starts_nothing() {
+async fn deleting_a_scaling_group_neither_ends_nor_starts_a_session() {
     let scene = Scene::new("no-group").await;
     let operator = scene.operator().await;
     scene.submit("runs", json!({})).await;
@@ -75,30 +75,30 @@ async fn a_removed_scaling_group_ends_nothing_and_starts_nothing() {
     let groups = scene.all::<ScalingGroup>();
     let group = groups.get(&scene.name).await.unwrap();
     groups.delete(&scene.name, &DeleteParams::default()).await.unwrap();
-    scene.submit("waits", json!({"priority": 100})).await; // so high that it is tried for longer than this takes
-    scene.until("waits", "told why", crate::common::reason_is("ScalingGroupNotFound")).await;
+    scene.submit("waits", json!({"priority": 100})).await; // high enough to be retried for longer than this test takes
+    scene.until("waits", "waiting", crate::common::reason_is("ScalingGroupNotFound")).await;
     assert_eq!(scene.get("runs").await.phase(), SessionPhase::Running);
     scene.patch_spec("runs", json!({"desiredState": "Terminated"})).await.unwrap();
     scene.until_phase("runs", SessionPhase::Terminated).await;
-    // Made again, it takes who waits.
+    // A new scaling group of that name accepts the waiting session.
     scene.make::<ScalingGroup>(json!({"metadata": {"name": scene.name}, "spec": group.spec})).await;
     scene.until_phase("waits", SessionPhase::Running).await;
     scene.end(operator).await;
 }
 
 #[tokio::test]
-async fn what_still_runs_of_a_released_session_is_removed() {
+async fn pods_of_a_released_session_are_removed() {
     let scene = Scene::new("release").await;
     let operator = scene.operator().await;
     scene.submit("x", json!({})).await;
     scene.until_phase("x", SessionPhase::Running).await;
     assert_eq!(operator.stop().await, Ended::Stopped);
     let sessions = scene.api::<Session>();
-    sessions.delete("x", &DeleteParams::default()).await.expect("it is deleted");
+    sessions.delete("x", &DeleteParams::default()).await.expect("the session can be deleted");
     let released = Patch::Merge(json!({"metadata": {"finalizers": null}}));
     sessions.patch_metadata("x", &PatchParams::default(), &released).await.expect("an admin may release it");
     scene.until_gone::<Session>("x").await;
-    assert!(!scene.pods("x").await.is_empty(), "its pod runs on");
+    assert!(!scene.pods("x").await.is_empty(), "the pod still runs");
     let operator = scene.operator().await;
     scene.until_no_pods("x").await;
     scene.end(operator).await;

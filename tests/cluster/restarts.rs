@@ -1,4 +1,4 @@
-//! The operator is killed and another goes on where it stood: nothing is lost, nothing is done twice.
+//! After a killed operator, another continues from the same state: nothing is lost and nothing is done twice.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use crate::common::patience;
 use crate::scene::{Operator, Scene, fast, gang};
 
-/// An operator under a lease of its own: it need not wait for the killed one's to run out, for that one is gone.
+/// An operator with a lease of its own, so that it need not wait for the killed operator's lease to expire.
 async fn next(scene: &Scene, number: usize) -> Operator {
     next_with(scene, number, Hooks::default()).await
 }
@@ -24,12 +24,12 @@ async fn next_with(scene: &Scene, number: usize, hooks: Hooks) -> Operator {
     scene.operator_with(Options { lease_name: format!("operator-{number}"), hooks, timing, ..options }).await
 }
 
-/// A gate that never opens, and tells that somebody stands before it.
+/// A gate hook that never opens, and a notification when a session reaches it.
 fn closed(on: fn(SessionPhase) -> bool) -> (Hooks, Arc<Notify>) {
     let arrived = Arc::new(Notify::new());
-    let told = arrived.clone();
+    let notify = arrived.clone();
     let run = move |_| {
-        told.notify_one();
+        notify.notify_one();
         std::future::pending()
     };
     (Hooks { gates: vec![Hook::new("closed", on, run)], notices: vec![] }, arrived)
@@ -49,17 +49,17 @@ async fn killed_before_each_phase(prefix: &str, spec: serde_json::Value, kernels
     for (number, phase) in phases.into_iter().enumerate() {
         let (hooks, arrived) = closed(phase);
         let operator = next_with(&scene, number, hooks).await;
-        let came = tokio::time::timeout(patience(), arrived.notified()).await;
-        came.unwrap_or_else(|_| panic!("it never came to phase {number}"));
+        let reached = tokio::time::timeout(patience(), arrived.notified()).await;
+        reached.unwrap_or_else(|_| panic!("the session never reached phase {number}"));
         operator.kill().await;
     }
     let operator = next(&scene, 8).await;
     let status = scene.until_phase("one", SessionPhase::Running).await.status.unwrap();
-    assert_eq!(status.allocation_generation, 1, "it was allocated once");
+    assert_eq!(status.allocation_generation, 1, "the session is allocated once");
     assert_eq!((scene.pods("one").await.len(), scene.kernels("one").await.len()), (kernels, kernels));
     assert!(
         status.history.iter().all(|entry| {
-            // That a gang waited for one of its kernels may stand there, but no failure and nothing twice.
+            // A gang may have waited for one of its kernels. Failures and repeated steps are errors.
             entry.result == HistoryResult::Skipped || (entry.attempts == 1 && entry.result == HistoryResult::Success)
         }),
         "{:#?}",
@@ -85,7 +85,7 @@ async fn a_gang_survives_a_kill_before_each_phase() {
 }
 
 #[tokio::test]
-async fn what_happened_while_no_operator_ran_is_found_out() {
+async fn changes_made_while_no_operator_ran_are_detected() {
     let scene = Scene::new("absent").await;
     let operator = next(&scene, 0).await;
     let batch = json!({"type": "Batch", "kernels": [crate::scene::kernel("main", 1, &["sim", "alone"])]});

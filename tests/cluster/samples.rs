@@ -1,4 +1,4 @@
-//! The samples, as the API server and the chart's policies take them.
+//! The samples pass the API server's validation and the chart's policies.
 
 use kube::api::PostParams;
 use kube::core::{DynamicObject, GroupVersionKind};
@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::common::client;
 
 #[tokio::test]
-async fn every_sample_is_in_order() {
+async fn the_api_server_accepts_every_sample() {
     let client = client().await;
     let dry = PostParams { dry_run: true, ..PostParams::default() };
     let mut count = 0;
@@ -23,7 +23,7 @@ async fn every_sample_is_in_order() {
             let api: Api<DynamicObject> = match capabilities.scope {
                 discovery::Scope::Cluster => Api::all_with(client.clone(), &resource),
                 discovery::Scope::Namespaced => {
-                    // Its own may be made by the sample itself, and so not be there.
+                    // The object's own namespace may be part of the sample, and then does not exist.
                     object.metadata.namespace = None;
                     Api::namespaced_with(client.clone(), "sessions", &resource)
                 }

@@ -1,4 +1,4 @@
-//! A scene of its own for each test: nodes, a scaling group, tenants, a namespace, and an operator for just these.
+//! A scene for each test: nodes, a scaling group, tenants, a namespace, and an operator for only these.
 #![allow(dead_code, reason = "each test program uses its own part")]
 
 use std::time::Duration;
@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 
 use crate::common::{self, Space, eventually, unique};
 
-/// Minutes become seconds, and waiting is short.
+/// Timing for tests: minutes become seconds, and pauses are short.
 pub fn fast() -> Timing {
     let millis = Duration::from_millis;
     Timing {
@@ -44,14 +44,14 @@ pub fn fast() -> Timing {
     }
 }
 
-/// The same with a lease that is over soon, as an operator's is on an API server that does not answer for three seconds.
+/// The same with a short lease, which expires when the API server does not answer for three seconds.
 pub fn hasty() -> Timing {
     let seconds = Duration::from_secs;
     let lease = LeaseTiming { duration: seconds(4), request: seconds(2), margin: seconds(1), ..fast().lease };
     Timing { lease, ..fast() }
 }
 
-/// The same, but nobody is looked at without a reason.
+/// The same without long cycles, so that sessions are evaluated only after a change.
 pub fn patient() -> Timing {
     let hour = Duration::from_secs(3600);
     Timing { long_cycle: hour, long_cycle_initial: hour, wait_backoff: hour, wait_backoff_max: hour, ..fast() }
@@ -69,18 +69,18 @@ pub struct Operator {
 }
 
 impl Operator {
-    /// Asks it to stop, and waits until it did.
+    /// Stops the operator and waits until it has exited.
     pub async fn stop(self) -> Ended {
         self.stop.send_replace(true);
-        self.task.await.expect("the operator ended well")
+        self.task.await.expect("the operator does not panic")
     }
 
-    /// Waits until it ends by itself.
+    /// Waits until the operator exits by itself.
     pub async fn ended(&mut self) -> Ended {
-        (&mut self.task).await.expect("the operator ended well")
+        (&mut self.task).await.expect("the operator does not panic")
     }
 
-    /// As by SIGKILL: it is gone in the middle of whatever it was doing, and its lease is not released.
+    /// Kills the operator as SIGKILL does: it stops in the middle of its work and does not release its lease.
     pub async fn kill(self) {
         self.task.abort();
         let _ = self.task.await;
@@ -95,7 +95,7 @@ impl std::ops::Deref for Scene {
 }
 
 impl Scene {
-    /// With three nodes of 4 cores and 16 GiB each.
+    /// Creates a scene with three nodes of 4 cores and 16 GiB each.
     pub async fn new(prefix: &str) -> Self {
         Self::with(prefix, 3, json!({})).await
     }
@@ -112,7 +112,7 @@ impl Scene {
         scene
     }
 
-    /// Of all namespaces, or of none.
+    /// The API of a cluster-scoped kind, or of a kind in all namespaces.
     pub fn all<K>(&self) -> Api<K>
     where
         K: kube::Resource<DynamicType = ()>,
@@ -124,11 +124,11 @@ impl Scene {
     where
         K: kube::Resource<DynamicType = ()> + serde::Serialize + serde::de::DeserializeOwned + Clone + std::fmt::Debug,
     {
-        let object: K = serde_json::from_value(object).expect("an object in shape");
-        self.all::<K>().create(&PostParams::default(), &object).await.expect("it can be made");
+        let object: K = serde_json::from_value(object).expect("a valid object");
+        self.all::<K>().create(&PostParams::default(), &object).await.expect("the object can be created");
     }
 
-    /// An object in the scene's namespace.
+    /// Creates an object in the scene's namespace.
     pub async fn make_here<K>(&self, object: Value)
     where
         K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
@@ -137,11 +137,11 @@ impl Scene {
             + Clone
             + std::fmt::Debug,
     {
-        let object: K = serde_json::from_value(object).expect("an object in shape");
-        self.api::<K>().create(&PostParams::default(), &object).await.expect("it can be made");
+        let object: K = serde_json::from_value(object).expect("a valid object");
+        self.api::<K>().create(&PostParams::default(), &object).await.expect("the object can be created");
     }
 
-    /// Gives a user rights in the scene's namespace, labelled so that they are not taken for the chart's.
+    /// Grants a user rights in the scene's namespace. A label distinguishes them from the chart's.
     pub async fn grant(&self, user: &str, rules: Value) {
         let name = unique("right");
         self.make_here::<Role>(json!({"metadata": {"name": name, "namespace": self.name}, "rules": rules})).await;
@@ -216,7 +216,7 @@ impl Scene {
         }
     }
 
-    /// Whose lease is over soon.
+    /// Options with a short lease.
     pub fn hasty(&self, identity: &str) -> Options {
         Options { timing: hasty(), ..self.options(identity) }
     }
@@ -229,14 +229,14 @@ impl Scene {
         self.operator_at(common::config().await, options)
     }
 
-    /// An operator that reaches the API server in its own way.
+    /// Starts an operator with its own way to reach the API server.
     pub fn operator_at(&self, config: kube::Config, options: Options) -> Operator {
         let (stop, stopping) = watch::channel(false);
         let task = tokio::spawn(async move { operator::run(config, options, stopping).await.expect("the operator runs") });
         Operator { stop, task }
     }
 
-    /// A session of this scene: one kernel with one core that runs until it is ended, and what `spec` says otherwise.
+    /// A session of this scene: one kernel with one core that runs until the session ends. `spec` overrides these defaults.
     pub fn session(&self, name: &str, spec: Value) -> Value {
         let mut full = json!({
             "accessKey": self.name, "scalingGroup": self.name, "termination": {"gracePeriodSeconds": 1},
@@ -261,9 +261,9 @@ impl Scene {
         self.all::<Node>().delete(name, &DeleteParams::default()).await.expect("the node is deleted");
     }
 
-    /// A node does not answer any more, since then.
+    /// Makes a node stop answering, as if since the given time.
     pub async fn lose_node(&self, name: &str, since: &str) {
-        self.set_kubelet(name, Value::Null).await; // nobody says that it is ready
+        self.set_kubelet(name, Value::Null).await; // no kubelet reports that the node is ready
         let (nodes, params) = (self.all::<Node>(), PatchParams::default());
         let lost = json!({"status": {"conditions": [
             {"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown", "lastTransitionTime": since}
@@ -272,17 +272,17 @@ impl Scene {
             nodes.patch_status(name, &params, &Patch::Strategic(&lost)).await.map_err(|error| error.to_string())?;
             tokio::time::sleep(Duration::from_millis(200)).await;
             let node = nodes.get(name).await.map_err(|error| error.to_string())?;
-            if sokovan::cluster::store::extract::node(&node).ready { Err("it is ready again".into()) } else { Ok(()) }
+            if sokovan::cluster::store::extract::node(&node).ready { Err("the node is ready again".into()) } else { Ok(()) }
         })
         .await;
     }
 
-    /// A lost node answers again.
+    /// Makes a lost node answer again.
     pub async fn bring_back_node(&self, name: &str) {
         self.set_kubelet(name, json!("fake")).await;
     }
 
-    /// Ends a session's pods of `sim alone`, as their kubelet would.
+    /// Ends the pods of a session that runs `sim alone`, as their kubelet would.
     pub async fn kill_pods(&self, session: &str) {
         let ended = json!({"status": {"phase": "Failed", "containerStatuses": [{
             "name": "main", "image": "busybox:1", "imageID": "", "ready": false, "restartCount": 0,
@@ -295,12 +295,12 @@ impl Scene {
         }
     }
 
-    async fn set_kubelet(&self, node: &str, player: Value) {
-        let played = Patch::Merge(json!({"metadata": {"annotations": {KUBELET: player}}}));
-        self.all::<Node>().patch(node, &PatchParams::default(), &played).await.expect("the node can be changed");
+    async fn set_kubelet(&self, node: &str, kubelet: Value) {
+        let patch = Patch::Merge(json!({"metadata": {"annotations": {KUBELET: kubelet}}}));
+        self.all::<Node>().patch(node, &PatchParams::default(), &patch).await.expect("the node can be changed");
     }
 
-    /// Removes what other tests could stumble over; the namespace goes with the cluster.
+    /// Stops the operator and removes the objects that could disturb other tests. The namespace is removed with the cluster.
     pub async fn end(self, operator: Operator) {
         assert_eq!(operator.stop().await, Ended::Stopped);
         self.clear().await;
@@ -318,13 +318,13 @@ impl Scene {
         self.forget_sessions().await;
     }
 
-    /// What is over costs everybody who lists: sessions go without ceremony, and all they own with them.
+    /// Deletes the sessions and everything they own, without their operator, since every list of other tests would include them.
     async fn forget_sessions(&self) {
         let sessions = self.api::<Session>();
         for session in sessions.list(&ListParams::default()).await.expect("sessions can be listed") {
             let name = session.name_any();
             let released = Patch::Merge(json!({"metadata": {"finalizers": null}}));
-            // It may go by itself at the same time.
+            // Another test run may remove the session at the same time.
             let _ = sessions.patch_metadata(&name, &PatchParams::default(), &released).await;
             let _ = sessions.delete(&name, &DeleteParams::background()).await;
         }
@@ -334,17 +334,17 @@ impl Scene {
     where
         K: kube::Resource<DynamicType = ()> + serde::de::DeserializeOwned + Clone + std::fmt::Debug,
     {
-        self.all::<K>().delete(&self.name, &DeleteParams::default()).await.expect("it can be deleted");
+        self.all::<K>().delete(&self.name, &DeleteParams::default()).await.expect("the object can be deleted");
     }
 }
 
-/// Says that a node's kubelet is played.
+/// The annotation of a node with a simulated kubelet.
 const KUBELET: &str = "kwok.x-k8s.io/node";
 
-/// When a node stopped answering, so long ago that it is lost at once.
+/// A time so long ago that a node silent since then is lost at once.
 pub const LONG_AGO: &str = "2020-01-01T00:00:00Z";
 
-/// A group in which nobody is ended or begun anew for taking too long.
+/// A scaling group without timeouts: no session ends or is reset for taking too long.
 pub fn unhurried() -> Value {
     let day = 86_400;
     json!({"retry": {
@@ -352,13 +352,13 @@ pub fn unhurried() -> Value {
     }})
 }
 
-/// Where a kernel of a session has its place.
+/// Returns the node of a kernel.
 pub fn node_of(status: &SessionStatus, kernel: &str) -> String {
     let found = status.allocation.iter().find(|allocation| allocation.kernel == kernel);
-    found.map(|allocation| allocation.node.0.clone()).expect("a place")
+    found.map(|allocation| allocation.node.0.clone()).expect("an allocated kernel")
 }
 
-/// A kernel's part of a spec; `command` as the simulated kubelet understands it.
+/// A kernel of a session's spec. `command` is one that the simulated kubelet understands.
 pub fn kernel(role: &str, replicas: i32, command: &[&str]) -> Value {
     json!({
         "role": role, "replicas": replicas, "image": "busybox:1", "command": command,
@@ -366,7 +366,7 @@ pub fn kernel(role: &str, replicas: i32, command: &[&str]) -> Value {
     })
 }
 
-/// A kernel as no user may make one.
+/// A Kernel object that no user may create.
 pub fn forged_kernel() -> Value {
     json!({"metadata": {}, "spec": {
         "session": "x", "sessionUid": "u", "role": "main", "index": 1, "localRank": 0, "hostname": "main1",
@@ -374,7 +374,7 @@ pub fn forged_kernel() -> Value {
     }})
 }
 
-/// main1, sub1 and sub2, each where it fits.
+/// A gang of main1, sub1 and sub2 that may use several nodes.
 pub fn gang() -> Value {
     json!({"clusterMode": "MultiNode", "kernels": [kernel("main", 1, &[]), kernel("sub", 2, &[])]})
 }

@@ -1,4 +1,4 @@
-//! The kubelet's warnings of a pod that makes no progress appear in its session.
+//! The kubelet's warnings about a pod without progress appear in its session.
 
 use k8s_openapi::api::core::v1::Event;
 use kube::ResourceExt;
@@ -9,7 +9,7 @@ use crate::common::eventually;
 use crate::scene::{Scene, kernel, unhurried};
 
 #[tokio::test]
-async fn a_pod_that_does_not_get_on_says_what_its_kubelet_warns_of() {
+async fn kubelet_warnings_of_a_stuck_pod_appear_in_its_session() {
     let scene = Scene::with("silent", 1, unhurried()).await;
     let operator = scene.operator().await;
     scene.submit("stuck", json!({"kernels": [kernel("main", 1, &["sim", "never"])]})).await;
@@ -30,8 +30,8 @@ async fn a_pod_that_does_not_get_on_says_what_its_kubelet_warns_of() {
         let message = session.status.as_ref().and_then(|status| status.message.clone()).unwrap_or_default();
         message.contains("FailedMount") && message.contains("/no/such is not a directory")
     };
-    scene.until("stuck", "told what its kubelet warns of", says).await;
-    eventually("its kernel's record to say so", || async {
+    scene.until("stuck", "showing the kubelet's warning", says).await;
+    eventually("the kernel's status to show the warning", || async {
         let status = scene.kernels("stuck").await.remove(0).status.unwrap_or_default();
         if status.reason.as_deref() == Some("FailedMount") { Ok(()) } else { Err(format!("{status:?}")) }
     })

@@ -1,4 +1,4 @@
-//! Sessions that wait, and what they are told.
+//! Waiting sessions: their order, their reasons, and what ends their wait.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::scene::{Scene, fast, kernel};
 
 #[tokio::test]
 async fn a_session_waits_for_capacity_and_gets_it_when_another_ends() {
-    let scene = Scene::with("room", 1, json!({})).await;
+    let scene = Scene::with("capacity", 1, json!({})).await;
     let operator = scene.operator().await;
     let four = json!({"kernels": [{"role": "main", "image": "busybox:1", "resources": {"cpu": 4, "memory": "1Gi"}}]});
     scene.submit("first", four.clone()).await;
@@ -35,9 +35,9 @@ async fn a_session_waits_for_capacity_and_gets_it_when_another_ends() {
 }
 
 #[tokio::test]
-async fn who_can_be_placed_is_placed_before_others_are_told_why_not() {
+async fn sessions_that_fit_are_committed_before_waiting_reasons() {
     let scene = Scene::new("first").await;
-    // More than are worked on at once, so that the last one would have to wait for some of them.
+    // More than are processed at once, so that the last one would have to wait for some of them.
     let late = (0..50).map(|number| format!("a-{number}"));
     for name in late.clone() {
         scene.submit(&name, json!({"startsAt": "2100-01-01T00:00:00Z"})).await;
@@ -49,21 +49,21 @@ async fn who_can_be_placed_is_placed_before_others_are_told_why_not() {
     let operator = scene.operator().await;
     let first = tokio::time::timeout(patience(), async {
         loop {
-            match changes.try_next().await.expect("a watch").expect("a watch without end") {
+            match changes.try_next().await.expect("the watch works").expect("the watch does not end") {
                 WatchEvent::Modified(session) if session.status.is_some() => break session,
                 _ => {}
             }
         }
     });
-    let first = first.await.expect("some status in time");
+    let first = first.await.expect("a status in time");
     assert_eq!((first.name_any().as_str(), first.phase()), ("z-fits", SessionPhase::Scheduled));
     for name in late {
-        scene.until(&name, "told", reason_is("NotYetDue")).await;
+        scene.until(&name, "waiting", reason_is("NotYetDue")).await;
     }
     scene.end(operator).await;
 }
 
-/// Lets no status of sessions with the label through, of which `session` is one, as a webhook that cannot be reached does.
+/// Blocks the statuses of sessions with the label, such as `session`, by an unreachable webhook.
 async fn block_statuses(scene: &Scene, session: &str) {
     let webhook = json!({
         "metadata": {"name": scene.name},
@@ -76,11 +76,11 @@ async fn block_statuses(scene: &Scene, session: &str) {
     });
     let webhook = serde_json::from_value(webhook).unwrap();
     scene.all::<ValidatingWebhookConfiguration>().create(&PostParams::default(), &webhook).await.unwrap();
-    let operator = scene.of(OPERATOR).await;
+    let operator = scene.as_user(OPERATOR).await;
     let dry = PostParams { dry_run: true, ..PostParams::default() };
     let mut blocked = scene.get(session).await;
     blocked.status = Some(SessionStatus::default());
-    eventually("the webhook to be asked", || async {
+    eventually("the webhook to take effect", || async {
         match operator.api::<Session>().replace_status(session, &dry, &blocked).await {
             Err(error) if error.to_string().contains("failed calling webhook") => Ok(()),
             other => Err(format!("{other:?}")),
@@ -90,10 +90,10 @@ async fn block_statuses(scene: &Scene, session: &str) {
 }
 
 #[tokio::test]
-async fn writes_that_nobody_answers_keep_nobody_else_waiting() {
+async fn unanswered_writes_do_not_delay_other_sessions() {
     let scene = Scene::new("stuck").await;
     let small = json!({"kernels": [{"role": "main", "image": "busybox:1", "resources": {"cpu": "100m", "memory": "1Mi"}}]});
-    // More than are worked on at once.
+    // More than are processed at once.
     let blocked: Vec<String> = (0..40).map(|number| format!("a-blocked-{number}")).collect();
     for name in &blocked {
         let mut session = scene.session(name, small.clone());
@@ -105,7 +105,7 @@ async fn writes_that_nobody_answers_keep_nobody_else_waiting() {
     scene.submit("z-fits", small).await;
     let timing = Timing { lock_lifetime: Duration::from_secs(2), ..fast() };
     let operator = scene.operator_with(Options { timing, ..scene.options("stuck") }).await;
-    scene.until("later", "told", reason_is("NotYetDue")).await;
+    scene.until("later", "waiting", reason_is("NotYetDue")).await;
     scene.until_phase("z-fits", SessionPhase::Running).await;
     for name in &blocked {
         assert_eq!(scene.get(name).await.status, None, "{name} is blocked");
@@ -118,7 +118,7 @@ async fn writes_that_nobody_answers_keep_nobody_else_waiting() {
 }
 
 #[tokio::test]
-async fn sessions_that_wait_for_each_other_are_told_so() {
+async fn sessions_that_depend_on_each_other_get_the_reason_dependency_circular() {
     let scene = Scene::new("circle").await;
     let operator = scene.operator().await;
     for (name, next) in [("one", "two"), ("two", "three"), ("three", "one")] {
@@ -128,35 +128,35 @@ async fn sessions_that_wait_for_each_other_are_told_so() {
         scene.until_phase(name, SessionPhase::Cancelled).await;
     }
     let history = scene.get("three").await.status.unwrap().progress.history;
-    let told = history
+    let entry = history
         .iter()
         .find(|entry| entry.error_code.map(|reason| reason.as_str()) == Some("DependencyCircular"))
-        .expect("it is told");
-    assert_eq!(told.message, "session one, which this one depends on, waits for this one");
-    assert_eq!(told.cause, Some(Cause::Fault));
+        .expect("the circle is reported");
+    assert_eq!(entry.message, "session one, which this one depends on, waits for this one");
+    assert_eq!(entry.cause, Some(Cause::Fault));
     scene.end(operator).await;
 }
 
 #[tokio::test]
-async fn a_group_without_agents_is_told_once_and_then_nothing_is_written() {
-    let scene = Scene::with("nobody", 0, json!({})).await;
+async fn a_session_without_nodes_gets_its_reason_once_and_no_further_writes() {
+    let scene = Scene::with("no-nodes", 0, json!({})).await;
     let often = Duration::from_millis(100);
     let hour = Duration::from_secs(3600);
     let timing = Timing { wait_backoff: hour, wait_backoff_max: hour, long_cycle: often, long_cycle_initial: often, ..fast() };
     let operator = scene.operator_with(Options { timing, ..scene.options("patient") }).await;
     scene.submit("one", json!({})).await;
-    let told = scene.until("one", "told", reason_is("NoAvailableNode")).await;
+    let first = scene.until("one", "waiting", reason_is("NoAvailableNode")).await;
     for other in ["two", "three"] {
         scene.submit(other, json!({})).await;
-        scene.until(other, "told", reason_is("NoAvailableNode")).await;
+        scene.until(other, "waiting", reason_is("NoAvailableNode")).await;
     }
     let later = scene.get("one").await;
-    assert_eq!(later.metadata.resource_version, told.metadata.resource_version, "{:#?}", later.status);
+    assert_eq!(later.metadata.resource_version, first.metadata.resource_version, "{:#?}", later.status);
     scene.end(operator).await;
 }
 
 #[tokio::test]
-async fn a_priority_that_is_raised_later_counts() {
+async fn a_raised_priority_takes_effect_while_waiting() {
     let scene = Scene::with("raised", 1, json!({})).await;
     let operator = scene.operator().await;
     let four = json!({"kernels": [{"role": "main", "image": "busybox:1", "resources": {"cpu": 4, "memory": "1Gi"}}]});
@@ -176,7 +176,7 @@ async fn a_priority_that_is_raised_later_counts() {
 }
 
 #[tokio::test]
-async fn foreign_pods_count_and_nothing_is_over_allocated() {
+async fn foreign_pods_count_as_used_and_nodes_are_not_overcommitted() {
     let scene = Scene::with("foreign", 1, json!({})).await;
     let foreign: Pod = serde_json::from_value(json!({
         "metadata": {"name": "foreign"},
@@ -202,7 +202,7 @@ async fn foreign_pods_count_and_nothing_is_over_allocated() {
 }
 
 #[tokio::test]
-async fn ss_008_higher_priority_goes_first() {
+async fn ss_008_the_higher_priority_is_placed_first() {
     let scene = Scene::with("prio", 1, json!({})).await;
     let four = |priority| json!({"priority": priority, "kernels": [{"role": "main", "image": "busybox:1", "resources": {"cpu": 4, "memory": "1Gi"}}]});
     scene.submit("low", four(5)).await;
@@ -214,11 +214,11 @@ async fn ss_008_higher_priority_goes_first() {
 }
 
 #[tokio::test]
-async fn ss_009_a_reservation_waits_until_it_is_due() {
+async fn ss_009_a_session_with_a_start_time_waits_until_then() {
     let scene = Scene::new("later").await;
     let operator = scene.operator().await;
     scene.submit("first", json!({})).await;
-    scene.until_phase("first", SessionPhase::Running).await; // the operator is at work
+    scene.until_phase("first", SessionPhase::Running).await; // the operator leads
     let due = chrono::Utc::now() + chrono::TimeDelta::seconds(10);
     scene.submit("later", json!({"startsAt": due})).await;
     let waiting = scene.until("later", "waiting", reason_is("NotYetDue")).await.status.unwrap();
@@ -241,7 +241,7 @@ async fn a_dependent_session_waits_for_the_success_of_another() {
 }
 
 #[tokio::test]
-async fn ss_010_a_private_session_shares_its_node_with_nobody() {
+async fn ss_010_a_private_session_has_its_node_to_itself() {
     let scene = Scene::with("private", 1, json!({})).await;
     let operator = scene.operator().await;
     scene.submit("alone", json!({"private": true})).await;
@@ -253,7 +253,7 @@ async fn ss_010_a_private_session_shares_its_node_with_nobody() {
 }
 
 #[tokio::test]
-async fn ss_004_ss_005_designated_agents_are_the_only_ones() {
+async fn ss_004_ss_005_a_session_runs_only_on_its_designated_nodes() {
     let scene = Scene::new("designated").await;
     let operator = scene.operator().await;
     let on = |node: String| {
@@ -265,17 +265,17 @@ async fn ss_004_ss_005_designated_agents_are_the_only_ones() {
     let status = scene.until_phase("here", SessionPhase::Running).await.status.unwrap();
     assert_eq!(status.nodes, Some(scene.node_name(3)));
     scene.submit("nowhere", on("no-such-node".into())).await;
-    let status = scene.until("nowhere", "told so", reason_is("DesignatedNodeNotFound")).await.status.unwrap();
+    let status = scene.until("nowhere", "waiting", reason_is("DesignatedNodeNotFound")).await.status.unwrap();
     assert_eq!((status.phase, status.history[0].cause), (SessionPhase::Pending, Some(Cause::Hold)));
     scene.end(operator).await;
 }
 
 #[tokio::test]
-async fn an_unknown_keypair_or_group_is_told_at_once() {
+async fn an_unknown_keypair_is_reported_at_once() {
     let scene = Scene::new("unknown").await;
     let operator = scene.operator().await;
-    scene.submit("nobody", json!({"accessKey": "no-such-key"})).await;
-    let status = scene.until("nobody", "told so", reason_is("KeypairNotFound")).await.status.unwrap();
+    scene.submit("unowned", json!({"accessKey": "no-such-key"})).await;
+    let status = scene.until("unowned", "waiting", reason_is("KeypairNotFound")).await.status.unwrap();
     let first = &status.history[0];
     assert_eq!((first.cause, first.message.as_str()), (Some(Cause::Hold), "keypair no-such-key does not exist"));
     scene.end(operator).await;

@@ -1,4 +1,4 @@
-//! What tests on a real API server share: a client, waiting for conditions, and objects to begin with.
+//! Shared helpers for tests on a real API server: clients, waiting for conditions, and access to sessions.
 #![allow(dead_code, reason = "each test program uses its own part")]
 
 use std::fmt::Debug;
@@ -13,21 +13,21 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use sokovan::api::*;
 
-/// How long a condition is waited for. Generous: the machines are noisy, and no test is about time.
+/// How long a test waits for a condition. It is generous, because machines are noisy and no test measures time.
 pub fn patience() -> Duration {
     let given = std::env::var("TEST_PATIENCE").ok().and_then(|seconds| seconds.parse().ok());
     Duration::from_secs(given.unwrap_or(120))
 }
 
-/// The cluster under test, as its admin.
+/// The configuration of an admin of the cluster under test.
 pub async fn config() -> Config {
     config_of("SOKOVAN_TEST_KUBECONFIG").await
 }
 
-/// The cluster whose kubeconfig the environment names.
+/// The configuration of the cluster whose kubeconfig this environment variable names.
 pub async fn config_of(variable: &str) -> Config {
     let path = std::env::var(variable)
-        .unwrap_or_else(|_| panic!("{variable} names the kubeconfig of a test cluster: run these tests by `make test`"));
+        .unwrap_or_else(|_| panic!("{variable} must name the kubeconfig of a test cluster: run these tests with `make test`"));
     let kubeconfig = Kubeconfig::read_from(path).expect("the kubeconfig can be read");
     Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.expect("the kubeconfig is complete")
 }
@@ -36,7 +36,7 @@ pub async fn client() -> Client {
     Client::try_from(config().await).expect("a client")
 }
 
-/// The cluster as some ordinary user.
+/// A client with the identity of an ordinary user.
 pub async fn client_as(user: &str) -> Client {
     let mut config = config().await;
     config.auth_info.impersonate = Some(user.into());
@@ -44,15 +44,15 @@ pub async fn client_as(user: &str) -> Client {
     Client::try_from(config).expect("a client")
 }
 
-/// A name that no other run of the tests has.
+/// Returns a name that no other test run uses.
 pub fn unique(prefix: &str) -> String {
     format!("{prefix}-{:010x}", rand::random::<u64>() & 0xff_ffff_ffff)
 }
 
-/// Longest time for one look.
+/// The timeout of one probe.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// Polls until `probe` gives a value; panics with what `last` tells when patience is over.
+/// Polls until `probe` returns a value. Panics with its last error when patience is over.
 pub async fn eventually<T, F, Fut>(what: &str, mut probe: F) -> T
 where
     F: FnMut() -> Fut,
@@ -84,13 +84,13 @@ impl Space {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    /// The same namespace as some ordinary user.
-    pub async fn of(&self, user: &str) -> Self {
+    /// The same namespace with the identity of an ordinary user.
+    pub async fn as_user(&self, user: &str) -> Self {
         Self { client: client_as(user).await, namespace: self.namespace.clone() }
     }
 
     pub async fn create(&self, session: Value) -> Result<Session, kube::Error> {
-        let session: Session = serde_json::from_value(session).expect("a session in shape");
+        let session: Session = serde_json::from_value(session).expect("a valid session");
         self.api::<Session>().create(&PostParams::default(), &session).await
     }
 
@@ -102,7 +102,7 @@ impl Space {
         self.get(name).await.status.unwrap_or_default()
     }
 
-    /// Waits until a session is as `holds` wants it.
+    /// Waits until `holds` is true for a session.
     pub async fn until(&self, name: &str, what: &str, holds: impl Fn(&Session) -> bool) -> Session {
         eventually(&format!("session {name} to be {what}"), || async {
             match self.api::<Session>().get(name).await {
@@ -125,7 +125,7 @@ impl Space {
         eventually(&format!("{name} to be gone"), || async {
             match self.api::<K>().get_opt(name).await {
                 Ok(None) => Ok(()),
-                Ok(Some(_)) => Err("it is still there".into()),
+                Ok(Some(_)) => Err("it still exists".into()),
                 Err(error) => Err(error.to_string()),
             }
         })
@@ -133,8 +133,8 @@ impl Space {
     }
 
     pub async fn pods(&self, session: &str) -> Vec<Pod> {
-        let of = ListParams::default().labels(&format!("{LABEL_SESSION}={session}"));
-        self.api::<Pod>().list(&of).await.expect("pods can be listed").items
+        let labelled = ListParams::default().labels(&format!("{LABEL_SESSION}={session}"));
+        self.api::<Pod>().list(&labelled).await.expect("pods can be listed").items
     }
 
     pub async fn until_no_pods(&self, session: &str) {
@@ -146,8 +146,8 @@ impl Space {
     }
 
     pub async fn kernels(&self, session: &str) -> Vec<Kernel> {
-        let of = ListParams::default().labels(&format!("{LABEL_SESSION}={session}"));
-        self.api::<Kernel>().list(&of).await.expect("kernels can be listed").items
+        let labelled = ListParams::default().labels(&format!("{LABEL_SESSION}={session}"));
+        self.api::<Kernel>().list(&labelled).await.expect("kernels can be listed").items
     }
 
     pub async fn patch_spec(&self, name: &str, spec: Value) -> Result<Session, kube::Error> {
@@ -160,12 +160,12 @@ impl Space {
     }
 }
 
-/// Whether a session's status tells this reason.
+/// Returns a test for whether a session's status has this reason.
 pub fn reason_is(reason: &'static str) -> impl Fn(&Session) -> bool {
     move |session| session.status.as_ref().is_some_and(|status| status.reason.is_some_and(|is| is.as_str() == reason))
 }
 
-/// What a person would look at first.
+/// Summarizes a session for a failed test: phase, reason, message and history.
 pub fn describe(session: &Session) -> String {
     let status = session.status.clone().unwrap_or_default();
     let history: Vec<String> = status
@@ -182,7 +182,7 @@ pub fn describe(session: &Session) -> String {
     )
 }
 
-/// The phases that a history went through, in order, from Pending.
+/// The phases of a history in order, starting with Pending.
 pub fn path(status: &SessionStatus) -> Vec<String> {
     let mut phases = vec!["Pending".to_owned()];
     for entry in &status.history {

@@ -1,8 +1,8 @@
-//! The sources under a folder, for tests that read them.
+//! Reads source files, for tests about the sources.
 
 use std::path::Path;
 
-/// Every Rust file there: its path from the repository's root, and its text.
+/// Returns the path from the repository's root and the text of every Rust file in a folder.
 pub fn sources(folder: &str) -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = vec![];

@@ -1,4 +1,4 @@
-//! What goes wrong, on the real node: each ends in the state and with the reason it should, and leaves nothing behind.
+//! Failures on a real node: each session ends with the right state and reason, and leaves nothing behind.
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, Patch, PatchParams};
@@ -20,7 +20,7 @@ async fn nothing_left(space: &common::Space, name: &str) {
     space.delete(name).await;
     space.until_gone::<Session>(name).await;
     assert!(space.pods(name).await.is_empty(), "pods of {name} are left");
-    eventually("its kernels to be collected", || async {
+    eventually("its kernels to be garbage-collected", || async {
         let left = space.kernels(name).await.len();
         if left == 0 { Ok(()) } else { Err(format!("{left} left")) }
     })
@@ -28,7 +28,7 @@ async fn nothing_left(space: &common::Space, name: &str) {
 }
 
 #[tokio::test]
-async fn an_image_that_does_not_exist() {
+async fn a_missing_image_cancels_the_session() {
     let space = sessions().await;
     group(json!({"retry": {"imagePullTimeoutSeconds": 5}})).await;
     let name = common::unique("noimage");
@@ -46,46 +46,46 @@ async fn an_image_that_does_not_exist() {
 }
 
 #[tokio::test]
-async fn a_command_that_fails_at_once() {
+async fn a_command_that_fails_at_once_ends_the_session() {
     let space = sessions().await;
     let name = common::unique("fails");
-    // It says more at its end than a record holds.
-    let words = "head -c 4000 /dev/zero | tr '\\0' x > /dev/termination-log; exit 3";
-    space.create(session(&name, words, json!({}))).await.unwrap();
+    // The termination message is longer than a kernel's status keeps.
+    let command = "head -c 4000 /dev/zero | tr '\\0' x > /dev/termination-log; exit 3";
+    space.create(session(&name, command, json!({}))).await.unwrap();
     let status = space.until_phase(&name, SessionPhase::Terminated).await.status.unwrap();
     assert_eq!((status.reason.map(|reason| reason.as_str()), status.exit_code), (Some("AbnormalTermination"), Some(3)));
     eventually("its end to be recorded", || async {
-        let record = space.kernels(&name).await.remove(0).status.unwrap_or_default();
-        let said =
-            record.message.clone().is_some_and(|message| message.starts_with("exited with 3: xxx") && message.len() > 1000);
-        let right = (record.phase, record.exit_code, said) == (KernelPhase::Terminated, Some(3), true);
-        if right { Ok(()) } else { Err(format!("{record:?}")) }
+        let status = space.kernels(&name).await.remove(0).status.unwrap_or_default();
+        let has_message =
+            status.message.clone().is_some_and(|message| message.starts_with("exited with 3: xxx") && message.len() > 1000);
+        let recorded = (status.phase, status.exit_code, has_message) == (KernelPhase::Terminated, Some(3), true);
+        if recorded { Ok(()) } else { Err(format!("{status:?}")) }
     })
     .await;
     nothing_left(&space, &name).await;
 }
 
 #[tokio::test]
-async fn a_secret_that_does_not_exist_is_told_with_the_kubelets_words() {
+async fn a_missing_secret_is_reported_with_the_kubelets_message() {
     let space = sessions().await;
     let name = common::unique("nosecret");
-    let mut needy = kernel("main", 1, FOREVER);
-    needy["env"] = json!([{"name": "TOKEN", "secretKeyRef": {"name": "no-such-secret", "key": "token"}}]);
-    space.create(session(&name, "", json!({"kernels": [needy]}))).await.unwrap();
-    let told = space.until(&name, "told", common::reason_is("ContainerNotStarted")).await.status.unwrap();
-    let message = told.progress.message.unwrap();
+    let mut main = kernel("main", 1, FOREVER);
+    main["env"] = json!([{"name": "TOKEN", "secretKeyRef": {"name": "no-such-secret", "key": "token"}}]);
+    space.create(session(&name, "", json!({"kernels": [main]}))).await.unwrap();
+    let status = space.until(&name, "waiting for its container", common::reason_is("ContainerNotStarted")).await.status.unwrap();
+    let message = status.progress.message.unwrap();
     assert!(message.contains("main1") && message.contains("no-such-secret"), "{message}");
-    eventually("its kernel to say what holds it up", || async {
+    eventually("its kernel to show the reason", || async {
         let status = space.kernels(&name).await.remove(0).status.unwrap_or_default();
-        let told = (status.phase, status.reason.as_deref()) == (KernelPhase::Pulling, Some("CreateContainerConfigError"));
-        if told { Ok(()) } else { Err(format!("{status:?}")) }
+        let reported = (status.phase, status.reason.as_deref()) == (KernelPhase::Pulling, Some("CreateContainerConfigError"));
+        if reported { Ok(()) } else { Err(format!("{status:?}")) }
     })
     .await;
     nothing_left(&space, &name).await;
 }
 
 #[tokio::test]
-async fn a_program_that_is_not_in_the_image() {
+async fn a_program_missing_from_the_image_ends_the_session() {
     let space = sessions().await;
     let name = common::unique("noprog");
     let mut wrong = kernel("main", 1, "");
@@ -98,7 +98,7 @@ async fn a_program_that_is_not_in_the_image() {
 }
 
 #[tokio::test]
-async fn a_pod_deleted_behind_our_back() {
+async fn a_pod_deleted_by_someone_else_ends_the_session() {
     let space = sessions().await;
     let name = common::unique("behind");
     space.create(session(&name, FOREVER, json!({}))).await.unwrap();
@@ -111,7 +111,7 @@ async fn a_pod_deleted_behind_our_back() {
 }
 
 #[tokio::test]
-async fn a_request_no_node_can_hold() {
+async fn a_request_that_fits_no_node_waits_or_is_cancelled() {
     let space = sessions().await;
     let name = common::unique("huge");
     let mut huge = kernel("main", 1, FOREVER);
@@ -130,16 +130,16 @@ async fn a_request_no_node_can_hold() {
 }
 
 #[tokio::test]
-async fn the_operator_killed_in_each_phase() {
+async fn a_gang_survives_operators_killed_in_each_phase() {
     let space = sessions().await;
     let name = common::unique("killed");
     let kernels = [kernel("main", 1, FOREVER), kernel("sub", 2, FOREVER)];
     space.create(session(&name, "", json!({"clusterMode": "MultiNode", "kernels": kernels}))).await.unwrap();
     for phase in [SessionPhase::Scheduled, SessionPhase::Creating, SessionPhase::Running] {
         space.until(&name, phase.as_str(), move |s| s.status.is_some() && s.phase() >= phase).await;
-        // Both replicas: whoever leads, and whoever would.
+        // Kills both replicas: the leader and the standby.
         eventually("an operator to be killed", || async {
-            if signal_operators("KILL") >= 1 { Ok(()) } else { Err("none runs".into()) }
+            if signal_operators("KILL") >= 1 { Ok(()) } else { Err("no operator runs".into()) }
         })
         .await;
     }
@@ -154,7 +154,7 @@ async fn the_operator_killed_in_each_phase() {
 }
 
 #[tokio::test]
-async fn the_kubelet_stopped_while_a_session_runs() {
+async fn a_running_session_ends_when_its_kubelet_stops() {
     let space = sessions().await;
     group(json!({"lostAfterSeconds": 3})).await;
     let name = common::unique("lost");
@@ -172,7 +172,7 @@ async fn the_kubelet_stopped_while_a_session_runs() {
 }
 
 #[tokio::test]
-async fn the_kubelet_stopped_while_a_session_terminates() {
+async fn a_terminating_session_ends_when_its_kubelet_stops() {
     let space = sessions().await;
     group(json!({"lostAfterSeconds": 3})).await;
     let name = common::unique("lostend");

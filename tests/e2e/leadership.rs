@@ -1,4 +1,4 @@
-//! Two replicas as the chart installs them.
+//! Leadership with the two replicas that the chart installs.
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::Pod;
@@ -33,22 +33,23 @@ fn is_ready(pod: &Pod) -> bool {
     conditions.into_iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
-/// Why the pod's container does not run, in the kubelet's word.
-fn held_by(pod: &Pod) -> Option<&str> {
+/// Returns the kubelet's reason why the pod's container does not run.
+fn waiting_reason(pod: &Pod) -> Option<&str> {
     let container = pod.status.as_ref()?.container_statuses.as_ref()?.first()?;
     container.state.as_ref()?.waiting.as_ref()?.reason.as_deref()
 }
 
-/// A program that these tests ended often is held for up to five minutes by the kubelet; in a new pod it starts at once.
+/// Waits until both replicas are ready. The kubelet delays an operator that these tests killed often by up to five minutes,
+/// so its pod is replaced by a new one, which starts at once.
 async fn both_ready() {
     let pods: Api<Pod> = Api::namespaced(common::client().await, NAMESPACE);
     eventually("both replicas to be ready", || async {
         let live: Vec<Pod> = replicas().await.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).collect();
-        for pod in live.iter().filter(|pod| held_by(pod) == Some("CrashLoopBackOff")) {
+        for pod in live.iter().filter(|pod| waiting_reason(pod) == Some("CrashLoopBackOff")) {
             pods.delete(&pod.name_any(), &DeleteParams::default()).await.map_err(|error| error.to_string())?;
         }
-        let told: Vec<_> = live.iter().map(|pod| (pod.name_any(), is_ready(pod), held_by(pod))).collect();
-        if told.iter().filter(|(_, ready, _)| *ready).count() == 2 { Ok(()) } else { Err(format!("{told:?}")) }
+        let states: Vec<_> = live.iter().map(|pod| (pod.name_any(), is_ready(pod), waiting_reason(pod))).collect();
+        if states.iter().filter(|(_, ready, _)| *ready).count() == 2 { Ok(()) } else { Err(format!("{states:?}")) }
     })
     .await;
 }
@@ -75,7 +76,7 @@ async fn a_standby_is_ready_and_takes_over_when_the_leader_is_deleted() {
 }
 
 #[tokio::test]
-async fn a_leader_that_is_paused_at_work_and_resumed_while_another_leads_stands_back() {
+async fn a_leader_resumed_after_a_takeover_does_not_interfere() {
     both_ready().await;
     let first = holder().await;
     let pod = first.split('_').next().unwrap_or_default();
@@ -104,16 +105,16 @@ async fn a_leader_that_is_paused_at_work_and_resumed_while_another_leads_stands_
 }
 
 #[tokio::test]
-async fn a_paused_leader_that_is_resumed_does_no_harm() {
+async fn two_replicas_paused_past_the_lease_resume_safely() {
     both_ready().await;
     assert_eq!(signal_operators("STOP"), 2);
     let before = lease().await;
-    // Both are paused past the lease; whoever goes on first finds it over.
+    // Both replicas are paused until the lease has expired. The first one to resume finds it expired.
     let space = sessions().await;
     let name = common::unique("paused");
     space.create(session(&name, FOREVER, json!({}))).await.unwrap();
-    let over = tokio::time::Duration::from_secs(16);
-    tokio::time::sleep(over).await; // not for a state: for the lease to be over, which is a matter of time alone
+    let past_the_lease = tokio::time::Duration::from_secs(16);
+    tokio::time::sleep(past_the_lease).await; // the lease expires by time alone, so there is no state to wait for
     assert_eq!(signal_operators("CONT"), 2);
     let status = space.until_phase(&name, SessionPhase::Running).await.status.unwrap();
     assert_eq!((status.allocation_generation, space.pods(&name).await.len()), (1, 1));

@@ -1,4 +1,4 @@
-//! What these tests do to the machine under the cluster, through the kit.
+//! Actions on the machine of the cluster: stopping the kubelet and signalling operators.
 
 use std::fs;
 use std::process::Command;
@@ -28,7 +28,7 @@ pub async fn start_kubelet() {
     .await;
 }
 
-/// The processes of the operator's containers in this kit's cluster, by the cgroup that is this kit's own.
+/// Returns the operator's processes in this kit's cluster, identified by the kit's cgroup.
 fn operators() -> Vec<u32> {
     let cgroup = format!("sokovan-kit-{}/", std::env::var("KIT_NAME").expect("KIT_NAME"));
     let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
@@ -40,21 +40,21 @@ fn operators() -> Vec<u32> {
     .collect()
 }
 
-/// Sends a signal to the operator's processes; with SIGKILL they are gone in the middle of whatever they were doing.
+/// Sends a signal to the operator's processes and returns their number. SIGKILL stops them in the middle of their work.
 pub fn signal_operators(signal: &str) -> usize {
     let pids = operators();
     pids.iter().for_each(|pid| send(signal, *pid));
     pids.len()
 }
 
-/// The same to the process of one pod; false if it has none.
+/// Sends a signal to the operator in one pod. Returns false if the pod has none.
 pub fn signal_operator_of(pod: &str, signal: &str) -> bool {
-    let named = format!("POD_NAME={pod}");
-    let is_it = |pid: &u32| {
+    let variable = format!("POD_NAME={pod}");
+    let is_in_pod = |pid: &u32| {
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        environment.split(|byte| *byte == 0).any(|variable| variable == named.as_bytes())
+        environment.split(|byte| *byte == 0).any(|other| other == variable.as_bytes())
     };
-    let found = operators().into_iter().find(is_it);
+    let found = operators().into_iter().find(is_in_pod);
     found.into_iter().for_each(|pid| send(signal, pid));
     found.is_some()
 }

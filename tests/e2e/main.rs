@@ -1,5 +1,5 @@
-//! End-to-end tests: the chart as installed, on a real node with kubelet and containerd. One after another, since some
-//! of them stop the kubelet or kill the operator. Run by `make e2e`, as root.
+//! End-to-end tests of the installed chart, on a real node with kubelet and containerd. They run one after another, because
+//! some of them stop the kubelet or kill the operator. Run them with `make e2e`, as root.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -18,12 +18,12 @@ use serde_json::{Value, json};
 
 use common::Space;
 
-/// The first tenant's namespace, as the chart made it.
+/// The first tenant's namespace, which the chart creates.
 pub async fn sessions() -> Space {
     Space { client: common::client().await, namespace: "sessions".into() }
 }
 
-/// A session of the first tenant: one shell command in busybox, and what `spec` says otherwise.
+/// A session of the first tenant that runs a shell command in busybox. `spec` overrides these defaults.
 pub fn session(name: &str, command: &str, spec: Value) -> Value {
     let mut full = json!({
         "accessKey": "default", "scalingGroup": "default", "termination": {"gracePeriodSeconds": 1},
@@ -43,11 +43,11 @@ pub fn kernel(role: &str, replicas: i32, command: &str) -> Value {
     })
 }
 
-/// A command that runs until it is told to stop, and stops at once.
+/// A command that runs until SIGTERM, and then stops at once.
 pub const FOREVER: &str = "trap 'exit 0' TERM; while :; do sleep 1 & wait $!; done";
 
 pub async fn logs(space: &Space, pod: &Pod) -> String {
     let name = pod.metadata.name.as_deref().unwrap();
-    let of_main = LogParams { container: Some("main".into()), ..LogParams::default() };
-    space.api::<Pod>().logs(name, &of_main).await.unwrap_or_else(|error| error.to_string())
+    let main = LogParams { container: Some("main".into()), ..LogParams::default() };
+    space.api::<Pod>().logs(name, &main).await.unwrap_or_else(|error| error.to_string())
 }

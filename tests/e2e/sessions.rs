@@ -1,4 +1,4 @@
-//! Sessions that do what they should.
+//! Sessions on a real node: images, gangs, volumes, evictions, termination.
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -11,7 +11,7 @@ use crate::common::Space;
 use crate::{FOREVER, common, kernel, logs, session, sessions};
 
 #[tokio::test]
-async fn a_session_runs_its_image_from_a_registry_and_ends_at_its_users_wish() {
+async fn a_session_runs_an_image_from_a_registry_until_its_user_ends_it() {
     let space = sessions().await;
     let name = common::unique("one");
     space.create(session(&name, &format!("echo hello $BACKENDAI_SESSION_NAME; {FOREVER}"), json!({}))).await.unwrap();
@@ -35,15 +35,15 @@ async fn a_session_runs_its_image_from_a_registry_and_ends_at_its_users_wish() {
 async fn a_gang_starts_together_and_its_kernels_find_each_other() {
     let space = sessions().await;
     let name = common::unique("gang");
-    let look = "for h in main1 sub1 sub2; do nslookup $h | grep -q \"^Name:.*$h\" && echo found-$h; done; \
+    let lookup = "for h in main1 sub1 sub2; do nslookup $h | grep -q \"^Name:.*$h\" && echo found-$h; done; \
                 stat -Lc 'key-%a' /opt/sokovan/ssh/id_cluster; df -m /dev/shm | tail -1";
-    let kernels = [kernel("main", 1, &format!("{look}; {FOREVER}")), kernel("sub", 2, FOREVER)];
+    let kernels = [kernel("main", 1, &format!("{lookup}; {FOREVER}")), kernel("sub", 2, FOREVER)];
     space.create(session(&name, "", json!({"clusterMode": "MultiNode", "kernels": kernels}))).await.unwrap();
     let status = space.until_phase(&name, SessionPhase::Running).await.status.unwrap();
     assert_eq!(status.kernels_ready.as_deref(), Some("3/3"));
     let pods = space.pods(&name).await;
     let main = pods.iter().find(|pod| pod.metadata.labels.as_ref().unwrap()[LABEL_KERNEL] == "main1").unwrap();
-    common::eventually("main1 to find all by name", || async {
+    common::eventually("main1 to resolve all names", || async {
         let log = logs(&space, main).await;
         let all = ["found-main1", "found-sub1", "found-sub2", "key-400"].iter().all(|word| log.contains(word));
         if all { Ok(()) } else { Err(log) }
@@ -53,29 +53,29 @@ async fn a_gang_starts_together_and_its_kernels_find_each_other() {
     for pod in &pods {
         let statuses = pod.status.as_ref().unwrap().container_statuses.as_ref().unwrap();
         let started = statuses[0].state.as_ref().unwrap().running.as_ref().unwrap().started_at.clone().unwrap();
-        // The kubelet's clock counts whole seconds.
-        assert!(started.0.as_second() >= prepared.timestamp() - 1, "none starts before all images are there");
+        // The kubelet reports whole seconds.
+        assert!(started.0.as_second() >= prepared.timestamp() - 1, "no kernel starts before all images are pulled");
     }
     space.delete(&name).await;
     space.until_gone::<Session>(&name).await;
 }
 
 #[tokio::test]
-async fn no_service_of_the_namespace_takes_the_name_of_a_gangs_kernel() {
+async fn a_service_of_the_namespace_does_not_shadow_a_gangs_kernel_name() {
     let space = sessions().await;
     let name = common::unique("shadow");
     let services = space.api::<Service>();
     let shadow = json!({"metadata": {"name": "main1"}, "spec": {"ports": [{"port": 22}]}});
     services.create(&PostParams::default(), &serde_json::from_value(shadow).unwrap()).await.unwrap();
-    let ask = format!("ping -c1 -W1 main1 | head -1; {FOREVER}");
-    let kernels = [kernel("main", 1, FOREVER), kernel("sub", 1, &ask)];
+    let ping = format!("ping -c1 -W1 main1 | head -1; {FOREVER}");
+    let kernels = [kernel("main", 1, FOREVER), kernel("sub", 1, &ping)];
     space.create(session(&name, "", json!({"clusterMode": "MultiNode", "kernels": kernels}))).await.unwrap();
     space.until_phase(&name, SessionPhase::Running).await;
     let pods = space.pods(&name).await;
-    let of = |kernel: &str| pods.iter().find(|pod| pod.metadata.labels.as_ref().unwrap()[LABEL_KERNEL] == kernel).unwrap();
-    let main_ip = of("main1").status.as_ref().unwrap().pod_ip.clone().unwrap();
-    common::eventually("sub1 to find the main1 of its own session", || async {
-        let log = logs(&space, of("sub1")).await;
+    let pod_of = |kernel: &str| pods.iter().find(|pod| pod.metadata.labels.as_ref().unwrap()[LABEL_KERNEL] == kernel).unwrap();
+    let main_ip = pod_of("main1").status.as_ref().unwrap().pod_ip.clone().unwrap();
+    common::eventually("sub1 to resolve the main1 of its own session", || async {
+        let log = logs(&space, pod_of("sub1")).await;
         if log.contains(&format!("({main_ip})")) { Ok(()) } else { Err(format!("{log}, not {main_ip}")) }
     })
     .await;
@@ -85,7 +85,7 @@ async fn no_service_of_the_namespace_takes_the_name_of_a_gangs_kernel() {
 }
 
 #[tokio::test]
-async fn a_volume_that_cannot_be_mounted_is_told_in_the_session() {
+async fn a_volume_that_cannot_be_mounted_is_reported_in_the_session() {
     let space = sessions().await;
     let name = common::unique("mount");
     let volumes: Api<PersistentVolume> = Api::all(space.client.clone());
@@ -106,7 +106,7 @@ async fn a_volume_that_cannot_be_mounted_is_told_in_the_session() {
         let message = session.status.as_ref().and_then(|status| status.message.clone()).unwrap_or_default();
         message.contains("FailedMount") && message.contains("/no/such/directory")
     };
-    space.until(&name, "told what its kubelet warns of", says).await;
+    space.until(&name, "showing the kubelet's warning", says).await;
     space.delete(&name).await;
     space.until_gone::<Session>(&name).await;
     claims.delete(&name, &DeleteParams::default()).await.unwrap();
@@ -114,7 +114,7 @@ async fn a_volume_that_cannot_be_mounted_is_told_in_the_session() {
 }
 
 #[tokio::test]
-async fn an_evicted_batch_that_stops_cleanly_has_not_succeeded() {
+async fn an_evicted_batch_session_that_exits_with_0_does_not_succeed() {
     let space = sessions().await;
     let name = common::unique("evicted");
     let stops = "trap 'exit 0' TERM; while :; do sleep 1; done";
@@ -127,7 +127,7 @@ async fn an_evicted_batch_that_stops_cleanly_has_not_succeeded() {
 }
 
 #[tokio::test]
-async fn a_program_that_runs_out_of_memory_says_so() {
+async fn a_batch_session_that_runs_out_of_memory_fails_with_that_reason() {
     let space = sessions().await;
     let name = common::unique("oom");
     space.create(session(&name, "tail /dev/zero", json!({"type": "Batch"}))).await.unwrap();
@@ -139,7 +139,7 @@ async fn a_program_that_runs_out_of_memory_says_so() {
     assert!(status.message.as_deref().unwrap().contains("OOMKilled"), "{:?}", status.message);
 }
 
-/// A running session whose program ignores the request to stop.
+/// Starts a session whose program ignores SIGTERM.
 async fn stubborn(space: &Space, grace: i64) -> String {
     let name = common::unique("stubborn");
     let patient = json!({"termination": {"gracePeriodSeconds": grace}});
@@ -149,7 +149,7 @@ async fn stubborn(space: &Space, grace: i64) -> String {
 }
 
 #[tokio::test]
-async fn what_is_forced_is_killed_at_once_whatever_its_grace() {
+async fn forced_termination_kills_at_once_despite_the_grace_period() {
     let space = sessions().await;
     let name = stubborn(&space, 3600).await;
     space.patch_spec(&name, json!({"desiredState": "Terminated", "termination": {"mode": "Forced"}})).await.unwrap();
@@ -157,9 +157,9 @@ async fn what_is_forced_is_killed_at_once_whatever_its_grace() {
     space.until_no_pods(&name).await;
 }
 
-/// Whether a kubelet that already waits takes the shorter grace is up to it: those of today wait on.
+/// A kubelet may ignore a grace period that is shortened while it waits; today's kubelets do.
 #[tokio::test]
-async fn what_takes_its_time_to_end_can_be_forced() {
+async fn a_slow_termination_can_be_forced() {
     let space = sessions().await;
     let name = stubborn(&space, 20).await;
     space.patch_spec(&name, json!({"desiredState": "Terminated"})).await.unwrap();
@@ -170,9 +170,9 @@ async fn what_takes_its_time_to_end_can_be_forced() {
     space.until_no_pods(&name).await;
 }
 
-/// Waits for the graces of a session's pods to be as one of these.
+/// Waits until the grace periods of a session's pods equal one of these lists.
 async fn until_graces(space: &Space, name: &str, wanted: &[&[Option<i64>]]) {
-    common::eventually("its pods' graces", || async {
+    common::eventually("the grace periods of its pods", || async {
         let graces: Vec<_> = space.pods(name).await.iter().map(|pod| pod.metadata.deletion_grace_period_seconds).collect();
         if wanted.contains(&&graces[..]) { Ok(()) } else { Err(format!("{graces:?}, not {wanted:?}")) }
     })
@@ -180,7 +180,7 @@ async fn until_graces(space: &Space, name: &str, wanted: &[&[Option<i64>]]) {
 }
 
 #[tokio::test]
-async fn a_sessions_words_reach_its_program_as_they_stand() {
+async fn commands_and_environment_reach_the_program_unchanged() {
     let space = sessions().await;
     let name = common::unique("words");
     let mut main = kernel("main", 1, "printf '%s\\n' 'arg $$ $(KEY) $$(KEY)'; echo \"env $KEY\"");
@@ -192,14 +192,14 @@ async fn a_sessions_words_reach_its_program_as_they_stand() {
 }
 
 #[tokio::test]
-async fn a_batch_sessions_exit_code_is_its_result() {
+async fn the_exit_code_of_a_batch_session_decides_its_result() {
     let space = sessions().await;
     for (code, result) in [(0, SessionResult::Success), (7, SessionResult::Failure)] {
         let name = common::unique("batch");
         space.create(session(&name, &format!("exit {code}"), json!({"type": "Batch"}))).await.unwrap();
         let status = space.until_phase(&name, SessionPhase::Terminated).await.status.unwrap();
         assert_eq!((status.result, status.exit_code), (Some(result), Some(code)));
-        common::eventually("its pod to be let go and stay for its logs", || async {
+        common::eventually("its pod to be without finalizers and stay for its logs", || async {
             let pods = space.pods(&name).await;
             let metas: Vec<_> = pods.iter().map(|pod| &pod.metadata).collect();
             let stays = |meta: &&ObjectMeta| meta.finalizers.is_none() && meta.deletion_timestamp.is_none();

@@ -1,4 +1,4 @@
-//! A session that the operator cannot read, as after going back to an older version of it.
+//! A session that the operator cannot read, as after a downgrade to an older version.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Api;
@@ -12,7 +12,7 @@ use crate::{FOREVER, session, sessions};
 
 const STARTS_AT: &str = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/startsAt";
 
-/// Puts another pattern on the time at which sessions start, or none; returns what was there.
+/// Replaces the CRD's pattern for `startsAt`, or removes it. Returns the previous pattern.
 async fn swap_pattern(pattern: Option<Value>) -> Option<Value> {
     let definitions: Api<CustomResourceDefinition> = Api::all(client().await);
     let mut definition = serde_json::to_value(definitions.get("sessions.sokovan.dev").await.unwrap()).unwrap();
@@ -25,7 +25,7 @@ async fn swap_pattern(pattern: Option<Value>) -> Option<Value> {
 }
 
 #[tokio::test]
-async fn a_session_that_cannot_be_read_harms_no_other_and_can_be_deleted() {
+async fn an_unreadable_session_does_not_affect_others_and_can_be_deleted() {
     let space = sessions().await;
     let pattern = swap_pattern(None).await;
     assert!(pattern.is_some());
@@ -34,16 +34,16 @@ async fn a_session_that_cannot_be_read_harms_no_other_and_can_be_deleted() {
     let object = session("unreadable", FOREVER, json!({"startsAt": "2026-01-01T00:00:00+99:99"}));
     let mut object: DynamicObject = serde_json::from_value(object).unwrap();
     object.metadata.finalizers = Some(vec![FINALIZER_SESSION.into()]);
-    eventually("it is taken, since the pattern is gone", || async {
+    eventually("the session to be accepted without the pattern", || async {
         objects.create(&PostParams::default(), &object).await.map_err(|error| error.to_string())
     })
     .await;
     swap_pattern(pattern).await;
-    space.create(session("beside", FOREVER, json!({}))).await.unwrap();
-    space.until_phase("beside", SessionPhase::Running).await;
-    space.delete("beside").await;
-    space.until_gone::<Session>("beside").await;
-    assert!(objects.get("unreadable").await.unwrap().data.get("status").is_none(), "nothing is made of it");
+    space.create(session("readable", FOREVER, json!({}))).await.unwrap();
+    space.until_phase("readable", SessionPhase::Running).await;
+    space.delete("readable").await;
+    space.until_gone::<Session>("readable").await;
+    assert!(objects.get("unreadable").await.unwrap().data.get("status").is_none(), "an unreadable session gets no status");
     objects.delete("unreadable", &DeleteParams::default()).await.unwrap();
     space.until_gone::<Session>("unreadable").await;
 }

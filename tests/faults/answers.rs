@@ -1,4 +1,4 @@
-//! Answers as an operator gets them where the proxy does harm.
+//! Responses that the proxy gives to an operator when a fault strikes.
 
 use axum::body::{Body, Bytes};
 use axum::http::StatusCode;
@@ -6,14 +6,14 @@ use axum::response::{IntoResponse, Response};
 use futures::TryStreamExt;
 use serde_json::json;
 
-/// Until the whole answer is here: then the write is committed.
+/// Waits for the whole response, after which the write is committed.
 pub async fn complete(answer: Response) {
     let _ = answer.into_body().into_data_stream().try_collect::<Vec<_>>().await;
 }
 
-/// An answer that breaks off: nobody can tell whether the request was carried out.
+/// A response that breaks off, so that the operator cannot know whether the request was carried out.
 pub fn broken() -> Response {
-    let nothing = futures::stream::once(async { Err::<Bytes, _>(std::io::Error::other("broken off")) });
+    let nothing = futures::stream::once(async { Err::<Bytes, _>(std::io::Error::other("connection broken")) });
     Body::from_stream(nothing).into_response()
 }
 

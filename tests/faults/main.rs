@@ -1,5 +1,5 @@
-//! Crash at every write: operators run through a proxy that harms one of their writes, and an oracle reads every version
-//! that comes of it. Run by `make faults`; PLANS=50 takes a random fifty, PLAN=gang/kill-after/7 that very one.
+//! Fault tests: operators run through a proxy that disturbs one of their writes, and an oracle checks every resulting version.
+//! Run them with `make faults`; PLANS=50 runs 50 random plans, PLAN=gang/kill-after/7 one.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -32,7 +32,7 @@ use proxy::Proxy;
 use record::Recording;
 use scene::Scene;
 
-/// Nothing is written for so long at rest: longer than two long cycles and any pause of [`scene::fast`].
+/// At rest, nothing is written for this long. It is longer than two long cycles and any pause of [`scene::fast`].
 const REST: Duration = Duration::from_secs(3);
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -42,11 +42,11 @@ struct Outcome {
     violations: Vec<String>,
 }
 
-async fn asked(stop: &mut watch::Receiver<bool>) {
+async fn stop_requested(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-/// Keeps an operator running through the proxy: one that is killed, or loses its lease, is followed by another.
+/// Keeps an operator running through the proxy. Another operator follows one that is killed or loses its lease.
 async fn supervise(scene: Arc<Scene>, proxy: Arc<Proxy>, config: Config, mut stop: watch::Receiver<bool>) {
     let mut killed = proxy.killed.subscribe();
     for number in 0.. {
@@ -54,16 +54,16 @@ async fn supervise(scene: Arc<Scene>, proxy: Arc<Proxy>, config: Config, mut sto
         let mut operator = scene.operator_at(config.clone(), options);
         tokio::select! {
             _ = killed.changed() => match proxy.fault {
-                // Its rival goes on.
+                // The rival takes over.
                 Fault::Handover(_) => {
                     operator.stop().await;
                     return;
                 }
                 _ => operator.kill().await,
             },
-            // The paused one's successor is its rival.
+            // The rival succeeds a paused operator.
             _ = operator.ended(), if !proxy.fault.has_rival() => {}
-            () = asked(&mut stop) => {
+            () = stop_requested(&mut stop) => {
                 operator.stop().await;
                 return;
             }
@@ -71,8 +71,9 @@ async fn supervise(scene: Arc<Scene>, proxy: Arc<Proxy>, config: Config, mut sto
     }
 }
 
-/// A second operator on the first one's lease. Of a pause: once it leads, what was held is let go. Of a handover: its own
-/// proxy holds the watch back from a few writes before, until it has led for a while.
+/// Runs a second operator that competes for the first one's lease. After a pause, the held requests are sent once the rival
+/// leads. In a handover, the rival's own proxy holds its watch back, from a few writes before the fault until the rival has led
+/// for a while.
 async fn rival(scene: Arc<Scene>, proxy: Arc<Proxy>, client: Client, mut stop: watch::Receiver<bool>) {
     let own = match &proxy.fault {
         Fault::Handover(kind) => Fault::HoldWatch(kind.clone()),
@@ -81,7 +82,7 @@ async fn rival(scene: Arc<Scene>, proxy: Arc<Proxy>, client: Client, mut stop: w
     let (own, config) = Proxy::start(client, &scene.name, own, 0).await;
     tokio::select! {
         () = proxy.led() => {}
-        () = asked(&mut stop) => return,
+        () = stop_requested(&mut stop) => return,
     }
     let operator = scene.operator_at(config, Options { lease_name: "operator-0".into(), ..scene.hasty("second") });
     let release = async {
@@ -98,13 +99,13 @@ async fn rival(scene: Arc<Scene>, proxy: Arc<Proxy>, client: Client, mut stop: w
     };
     tokio::select! {
         () = release => {}
-        () = asked(&mut stop) => {}
+        () = stop_requested(&mut stop) => {}
     }
-    asked(&mut stop).await;
+    stop_requested(&mut stop).await;
     operator.stop().await;
 }
 
-/// Until nothing has been written for a while, and nothing is left to be done.
+/// Waits until nothing has been written for a while and no work remains.
 async fn rest(recording: &Recording, proxy: &Proxy) -> Result<(), String> {
     let begun = Instant::now();
     let (mut count, mut since) = (recording.count(), Instant::now());
@@ -113,12 +114,12 @@ async fn rest(recording: &Recording, proxy: &Proxy) -> Result<(), String> {
         if since.elapsed() > REST && oracle::at_rest(&recording.versions()).is_empty() {
             return Ok(());
         }
-        // While no operator leads, nothing is at rest; a rival's lease goes past the proxy.
+        // Without a leader, the cluster is not at rest. This proxy does not see the lease of a rival.
         if recording.count() != count || !(proxy.leads() || proxy.fault.has_rival()) {
             (count, since) = (recording.count(), Instant::now());
         }
         if begun.elapsed() > PATIENCE {
-            return Err(format!("it never comes to rest, the last write is {} ms ago", since.elapsed().as_millis()));
+            return Err(format!("not at rest after {PATIENCE:?}: the last write was {} ms ago", since.elapsed().as_millis()));
         }
     }
 }
@@ -133,22 +134,22 @@ async fn run(path: &'static Path, plan: Plan, client: &Client) -> Outcome {
     if plan.fault.has_rival() {
         tasks.spawn(rival(scene.clone(), proxy.clone(), client.clone(), stopping));
     }
-    let walked = {
+    let finished = {
         let scene = scene.clone();
         tokio::spawn(async move { (path.run)(&scene).await }).await
     };
     let mut violations = vec![];
-    if let Err(panic) = walked {
-        let told = panic.into_panic();
-        let told = told.downcast_ref::<String>().cloned().or(told.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-        violations.push(format!("the path was not walked to its end: {}", told.unwrap_or_default()));
+    if let Err(panic) = finished {
+        let panic = panic.into_panic();
+        let message = panic.downcast_ref::<String>().cloned().or(panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        violations.push(format!("the path failed: {}", message.unwrap_or_default()));
     }
     violations.extend(rest(&recording, &proxy).await.err());
     stop.send_replace(true);
     proxy.resume();
     while tasks.join_next().await.is_some() {}
     if tokio::time::timeout(PATIENCE, proxy.landed()).await.is_err() {
-        violations.push("what was held never landed".into());
+        violations.push("a held request was never sent".into());
     }
     violations.extend(proxy.violations());
     violations.extend(oracle::violations(&recording.versions()));
@@ -160,14 +161,14 @@ async fn run(path: &'static Path, plan: Plan, client: &Client) -> Outcome {
 }
 
 async fn run_all(plans: Vec<Plan>, client: &Client) -> Vec<Outcome> {
-    let side_by_side = number("SIDE_BY_SIDE").unwrap_or(12);
+    let parallel = number("SIDE_BY_SIDE").unwrap_or(12);
     let total = plans.len();
     let running = plans.into_iter().map(|plan| {
-        let path = PATHS.iter().find(|path| path.name == plan.path).expect("a path of this name");
+        let path = PATHS.iter().find(|path| path.name == plan.path).expect("a known path");
         run(path, plan, client)
     });
     let mut done = vec![];
-    let mut running = stream::iter(running).buffer_unordered(side_by_side);
+    let mut running = stream::iter(running).buffer_unordered(parallel);
     while let Some(outcome) = running.next().boxed().await {
         for violation in &outcome.violations {
             println!("VIOLATION in {}: {violation}", outcome.plan);
@@ -180,7 +181,7 @@ async fn run_all(plans: Vec<Plan>, client: &Client) -> Vec<Outcome> {
     done
 }
 
-/// Every fault at every write of every path.
+/// Returns every fault at every write of every path.
 fn every_plan(lengths: &BTreeMap<&'static str, usize>) -> Vec<Plan> {
     let mut plans = vec![];
     for path in &PATHS {
@@ -191,14 +192,15 @@ fn every_plan(lengths: &BTreeMap<&'static str, usize>) -> Vec<Plan> {
     plans
 }
 
-/// How many rounds of restarts go with some plans at random.
+/// The number of restart rounds when only some plans run.
 const FEW_ROUNDS: usize = 2;
 
-/// Every path at once, with the API server restarted when the first comes to its n-th write: for every n, or as many as asked.
+/// Returns the rounds of restarts. A round runs every path at once and restarts the API server when the first path reaches its
+/// n-th write. There is a round for every n, or as many as RESTARTS asks for.
 fn restart_rounds(lengths: &BTreeMap<&'static str, usize>) -> Vec<Vec<Plan>> {
     let longest = lengths.values().copied().max().unwrap_or(0);
-    let of_paths = |at| PATHS.iter().map(move |path| Plan { path: path.name, fault: Fault::Restart, at });
-    let mut rounds: Vec<Vec<Plan>> = (1..=longest).map(|at| of_paths(at).collect()).collect();
+    let round = |at| PATHS.iter().map(move |path| Plan { path: path.name, fault: Fault::Restart, at });
+    let mut rounds: Vec<Vec<Plan>> = (1..=longest).map(|at| round(at).collect()).collect();
     rounds.iter_mut().for_each(|round| round.retain(is_named));
     rounds.retain(|round| !round.is_empty());
     if let Some(count) = number("RESTARTS").or(number("PLANS").map(|_| FEW_ROUNDS)) {
@@ -208,19 +210,19 @@ fn restart_rounds(lengths: &BTreeMap<&'static str, usize>) -> Vec<Vec<Plan>> {
     rounds
 }
 
-/// Whether PLAN names that very plan, where it names any, and ONLY some that are named so.
+/// Whether the plan is the one that PLAN names, if set, and its name contains ONLY, if set.
 fn is_named(plan: &Plan) -> bool {
-    let asked = |variable| std::env::var(variable).ok();
-    let name = plan.to_string();
-    asked("PLAN").is_none_or(|plan| plan == name) && asked("ONLY").is_none_or(|only| name.contains(&only))
+    let variable = |name| std::env::var(name).ok();
+    let plan = plan.to_string();
+    variable("PLAN").is_none_or(|name| name == plan) && variable("ONLY").is_none_or(|part| plan.contains(&part))
 }
 
-/// A number of the environment.
+/// Returns the number in an environment variable.
 fn number(name: &str) -> Option<usize> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-/// What was asked for: one plan, some, or all; FROM=3000 goes on where another run was broken off.
+/// Returns the chosen plans: one, some, or all. FROM=3000 skips the first 3000, to continue an interrupted run.
 fn chosen(all: Vec<Plan>) -> Vec<Plan> {
     let from = number("FROM").unwrap_or(0);
     let mut plans: Vec<Plan> = all.into_iter().skip(from).filter(is_named).collect();
@@ -236,7 +238,7 @@ fn chosen(all: Vec<Plan>) -> Vec<Plan> {
 #[tokio::main]
 async fn main() {
     if std::env::args().any(|argument| argument == "--list") {
-        return; // `cargo test -- --list` of all programs
+        return; // `cargo test -- --list` asks every test program
     }
     let mut config = common::config_of("SOKOVAN_STRUCK_KUBECONFIG").await;
     config.default_retry = false;

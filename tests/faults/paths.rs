@@ -1,4 +1,4 @@
-//! The paths that are taken under faults: what is submitted, what its user does, and how it must end.
+//! The paths of the fault tests: the sessions they create, their users' actions, and the expected end.
 
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Service;
@@ -9,7 +9,7 @@ use crate::scene::{LONG_AGO, Scene, gang, kernel, node_of};
 
 pub struct Path {
     pub name: &'static str,
-    /// What its scaling group is besides the usual.
+    /// Changes of the scaling group's spec.
     pub group: fn() -> Value,
     pub run: for<'a> fn(&'a Scene) -> BoxFuture<'a, ()>,
 }
@@ -45,7 +45,7 @@ pub const PATHS: [Path; 18] = [
     },
     Path { name: "delete-running", group: || json!({}), run: |scene| Box::pin(delete_in(scene, SessionPhase::Running, gang())) },
     Path { name: "delete-ending", group: || json!({}), run: |scene| Box::pin(delete_ending(scene)) },
-    Path { name: "NodeLost", group: || json!({}), run: |scene| Box::pin(node_lost(scene)) },
+    Path { name: "node-lost", group: || json!({}), run: |scene| Box::pin(node_lost(scene)) },
     Path { name: "node-away", group: || json!({}), run: |scene| Box::pin(node_away(scene)) },
     Path { name: "stranger", group: || json!({}), run: |scene| Box::pin(stranger(scene)) },
     Path { name: "crowd", group: || json!({}), run: |scene| Box::pin(crowd(scene)) },
@@ -56,14 +56,14 @@ fn give_up_soon() -> Value {
 }
 
 fn never_starts() -> Value {
-    // One reset is all it may have; its steps may fail for want of an answer more often than that.
+    // Only one reset is allowed. Its steps may fail more often, because a fault may prevent an answer.
     let often = |handler| json!({"handler": handler, "maxAttempts": 50});
     let handlers = ["schedule-sessions", "check-precondition", "start-sessions", "terminate-sessions"].map(often);
     json!({"retry": {"maxAttempts": 1, "creatingTimeoutSeconds": 60, "handlers": handlers}})
 }
 
 async fn ask_to_end(scene: &Scene, name: &str) {
-    scene.patch_spec(name, json!({"desiredState": "Terminated"})).await.expect("the wish is accepted");
+    scene.patch_spec(name, json!({"desiredState": "Terminated"})).await.expect("the change is accepted");
 }
 
 async fn end(scene: &Scene, name: &str) -> SessionStatus {
@@ -94,7 +94,7 @@ async fn batch(scene: &Scene) {
     }
 }
 
-/// The main kernel's end is the session's, whatever becomes of the other, which is killed then.
+/// The end of the main kernel ends the session, and the other kernel is killed.
 async fn batch_gang(scene: &Scene) {
     let kernels = [kernel("main", 1, &["sim", "run", "200ms"]), kernel("sub", 1, &[])];
     scene.submit("two", json!({"type": "Batch", "clusterMode": "MultiNode", "kernels": kernels})).await;
@@ -102,7 +102,7 @@ async fn batch_gang(scene: &Scene) {
     assert_eq!((status.result, status.exit_code), (Some(SessionResult::Success), Some(0)));
 }
 
-/// More than any node has: tried, lowered in priority, tried again, and cancelled.
+/// A request that fits no node: it is tried, loses priority, is tried again and cancelled.
 async fn give_up(scene: &Scene) {
     let mut main = kernel("main", 1, &[]);
     main["resources"]["cpu"] = json!(5);
@@ -117,33 +117,33 @@ async fn no_image(scene: &Scene) {
     assert_eq!(status.result, Some(SessionResult::Error));
 }
 
-/// One of two never starts: both are begun anew once, and then it is over.
+/// One of two kernels never starts: the session is reset once, and then ends.
 async fn reset(scene: &Scene) {
     scene.submit("two", two("never")).await;
     let status = scene.until_phase("two", SessionPhase::Terminated).await.status.unwrap_or_default();
     assert_eq!((status.resets, status.result), (1, Some(SessionResult::Error)));
 }
 
-/// In that phase or, where it is over soon, in one that follows.
+/// Deletes a session in that phase, or in a later one if the phase is short.
 async fn delete_in(scene: &Scene, phase: SessionPhase, spec: Value) {
     scene.submit("one", spec).await;
     scene.until("one", phase.as_str(), |session| session.status.is_some() && session.phase() >= phase).await;
     delete(scene, "one").await;
 }
 
-/// One kernel, of which this becomes.
-fn one(what: &str) -> Value {
-    json!({"kernels": [kernel("main", 1, &["sim", what])]})
+/// A session of one kernel with this fate in the simulated kubelet.
+fn one(fate: &str) -> Value {
+    json!({"kernels": [kernel("main", 1, &["sim", fate])]})
 }
 
-/// Two kernels, one of which runs, and of the other this becomes.
-fn two(what: &str) -> Value {
-    json!({"clusterMode": "MultiNode", "kernels": [kernel("main", 1, &[]), kernel("sub", 1, &["sim", what])]})
+/// A gang of two kernels: the main kernel runs, and the other has this fate in the simulated kubelet.
+fn two(fate: &str) -> Value {
+    json!({"clusterMode": "MultiNode", "kernels": [kernel("main", 1, &[]), kernel("sub", 1, &["sim", fate])]})
 }
 
 async fn delete_waiting(scene: &Scene) {
     scene.submit("one", json!({"dependsOn": ["nobody"]})).await;
-    scene.until("one", "told why it waits", |session| session.status.is_some()).await;
+    scene.until("one", "waiting with a reason", |session| session.status.is_some()).await;
     delete(scene, "one").await;
 }
 
@@ -169,7 +169,7 @@ async fn node_lost(scene: &Scene) {
     assert_eq!(status.result, Some(SessionResult::Error));
 }
 
-/// A node that does not answer for a long time, and comes back when its session is over.
+/// A node that does not answer for a long time, and returns after its session has ended.
 async fn node_away(scene: &Scene) {
     scene.submit("one", one("alone")).await;
     let status = scene.until_phase("one", SessionPhase::Running).await.status.unwrap_or_default();
@@ -181,7 +181,7 @@ async fn node_away(scene: &Scene) {
     scene.kill_pods("one").await;
 }
 
-/// More than there is room for, so that what is given back is given away again.
+/// More sessions than fit at once, so that released resources are allocated again.
 async fn crowd(scene: &Scene) {
     let names: Vec<String> = (0..6).map(|number| format!("s{number}")).collect();
     for name in &names {
@@ -195,7 +195,7 @@ async fn crowd(scene: &Scene) {
     }
 }
 
-/// Something of the name that a session needs is there already, and is not its own.
+/// A foreign object already has the name that a session needs.
 async fn stranger(scene: &Scene) {
     let service = json!({
         "metadata": {"name": "ses-three", "namespace": scene.name},
@@ -205,10 +205,10 @@ async fn stranger(scene: &Scene) {
     scene.submit("three", gang()).await;
     scene.until("three", "waiting for the name", crate::common::reason_is("NameTaken")).await;
     assert!(scene.pods("three").await.is_empty());
-    scene.api::<Service>().delete("ses-three", &Default::default()).await.expect("it can be deleted");
+    scene.api::<Service>().delete("ses-three", &Default::default()).await.expect("the service can be deleted");
     scene.until_phase("three", SessionPhase::Running).await;
-    // A kernel that is not seen running in time, as while the API server is away, may cost it one reset; nothing else may.
+    // A kernel that is not seen running in time, as during an outage of the API server, may cause one reset. Nothing else may.
     let status = end(scene, "three").await;
-    let back: Vec<_> = status.history.iter().filter(|entry| entry.from != "Pending" && entry.to == "Pending").collect();
-    assert!(status.resets <= 1 && back.iter().all(|entry| entry.handler == "promote-to-running"), "{back:?}");
+    let resets: Vec<_> = status.history.iter().filter(|entry| entry.from != "Pending" && entry.to == "Pending").collect();
+    assert!(status.resets <= 1 && resets.iter().all(|entry| entry.handler == "promote-to-running"), "{resets:?}");
 }

@@ -1,16 +1,16 @@
-//! Plans: which path is taken, and what harm is done at which write of it.
+//! Plans: a path, a fault, and the write at which the fault strikes.
 
 use std::fmt;
 
-/// One write of the operator, named so that it can be found in another run.
+/// One write of the operator, with a name that identifies it in other runs.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Site {
     pub verb: String,
-    /// With its subresource.
+    /// The resource with its subresource.
     pub kind: String,
-    /// The phase that was last written to the session before it.
+    /// The last phase that was written to the session before this write.
     pub phase: String,
-    /// From 1, among equal ones.
+    /// The position among equal writes, from 1.
     pub occurrence: usize,
 }
 
@@ -21,41 +21,41 @@ impl fmt::Display for Site {
     }
 }
 
-/// What harm is done.
+/// A fault that strikes at one write.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fault {
     None,
-    /// The operator is killed before the request goes out.
+    /// The operator is killed before the request is sent.
     KillBefore,
-    /// It is carried out, and the answer is lost.
+    /// The write is carried out, and its response is lost.
     LoseAnswer,
-    /// The operator is killed when it is carried out.
+    /// The operator is killed once the write is carried out.
     KillAfter,
-    /// It is not carried out, and the connection breaks.
+    /// The write is not carried out, and the connection breaks.
     Reset,
-    /// It is not carried out, and answered with this code.
+    /// The write is refused with this code.
     Refuse(u16),
-    /// It is carried out, and answered with 504.
+    /// The write is carried out, but answered with 504.
     LateTimeout,
-    /// The watch of this kind says nothing for a while from then on, and catches up.
+    /// The watch of this kind is silent for a while from then on, and then catches up.
     HoldWatch(String),
-    /// All watches break, and may not go on from where they stood.
+    /// All watches break, and cannot resume from their last version.
     Compact,
-    /// Nothing is answered for a while, as if the API server were out of reach.
+    /// No request is answered for a while, as if the API server were unreachable.
     Outage,
-    /// The operators' API server is killed and started again while it is on its way, for all plans that run at that time.
+    /// The operators' API server is killed and restarted during the write, for all plans that run at that time.
     Restart,
-    /// It is slow, and while it is on its way somebody else changes the sessions.
+    /// The write is slow, and someone else changes the sessions meanwhile.
     Overtaken,
-    /// It and all that its operator asks for, watches aside, are held until another leads; then they land, late.
+    /// This and all later requests of the operator, except watches, are held until another operator leads, and then sent.
     Pause,
-    /// Its operator stops once it is carried out, and another goes on at once, whose watch of this kind says nothing from a
-    /// few writes before until it has led for a while.
+    /// The operator stops once the write is carried out, and another takes over at once. The other's watch of this kind is
+    /// silent from a few writes before until it has led for a while.
     Handover(String),
 }
 
 impl Fault {
-    /// All that harm only the plan they are for.
+    /// Returns the faults that affect only their own plan.
     pub fn all() -> Vec<Self> {
         let mut all = vec![Self::KillBefore, Self::LoseAnswer, Self::KillAfter, Self::Reset, Self::LateTimeout];
         all.extend([409, 429, 500, 504].map(Self::Refuse));
@@ -92,12 +92,12 @@ impl fmt::Display for Fault {
     }
 }
 
-/// One plan; its number stays the same as long as the paths and their writes do.
+/// One plan. Its name stays valid as long as the paths and their writes do not change.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub path: &'static str,
     pub fault: Fault,
-    /// At which write, from 1.
+    /// The write at which the fault strikes, from 1.
     pub at: usize,
 }
 

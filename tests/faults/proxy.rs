@@ -1,4 +1,4 @@
-//! A proxy between one operator and the API server: it numbers the operator's writes and does its harm at one of them.
+//! A proxy between one operator and the API server. It numbers the operator's writes and injects a fault at one of them.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -20,36 +20,37 @@ use tokio::sync::{Notify, watch};
 use crate::answers::{broken, complete, refusal};
 use crate::plan::{Fault, Site};
 
-/// For how long a held watch says nothing.
+/// How long a held watch is silent.
 const HELD: Duration = Duration::from_millis(1500);
-/// So many writes before the fault strikes, it is told that it will.
+/// How many writes before the fault strikes the proxy announces it.
 const AHEAD: usize = 4;
-/// How long a slow write takes: longer than a long cycle, so that every loop has looked meanwhile.
+/// How long a slow write takes: longer than a long cycle, so that every handler runs meanwhile.
 const SLOW: Duration = Duration::from_millis(2200);
-/// For how long nobody answers: so long that writes must end for want of a renewed lease, which is not yet lost.
+/// How long no request is answered: long enough that the fence stops writes, but not so long that the lease is lost.
 const OUTAGE: Duration = Duration::from_millis(3200);
 
-/// Whether the API server was restarted already for the plans that run now.
+/// Whether the API server has been restarted for the current round of plans.
 static RESTARTED: tokio::sync::Mutex<bool> = tokio::sync::Mutex::const_new(false);
 
 #[derive(Default)]
 struct Inner {
     writes: Vec<Site>,
-    /// The phase that was last written to a session.
+    /// The last phase that was written to a session.
     phase: String,
     outage_until: Option<tokio::time::Instant>,
-    /// Kinds that are watched; and those whose next watch is told that its version is too old.
+    /// The watched kinds.
     watched: BTreeSet<String>,
+    /// The kinds whose next watch is refused because its version is too old.
     compacted: BTreeSet<String>,
     paused: bool,
-    /// When the operator last asked for its lease with success.
+    /// When the operator sent its last successful request for its lease.
     renewed: Option<tokio::time::Instant>,
     violations: Vec<String>,
 }
 
 pub struct Proxy {
     client: Client,
-    /// What is in namespaces is seen of this one alone, for many plans share the API server.
+    /// The operator sees only this namespace, because many plans share the API server.
     namespace: String,
     pub fault: Fault,
     /// The fault strikes at this write, from 1.
@@ -57,24 +58,24 @@ pub struct Proxy {
     /// How long a lease lasts.
     lease: Duration,
     inner: Mutex<Inner>,
-    /// Counted up when the operator is to be killed.
+    /// Incremented to have the operator killed.
     pub killed: watch::Sender<usize>,
-    /// Counted up when all watches are to end.
+    /// Incremented to end all watches.
     cut: watch::Sender<usize>,
     pub paused: Notify,
-    /// The fault strikes in a few writes.
+    /// Notified a few writes before the fault strikes.
     pub soon: Notify,
     resumed: watch::Sender<bool>,
-    /// Whether the watch that it may hold says nothing.
+    /// Whether the watch that this proxy may hold is silent.
     silent: watch::Sender<bool>,
-    /// Whether its operator has led.
+    /// Whether the operator has led.
     led: watch::Sender<bool>,
-    /// How many requests are held, to land late.
+    /// The number of requests that are held and not yet answered.
     held: watch::Sender<usize>,
 }
 
 impl Proxy {
-    /// Starts one; returns how to reach the API server through it.
+    /// Starts a proxy, and returns the configuration that reaches the API server through it.
     pub async fn start(client: Client, namespace: &str, fault: Fault, at: usize) -> (Arc<Self>, Config) {
         let proxy = Arc::new(Self {
             client,
@@ -107,76 +108,76 @@ impl Proxy {
         self.lock().writes.clone()
     }
 
-    /// What the operator did that it should not have.
+    /// Returns the writes that the operator sent without a valid lease.
     pub fn violations(&self) -> Vec<String> {
         self.lock().violations.clone()
     }
 
-    /// Whether its operator holds its lease.
+    /// Whether the operator holds its lease.
     pub fn leads(&self) -> bool {
         let inner = self.lock();
         inner.renewed.is_some_and(|renewed| renewed.elapsed() < self.lease / 2)
     }
 
-    /// Until its operator leads, or has led.
+    /// Waits until the operator leads or has led.
     pub async fn led(&self) {
         let _ = self.led.subscribe().wait_for(|led| *led).await;
     }
 
-    /// The watch that this one may hold says nothing from now on.
+    /// Silences the watch that this proxy may hold.
     pub fn silence(&self) {
         self.silent.send_replace(true);
     }
 
-    /// It catches up, a while from now.
+    /// Lets the silent watch catch up after a while.
     pub async fn end_silence(&self) {
         tokio::time::sleep(HELD).await;
         self.silent.send_replace(false);
     }
 
-    /// What was held goes on, to land late.
+    /// Sends the held requests.
     pub fn resume(&self) {
         self.lock().paused = false;
         self.resumed.send_replace(true);
     }
 
-    /// Until all that was held has landed.
+    /// Waits until all held requests are answered.
     pub async fn landed(&self) {
         let _ = self.held.subscribe().wait_for(|held| *held == 0).await;
     }
 
-    /// Counts a write that matters; true if the fault strikes at it.
+    /// Counts a write of an object of a session. Returns true if the fault strikes at it.
     fn count(&self, method: &Method, path: &str, body: &[u8]) -> bool {
-        let Some(kind) = class_of(path) else { return false };
+        let Some(kind) = resource_of(path) else { return false };
         if *method == Method::GET || !["sessions", "kernels", "pods", "services", "secrets"].contains(&kind.as_str()) {
             return false;
         }
-        let sub = if path.ends_with("/status") { "/status" } else { "" };
+        let subresource = if path.ends_with("/status") { "/status" } else { "" };
         let mut inner = self.lock();
-        if kind == "sessions" && !sub.is_empty() {
+        if kind == "sessions" && !subresource.is_empty() {
             let body: Value = serde_json::from_slice(body).unwrap_or_default();
             inner.phase = body["status"]["phase"].as_str().unwrap_or("?").to_owned();
         }
         let (verb, phase) = (method.to_string(), inner.phase.clone());
-        let same = |site: &&Site| (site.verb == verb) && site.kind == format!("{kind}{sub}") && site.phase == phase;
+        let same = |site: &&Site| (site.verb == verb) && site.kind == format!("{kind}{subresource}") && site.phase == phase;
         let occurrence = inner.writes.iter().filter(same).count() + 1;
         let late = inner.renewed.map(|renewed| renewed.elapsed()).filter(|elapsed| *elapsed > self.lease);
         if let Some(late) = late {
             inner.violations.push(format!("{verb} {path} {} ms after the lease was last renewed", late.as_millis()));
         }
-        inner.writes.push(Site { verb, kind: format!("{kind}{sub}"), phase, occurrence });
+        inner.writes.push(Site { verb, kind: format!("{kind}{subresource}"), phase, occurrence });
         if inner.writes.len() == self.at.saturating_sub(AHEAD).max(1) {
             self.soon.notify_one();
         }
         inner.writes.len() == self.at
     }
 
-    /// What asks for all namespaces is answered of this one.
+    /// Restricts a request for all namespaces to the plan's own.
     fn narrowed(&self, path: &str) -> String {
-        let here = ["sessions", "kernels", "pods", "endpointslices"];
+        let restricted = ["sessions", "kernels", "pods", "endpointslices"];
         let (address, query) = path.split_once('?').unwrap_or((path, ""));
         match address.rsplit_once('/') {
-            Some((group, kind)) if here.contains(&kind) && !address.contains("/namespaces/") => {
+            Some((group, kind)) if restricted.contains(&kind) && !address.contains("/namespaces/") => {
                 format!("{group}/namespaces/{}/{kind}?{query}", self.namespace)
             }
             Some((_, "nodes")) => format!("{path}&labelSelector=scene%3D{}", self.namespace),
@@ -202,7 +203,7 @@ impl Proxy {
         }
     }
 
-    /// A watch, as long as it is let go on.
+    /// Passes a watch through, which may be silenced or cut.
     fn watched(self: &Arc<Self>, kind: String, answer: Response) -> Response {
         let (proxy, mut cut) = (self.clone(), self.cut.subscribe());
         let held = matches!(&self.fault, Fault::HoldWatch(held) if *held == kind);
@@ -221,12 +222,12 @@ impl Proxy {
         Response::from_parts(parts, Body::from_stream(chunks.take_until(Box::pin(ended))))
     }
 
-    /// As their users might, in what means nothing to the operator.
+    /// Changes an annotation of each session as a user might, without any meaning for the operator.
     async fn change_sessions(&self) {
         let sessions: Api<Session> = Api::namespaced(self.client.clone(), &self.namespace);
         let note = Patch::Merge(json!({"metadata": {"annotations": {"overtaken": "true"}}}));
         for session in sessions.list(&Default::default()).await.into_iter().flatten() {
-            // It may be gone by now.
+            // The session may be gone by now.
             let _ = sessions.patch_metadata(&session.name_any(), &Default::default(), &note).await;
         }
     }
@@ -236,17 +237,17 @@ impl Proxy {
         inner.compacted = inner.watched.clone();
     }
 
-    /// Lands once what is held is let go, whether its sender still waits for it or not.
+    /// Holds a request until the proxy resumes. It is sent even if its sender no longer waits.
     async fn late(self: &Arc<Self>, request: axum::http::Request<Bytes>) -> Response {
         self.held.send_modify(|held| *held += 1);
         let proxy = self.clone();
-        let landing = tokio::spawn(async move {
+        let sending = tokio::spawn(async move {
             let _ = proxy.resumed.subscribe().wait_for(|resumed| *resumed).await;
             let answer = proxy.forward(request).await;
             proxy.held.send_modify(|held| *held -= 1);
             answer
         });
-        landing.await.unwrap_or_else(|_| broken())
+        sending.await.unwrap_or_else(|_| broken())
     }
 
     async fn strike(self: &Arc<Self>, request: axum::http::Request<Bytes>) -> Response {
@@ -339,7 +340,7 @@ async fn handle(State(proxy): State<Arc<Proxy>>, request: Request) -> Result<Res
     }
     let is_watch = uri.query().is_some_and(|query| query.contains("watch=true"));
     if is_watch {
-        let kind = class_of(uri.path()).unwrap_or_default();
+        let kind = resource_of(uri.path()).unwrap_or_default();
         let compacted = {
             let mut inner = proxy.lock();
             inner.watched.insert(kind.clone());
@@ -348,7 +349,7 @@ async fn handle(State(proxy): State<Arc<Proxy>>, request: Request) -> Result<Res
         let answer = if compacted { refusal(410) } else { proxy.forward(request).await };
         return Ok(proxy.watched(kind, answer));
     }
-    if method != Method::GET && class_of(uri.path()).as_deref() == Some("leases") {
+    if method != Method::GET && resource_of(uri.path()).as_deref() == Some("leases") {
         return Ok(proxy.renew(request).await);
     }
     let strikes = proxy.count(&method, uri.path(), request.body());
@@ -360,7 +361,7 @@ async fn handle(State(proxy): State<Arc<Proxy>>, request: Request) -> Result<Res
     })
 }
 
-/// The next that asks for a restart gets one.
+/// Begins a round of plans, in which the API server may be restarted once.
 pub async fn next_round() {
     *RESTARTED.lock().await = false;
 }
@@ -374,13 +375,13 @@ async fn restart() {
     for action in ["stop", "start"] {
         let mut kit = std::process::Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/kit/cluster"));
         kit.args([action, "kube-apiserver-2"]).env("SIGNAL", "KILL").stdout(std::process::Stdio::null());
-        let done = tokio::task::spawn_blocking(move || kit.status()).await.expect("it is waited for");
+        let done = tokio::task::spawn_blocking(move || kit.status()).await.expect("the task does not panic");
         assert!(done.expect("the kit can be run").success(), "kit/cluster {action} kube-apiserver-2");
     }
 }
 
-/// `/apis/sokovan.dev/v1alpha1/namespaces/x/sessions/one/status` is about sessions.
-fn class_of(path: &str) -> Option<String> {
+/// Returns the resource of a path: `sessions` for `/apis/sokovan.dev/v1alpha1/namespaces/x/sessions/one/status`.
+fn resource_of(path: &str) -> Option<String> {
     let mut words = path.trim_matches('/').split('/');
     match words.next()? {
         "api" => words.next()?,

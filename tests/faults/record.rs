@@ -1,4 +1,4 @@
-//! Records every version of a plan's sessions, kernels and pods, in the order of the store.
+//! Records every version of a plan's sessions, kernels and pods, in the order of their resource versions.
 
 use std::sync::{Arc, Mutex};
 
@@ -33,7 +33,7 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// Begins with an empty namespace.
+    /// Starts to record. The namespace must be empty.
     pub async fn start(client: &Client, namespace: &str) -> Self {
         let versions = Arc::default();
         let mut watches = JoinSet::new();
@@ -64,7 +64,7 @@ async fn follow<K>(
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
     let api: Api<K> = Api::namespaced(client.clone(), namespace);
-    // A cluster that was just started may still be reading its store.
+    // A cluster that has just started may not answer yet.
     let list = eventually("a first list", || async { api.list(&Default::default()).await.map_err(|e| e.to_string()) }).await;
     let start = list.metadata.resource_version.unwrap_or_default();
     let events = api.watch(&WatchParams::default().timeout(290), &start).await.expect("a watch");

@@ -17,7 +17,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- define "sokovan.user" -}}
 system:serviceaccount:{{ .Release.Namespace }}:{{ include "sokovan.serviceAccount" . }}
 {{- end }}
-{{- /* Those who may write what is the operator's alone, as a list of CEL. */}}
+{{- /* The users that may write the operator's own objects, as a CEL list. */}}
 {{- define "sokovan.operatorUsers" -}}
 {{ concat (list (include "sokovan.user" .)) .Values.operatorUsers | toJson }}
 {{- end }}
@@ -35,19 +35,19 @@ spec:
   validationActions: [Deny]
 {{- end }}
 
-{{/* What containers of the operator's pods may be given, as a list in CEL: the baseline, and locking memory. */}}
+{{/* The capabilities that containers of the operator's pods may add, as a CEL list: the baseline, and locking memory. */}}
 {{- define "sokovan.capabilities" -}}
 ['AUDIT_WRITE', 'CHOWN', 'DAC_OVERRIDE', 'FOWNER', 'FSETID', 'IPC_LOCK', 'KILL', 'MKNOD', 'NET_BIND_SERVICE', 'SETFCAP', 'SETGID', 'SETPCAP', 'SETUID', 'SYS_CHROOT']
 {{- end -}}
 
-{{/* Whether the labels that only the operator sets are as they were before, in CEL. */}}
+{{/* Whether the labels that only the operator sets are unchanged, in CEL. */}}
 {{- define "sokovan.ownLabels" -}}
 ['session', 'session-uid', 'kernel', 'allocation-generation', 'scaling-group'].all(name,
   object.metadata.?labels['sokovan.dev/' + name]
   == (request.operation == 'CREATE' ? optional.none() : oldObject.metadata.?labels['sokovan.dev/' + name]))
 {{- end -}}
 
-{{/* Kernels as lists in CEL that can be compared, with the default of each field that is absent: "object.spec.kernels". */}}
+{{/* Kernels as comparable CEL lists, with defaults filled in for absent fields. Argument: "object.spec.kernels". */}}
 {{- define "sokovan.kernelsInFull" -}}
 {{ . }}.map(k, [
   dyn(k.?role.orValue('main')), dyn(k.?replicas.orValue(1)), dyn(k.image), dyn(k.?imagePullPolicy.orValue('IfNotPresent')),
@@ -58,7 +58,7 @@ spec:
     [dyn(v.claimName), dyn(v.mountPath), dyn(v.?subPath.orValue('')), dyn(v.?readOnly.orValue(false))]))])
 {{- end -}}
 
-{{/* The texts of an object in CEL, each with the number of times it is written: (list "object" "variables.spec"). */}}
+{{/* The texts of an object in CEL, each with the number of times it is stored. Argument: (list "object" "variables.spec"). */}}
 {{- define "sokovan.texts" -}}
 {{- $object := index . 0 }}{{ $spec := index . 1 -}}
 {{ $spec }}.kernels.map(k, {'times': dyn(k.?replicas.orValue(1)), 'text': dyn((
@@ -76,13 +76,13 @@ spec:
   + {{ $object }}.metadata.?ownerReferences.orValue([]).map(o, o.apiVersion + o.kind + o.name + o.uid)).join(''))}]
 {{- end -}}
 
-{{/* By how many bytes a text grows as etcd's JSON has it: six for each of these characters, two for some others. */}}
+{{/* The bytes that JSON escapes add to a text in etcd: each of these characters takes six bytes, some others two. */}}
 {{- define "sokovan.escapes" -}}
 5 * {{ . }}.findAll(r'[<>&\x00-\x08\x0b\x0c\x0e-\x1f\x{2028}\x{2029}]').size() + {{ . }}.findAll(r'["\\\n\t\r]').size()
 {{- end -}}
 
-{{/* About how many bytes managedFields has, in CEL: it repeats names for each field manager. The numbers are what else an
-entry, a kernel and a manager take. */}}
+{{/* The approximate size of managedFields in bytes, in CEL. It repeats names for each field manager. The numbers are the
+overhead of an entry, a kernel and a manager. */}}
 {{- define "sokovan.managedBytes" -}}
 {{ . }}.metadata.?managedFields.orValue([]).map(manager, manager.?fieldsV1.orValue({})).map(fields, 512
   + ['f:labels', 'f:annotations', 'f:finalizers', 'f:ownerReferences'].map(name, fields[?'f:metadata'][?name].orValue({})
@@ -92,7 +92,7 @@ entry, a kernel and a manager take. */}}
       .map(key, {{ include "sokovan.escapes" "key" }} + bytes(key).size() + 64).sum()).sum()).sum()).sum()
 {{- end -}}
 
-{{/* A value as the text of a quantity in CEL: a number or a string as it is, anything else as no quantity. */}}
+{{/* A value as the text of a quantity, in CEL. A value that is neither a number nor a string becomes an invalid quantity. */}}
 {{- define "sokovan.quantityText" -}}
 type({{ . }}) == string || type({{ . }}) == int || type({{ . }}) == double ? string({{ . }}) : 'of another type'
 {{- end -}}
@@ -102,14 +102,14 @@ type({{ . }}) == string || type({{ . }}) == int || type({{ . }}) == double ? str
 {{ . }}.size() <= 32 && isQuantity({{ . }}) && quantity({{ . }}).isGreaterThan(quantity('0')) && quantity({{ . }}).isLessThan(quantity('9P'))
 {{- end -}}
 
-{{/* What is wrong with the amounts a, in CEL; of each list the first: (list "amounts" "what is wrong of a" "how it is said"). */}}
+{{/* The first invalid amount of each list, as a message, in CEL. Argument: (list "amounts" "condition on a" "message about a"). */}}
 {{- define "sokovan.wrong" -}}
 variables.{{ index . 0 }}.map(amounts, amounts.filter(a, {{ index . 1 }})
-  .map(a, {{ index . 2 }})).filter(said, said.size() > 0).map(said, said[0])
+  .map(a, {{ index . 2 }})).filter(messages, messages.size() > 0).map(messages, messages[0])
 {{- end -}}
 
-{{/* Whether the first tenant gets its quota of sessions. The cluster's quota controller learns a new CRD within half a minute; a
-quota made earlier refuses every session until the controller's next round, up to five minutes later. */}}
+{{/* Whether the chart creates the first tenant's quota of sessions. The quota controller learns a new CRD within half a minute. A
+quota created earlier refuses every session until the controller's next round, up to five minutes later. */}}
 {{- define "sokovan.countsSessions" -}}
 {{- $made := dig "metadata" "creationTimestamp" "" (lookup "apiextensions.k8s.io/v1" "CustomResourceDefinition" "" "sessions.sokovan.dev") }}
 {{- $age := 0 }}

@@ -1,8 +1,8 @@
-// Makes what a cluster's components know each other by: a CA, its certificates, and a kubeconfig for each.
+// Creates the credentials of a cluster's components: a CA, its certificates, and a kubeconfig for each component.
 //
 //	certs DIR SERVER NODE ADDRESS...
 //
-// SERVER is the API server's URL, NODE the real node's name, the addresses are those the API server answers at.
+// SERVER is the API server's URL, NODE the real node's name. The API server's certificate is valid for each ADDRESS.
 package main
 
 import (

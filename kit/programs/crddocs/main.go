@@ -1,7 +1,7 @@
-// Reads the CRDs for people.
+// Generates docs from the CRDs.
 //
 //	crddocs reference DIR           prints docs/reference.md
-//	crddocs descriptions DIR OUT    writes each description of ours to a file in OUT that is named after its field
+//	crddocs descriptions DIR OUT    writes the description of each field to a file in OUT with the field's name
 package main
 
 import (
@@ -60,7 +60,7 @@ type Schema struct {
 	Additional  *Schema `yaml:"additionalProperties"`
 }
 
-// Fields whose schema is Kubernetes' own: its reference describes what is below them.
+// Fields with a schema of Kubernetes. Its reference describes their own fields.
 var kubernetes = map[string]string{
 	"containerSecurityContext": "SecurityContext",
 	"imagePullSecrets":         "LocalObjectReference",
@@ -111,8 +111,8 @@ type Field struct {
 	*Schema
 }
 
-// The fields below a schema, by name, each followed by its own. Types of Kubernetes are not opened, nor is a field that has
-// the same fields as `known`.
+// Returns the fields below a schema in the order of their names, each followed by its own fields. It does not descend into
+// types of Kubernetes, nor into a field that has the same fields as `known`.
 func fields(schema *Schema, path string, known *Schema) []Field {
 	var found []Field
 	names := []string{}
@@ -122,16 +122,16 @@ func fields(schema *Schema, path string, known *Schema) []Field {
 	slices.Sort(names)
 	for _, name := range names {
 		field := schema.Properties[name]
-		at := strings.TrimPrefix(path+"."+name, ".")
-		found = append(found, Field{at, slices.Contains(schema.Required, name), field})
+		child := strings.TrimPrefix(path+"."+name, ".")
+		found = append(found, Field{child, slices.Contains(schema.Required, name), field})
 		if kubernetes[name] != "" || (known != nil && same(field, known)) {
 			continue
 		}
 		inner := field
 		for inner.Items != nil {
-			inner, at = inner.Items, at+"[]"
+			inner, child = inner.Items, child+"[]"
 		}
-		found = append(found, fields(inner, at, known)...)
+		found = append(found, fields(inner, child, known)...)
 	}
 	return found
 }
@@ -235,18 +235,18 @@ func typeOf(schema *Schema) string {
 	return schema.Type
 }
 
-// How many of something, if that has a limit.
-func count(lead string, least, most *int) string {
+// Returns the permitted number of something, or nothing if it has no limit.
+func count(lead string, min, max *int) string {
 	switch {
-	case most == nil:
+	case max == nil:
 		return ""
-	case least == nil || *least == 0:
-		return fmt.Sprintf("%sat most %d", lead, *most)
+	case min == nil || *min == 0:
+		return fmt.Sprintf("%sat most %d", lead, *max)
 	}
-	return fmt.Sprintf("%s%d to %d", lead, *least, *most)
+	return fmt.Sprintf("%s%d to %d", lead, *min, *max)
 }
 
-// An empty default, or one that only repeats the defaults of its own fields, is left out.
+// Omits an empty default, and one that only repeats the defaults of its fields.
 func defaultOf(schema *Schema) string {
 	if schema.Default == nil || schema.Default == "" || len(schema.Properties) > 0 {
 		return ""

@@ -1,4 +1,4 @@
-// One program that holds every Kubernetes component the kit runs: the name it is called by chooses.
+// One program with every Kubernetes component that the kit runs. The name of the executable selects the component.
 package main
 
 import (

@@ -1,4 +1,4 @@
-// The pause container of every pod: it holds the pod's namespaces until it is told to go, and reaps orphans.
+// The pause container of every pod: it holds the pod's namespaces until it is signalled to exit, and reaps orphans.
 package main
 
 import (
