@@ -282,7 +282,7 @@ mod tests {
         let main = MainState::Ended { exit_code: 0, reason, message, started_at: None, finished_at: None };
         let exited = PodView { main, ..running.clone() };
         assert_eq!(phase(&exited, 0), KernelPhase::Running, "until the kubelet tells that the pod has ended, too");
-        assert_eq!(phase(&PodView { beside: true, ..exited }, 0), KernelPhase::Terminated, "whatever else runs in its pod");
+        assert_eq!(phase(&PodView { has_sidecar: true, ..exited }, 0), KernelPhase::Terminated, "whatever else runs in its pod");
         assert_eq!(phase(&PodView { ended: true, ..running }, 0), KernelPhase::Terminated);
     }
 
