@@ -50,7 +50,7 @@ async fn a_session_waits_for_its_claim_and_runs_where_the_volume_is() {
     }
     scene.submit("fifth", mounting(false)).await;
     let told = scene.until("fifth", "told so", reason_is("NoAvailableNode")).await.status.unwrap().progress.message.unwrap();
-    assert!(told.contains("2 of 3: volume of claim data not reached from there; 1 of 3: cpu 0 of 1 needed"), "{told}");
+    assert!(told.contains("2 of 3: cannot reach the volume of claim data; 1 of 3: cpu 0 of 1 needed"), "{told}");
     let volumes = scene.all::<PersistentVolume>();
     volumes.delete(&scene.name, &DeleteParams::default()).await.unwrap();
     scene.end(operator).await;
@@ -68,7 +68,7 @@ async fn a_claim_for_reading_only_is_not_mounted_for_writing() {
     claim(&scene, "ReadOnlyMany", &scene.name).await;
     scene.submit("writes", mounting(false)).await;
     let told = scene.until("writes", "told so", reason_is("VolumeReadOnly")).await.status.unwrap();
-    assert_eq!(told.message.as_deref(), Some("volume claim data is for reading only, and is mounted for writing"));
+    assert_eq!(told.message.as_deref(), Some("volume claim data is read-only but mounted for writing"));
     scene.submit("reads", mounting(true)).await;
     scene.until("reads", "placed", |session| session.phase() > SessionPhase::Pending).await;
     scene.remove::<PersistentVolume>().await;

@@ -132,7 +132,7 @@ async fn sessions_that_wait_for_each_other_are_told_so() {
         .iter()
         .find(|entry| entry.error_code.map(|reason| reason.as_str()) == Some("DependencyCircular"))
         .expect("it is told");
-    assert_eq!(told.message, "session one, which this one depends on, waits for this one");
+    assert_eq!(told.message, "this session depends on session one, which waits for this session");
     assert_eq!(told.cause, Some(Cause::Fault));
     scene.end(operator).await;
 }
@@ -248,7 +248,7 @@ async fn ss_010_a_private_session_shares_its_node_with_nobody() {
     scene.until_phase("alone", SessionPhase::Running).await;
     scene.submit("other", json!({})).await;
     let waiting = scene.until("other", "waiting", reason_is("NoAvailableNode")).await.status.unwrap();
-    assert!(waiting.progress.message.unwrap().contains("kept for a private session"));
+    assert!(waiting.progress.message.unwrap().contains("occupied by a private session"));
     scene.end(operator).await;
 }
 
