@@ -66,7 +66,8 @@ fn nodes(count: usize) -> BTreeMap<NodeName, Arc<NodeView>> {
     (0..count).map(node).collect()
 }
 
-/// The kernels of the n-th session. A hundred sessions are 63 small, 20 medium, 11 gangs of 8, 5 with a GPU, 1 gang of 8 with GPUs.
+/// Returns the kernels of the n-th session. Of a hundred sessions, 63 are small, 20 medium, 11 are gangs of 8, 5 have a GPU, and
+/// 1 is a gang of 8 with a GPU each.
 fn kernels(n: usize) -> Value {
     let gang = |resources: &Value| json!([{"image": "i", "resources": resources}, {"role": "sub", "replicas": 7, "image": "i", "resources": resources}]);
     match n % 100 {
@@ -87,7 +88,8 @@ struct Waiting {
     recently_reported: bool,
 }
 
-/// Returns sessions of a few equivalence classes, or, if `distinct`, of one each and with a recently reported waiting reason.
+/// Returns sessions of a few equivalence classes. If `distinct`, each has a class of its own, and its waiting reason was
+/// reported recently.
 fn queue(count: usize, distinct: bool) -> Vec<Waiting> {
     let mut classes = EquivalenceClasses::default();
     let start = DateTime::UNIX_EPOCH;

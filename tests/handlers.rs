@@ -1,4 +1,4 @@
-//! The table of handlers in docs/lifecycle.md is generated from their rows.
+//! Generates the table of handlers in docs/lifecycle.md from their rows, and checks that it is current.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ fn transition(to: Option<To>) -> String {
     }
 }
 
-/// `Pending to Terminating` where a handler is for many phases.
+/// Returns the phases of a handler's sessions, shortened to a range such as `Pending to Terminating` if there are many.
 fn targets(handler: &Handler) -> String {
     match handler.targets {
         [first, .., last] if handler.targets.len() > 3 => format!("{first} to {last}"),
@@ -45,18 +45,18 @@ fn row(handler: &Handler) -> String {
 }
 
 #[test]
-fn the_table_of_handlers_says_what_their_rows_say() {
+fn the_table_of_handlers_matches_their_rows() {
     let heading = "| handler | sessions in | mode | success | retry | expired | gave up | refused | lock |\n";
     let rule = "|---|---|---|---|---|---|---|---|---|\n";
     let table: String =
         [heading.to_owned(), rule.to_owned()].into_iter().chain(HANDLERS.iter().map(|handler| row(handler))).collect();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/lifecycle.md");
     let page = std::fs::read_to_string(&path).expect("the page");
-    let (before, rest) = page.split_once(BEGIN).expect("where the table begins");
-    let (_, after) = rest.split_once(END).expect("where it ends");
+    let (before, rest) = page.split_once(BEGIN).expect("a marker before the table");
+    let (_, after) = rest.split_once(END).expect("a marker after the table");
     let fresh = format!("{before}{BEGIN}{table}{END}{after}");
     if std::env::var_os("WRITE_HANDLERS").is_some() {
-        std::fs::write(&path, &fresh).expect("it can be written");
+        std::fs::write(&path, &fresh).expect("the page can be written");
     }
-    assert!(page == fresh || std::env::var_os("WRITE_HANDLERS").is_some(), "docs/lifecycle.md is out of date: make handlers");
+    assert!(page == fresh || std::env::var_os("WRITE_HANDLERS").is_some(), "docs/lifecycle.md is out of date: run make handlers");
 }

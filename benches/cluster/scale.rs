@@ -1,4 +1,5 @@
-//! Scale: 10,000 sessions and 500 gangs of 20 on 1,000 nodes, compared with bare pods, then a queue of 10,000 that cannot fit.
+//! Scale: 10,000 sessions and 500 gangs of 20 on 1,000 nodes, compared with bare pods. Then a queue of 10,000 sessions that
+//! cannot fit.
 
 use std::time::{Duration, Instant};
 
@@ -105,7 +106,7 @@ fn waits_for(session: &Session, reason: &str) -> bool {
     session.status.as_ref().is_some_and(|status| status.reason.map(|reason| reason.as_str()) == Some(reason))
 }
 
-/// Starts sessions one after another, and returns the median and the longest time in seconds from creation to Running. Prints
+/// Starts sessions one after another. Returns the median and the longest time in seconds from creation to Running, and prints
 /// the status of the slowest session if it took much longer than the median.
 async fn probe(client: &Client) -> Value {
     let run = Run::new(client, "probe", "default").await;

@@ -139,7 +139,7 @@ CONF
 
 node_down() { # after its processes are gone
   local mount link
-  # Unmounts the deepest mounts first: overlays, tmpfs volumes, network namespaces of pods. Repeats for mounts that appeared since.
+  # Unmounts overlays, tmpfs volumes and network namespaces of pods, the deepest first. Repeats for mounts that appeared since.
   for _ in 1 2 3; do
     for mount in $(awk -v a="$STATE/" -v b="$RUN/" 'index($2,a)==1||index($2,b)==1{print $2}' /proc/mounts | sort -r); do
       umount -l "$mount" 2>/dev/null

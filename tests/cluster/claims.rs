@@ -50,7 +50,7 @@ async fn a_volume_claim_needs_the_right_to_use_it() {
     let claims = |verb: &str, names: &[&str]| json!(right("", "persistentvolumeclaims", verb, names));
     let all = |verb: &str| json!([{"apiGroups": [""], "resources": ["persistentvolumeclaims"], "verbs": [verb]}]);
     let last = "may not mount volume claim claim-11: that needs the verb use or get";
-    // Columns: the attempt, its number of claims, the rights granted before, the refusal's words, the right that lets it through.
+    // Columns: the attempt, its number of claims, the rights granted before, the words of the refusal, the right that admits it.
     let cases = [
         ("a claim, by use", 1, claims("use", &["other"]), "may not mount volume claim claim-0", claims("use", &["claim-0"])),
         ("a claim, by get", 1, claims("get", &["other"]), "may not mount volume claim claim-0", claims("get", &["claim-0"])),

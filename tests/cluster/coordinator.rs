@@ -299,7 +299,7 @@ async fn st_006_one_refused_kernel_returns_the_whole_session_to_the_queue() {
     let quotas = pod_quota(&scene, 2).await;
     let operator = scene.operator().await;
     scene.submit("three", gang()).await;
-    // While Kubernetes recounts deleted pods it may admit more than the quota allows. The gang then runs at its second attempt.
+    // Kubernetes may exceed the quota while it recounts deleted pods. The gang then runs at its second attempt.
     let refused =
         |entry: &HistoryEntry| entry.error_code.map(|reason| reason.as_str()) == Some("NamespaceQuota") && entry.to == "Pending";
     let was_refused = |session: &Session| session.status.as_ref().is_some_and(|status| status.history.iter().any(refused));

@@ -1,4 +1,4 @@
-//! What the operator itself may not do, even if its token is stolen, and what the chart's roles allow.
+//! The limits of the operator's rights, which hold even if its token is stolen, and the rights of the chart's roles.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -318,7 +318,7 @@ impl Scene {
         self.forget_sessions().await;
     }
 
-    /// Deletes the sessions and everything they own, without their operator, since every list of other tests would include them.
+    /// Deletes the sessions and everything they own, without their operator, because lists of other tests would include them.
     async fn forget_sessions(&self) {
         let sessions = self.api::<Session>();
         for session in sessions.list(&ListParams::default()).await.expect("sessions can be listed") {

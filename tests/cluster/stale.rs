@@ -14,7 +14,8 @@ use sokovan::operator::Options;
 
 use crate::scene::{Scene, fast, kernel, unhurried};
 
-/// A lease renewed at this time is not taken back by the kubelet, which compares it with its own clock. The operator does not.
+/// The kubelet compares a lease with its own clock and does not take back one renewed at this time. The operator does not
+/// compare.
 const FAR_AHEAD: &str = "2200-01-01T00:00:00.000000Z";
 /// A lease renewed at this time is taken back at once.
 const LONG_GONE: &str = "2020-01-01T00:00:00.000000Z";

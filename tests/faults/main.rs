@@ -1,5 +1,5 @@
-//! Fault tests: operators run through a proxy that disturbs one of their writes, and an oracle checks every resulting version.
-//! Run them with `make faults`; PLANS=50 runs 50 random plans, PLAN=gang/kill-after/7 one.
+//! Fault tests: operators run through a proxy that disturbs one of their writes, and an oracle checks every version that
+//! results. Run them with `make faults`; PLANS=50 runs 50 random plans, PLAN=gang/kill-after/7 one.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -72,8 +72,8 @@ async fn supervise(scene: Arc<Scene>, proxy: Arc<Proxy>, config: Config, mut sto
 }
 
 /// Runs a second operator that competes for the first one's lease. After a pause, the held requests are sent once the rival
-/// leads. In a handover, the rival's own proxy holds its watch back, from a few writes before the fault until the rival has led
-/// for a while.
+/// leads. In a handover, the rival's own proxy silences its watch, from a few writes before the fault until the rival has
+/// led for a while.
 async fn rival(scene: Arc<Scene>, proxy: Arc<Proxy>, client: Client, mut stop: watch::Receiver<bool>) {
     let own = match &proxy.fault {
         Fault::Handover(kind) => Fault::HoldWatch(kind.clone()),
@@ -195,8 +195,8 @@ fn every_plan(lengths: &BTreeMap<&'static str, usize>) -> Vec<Plan> {
 /// The number of restart rounds when only some plans run.
 const FEW_ROUNDS: usize = 2;
 
-/// Returns the rounds of restarts. A round runs every path at once and restarts the API server when the first path reaches its
-/// n-th write. There is a round for every n, or as many as RESTARTS asks for.
+/// Returns the rounds of restarts. A round runs every path at once and restarts the API server when the first path reaches
+/// its n-th write. There is a round for every n, or as many as RESTARTS asks for.
 fn restart_rounds(lengths: &BTreeMap<&'static str, usize>) -> Vec<Vec<Plan>> {
     let longest = lengths.values().copied().max().unwrap_or(0);
     let round = |at| PATHS.iter().map(move |path| Plan { path: path.name, fault: Fault::Restart, at });

@@ -207,7 +207,7 @@ async fn stranger(scene: &Scene) {
     assert!(scene.pods("three").await.is_empty());
     scene.api::<Service>().delete("ses-three", &Default::default()).await.expect("the service can be deleted");
     scene.until_phase("three", SessionPhase::Running).await;
-    // A kernel that is not seen running in time, as during an outage of the API server, may cause one reset. Nothing else may.
+    // A kernel that is not seen running in time, as during an outage of the API server, may cause one reset; nothing else may.
     let status = end(scene, "three").await;
     let resets: Vec<_> = status.history.iter().filter(|entry| entry.from != "Pending" && entry.to == "Pending").collect();
     assert!(status.resets <= 1 && resets.iter().all(|entry| entry.handler == "promote-to-running"), "{resets:?}");
