@@ -20,7 +20,7 @@ use crate::metrics::Metrics;
 
 /// Far more than the kubelet's probes and a few Prometheus servers open together.
 const MAX_CONNECTIONS: usize = 64;
-/// A probe sends its header at once; 5 s leaves room for a slow network.
+/// A probe sends its header at once; 5 s allow for a slow network.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(5);
 /// Prometheus gives up on a scrape after 10 s by default.
 const CONNECTION_LIFETIME: Duration = Duration::from_secs(10);
@@ -48,7 +48,7 @@ impl Default for Limits {
     }
 }
 
-/// Serves /healthz, /readyz and /metrics as long as the set lives. A replica is ready when it could lead.
+/// Serves /healthz, /readyz and /metrics until the returned set is dropped. A replica is ready when it could lead.
 pub async fn serve(listen: Option<SocketAddr>, ready: Arc<AtomicBool>, metrics: Metrics) -> std::io::Result<JoinSet<()>> {
     let mut tasks = JoinSet::new();
     let Some(address) = listen else { return Ok(tasks) };
@@ -60,7 +60,7 @@ pub async fn serve(listen: Option<SocketAddr>, ready: Arc<AtomicBool>, metrics: 
 fn router(ready: Arc<AtomicBool>, metrics: Metrics) -> Router {
     let ready = move || {
         let ready = ready.load(Ordering::Relaxed);
-        async move { if ready { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, "not every kind can be listed") } }
+        async move { if ready { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, "cannot list every kind") } }
     };
     Router::new()
         .route("/healthz", get(|| async { "ok" }))
@@ -73,10 +73,10 @@ async fn accept(listener: TcpListener, router: Router, limits: Limits) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                connections.make_room(limits.connections).await;
+                connections.shrink_below(limits.connections).await;
                 connections.add(serve_connection(stream, router.clone(), limits));
             }
-            Err(error) if is_of_the_client(error.kind()) => {}
+            Err(error) if is_client_abort(error.kind()) => {}
             Err(error) => {
                 tracing::warn!("the health port cannot accept a connection: {error}");
                 tokio::time::sleep(ACCEPT_RETRY).await;
@@ -86,7 +86,7 @@ async fn accept(listener: TcpListener, router: Router, limits: Limits) {
 }
 
 /// Returns true when the client closed its connection before it was accepted.
-fn is_of_the_client(error: ErrorKind) -> bool {
+fn is_client_abort(error: ErrorKind) -> bool {
     matches!(error, ErrorKind::ConnectionAborted | ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset)
 }
 
@@ -100,7 +100,7 @@ struct Connections {
 impl Connections {
     /// Closes the oldest connections until fewer than `limit` are open. Waiting for their end also lets the tasks of younger
     /// connections run, even on a single worker thread: a probe in the queue is answered before a flood can push it out.
-    async fn make_room(&mut self, limit: usize) {
+    async fn shrink_below(&mut self, limit: usize) {
         while self.tasks.try_join_next().is_some() {}
         self.oldest_first.retain(|connection| !connection.is_finished());
         while self.tasks.len() >= limit {
@@ -116,7 +116,7 @@ impl Connections {
     }
 }
 
-/// Answers one request. Its body is never read: no route takes one, and hyper reads only what a route asks for.
+/// Answers one request. Its body is never read: no route takes one, and hyper reads a body only on demand.
 async fn serve_connection(stream: TcpStream, router: Router, limits: Limits) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_flood_of_idle_connections_closes_the_oldest_and_leaves_probes_an_answer() {
+    async fn a_flood_of_idle_connections_closes_the_oldest_and_probes_still_get_an_answer() {
         let (address, _server) = start(Limits { header_read: HOUR, lifetime: HOUR, ..Limits::default() }).await;
         let mut idle = vec![];
         for _ in 0..300 {
@@ -210,12 +210,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_gets_one_answer_without_its_body_being_read() {
+    async fn a_request_is_answered_without_reading_its_body() {
         let (address, _server) = start(Limits { header_read: HOUR, lifetime: HOUR, ..Limits::default() }).await;
         let answer =
             send(&mut connect(address).await, "GET /healthz HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000\r\n\r\n").await;
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\nok"), "{answer}");
-        assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 503 "), "nothing has been listed");
+        assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 503 "), "no kind has been listed");
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! The command line: the operator itself, the CRDs it works with, and what people ask (`kubectl sokovan`).
+//! The command line: the operator, its CRDs, and the kubectl plugin (`kubectl sokovan`).
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -10,19 +10,19 @@ use sokovan::cluster::session::pods::PodOptions;
 use sokovan::cluster::store::world::Scope;
 use sokovan::lifecycle::Timing;
 use sokovan::operator::{self, Ended, Options};
-use sokovan::plugin::{self, Manner, Question};
+use sokovan::plugin::{self, OutputArgs};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
-/// Compute sessions and inference deployments on Kubernetes. As `kubectl-sokovan` in the PATH it is a plugin of kubectl.
+/// Compute sessions and inference deployments on Kubernetes. In the PATH as `kubectl-sokovan`, it is a plugin of kubectl.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
     #[command(flatten)]
-    manner: Manner,
+    output: OutputArgs,
 }
 
 #[derive(Subcommand)]
@@ -30,8 +30,8 @@ enum Command {
     /// Runs the operator.
     Operator(OperatorArguments),
     #[command(flatten)]
-    Ask(Question),
-    /// Prints the custom resource definitions as YAML; with --dir, writes each to a file of its own there.
+    Plugin(plugin::Command),
+    /// Prints the custom resource definitions as YAML. With --dir, writes each to its own file there.
     Crds {
         #[arg(long)]
         dir: Option<std::path::PathBuf>,
@@ -40,7 +40,7 @@ enum Command {
 
 #[derive(clap::Args)]
 struct OperatorArguments {
-    /// Who this replica is, in the lease.
+    /// The name of this replica in the lease.
     #[arg(long, env = "POD_NAME")]
     identity: Option<String>,
     /// The namespace of the lease.
@@ -49,36 +49,36 @@ struct OperatorArguments {
     /// The name of the lease.
     #[arg(long, default_value = "sokovan")]
     lease_name: String,
-    /// Only these scaling groups; all if none is given. Sessions of other groups are then not seen: they count towards no
-    /// quota and can be waited for by none.
+    /// Manage only these scaling groups; all if none is given. Sessions of other scaling groups are then ignored: they count
+    /// towards no quota, and no session can depend on them.
     #[arg(long, value_delimiter = ',')]
     groups: Vec<String>,
-    /// The image that gang pods copy their gate from: the operator's own.
+    /// The image that pods of gangs copy the gate from: the operator's own.
     #[arg(long, env = "GATE_IMAGE", default_value = "sokovan:dev")]
     gate_image: String,
     /// The cluster's DNS domain.
     #[arg(long, default_value = "cluster.local")]
     cluster_domain: String,
-    /// The cluster's DNS server, which a gang's kernels ask for names of their own session first. Inside a cluster, the
-    /// operator's own server is taken if none is given.
+    /// The cluster's DNS server. Kernels of a gang resolve names of their session first. If it is not given, the operator
+    /// uses its own DNS server when it runs inside a cluster.
     #[arg(long)]
     cluster_dns: Option<IpAddr>,
-    /// For how many seconds a handler may hold its lock, and wait for it.
+    /// The longest time in seconds that a handler holds its lock or waits for it.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=600))]
     lock_lifetime_seconds: u64,
-    /// Where health and metrics are served.
+    /// The address of health and metrics.
     #[arg(long, default_value = "0.0.0.0:8080")]
     listen: SocketAddr,
-    /// Log lines as JSON.
+    /// Write log lines as JSON.
     #[arg(long)]
     json_logs: bool,
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let Arguments { command, manner } = Arguments::parse();
+    let Arguments { command, output } = Arguments::parse();
     match command {
-        Command::Ask(question) => plugin::answer(question, manner).await,
+        Command::Plugin(command) => plugin::run(command, output).await,
         Command::Operator(arguments) => run_operator(arguments).await,
         Command::Crds { dir } => print_crds(dir),
     }
@@ -94,7 +94,7 @@ async fn run_operator(arguments: OperatorArguments) -> anyhow::Result<()> {
     }
     let identity = arguments.identity.unwrap_or_else(|| format!("sokovan-{}", std::process::id()));
     let options = Options {
-        // Two processes of one name must not take each other's lease for their own.
+        // A random suffix, so that two processes of the same name do not both believe that they hold the lease.
         identity: format!("{identity}_{:08x}", rand::random::<u32>()),
         lease_namespace: arguments.lease_namespace,
         lease_name: arguments.lease_name,
@@ -119,7 +119,7 @@ async fn run_operator(arguments: OperatorArguments) -> anyhow::Result<()> {
     });
     match operator::run(client::config().await?, options, stopping).await? {
         Ended::Stopped => Ok(()),
-        // At once: whatever is still under way here must not outlive the lease.
+        // Exit at once: no pending write may outlive the lease.
         Ended::LostLease => std::process::exit(1),
     }
 }

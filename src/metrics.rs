@@ -1,4 +1,4 @@
-//! What the operator counts, in Prometheus' notation.
+//! Metrics of the operator in Prometheus' text format.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fmt::Write as _;
@@ -36,7 +36,7 @@ pub struct Run {
     pub began: Instant,
 }
 
-/// Whether a handler came to its verdicts.
+/// Whether a handler completed or panicked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunResult {
     Success,
@@ -72,15 +72,11 @@ impl Default for Metrics {
         let (writes, outcomes, runs) = (Family::default(), Family::default(), Family::default());
         let seconds = Family::default();
         let (dropped_events, leader) = (Counter::default(), Gauge::default());
-        registry.register("api_writes", "Writes to the API server, by what is written", writes.clone());
-        registry.register(
-            "handler_outcomes",
-            "What was recorded of sessions by handlers, by its result",
-            Family::clone(&outcomes),
-        );
+        registry.register("api_writes", "Writes to the API server, by object", writes.clone());
+        registry.register("handler_outcomes", "Results that handlers recorded in histories", Family::clone(&outcomes));
         registry.register("handler_runs", "Runs of handlers, and whether they panicked", Family::clone(&runs));
-        registry.register("handler_seconds", "Time taken by those runs", Family::clone(&seconds));
-        registry.register("events_dropped", "Events that found no room in the queue", Counter::clone(&dropped_events));
+        registry.register("handler_seconds", "Total duration of these runs", Family::clone(&seconds));
+        registry.register("events_dropped", "Events that did not fit into the queue", Counter::clone(&dropped_events));
         registry.register("leader", "1 while this replica leads", leader.clone());
         Self { registry: Arc::new(registry), writes, outcomes, runs, seconds, dropped_events, leader, labels: Arc::default() }
     }
@@ -105,7 +101,8 @@ impl Metrics {
         self.remember(labels);
     }
 
-    /// Comes after the series is made: `forget_group` in between then leaves labels without a series, never the reverse.
+    /// Runs after the series is created. A concurrent `forget` then leaves labels without a series, never a series without
+    /// labels.
     fn remember(&self, labels: Labels) {
         self.labels_in_use().insert(labels);
     }
@@ -114,7 +111,7 @@ impl Metrics {
         self.labels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The partitions that have series.
+    /// Returns the partitions that have series.
     pub fn partitions(&self) -> BTreeSet<String> {
         self.labels_in_use().iter().map(|labels| labels.group.clone()).collect()
     }
@@ -137,7 +134,7 @@ impl Metrics {
         self.leader.set(i64::from(leads));
     }
 
-    /// The text that Prometheus reads.
+    /// Returns the text that Prometheus scrapes.
     pub fn text(&self) -> String {
         let mut text = String::new();
         if encode(&mut text, &self.registry).is_err() {
@@ -163,7 +160,7 @@ mod tests {
         }
     }
 
-    /// How many series a scaling group has.
+    /// Returns the number of series of a scaling group.
     fn series(metrics: &Metrics, group: &str) -> usize {
         metrics.text().lines().filter(|line| line.contains(&format!("group=\"{group}\""))).count()
     }

@@ -1,4 +1,4 @@
-//! The operator as a whole: watches, stands for election, runs the handlers while it leads, and serves its health.
+//! The operator: takes part in leader election, watches and runs the handlers while it leads, and serves health and metrics.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -27,10 +27,10 @@ use crate::coordinator::Coordinator;
 use crate::lifecycle::Timing;
 use crate::metrics::Metrics;
 
-/// What an operator is started with.
+/// The settings of an operator.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Who it is, in the lease.
+    /// Its name in the lease.
     pub identity: String,
     pub lease_namespace: String,
     pub lease_name: String,
@@ -38,16 +38,16 @@ pub struct Options {
     pub timing: Timing,
     pub pods: PodOptions,
     pub hooks: Hooks,
-    /// Where health and metrics are served; nowhere if none.
+    /// The address of health and metrics. None serves neither.
     pub listen: Option<SocketAddr>,
 }
 
 /// How an operator ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// It was asked to, and has released its lease.
+    /// It was stopped and has released its lease.
     Stopped,
-    /// Another leads now.
+    /// Another replica may lead now.
     LostLease,
 }
 
@@ -72,22 +72,22 @@ pub async fn run(config: Config, options: Options, stop: watch::Receiver<bool>) 
     let mut election = JoinSet::new();
     election.spawn(elect(work.clone(), timing.clone(), ready, candidate, leadership, stop));
     if leads.wait_for(|now| *now != Leadership::Standby).await.is_err() {
-        election.join_all().await; // it was asked to stop, or panicked
+        election.join_all().await; // stopped, or panicked
         return Ok(Ended::Stopped);
     }
     tracing::info!(identity = %options.identity, lease = %options.lease_name, "leading");
     metrics.leads(true);
     let writer = Writer::new(work.clone(), fence, timing.request, metrics.clone());
-    // A standby watches nothing: lists made from now on know of all that the last leader wrote.
+    // A standby watches nothing. Lists from now on contain everything that the last leader wrote.
     let world = Arc::new(World::new(timing.clone(), options.scope.clone()));
     let mut watches = watches::start(&work, &world);
     let lead = async {
         if tokio::time::timeout(timing.listing, synced(&world)).await.is_err() {
-            return anyhow::anyhow!("not every kind could be listed within {:?}: another may lead", timing.listing);
+            return anyhow::anyhow!("could not list every kind within {:?}: another replica may lead", timing.listing);
         }
         first_end(&mut start(&work, &options, &world, &writer, &metrics)).await
     };
-    // The candidate tells when it loses the lease; when it ends without a word, it was asked to.
+    // The candidate reports a lost lease. If it ends without that, it was stopped.
     let ended = tokio::select! {
         lost = leads.wait_for(|now| *now == Leadership::Lost) => if lost.is_ok() { Ended::LostLease } else { Ended::Stopped },
         error = first_end(&mut watches) => return Err(error),
@@ -97,11 +97,12 @@ pub async fn run(config: Config, options: Options, stop: watch::Receiver<bool>) 
     while let Some(ended) = election.join_next().await {
         ended?;
     }
-    tracing::info!(?ended, "not leading any more");
+    tracing::info!(?ended, "no longer leading");
     Ok(ended)
 }
 
-/// Who cannot do a leader's work does not stand for election: it is not ready, which holds an update of the operator up.
+/// A replica that cannot list every kind could not lead, so it does not become a candidate. It is not ready either, which
+/// stops a rolling update of the operator.
 async fn elect(
     client: Client,
     timing: Arc<Timing>,
@@ -115,8 +116,8 @@ async fn elect(
         loop {
             match tokio::time::timeout(timing.request, watches::check(&client)).await {
                 Ok(Ok(())) => return,
-                Ok(Err(error)) => tracing::warn!("not every kind can be listed: {error}"),
-                Err(_) => tracing::warn!("no answer in time as to whether every kind can be listed"),
+                Ok(Err(error)) => tracing::warn!("cannot list every kind: {error}"),
+                Err(_) => tracing::warn!("cannot list every kind: no answer within {:?}", timing.request),
             }
             tokio::time::sleep(timing.lease.retry).await;
         }
@@ -134,15 +135,15 @@ async fn synced(world: &World) {
     }
 }
 
-/// Nothing of what runs ends by itself: where something does, by a panic, the whole process begins anew.
+/// Waits until a task ends. No task ends by itself, so one that does has panicked, and the process exits and is restarted.
 async fn first_end(tasks: &mut JoinSet<()>) -> anyhow::Error {
     match tasks.join_next().await {
-        Some(Err(error)) => anyhow::Error::new(error).context("a part of the operator failed"),
-        Some(Ok(())) | None => anyhow::anyhow!("a part of the operator ended"),
+        Some(Err(error)) => anyhow::Error::new(error).context("a task of the operator failed"),
+        Some(Ok(())) | None => anyhow::anyhow!("a task of the operator ended unexpectedly"),
     }
 }
 
-/// Everything that runs only while we lead; it ends when dropped.
+/// Starts everything that runs only while this replica leads. Dropping the returned set stops it.
 fn start(work: &Client, options: &Options, world: &Arc<World>, writer: &Writer, metrics: &Metrics) -> JoinSet<()> {
     let (events, sending) = Events::new(writer.clone(), options.identity.clone(), world.timing.clone());
     let mut tasks = JoinSet::new();

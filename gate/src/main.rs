@@ -1,8 +1,8 @@
-//! The gate: holds a kernel's start until its whole session may start. It runs in the kernel's own image as an init
-//! container, so that the image is there before anything starts; it needs nothing of that image.
+//! The gate: an init container that holds a kernel back until its whole session can start. It runs in the kernel's image, so
+//! that the image is pulled before anything starts. It needs nothing from that image.
 //!
-//!     gate copy FILE   copies itself to FILE, for the container that follows
-//!     gate wait FILE   waits until FILE, which shows the pod's annotation, says `open`
+//!     gate copy FILE   copies itself to FILE, for the next container
+//!     gate wait FILE   waits until FILE, which shows the pod's annotation, contains `open`
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -16,11 +16,11 @@ use std::time::Duration;
 use signal_hook::consts::SIGTERM;
 
 const OPEN: &str = "open";
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let done = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+    let result = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["copy", file] => copy(file),
         ["wait", file] => wait(file),
         _ => {
@@ -28,7 +28,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match done {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("gate: {error}");
@@ -43,16 +43,17 @@ fn copy(file: &str) -> io::Result<()> {
     io::copy(&mut from, &mut to).map(|_| ())
 }
 
-/// How long it waits is the session's to bound: it is deleted or reset when it takes too long. Nobody ends the first
-/// process of a container by a signal that it does not ask for, so it does: else ending it took the whole grace period.
+/// The wait has no timeout: the operator deletes or resets a session that takes too long. The kernel ignores a signal
+/// without a handler for the first process of a container. Without this handler for SIGTERM, stopping would take the whole
+/// grace period.
 fn wait(file: &str) -> io::Result<()> {
-    let ending = Arc::new(AtomicBool::new(false));
-    signal_hook::flag::register(SIGTERM, ending.clone())?;
+    let stopping = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(SIGTERM, stopping.clone())?;
     while !fs::read_to_string(file).is_ok_and(|content| content.trim() == OPEN) {
-        if ending.load(Ordering::Relaxed) {
-            return Err(io::Error::other("ended before it was opened"));
+        if stopping.load(Ordering::Relaxed) {
+            return Err(io::Error::other("stopped by SIGTERM before the gate was opened"));
         }
-        thread::sleep(LOOK_EVERY);
+        thread::sleep(POLL_INTERVAL);
     }
     Ok(())
 }
@@ -62,12 +63,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_ends_when_it_is_asked_to_though_it_was_not_opened() {
-        signal_hook::flag::register(SIGTERM, Arc::default()).expect("a handler, so that the test itself lives on");
+    fn sigterm_stops_a_closed_gate() {
+        signal_hook::flag::register(SIGTERM, Arc::default()).expect("a handler, so that the signal does not end the test");
         let waiting = thread::spawn(|| wait("/nowhere"));
         for _ in 0..200 {
             signal_hook::low_level::raise(SIGTERM).expect("raised");
-            thread::sleep(LOOK_EVERY);
+            thread::sleep(POLL_INTERVAL);
             if waiting.is_finished() {
                 break;
             }
@@ -76,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn it_passes_once_it_is_opened() {
+    fn an_open_gate_lets_the_kernel_start() {
         let file = std::env::temp_dir().join(format!("gate-{}", std::process::id()));
         fs::write(&file, "open\n").expect("written");
         assert!(wait(&file.to_string_lossy()).is_ok());

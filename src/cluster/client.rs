@@ -1,4 +1,4 @@
-//! Clients for the API server: one for the work, one for the lease alone.
+//! Builds the clients for the API server: one for all work, one for the lease alone.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -9,22 +9,22 @@ use kube::config::KubeConfigOptions;
 use kube::{Client, Config};
 use tower::util::MapRequestLayer;
 
-/// A client whose requests are not repeated behind our back, and end.
+/// Returns a client whose requests time out and are not retried by the library.
 pub fn client(mut config: Config, request: Duration) -> kube::Result<Client> {
     config.default_retry = false;
     config.connect_timeout = Some(request);
     config.write_timeout = Some(request);
-    // Watches are read for minutes; writes have a deadline of their own.
+    // A watch may be silent for minutes. Writes have a deadline of their own.
     config.read_timeout = Some(WATCH_READ);
     Ok(ClientBuilder::try_from(config)?.with_layer(&MapRequestLayer::new(mark_write)).build())
 }
 
-/// Says who writes, and spares the API server a search for unknown fields: what we write comes from the types of `api`.
+/// Names our field manager, and turns off the API server's check for unknown fields: our writes come from the types of `api`.
 fn mark_write<B>(mut request: http::Request<B>) -> http::Request<B> {
     if matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH) {
         let path = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
-        let more = if path.contains('?') { '&' } else { '?' };
-        let marked = format!("{path}{more}fieldManager=sokovan&fieldValidation=Ignore");
+        let separator = if path.contains('?') { '&' } else { '?' };
+        let marked = format!("{path}{separator}fieldManager=sokovan&fieldValidation=Ignore");
         if let Ok(uri) = marked.parse() {
             *request.uri_mut() = uri;
         }
@@ -32,10 +32,10 @@ fn mark_write<B>(mut request: http::Request<B>) -> http::Request<B> {
     request
 }
 
-/// A watch that says nothing for this long, not even a bookmark, is dead.
+/// A watch that sends nothing for this long, not even a bookmark, is dead.
 const WATCH_READ: Duration = Duration::from_secs(300);
 
-/// The DNS server that the operator itself is given, if it runs in a pod.
+/// Returns the operator's own DNS server, if it runs in a pod.
 pub fn own_dns_server() -> Option<IpAddr> {
     std::env::var_os("KUBERNETES_SERVICE_HOST")?;
     first_server(&std::fs::read_to_string("/etc/resolv.conf").ok()?)
@@ -45,7 +45,7 @@ fn first_server(resolv_conf: &str) -> Option<IpAddr> {
     resolv_conf.lines().find_map(|line| line.trim().strip_prefix("nameserver")?.trim().parse().ok())
 }
 
-/// The configuration: in the cluster, or by kubeconfig.
+/// Returns the configuration of the pod's service account, or of the kubeconfig outside a cluster.
 pub async fn config() -> anyhow::Result<Config> {
     match Config::incluster() {
         Ok(config) => Ok(config),

@@ -1,4 +1,4 @@
-//! Events on objects, sent behind the work: a bounded queue, a steady pace. Events that do not fit are counted and dropped.
+//! Sends Events in the background from a bounded queue. Events that do not fit are dropped and counted.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,16 +18,16 @@ use crate::coordinator::host::{Event, EventReason};
 use crate::lifecycle::{Phase, Subject, Timing, truncate};
 use crate::metrics::Metrics;
 
-/// Most Events that wait to be sent.
+/// The largest number of queued Events.
 const QUEUE: usize = 20_000;
-/// More Events than this waiting, and more to come, make the sender slow down.
+/// The sender slows down when more Events than this are queued and new ones arrive.
 const BUSY: usize = 50;
-/// Most bytes of a creation id in an Event; admission refuses longer ones.
+/// The largest creation id in an Event, in bytes. Admission refuses longer ones.
 const MAX_CREATION_ID: usize = 128;
-/// Most bytes of a note, as the API server has it.
+/// The largest note that the API server accepts, in bytes.
 const MAX_NOTE: usize = 1000;
 
-/// An Event of whatever kind, waiting to be sent.
+/// An Event on an object of any kind, ready to be sent.
 struct Queued {
     regarding: ObjectReference,
     annotations: BTreeMap<String, String>,
@@ -37,7 +37,7 @@ struct Queued {
     note: String,
 }
 
-/// Takes Events for sending.
+/// The entry of the queue.
 #[derive(Clone)]
 pub struct Events {
     queue: mpsc::Sender<Queued>,
@@ -45,14 +45,14 @@ pub struct Events {
 }
 
 impl Events {
-    /// The sender, and the task that sends. The task ends with the last sender.
+    /// Returns the entry of the queue, and the task that sends. The task ends with the last copy of the entry.
     pub fn new(writer: Writer, identity: String, timing: Arc<Timing>) -> (Self, impl Future<Output = ()>) {
-        let (queue, waiting) = mpsc::channel(QUEUE);
+        let (queue, queued) = mpsc::channel(QUEUE);
         let events = Self { queue, metrics: writer.metrics.clone() };
-        (events, send_all(writer, identity, timing, waiting))
+        (events, send_all(writer, identity, timing, queued))
     }
 
-    /// Queues Events. Those that find no room are dropped and counted.
+    /// Queues Events. Events that do not fit are dropped and counted.
     pub fn send<S: Subject>(&self, events: Vec<Event<S>>) {
         for event in events {
             if self.queue.try_send(queued(event)).is_err() {
@@ -62,27 +62,27 @@ impl Events {
     }
 }
 
-/// Sends at a pace at which Events never slow down the work: faster while there is little work.
-async fn send_all(writer: Writer, identity: String, timing: Arc<Timing>, mut waiting: mpsc::Receiver<Queued>) {
+/// Sends slowly enough that Events never delay the work, and faster while there is little work.
+async fn send_all(writer: Writer, identity: String, timing: Arc<Timing>, mut queue: mpsc::Receiver<Queued>) {
     let mut number = 0u64;
-    let mut last_came = Instant::now();
-    while let Some(queued) = waiting.recv().await {
+    let mut last_arrival = Instant::now();
+    while let Some(queued) = queue.recv().await {
         number += 1;
-        let before = waiting.len();
+        let before = queue.len();
         let namespace = queued.regarding.namespace.clone().unwrap_or_default();
         let event = api_event(queued, &identity, number);
         let api: Api<ApiEvent> = Api::namespaced(writer.client.clone(), &namespace);
         if let Err(error) = writer.write("event", api.create(&PostParams::default(), &event)).await {
             tracing::debug!(name = %event.name_any(), %namespace, "an Event was not sent: {error}");
         }
-        // Events that came while this one was sent tell whether the operator is busy.
-        if waiting.len() > before {
-            last_came = Instant::now();
+        // Events that arrive while this one is sent show that the operator is busy.
+        if queue.len() > before {
+            last_arrival = Instant::now();
         }
-        let is_busy = waiting.len() > BUSY && last_came.elapsed() < timing.busy_over;
+        let is_busy = queue.len() > BUSY && last_arrival.elapsed() < timing.busy_over;
         tokio::time::sleep(if is_busy { timing.busy_pace } else { timing.event_pace }).await;
-        if waiting.len() > before {
-            last_came = Instant::now();
+        if queue.len() > before {
+            last_arrival = Instant::now();
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Heartbeats of nodes: the leases that kubelets renew, and the node statuses. Leases are read only while a pod has run for
-//! longer than a node may be silent.
+//! Detects stale nodes by their heartbeats: the leases that kubelets renew, and the node statuses. Leases are read only
+//! while a pod has run for longer than a node may be silent.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -34,8 +34,8 @@ struct Heartbeat {
     lasts: Duration,
 }
 
-/// The heartbeat of each node that has one: by its lease and its status, or by its status alone. A node with neither is
-/// left out, because nothing can be concluded from its silence.
+/// Returns the heartbeat of each node: from its lease and its status, or from its status alone. A node with neither is left
+/// out, because its silence means nothing.
 fn heartbeats(leases: Vec<Lease>, statuses: &Statuses, without_lease: Duration) -> HashMap<NodeName, Heartbeat> {
     let by_status = |(node, heard): (&NodeName, &DateTime<Utc>)| {
         (node.clone(), Heartbeat { lease: None, status: Some(*heard), lasts: without_lease })
@@ -51,14 +51,14 @@ fn heartbeats(leases: Vec<Lease>, statuses: &Statuses, without_lease: Duration) 
     heartbeats
 }
 
-/// The heartbeat of each node, and since when it has been the same, as seen from here. No node's clock is compared with
-/// ours, and time during which this machine slept does not count.
+/// The heartbeat of each node, and since when we have observed the same one. No node's clock is compared with ours, and
+/// time in suspend does not count.
 #[derive(Default)]
 struct Observed(HashMap<NodeName, (Heartbeat, Instant)>);
 
 impl Observed {
-    /// Records the heartbeats read now. Returns the silent nodes: no new heartbeat for longer than `limit` and than the node
-    /// asked for.
+    /// Records the heartbeats that were just read. Returns the silent nodes, which have had no new heartbeat for longer than
+    /// `limit` and than their own `lasts`.
     fn silent(&mut self, heartbeats: HashMap<NodeName, Heartbeat>, now: Instant, limit: Duration) -> BTreeSet<NodeName> {
         self.0.retain(|node, _| heartbeats.contains_key(node));
         let mut silent = BTreeSet::new();
@@ -73,20 +73,19 @@ impl Observed {
         silent
     }
 
-    /// Reads the heartbeats and publishes which nodes are stale. Sessions end on a stale node, and one answer may be old: it
-    /// may have been under way, or waited here, while kubelets renewed. So a node becomes stale only when a second read, sent
-    /// after the first was evaluated, shows the same heartbeat.
+    /// Reads the heartbeats and publishes which nodes are stale. Sessions on a stale node end, and one answer may be out of
+    /// date. So a node becomes stale only when a second read, sent after the first was evaluated, shows the same heartbeat.
     async fn observe(&mut self, client: &Client, world: &World) -> kube::Result<()> {
         let watched = || world.lock().heartbeats.statuses.clone();
         let silent = self.read(client, watched(), &world.timing).await?;
         let known = world.lock().heartbeats.stale.clone();
-        // Nodes that came back count as alive at once; no further node becomes stale before the second answer.
+        // A node that came back is alive at once. No other node becomes stale before the second answer.
         world.set_stale(&silent & &known);
         let suspects = &silent - &known;
         if suspects.is_empty() {
             return Ok(());
         }
-        // A watch may hang unnoticed for minutes, so statuses that decide are read, too.
+        // A watch may hang unnoticed for minutes, so node statuses are read when they decide.
         let by_status = suspects.iter().any(|node| self.0.get(node).is_some_and(|(last, _)| last.lease.is_none()));
         let statuses = if by_status { read_statuses(client).await? } else { watched() };
         let confirmed = self.read(client, statuses, &world.timing).await?;
@@ -94,7 +93,7 @@ impl Observed {
         Ok(())
     }
 
-    /// Reads the leases. Returns the nodes that are silent by them and by these statuses.
+    /// Reads the leases. Returns the nodes that are silent by their leases and by these statuses.
     async fn read(&mut self, client: &Client, statuses: Statuses, timing: &Timing) -> kube::Result<BTreeSet<NodeName>> {
         let leases: Api<Lease> = Api::namespaced(client.clone(), NAMESPACE);
         let leases = leases.list(&ListParams::default()).await?.items;
@@ -111,19 +110,19 @@ async fn read_statuses(client: &Client) -> kube::Result<Statuses> {
 }
 
 impl World {
-    /// Returns true if a pod has run for so long that its node may have become stale, or if a node is stale.
+    /// Whether a node is stale, or a pod has run for so long that its node may have become stale.
     fn may_be_stale(&self) -> bool {
         let now = Utc::now();
-        let long = |pod: &PodView| pod.created_at.is_none_or(|at| (now - at).to_std().is_ok_and(|age| age > self.timing.stale));
+        let is_old = |pod: &PodView| pod.created_at.is_none_or(|at| (now - at).to_std().is_ok_and(|age| age > self.timing.stale));
         let state = self.lock();
-        let runs = |row: &PodRow| matches!(row, PodRow::Ours(pod) if pod.bound && pod.is_live() && long(pod));
-        !state.heartbeats.stale.is_empty() || state.stores.pods.values().any(runs)
+        let may_run = |row: &PodRow| matches!(row, PodRow::Ours(pod) if pod.bound && pod.is_live() && is_old(pod));
+        !state.heartbeats.stale.is_empty() || state.stores.pods.values().any(may_run)
     }
 
     fn set_stale(&self, stale: BTreeSet<NodeName>) {
         let mut state = self.lock();
         if state.heartbeats.stale != stale {
-            tracing::warn!(?stale, "nodes without a recent heartbeat");
+            tracing::warn!(?stale, "the nodes without a recent heartbeat changed");
             state.heartbeats.stale = stale;
             state.nodes_changed();
             drop(state);
@@ -133,7 +132,7 @@ impl World {
     }
 }
 
-/// Observes heartbeats for ever. When heartbeats cannot be read, the last observation stays in force.
+/// Observes heartbeats. Never returns. If heartbeats cannot be read, the last result stays valid.
 pub async fn look(client: Client, world: Arc<World>) {
     let mut observed = Observed::default();
     loop {
@@ -142,7 +141,7 @@ pub async fn look(client: Client, world: Arc<World>) {
             observed = Observed::default();
         } else if let Err(error) = observed.observe(&client, &world).await {
             tracing::debug!("heartbeats of nodes cannot be read: {error}");
-            // Kubelets cannot renew their leases meanwhile either: silence does not count across such a time.
+            // Kubelets may not have been able to renew their leases either, so the silence so far does not count.
             observed = Observed::default();
         }
     }
@@ -190,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn sk_001_a_node_that_tells_nothing_new_for_too_long_shows_no_sign_of_life() {
+    fn sk_001_a_node_without_a_new_heartbeat_for_too_long_is_silent() {
         let (start, limit) = (Instant::now(), Duration::from_secs(120));
         let heartbeat = |lease: i64, status: i64, lasts: u64| Heartbeat {
             lease: Some(renewed(lease)),
@@ -198,22 +197,22 @@ mod tests {
             lasts: Duration::from_secs(lasts),
         };
         let mut observed = Observed::default();
-        let mut at = |seconds: u64, heartbeats: &[(&str, Heartbeat)]| {
+        let mut silent_at = |seconds: u64, heartbeats: &[(&str, Heartbeat)]| {
             let heartbeats = heartbeats.iter().map(|(node, heartbeat)| (NodeName::from(*node), heartbeat.clone())).collect();
             let silent = observed.silent(heartbeats, start + Duration::from_secs(seconds), limit);
             silent.into_iter().map(|node| node.0).collect::<Vec<_>>()
         };
         let first = ["dead", "slow", "well", "old"].map(|node| (node, heartbeat(1, 1, if node == "slow" { 600 } else { 40 })));
-        assert!(at(0, &first).is_empty(), "however old");
-        assert!(at(120, &first).is_empty(), "strictly longer");
+        assert!(silent_at(0, &first).is_empty(), "the age of the first heartbeat does not count");
+        assert!(silent_at(120, &first).is_empty(), "the time must exceed the limit");
         let [dead, slow, ..] = first;
         let later = [dead, slow, ("well", heartbeat(2, 1, 40)), ("old", heartbeat(1, 2, 40)), ("new", heartbeat(1, 1, 40))];
-        assert_eq!(at(121, &later), ["dead"]);
-        assert!(at(180, &[("dead", heartbeat(9, 1, 40))]).is_empty(), "it came back");
+        assert_eq!(silent_at(121, &later), ["dead"]);
+        assert!(silent_at(180, &[("dead", heartbeat(9, 1, 40))]).is_empty(), "it came back");
     }
 
     #[test]
-    fn a_node_without_a_renewed_lease_is_judged_by_its_status_and_one_without_either_not_at_all() {
+    fn a_node_without_a_renewed_lease_has_the_heartbeat_of_its_status_and_a_node_without_either_has_none() {
         let statuses = ["leased", "unleased", "unrenewed"].into_iter().zip(1..).map(|(node, at)| (node.into(), time(at)));
         let statuses = statuses.filter_map(|(node, at)| Some((node, at?))).collect();
         let leases = [lease("leased", Some(9)), lease("unrenewed", None), lease("status-unknown", Some(9))];
@@ -232,7 +231,7 @@ mod tests {
     /// The kind that is listed, and the objects in the answer.
     type Answer = (&'static str, Vec<Value>);
 
-    /// An API server that expects these lists in this order, and fails every further one.
+    /// Returns an API server that expects these lists in this order and fails all others, and the answers that are left.
     fn answering(answers: Vec<Answer>) -> (Client, Arc<Mutex<VecDeque<Answer>>>) {
         let left = Arc::new(Mutex::new(VecDeque::from(answers)));
         let answers = left.clone();
@@ -250,7 +249,7 @@ mod tests {
         (Client::new(service, "default"), left)
     }
 
-    /// One observation with these answers, all of which are asked for; which nodes are stale after it.
+    /// Observes once with these answers, checks that all were used, and returns the stale nodes.
     async fn observe(observed: &mut Observed, world: &World, answers: Vec<Answer>) -> kube::Result<Vec<String>> {
         let (client, left) = answering(answers);
         let result = observed.observe(&client, world).await;
@@ -281,7 +280,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_node_without_a_lease_is_stale_when_its_status_is_silent_by_the_watch_and_by_a_read() {
+    async fn a_node_without_a_lease_is_stale_when_both_the_watch_and_a_read_show_the_same_status() {
         let (world, mut observed) = (world(), Observed::default());
         let watch = |node: Value| world.upsert_node(&serde_json::from_value(node).expect("a node"));
         let no_lease = || ("leases", vec![]);
@@ -289,7 +288,10 @@ mod tests {
         watch(json!({"metadata": {"name": "unknown", "resourceVersion": "1"}}));
         assert!(observe(&mut observed, &world, vec![no_lease()]).await.expect("read").is_empty());
         tokio::time::advance(world.timing.stale_without_lease).await;
-        assert!(observe(&mut observed, &world, vec![no_lease()]).await.expect("read").is_empty(), "it may rest so long");
+        assert!(
+            observe(&mut observed, &world, vec![no_lease()]).await.expect("read").is_empty(),
+            "the time must exceed the limit"
+        );
         tokio::time::advance(Duration::from_secs(1)).await;
         let alive = vec![no_lease(), ("nodes", vec![node("n", 2, 2)]), no_lease()];
         assert!(observe(&mut observed, &world, alive).await.expect("read").is_empty(), "the watch hangs");
@@ -302,19 +304,19 @@ mod tests {
     }
 
     #[test]
-    fn what_shows_no_sign_of_life_takes_nothing_and_is_not_alive_until_it_does() {
+    fn a_stale_node_takes_no_pods_until_it_has_a_heartbeat_again() {
         let world = world();
         world.upsert_node(&serde_json::from_value(node("n", 1, 1)).expect("a node"));
-        let seen = |world: &World| {
+        let state = |world: &World| {
             let snapshot = world.lock().snapshot(&Some("default".into()), &world.timing);
             (snapshot.liveness(&"n".into()), snapshot.nodes[&NodeName::from("n")].takes_pods())
         };
-        assert_eq!(seen(&world), (Liveness::Alive, true));
-        assert!(!world.may_be_stale(), "nothing runs");
+        assert_eq!(state(&world), (Liveness::Alive, true));
+        assert!(!world.may_be_stale(), "no pod runs");
         world.set_stale(BTreeSet::from(["n".into()]));
-        assert_eq!(seen(&world), (Liveness::Stale, false));
-        assert!(world.may_be_stale(), "until it shows one");
+        assert_eq!(state(&world), (Liveness::Stale, false));
+        assert!(world.may_be_stale(), "a stale node is read until it comes back");
         world.set_stale(BTreeSet::new());
-        assert_eq!(seen(&world), (Liveness::Alive, true));
+        assert_eq!(state(&world), (Liveness::Alive, true));
     }
 }

@@ -1,5 +1,5 @@
-//! Leader election by one Lease. A holder is judged by whether its lease changes while we look, never by its clock;
-//! what we may write ourselves ends before our own lease does, by a clock that runs on in suspend.
+//! Leader election by one Lease. A standby takes over when the lease has not changed for its duration, by the standby's own
+//! clock. The leader's permission to write ends before its lease does, by a clock that includes suspend.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::lifecycle::LeaseTiming;
 pub enum Leadership {
     Standby,
     Leading,
-    /// We led and do no more: this process must end.
+    /// We led and lost the lease. This process must end.
     Lost,
 }
 
@@ -33,20 +33,20 @@ pub struct Candidate {
     fence: Fence,
 }
 
-/// What is seen of another's lease.
+/// The version of another holder's lease, and since when we have observed it.
 struct Observation {
     version: Option<String>,
     since: u64,
 }
 
-/// For how long a lease says that it holds.
+/// Returns the duration that a lease states.
 pub(super) fn stated_duration(lease: &Lease) -> Option<Duration> {
     let seconds = lease.spec.as_ref()?.lease_duration_seconds?;
     u64::try_from(seconds).ok().map(Duration::from_secs)
 }
 
 impl Candidate {
-    /// The client must be one of its own, with a hard timeout and no retries.
+    /// Returns a candidate. It needs a client of its own, with a hard timeout and without retries.
     pub fn new(client: Client, namespace: &str, name: &str, identity: &str, timing: LeaseTiming, fence: Fence) -> Self {
         Self {
             api: Api::namespaced(client, namespace),
@@ -58,14 +58,14 @@ impl Candidate {
         }
     }
 
-    /// Stands for election until `stop`, then gives up the lease at once; or until it loses it.
+    /// Acquires and renews the lease. Returns when the lease is lost, or on `stop`, after it has released the lease.
     pub async fn run(self, leadership: watch::Sender<Leadership>, mut stop: watch::Receiver<bool>) {
         let mut observation = Observation { version: None, since: boot_millis() };
         let mut held: Option<Lease> = None;
         loop {
             let asked_at = boot_millis();
-            let tried = tokio::time::timeout(self.timing.request, self.step(held.as_ref(), &mut observation)).await;
-            match tried {
+            let answer = tokio::time::timeout(self.timing.request, self.step(held.as_ref(), &mut observation)).await;
+            match answer {
                 Ok(Ok(Some(lease))) => {
                     held = Some(lease);
                     self.fence.open_until(asked_at + millis(self.timing.duration) - millis(self.timing.margin));
@@ -73,8 +73,8 @@ impl Candidate {
                 }
                 Ok(Ok(None)) if held.is_some() => break, // somebody else holds it
                 Ok(Ok(None)) => {}
-                Ok(Err(error)) => tracing::warn!(lease = %self.name, "the lease could not be had or renewed: {error}"),
-                Err(_) => tracing::warn!(lease = %self.name, "no answer about the lease in time"),
+                Ok(Err(error)) => tracing::warn!(lease = %self.name, "the lease could not be acquired or renewed: {error}"),
+                Err(_) => tracing::warn!(lease = %self.name, "no answer about the lease before the timeout"),
             }
             if held.is_some() && self.fence.remaining().is_none() {
                 break;
@@ -95,15 +95,15 @@ impl Candidate {
         leadership.send_replace(Leadership::Lost);
     }
 
-    /// One look: our lease as renewed or taken; None while another holds it.
+    /// Tries once to renew or acquire the lease. Returns our lease, or None while another holds it.
     async fn step(&self, held: Option<&Lease>, observation: &mut Observation) -> kube::Result<Option<Lease>> {
         if let Some(lease) = held {
             match self.write(lease, false).await {
                 Ok(renewed) => return Ok(Some(renewed)),
-                // Our own renewal may have gone through unheard, or another took it: look.
+                // Either our last renewal succeeded without an answer, or another took the lease. A read shows which.
                 Err(kube::Error::Api(status)) if status.code == 409 => {
-                    let now = self.api.get(&self.name).await?;
-                    return if self.is_ours(&now) { self.write(&now, false).await.map(Some) } else { Ok(None) };
+                    let current = self.api.get(&self.name).await?;
+                    return if self.is_ours(&current) { self.write(&current, false).await.map(Some) } else { Ok(None) };
                 }
                 Err(error) => return Err(error),
             }
@@ -116,8 +116,8 @@ impl Candidate {
         if changed {
             *observation = Observation { version: lease.metadata.resource_version.clone(), since: boot_millis() };
         }
-        let over = boot_millis().saturating_sub(observation.since) > millis(self.duration_of(&lease));
-        if holder.is_empty() || over { self.write(&lease, true).await.map(Some) } else { Ok(None) }
+        let has_expired = boot_millis().saturating_sub(observation.since) > millis(self.duration_of(&lease));
+        if holder.is_empty() || has_expired { self.write(&lease, true).await.map(Some) } else { Ok(None) }
     }
 
     fn duration_of(&self, lease: &Lease) -> Duration {
@@ -153,7 +153,7 @@ impl Candidate {
         self.api.replace(&self.name, &PostParams::default(), &self.filled(lease, acquires)?).await
     }
 
-    /// So that the next one need not wait.
+    /// Clears the holder, so that the next leader need not wait for the lease to expire.
     async fn release(&self, mut lease: Lease) {
         if let Some(spec) = &mut lease.spec {
             spec.holder_identity = None;
@@ -161,7 +161,7 @@ impl Candidate {
         let params = PostParams::default();
         let request = self.api.replace(&self.name, &params, &lease);
         if !matches!(tokio::time::timeout(self.timing.request, request).await, Ok(Ok(_))) {
-            tracing::warn!(lease = %self.name, "the lease could not be released; it will run out");
+            tracing::warn!(lease = %self.name, "the lease could not be released; it will expire");
         }
     }
 }
@@ -170,7 +170,7 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Until the operator is asked to stop, or nobody is left to ask.
+/// Waits until the operator is asked to stop, or until the sender of the signal is gone.
 pub async fn asked(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }

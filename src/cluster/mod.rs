@@ -1,4 +1,4 @@
-//! All I/O with the API server: watches into the stores, effects and commits out of them, the lease.
+//! All I/O with the API server: watches that fill the stores, effects and commits, and the lease.
 
 pub mod client;
 pub mod events;

@@ -1,4 +1,4 @@
-//! Deployments and routes are served but not reconciled by this version: each is told so, once, in its status.
+//! Sets a condition on deployments and routes: this version serves them but does not reconcile them.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use super::write::Writer;
 use crate::api::{Condition, ConditionStatus, Deployment, Route};
 
-/// Whose conditions tell.
+/// An object with conditions in its status.
 pub trait Conditions {
     fn conditions(&self) -> &[Condition];
 }
@@ -31,13 +31,13 @@ impl Conditions for Route {
     }
 }
 
-/// Starts telling them.
+/// Starts a task for each kind that is not reconciled.
 pub fn start(tasks: &mut JoinSet<()>, client: &Client, writer: &Arc<Writer>) {
-    tasks.spawn(tell_all::<Deployment>(client.clone(), writer.clone()));
-    tasks.spawn(tell_all::<Route>(client.clone(), writer.clone()));
+    tasks.spawn(watch_kind::<Deployment>(client.clone(), writer.clone()));
+    tasks.spawn(watch_kind::<Route>(client.clone(), writer.clone()));
 }
 
-async fn tell_all<K>(client: Client, writer: Arc<Writer>)
+async fn watch_kind<K>(client: Client, writer: Arc<Writer>)
 where
     K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
         + Conditions
@@ -53,17 +53,17 @@ where
     loop {
         match objects.try_next().await {
             Ok(Some(object)) => {
-                if let Err(error) = tell(&client, &writer, &object).await {
-                    tracing::debug!(kind = %K::kind(&()), name = %object.name_any(), "{error}");
+                if let Err(error) = set_condition(&client, &writer, &object).await {
+                    tracing::debug!(kind = %K::kind(&()), name = %object.name_any(), "the condition was not set: {error}");
                 }
             }
             Ok(None) => return,
-            Err(error) => tracing::debug!("a watch is taken up again: {error}"),
+            Err(error) => tracing::debug!("the watch is restarted: {error}"),
         }
     }
 }
 
-async fn tell<K>(client: &Client, writer: &Writer, object: &K) -> Result<(), super::write::WriteError>
+async fn set_condition<K>(client: &Client, writer: &Writer, object: &K) -> Result<(), super::write::WriteError>
 where
     K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
         + Conditions

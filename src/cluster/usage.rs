@@ -1,4 +1,5 @@
-//! Publishes what tenants use and who waits in each group: gathered for a while, and only what differs from what stands there.
+//! Publishes the usage of tenants and the queues of scaling groups in their statuses. Changes are gathered for a while, and
+//! only statuses that differ are written.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Debug;
@@ -17,9 +18,9 @@ use crate::metrics::Metrics;
 use crate::session::snapshot::UNKNOWN_GROUP;
 use crate::views::{Tenancy, Tenant};
 
-/// Publishes for ever.
+/// Publishes usage and queues. Never returns.
 pub async fn publish(world: Arc<World>, writer: Writer) {
-    // An operator of some scaling groups tells of those tenants whose sessions it has seen.
+    // An operator of some scaling groups publishes the tenants whose sessions it has seen.
     let mut ours: HashSet<Tenant> = HashSet::new();
     loop {
         world.usage_to_publish().await;
@@ -41,10 +42,9 @@ pub async fn publish(world: Arc<World>, writer: Writer) {
 }
 
 impl World {
-    /// Removes the series of scaling groups that do not exist any more, and those of unknown ones that no session names any
-    /// more. A comparison, not the watch event, triggers this: a relist reports no deletion, and a cycle that began before the
-    /// deletion still counts after it. The deletion marks usage, so the comparison follows soon; the next one removes what a
-    /// late cycle counted.
+    /// Removes the metric series of deleted scaling groups, and the series of unknown ones when no session names any.
+    /// It compares instead of waiting for a watch event, because a relist reports no deletion. A cycle that began before the
+    /// deletion may add the series again; the next comparison removes it.
     fn forget_deleted_groups(&self, metrics: &Metrics) {
         let state = self.lock();
         let exists = |group: &GroupName| state.group(group).is_some();
@@ -59,22 +59,22 @@ impl World {
     }
 }
 
-/// Tries again later if a status could not be written.
-fn retry(world: &World, whose: &str, written: Result<(), WriteError>) {
+/// Schedules another try if a status could not be written.
+fn retry(world: &World, object: &str, written: Result<(), WriteError>) {
     match written {
         Ok(()) | Err(WriteError::NotFound(_)) => {}
         Err(error) => {
-            tracing::warn!(whose, "its usage could not be written: {error}");
+            tracing::warn!(object, "the usage in its status could not be written: {error}");
             world.mark_usage();
         }
     }
 }
 
-/// Those whose status says something else than it should.
+/// Returns the tenants whose published status differs, with the new status.
 fn changed(
     tenancy: &Tenancy,
     usage: BTreeMap<Tenant, TenantStatus>,
-    whole: bool,
+    all_groups: bool,
     ours: &mut HashSet<Tenant>,
 ) -> Vec<(Tenant, TenantStatus)> {
     let differing = usage.into_iter().filter(|(tenant, status)| {
@@ -82,12 +82,13 @@ fn changed(
         if used {
             ours.insert(tenant.clone());
         }
-        let own = used || whole || ours.contains(tenant);
-        // One that uses nothing and was never told of needs no status.
-        own && match published(tenancy, tenant) {
-            None => *status != TenantStatus::default(),
-            Some(old) => old != *status,
-        }
+        let is_ours = used || all_groups || ours.contains(tenant);
+        // A tenant without usage needs no status, unless it has one already.
+        is_ours
+            && match published(tenancy, tenant) {
+                None => *status != TenantStatus::default(),
+                Some(old) => old != *status,
+            }
     });
     differing.collect()
 }
@@ -111,16 +112,17 @@ async fn write(writer: &Writer, tenant: &Tenant, status: &TenantStatus) -> Resul
     }
 }
 
-/// `also` are fields that the status leaves out when they are empty: what stood there would stay.
-async fn patch<K, S>(writer: &Writer, name: &str, status: &S, also: Value) -> Result<(), WriteError>
+/// Patches a status. `may_be_empty` repeats the fields that serialization leaves out when they are empty, because a merge
+/// patch would otherwise keep their old values.
+async fn patch<K, S>(writer: &Writer, name: &str, status: &S, may_be_empty: Value) -> Result<(), WriteError>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
     S: Serialize,
 {
     let api: Api<K> = Api::all(writer.client.clone());
     let mut value = json!({"status": status});
-    if let (Some(status), Value::Object(also)) = (value["status"].as_object_mut(), also) {
-        status.extend(also);
+    if let (Some(status), Value::Object(fields)) = (value["status"].as_object_mut(), may_be_empty) {
+        status.extend(fields);
     }
     writer.write("usage-status", api.patch_status(name, &PatchParams::default(), &Patch::Merge(&value))).await.map(|_| ())
 }
@@ -136,7 +138,7 @@ mod tests {
     use crate::session::handlers::testing::group;
 
     #[test]
-    fn series_of_a_deleted_scaling_group_are_removed_even_when_a_late_cycle_brings_them_back() {
+    fn series_of_a_deleted_scaling_group_are_removed_even_if_a_late_cycle_adds_them_again() {
         let world = World::new(Arc::default(), Scope::default());
         let metrics = Metrics::default();
         let key = |name: &str| (String::new(), name.to_owned());

@@ -1,4 +1,4 @@
-//! The only way to write to the API server: checked against the lease, ended before it does, and judged by its outcome.
+//! The only way to write to the API server. A write needs the lease, ends before the lease does, and has a typed outcome.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -12,26 +12,26 @@ use crate::metrics::Metrics;
 /// Why a write did not succeed.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
-    /// We may not write (any more): another leads.
+    /// We do not hold the lease, so we may not write.
     #[error("the lease is not held")]
     Fenced,
     /// The object changed since we read it.
     #[error("conflict: {0}")]
     Conflict(String),
-    #[error("it exists already")]
+    #[error("the object already exists")]
     AlreadyExists,
     #[error("not found: {0}")]
     NotFound(String),
-    /// It is not allowed or not valid; the same request would fail again.
+    /// The request is forbidden or invalid. The same request would fail again.
     #[error("refused: {0}")]
     Refused(String),
-    /// It was not done, and may be tried again.
-    #[error("try again: {0}")]
+    /// Nothing was written. The request may be retried.
+    #[error("not written, to be retried: {0}")]
     Busy(String),
-    /// The answer is no such object as we know.
+    /// The answer cannot be decoded.
     #[error("unreadable: {0}")]
     Unreadable(String),
-    /// It may or may not have been done.
+    /// The write may or may not have happened.
     #[error("outcome unknown: {0}")]
     Unknown(String),
 }
@@ -50,7 +50,7 @@ impl From<kube::Error> for WriteError {
                     (404, _) => Self::NotFound(message),
                     (429, _) => Self::Busy(message),
                     (413, _) => Self::Refused(message),
-                    // etcd refuses an object for its size, which the API server passes on as an error of its own.
+                    // The API server reports etcd's refusal of a large object as an internal error.
                     (500, _) if TOO_LARGE.iter().any(|words| message.contains(words)) => Self::Refused(message),
                     (code, _) if code >= 500 => Self::Unknown(message),
                     _ => Self::Refused(message),
@@ -62,11 +62,11 @@ impl From<kube::Error> for WriteError {
     }
 }
 
-/// Until when we may write, by a clock that runs on while the machine is suspended. Zero: not at all.
+/// The deadline for our writes, by a clock that includes suspend. Zero means that we may not write.
 #[derive(Clone, Debug, Default)]
 pub struct Fence(Arc<AtomicU64>);
 
-/// Milliseconds since boot, suspended or not.
+/// Returns the milliseconds since boot, including suspend.
 pub fn boot_millis() -> u64 {
     let now = clock_gettime(ClockId::Boottime);
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
@@ -74,7 +74,7 @@ pub fn boot_millis() -> u64 {
 }
 
 impl Fence {
-    /// Writing is allowed until this many milliseconds since boot.
+    /// Allows writes until this time, in milliseconds since boot.
     pub fn open_until(&self, boot_millis: u64) {
         self.0.store(boot_millis, Ordering::SeqCst);
     }
@@ -83,14 +83,14 @@ impl Fence {
         self.open_until(0);
     }
 
-    /// How long writing is still allowed.
+    /// Returns how long writes are still allowed. None if they are not.
     pub fn remaining(&self) -> Option<Duration> {
         let left = self.0.load(Ordering::SeqCst).saturating_sub(boot_millis());
         (left > 0).then(|| Duration::from_millis(left))
     }
 }
 
-/// Carries out writes.
+/// Sends writes and reads to the API server.
 #[derive(Clone)]
 pub struct Writer {
     pub client: kube::Client,
@@ -104,22 +104,26 @@ impl Writer {
         Self { client, fence, timeout, metrics }
     }
 
-    /// Runs one write: not at all without the lease, and never longer than the lease lasts.
-    /// `what` names it in the metrics.
-    pub async fn write<T>(&self, what: &'static str, request: impl Future<Output = kube::Result<T>>) -> Result<T, WriteError> {
+    /// Sends one write. Without the lease nothing is sent, and the write ends before the lease does.
+    /// `operation` names it in the metrics.
+    pub async fn write<T>(
+        &self,
+        operation: &'static str,
+        request: impl Future<Output = kube::Result<T>>,
+    ) -> Result<T, WriteError> {
         let remaining = self.fence.remaining().ok_or(WriteError::Fenced)?;
-        self.metrics.wrote(what);
+        self.metrics.wrote(operation);
         match tokio::time::timeout(remaining.min(self.timeout), request).await {
-            Ok(done) => done.map_err(WriteError::from),
-            Err(_) => Err(WriteError::Unknown("no answer in time".into())),
+            Ok(answer) => answer.map_err(WriteError::from),
+            Err(_) => Err(WriteError::Unknown("no answer before the timeout".into())),
         }
     }
 
-    /// Reads one object, with the same limit of time.
+    /// Sends one read with the same timeout. It needs no lease.
     pub async fn read<T>(&self, request: impl Future<Output = kube::Result<T>>) -> Result<T, WriteError> {
         match tokio::time::timeout(self.timeout, request).await {
-            Ok(done) => done.map_err(WriteError::from),
-            Err(_) => Err(WriteError::Unknown("no answer in time".into())),
+            Ok(answer) => answer.map_err(WriteError::from),
+            Err(_) => Err(WriteError::Unknown("no answer before the timeout".into())),
         }
     }
 }
@@ -129,16 +133,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_object_that_is_too_large_is_refused_and_any_other_error_of_the_server_leaves_the_outcome_open() {
-        let answered = |code: u16, message: &str| {
+    fn an_object_that_is_too_large_is_refused_and_any_other_server_error_leaves_the_outcome_unknown() {
+        let error = |code: u16, message: &str| {
             let status = kube::core::Status { code, message: message.into(), ..Default::default() };
             WriteError::from(kube::Error::Api(Box::new(status)))
         };
-        assert!(matches!(answered(500, "etcdserver: request is too large"), WriteError::Refused(_)));
+        assert!(matches!(error(500, "etcdserver: request is too large"), WriteError::Refused(_)));
         let by_grpc = "rpc error: trying to send message larger than max (2400000 vs. 2097152)";
-        assert!(matches!(answered(500, by_grpc), WriteError::Refused(_)));
-        assert!(matches!(answered(413, "too large"), WriteError::Refused(_)));
-        assert!(matches!(answered(500, "etcdserver: request timed out"), WriteError::Unknown(_)));
+        assert!(matches!(error(500, by_grpc), WriteError::Refused(_)));
+        assert!(matches!(error(413, "too large"), WriteError::Refused(_)));
+        assert!(matches!(error(500, "etcdserver: request timed out"), WriteError::Unknown(_)));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `explain`: why a session stands where it stands, and what would have to change.
+//! `explain`: why a session is in its state, and what would have to change.
 
 use std::fmt;
 
@@ -24,10 +24,10 @@ pub struct Explanation {
     result: Option<SessionResult>,
     place: Option<Place>,
     waiting: Option<Waiting>,
-    /// Of its group, as it is now.
+    /// The ready nodes and all nodes of its scaling group now.
     nodes_ready: Option<(i64, i64)>,
     attempts: i32,
-    /// None while only another session or those of higher priority stand in the way.
+    /// None while the session only waits for another session or for sessions of higher priority.
     next_attempt_at: Option<DateTime<Utc>>,
     kernels_ready: Option<String>,
     nodes: Option<String>,
@@ -39,7 +39,7 @@ pub fn view(session: &Session, group: Option<&ScalingGroup>, sessions: &[Session
     let status = session.status.clone().unwrap_or_default();
     let progress = status.progress;
     let group = group.filter(|_| progress.phase == SessionPhase::Pending);
-    // What is only skipped has no next attempt but the time it waits for.
+    // A skipped session has no next attempt, except at its start time.
     let skipped = progress.history.last().is_some_and(|last| last.result == HistoryResult::Skipped);
     let next_attempt_at = if skipped { session.spec.starts_at } else { progress.next_attempt_at };
     Explanation {
@@ -64,7 +64,7 @@ pub fn view(session: &Session, group: Option<&ScalingGroup>, sessions: &[Session
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let since = age(self.since, self.now);
-        writeln!(f, "{}/{} is {} for {since}{}", self.namespace, self.name, self.phase, result(self.result))?;
+        writeln!(f, "{}/{} has been {} for {since}{}", self.namespace, self.name, self.phase, result(self.result))?;
         if let Some(place) = &self.place {
             writeln!(f, "place in the queue: {place}")?;
         }
@@ -87,8 +87,8 @@ impl fmt::Display for Explanation {
             writeln!(f, "nodes of its scaling group ready now: {ready} of {nodes}")?;
         }
         if let Some(next) = self.next_attempt_at.filter(|next| *next > self.now) {
-            let day = if next.date_naive() == self.now.date_naive() { "%H:%M:%S" } else { "%Y-%m-%d %H:%M:%S" };
-            writeln!(f, "attempts: {}; next retry at {}", self.attempts, next.format(day))?;
+            let format = if next.date_naive() == self.now.date_naive() { "%H:%M:%S" } else { "%Y-%m-%d %H:%M:%S" };
+            writeln!(f, "attempts: {}; next retry at {}", self.attempts, next.format(format))?;
         }
         if let Some(nodes) = &self.nodes {
             writeln!(f, "kernels running: {} on {nodes}", self.kernels_ready.as_deref().unwrap_or("?"))?;
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_is_told_what_would_have_to_change_and_when_it_is_tried_next() {
+    fn a_waiting_session_is_shown_with_what_would_have_to_change_and_its_next_retry() {
         let mut session = session(json!({}));
         let waiting = json!({
             "evaluatedAt": at(50),
@@ -121,17 +121,17 @@ mod tests {
             "nodes": {"total": 40, "reasons": [{"nodes": 12, "reason": "cpu 3 of 4 needed"}, {"nodes": 8, "reason": "not ready"}]},
         });
         let status = json!({
-            "phase": "Pending", "phaseStartedAt": at(30), "reason": "NoAvailableNode", "message": "no \u{1b}[2Jroom",
+            "phase": "Pending", "phaseStartedAt": at(30), "reason": "NoAvailableNode", "message": "no \u{1b}[2Jnode",
             "waiting": waiting, "attempts": 2, "nextAttemptAt": "1970-01-01T01:02:00Z",
         });
         session.status = Some(serde_json::from_value(status).expect("a status"));
         let mut group = group(json!({}));
         group.status = Some(serde_json::from_value(json!({"nodesReady": 32, "nodes": 40})).expect("a status"));
-        let told = view(&session, Some(&group), std::slice::from_ref(&session), now()).to_string();
+        let text = view(&session, Some(&group), std::slice::from_ref(&session), now()).to_string();
         let wanted = [
-            "ns/s is Pending for 30s",
+            "ns/s has been Pending for 30s",
             "place in the queue: 1 of 1",
-            "reason: NoAvailableNode: no  [2Jroom",
+            "reason: NoAvailableNode: no  [2Jnode",
             "  nodes (NoAvailableNode) needs: free resources on a node",
             "  of 40 nodes:",
             "      12  cpu 3 of 4 needed",
@@ -140,11 +140,11 @@ mod tests {
             "nodes of its scaling group ready now: 32 of 40",
             "attempts: 2; next retry at 01:02:00",
         ];
-        assert_eq!(told.lines().collect::<Vec<_>>(), wanted);
+        assert_eq!(text.lines().collect::<Vec<_>>(), wanted);
     }
 
     #[test]
-    fn of_who_has_ended_only_the_result_and_the_reason_are_told() {
+    fn an_ended_session_is_shown_with_its_result_and_reason_only() {
         let mut session = session(json!({}));
         let status = json!({
             "phase": "Terminated", "phaseStartedAt": at(30), "result": "Error", "reason": "NodeLost", "message": "node a is lost",
@@ -152,9 +152,12 @@ mod tests {
         });
         session.status = Some(serde_json::from_value(status).expect("a status"));
         let group = group(json!({}));
-        let told = view(&session, Some(&group), &[], now()).to_string();
-        let wanted =
-            ["ns/s is Terminated for 30s, with result Error", "reason: NodeLost: node a is lost", "kernels running: 0/1 on a"];
-        assert_eq!(told.lines().collect::<Vec<_>>(), wanted);
+        let text = view(&session, Some(&group), &[], now()).to_string();
+        let wanted = [
+            "ns/s has been Terminated for 30s, with result Error",
+            "reason: NodeLost: node a is lost",
+            "kernels running: 0/1 on a",
+        ];
+        assert_eq!(text.lines().collect::<Vec<_>>(), wanted);
     }
 }

@@ -23,7 +23,7 @@ pub fn view(session: &Session) -> History {
 impl fmt::Display for History {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.entries.is_empty() {
-            return writeln!(f, "nothing was tried for {} yet", self.name);
+            return writeln!(f, "session {} has no history yet", self.name);
         }
         if self.dropped > 0 {
             writeln!(f, "({} earlier entries were dropped)", self.dropped)?;
@@ -32,8 +32,8 @@ impl fmt::Display for History {
             let moved = if entry.from == entry.to { entry.from.clone() } else { format!("{} → {}", entry.from, entry.to) };
             let times = if entry.attempts > 1 { format!(" ×{}", entry.attempts) } else { String::new() };
             let last = if entry.attempts > 1 { format!(", last {}", entry.updated_at.format("%H:%M:%S")) } else { String::new() };
-            let at = entry.created_at.format("%Y-%m-%d %H:%M:%S%.3f");
-            writeln!(f, "{at}{last}  {}  {moved}  {:?}{times}", entry.handler, entry.result)?;
+            let time = entry.created_at.format("%Y-%m-%d %H:%M:%S%.3f");
+            writeln!(f, "{time}{last}  {}  {moved}  {:?}{times}", entry.handler, entry.result)?;
             if !entry.message.is_empty() {
                 writeln!(f, "    {}", printable(&entry.message))?;
             }
@@ -55,12 +55,12 @@ mod tests {
     use crate::session::handlers::testing::session;
 
     #[test]
-    fn what_was_tried_is_told_with_its_attempts_and_steps_and_what_was_dropped() {
+    fn entries_are_shown_with_attempts_and_steps_and_the_number_of_dropped_entries() {
         let mut session = session(json!({}));
-        assert_eq!(view(&session).to_string(), "nothing was tried for s yet\n");
+        assert_eq!(view(&session).to_string(), "session s has no history yet\n");
         let at = |second: u32| format!("2026-01-01T00:00:{second:02}.500Z");
         let status = json!({"handler": "Scheduled", "historyDropped": 3, "history": [
-            {"handler": "schedule-sessions", "result": "NeedRetry", "from": "Pending", "to": "Pending", "message": "no room",
+            {"handler": "schedule-sessions", "result": "NeedRetry", "from": "Pending", "to": "Pending", "message": "no node",
              "attempts": 4, "createdAt": at(1), "updatedAt": at(9), "steps": [
                 {"name": "select", "result": "Failure", "detail": "none", "startedAt": at(8), "endedAt": at(9)}]},
             {"handler": "schedule-sessions", "result": "Success", "from": "Pending", "to": "Scheduled", "attempts": 1,
@@ -70,7 +70,7 @@ mod tests {
         let wanted = [
             "(3 earlier entries were dropped)",
             "2026-01-01 00:00:01.500, last 00:00:09  schedule-sessions  Pending  NeedRetry ×4",
-            "    no room",
+            "    no node",
             "    - select failed, 1000 ms: none",
             "2026-01-01 00:00:10.500  schedule-sessions  Pending → Scheduled  Success",
         ];

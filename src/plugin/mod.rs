@@ -1,5 +1,5 @@
-//! `kubectl sokovan`: what a person asks of the queue and of a session, with that person's own permissions and no others.
-//! Each question is a pure view of what was read; only `fetch` and `watch` talk to the API server.
+//! `kubectl sokovan`: shows the queue and sessions, with the user's own permissions. Each command is a pure view of the
+//! objects read. Only `fetch` and `watch` talk to the API server.
 
 mod explain;
 mod fetch;
@@ -21,30 +21,30 @@ use serde::Serialize;
 use crate::api::SessionPhase;
 use fetch::Reader;
 
-/// The questions.
+/// The plugin's commands.
 #[derive(Subcommand)]
-pub enum Question {
-    /// Who waits in a scaling group, in order, and why; all groups if none is named.
+pub enum Command {
+    /// Lists the waiting sessions of a scaling group, or of all, in their order and with the reason of each.
     Queue { group: Option<String> },
-    /// Why a session stands where it stands, and what would have to change.
+    /// Explains why a session is in its state, and what would have to change.
     Explain { session: String },
-    /// What was tried for a session, when, how often, and step by step.
+    /// Lists what was tried for a session, when, how often, and step by step.
     History { session: String },
-    /// What nodes and tenants use, as far as you may see it.
+    /// Shows the usage of nodes and tenants, as far as you may see them.
     Top,
-    /// A session, its kernels and their pods.
+    /// Shows a session, its kernels and their pods.
     Tree { session: String },
-    /// A view of the namespace's sessions that follows them.
+    /// Shows the namespace's sessions, redrawn as they change.
     Watch,
 }
 
-/// How to ask.
+/// Options of all commands.
 #[derive(Args)]
-pub struct Manner {
-    /// The namespace; that of the kubeconfig's context if absent.
+pub struct OutputArgs {
+    /// The namespace. If absent, the namespace of the kubeconfig's context.
     #[arg(short, long, global = true)]
     namespace: Option<String>,
-    /// How to print.
+    /// The output format.
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Text)]
     output: Format,
 }
@@ -55,32 +55,32 @@ enum Format {
     Json,
 }
 
-/// Answers one question.
-pub async fn answer(question: Question, manner: Manner) -> anyhow::Result<()> {
+/// Runs one command.
+pub async fn run(command: Command, output: OutputArgs) -> anyhow::Result<()> {
     let config = kube::Config::infer().await?;
-    let namespace = manner.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+    let namespace = output.namespace.unwrap_or_else(|| config.default_namespace.clone());
     let reader = Reader { client: Client::try_from(config)?, namespace };
-    let (now, format) = (Utc::now(), manner.output);
-    match question {
-        Question::Queue { group } => {
+    let (now, format) = (Utc::now(), output.output);
+    match command {
+        Command::Queue { group } => {
             let (groups, sessions) = (reader.groups(group.as_deref()).await?, reader.all_sessions().await?);
             print(format, &queue::view(group.as_deref(), groups.as_deref(), &sessions, now))
         }
-        Question::Explain { session } => {
+        Command::Explain { session } => {
             let session = reader.session(&session).await?;
             let group = reader.group_of(&session).await;
-            // Only who waits has a place among others.
+            // Only a waiting session has a place in the queue.
             let others = if session.phase() == SessionPhase::Pending { reader.all_sessions().await? } else { vec![] };
             print(format, &explain::view(&session, group.as_ref(), &others, now))
         }
-        Question::History { session } => print(format, &history::view(&reader.session(&session).await?)),
-        Question::Top => print(format, &top::view(&reader.top().await?)),
-        Question::Tree { session } => {
+        Command::History { session } => print(format, &history::view(&reader.session(&session).await?)),
+        Command::Top => print(format, &top::view(&reader.top().await?)),
+        Command::Tree { session } => {
             let session = reader.session(&session).await?;
             let (kernels, pods) = (reader.kernels(&session).await?, reader.pods(&session).await?);
             print(format, &tree::view(&session, &kernels, pods.as_deref()))
         }
-        Question::Watch => watch::follow(&reader, format).await,
+        Command::Watch => watch::follow(&reader, format).await,
     }
 }
 
@@ -91,7 +91,7 @@ fn print<V: Serialize + Display>(format: Format, view: &V) -> anyhow::Result<()>
     }
 }
 
-/// Prints; whoever reads no further has seen enough.
+/// Prints. A closed pipe ends the program without an error, as in `kubectl sokovan queue | head`.
 fn show(text: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {

@@ -1,4 +1,4 @@
-//! `queue`: who waits in a scaling group, in order.
+//! `queue`: the waiting sessions of a scaling group, in their order.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -15,27 +15,27 @@ use crate::api::{
 };
 use crate::lifecycle::created_at;
 
-/// The queues of some groups.
+/// The queues of some scaling groups.
 #[derive(Serialize)]
 pub struct Queues(Vec<Queue>);
 
-/// One group's queue.
+/// The queue of one scaling group.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Queue {
     group: Option<String>,
-    /// Whether there is no such group.
+    /// Whether the scaling group does not exist.
     missing: bool,
-    /// What the group tells; None where its user may not read it, and so places cannot be told.
-    told: Option<Told>,
-    /// Those its user may see, highest priority first, then as the group's sequencer has it.
+    /// None if the user may not read the scaling group. The places are then unknown.
+    state: Option<GroupState>,
+    /// The sessions that the user may see: the highest priority first, then in the sequencer's order.
     visible: Vec<Waiting>,
     #[serde(skip)]
     now: DateTime<Utc>,
 }
 
 #[derive(Serialize)]
-struct Told {
+struct GroupState {
     sequencer: SequencerName,
     status: ScalingGroupStatus,
 }
@@ -51,7 +51,8 @@ struct Waiting {
     message: String,
 }
 
-/// Which place a session has: exact only where all of its priority can be seen, and do not come in order of what they use.
+/// The place of a session. It is exact only if all sessions of its priority are visible and their order does not depend on
+/// usage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Place {
     pub first: i64,
@@ -68,14 +69,14 @@ impl fmt::Display for Place {
     }
 }
 
-/// Those who wait in a group, as far as they can be seen, in order; and what the group tells of all of them.
-struct Line<'s> {
+/// The visible waiting sessions of a scaling group in their order, and the scaling group's counts of all of them.
+struct Order<'s> {
     sequencer: SequencerName,
     visible: Vec<&'s Session>,
-    told: Vec<WaitingByPriority>,
+    counts: Vec<WaitingByPriority>,
 }
 
-impl<'s> Line<'s> {
+impl<'s> Order<'s> {
     fn new(name: Option<&str>, group: Option<&ScalingGroup>, sessions: &'s [Session]) -> Self {
         let sequencer = group.map(|group| group.spec.sequencer).unwrap_or_default();
         let mut visible: Vec<&Session> = sessions.iter().filter(|session| waits(session) && group_of(session) == name).collect();
@@ -85,23 +86,24 @@ impl<'s> Line<'s> {
         }
         visible.sort_by_key(|session| Reverse(session.priority()));
         let status = group.and_then(|group| group.status.clone()).unwrap_or_default();
-        Self { sequencer, visible, told: status.waiting_by_priority }
+        Self { sequencer, visible, counts: status.waiting_by_priority }
     }
 
-    /// Which place one of the visible has.
-    fn place(&self, at: usize) -> Place {
-        let own = self.visible[at].priority();
+    /// Returns the place of a visible session.
+    fn place(&self, index: usize) -> Place {
+        let own = self.visible[index].priority();
         let begin = self.visible.partition_point(|other| other.priority() > own);
         let equals = self.visible.partition_point(|other| other.priority() >= own) - begin;
-        let count = |wanted: &dyn Fn(i32) -> bool, seen: usize| {
-            let told: i64 = self.told.iter().filter(|waiting| wanted(waiting.priority)).map(|waiting| waiting.sessions).sum();
-            // What can be seen may be newer than what is told.
-            told.max(whole(seen))
+        let count = |wanted: &dyn Fn(i32) -> bool, visible: usize| {
+            let counted =
+                self.counts.iter().filter(|waiting| wanted(waiting.priority)).map(|waiting| waiting.sessions).sum::<i64>();
+            // The visible sessions may be newer than the scaling group's status.
+            counted.max(whole(visible))
         };
         let (above, band) = (count(&|other| other > own, begin), count(&|other| other == own, equals));
-        // Who has the smallest share is not known here.
+        // The shares that DRF orders by are not known here.
         let (before, after) = match self.sequencer {
-            SequencerName::Fifo | SequencerName::Lifo => (whole(at - begin), whole(begin + equals - at) - 1),
+            SequencerName::Fifo | SequencerName::Lifo => (whole(index - begin), whole(begin + equals - index) - 1),
             SequencerName::Drf => (0, 0),
         };
         Place { first: above + before + 1, last: above + band - after, of: count(&|_| true, self.visible.len()) }
@@ -116,27 +118,28 @@ fn group_of(session: &Session) -> Option<&str> {
     session.group().map(GroupName::as_str)
 }
 
-/// The place of a session that waits, from what its group tells and what can be seen.
+/// Returns the place of a waiting session, from its scaling group's status and the visible sessions.
 pub fn place(session: &Session, group: &ScalingGroup, sessions: &[Session]) -> Option<Place> {
-    let line = Line::new(Some(&group.name_any()), Some(group), sessions);
-    let at = line.visible.iter().position(|other| other.uid() == session.uid())?;
-    Some(line.place(at))
+    let order = Order::new(Some(&group.name_any()), Some(group), sessions);
+    let index = order.visible.iter().position(|other| other.uid() == session.uid())?;
+    Some(order.place(index))
 }
 
-/// The queue of the group that was asked for, or of all; without groups, of those that sessions name.
-pub fn view(asked: Option<&str>, groups: Option<&[ScalingGroup]>, sessions: &[Session], now: DateTime<Utc>) -> Queues {
+/// Returns the queue of the requested scaling group, or of all. If `groups` is None, the scaling groups are those that
+/// sessions name.
+pub fn view(requested: Option<&str>, groups: Option<&[ScalingGroup]>, sessions: &[Session], now: DateTime<Utc>) -> Queues {
     if let Some(groups) = groups {
-        let there: BTreeSet<String> = groups.iter().map(ResourceExt::name_any).collect();
-        let is_missing = |name: &Option<&str>| name.is_none_or(|name| !there.contains(name));
-        let strays: BTreeSet<Option<&str>> = match asked {
+        let existing: BTreeSet<String> = groups.iter().map(ResourceExt::name_any).collect();
+        let is_missing = |name: &Option<&str>| name.is_none_or(|name| !existing.contains(name));
+        let missing: BTreeSet<Option<&str>> = match requested {
             Some(_) => BTreeSet::new(),
             None => sessions.iter().filter(|session| waits(session)).map(group_of).filter(is_missing).collect(),
         };
-        let strays = strays.into_iter().map(|name| Queue { missing: true, ..queue(name, None, sessions, now) });
+        let missing = missing.into_iter().map(|name| Queue { missing: true, ..queue(name, None, sessions, now) });
         let queues = groups.iter().map(|group| queue(Some(&group.name_any()), Some(group), sessions, now));
-        return Queues(queues.chain(strays).collect());
+        return Queues(queues.chain(missing).collect());
     }
-    let named: BTreeSet<Option<&str>> = match asked {
+    let named: BTreeSet<Option<&str>> = match requested {
         Some(name) => BTreeSet::from([Some(name)]),
         None => sessions.iter().filter(|session| session.group().is_some() || waits(session)).map(group_of).collect(),
     };
@@ -144,11 +147,11 @@ pub fn view(asked: Option<&str>, groups: Option<&[ScalingGroup]>, sessions: &[Se
 }
 
 fn queue(name: Option<&str>, group: Option<&ScalingGroup>, sessions: &[Session], now: DateTime<Utc>) -> Queue {
-    let line = Line::new(name, group, sessions);
-    let waiting = |(at, session): (usize, &&Session)| {
+    let order = Order::new(name, group, sessions);
+    let waiting = |(index, session): (usize, &&Session)| {
         let status = session.status.clone().unwrap_or_default();
         Waiting {
-            place: group.map(|_| line.place(at)),
+            place: group.map(|_| order.place(index)),
             namespace: session.namespace().unwrap_or_default(),
             name: session.name_any(),
             priority: session.priority(),
@@ -160,8 +163,9 @@ fn queue(name: Option<&str>, group: Option<&ScalingGroup>, sessions: &[Session],
     Queue {
         group: name.map(str::to_owned),
         missing: false,
-        told: group.map(|group| Told { sequencer: group.spec.sequencer, status: group.status.clone().unwrap_or_default() }),
-        visible: line.visible.iter().enumerate().map(waiting).collect(),
+        state: group
+            .map(|group| GroupState { sequencer: group.spec.sequencer, status: group.status.clone().unwrap_or_default() }),
+        visible: order.visible.iter().enumerate().map(waiting).collect(),
         now,
     }
 }
@@ -169,17 +173,17 @@ fn queue(name: Option<&str>, group: Option<&ScalingGroup>, sessions: &[Session],
 impl Queue {
     fn heading(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(group) = &self.group else {
-            return writeln!(f, "no scaling group: these sessions name none, and none takes them");
+            return writeln!(f, "no scaling group: these sessions name none, and no scaling group accepts them");
         };
         if self.missing {
-            return writeln!(f, "{group}: there is no such scaling group");
+            return writeln!(f, "{group}: this scaling group does not exist");
         }
-        let Some(Told { sequencer, status }) = &self.told else {
-            return writeln!(f, "{group}: you may not read this scaling group, so places cannot be told");
+        let Some(GroupState { sequencer, status }) = &self.state else {
+            return writeln!(f, "{group}: you may not read this scaling group, so places are unknown");
         };
         writeln!(
             f,
-            "{} ({sequencer:?}): {} waiting, {} running, {} of {} nodes ready, the oldest waits for {}",
+            "{} ({sequencer:?}): {} waiting, {} running, {} of {} nodes ready, the oldest has waited for {}",
             group,
             status.sessions_pending,
             status.sessions_running,
@@ -237,10 +241,10 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_exact_where_all_can_be_seen_and_a_range_where_not() {
+    fn a_place_is_exact_if_all_sessions_are_visible_and_a_range_otherwise() {
         let mut group = group(json!({}));
-        let told = json!({"waitingByPriority": [{"priority": 50, "sessions": 3}, {"priority": 10, "sessions": 4}]});
-        group.status = Some(serde_json::from_value(told).expect("a status"));
+        let status = json!({"waitingByPriority": [{"priority": 50, "sessions": 3}, {"priority": 10, "sessions": 4}]});
+        group.status = Some(serde_json::from_value(status).expect("a status"));
         let sessions = [waiting("a", 10), waiting("b", 10), waiting("c", 50)];
         assert_eq!(place(&sessions[1], &group, &sessions), Some(Place { first: 5, last: 7, of: 7 }));
         group.status = None;
@@ -248,10 +252,11 @@ mod tests {
     }
 
     #[test]
-    fn those_who_wait_are_told_by_reason_and_cause() {
+    fn waiting_sessions_are_counted_by_reason_and_cause() {
         let mut group = group(json!({}));
-        let told = |cause| json!({"reason": "NoAvailableNode", "cause": cause, "sessions": 2});
-        let status = json!({"waitingByReason": [{"reason": "NotYetDue", "sessions": 1}, told("Capacity"), told("Fault")]});
+        let with_cause = |cause| json!({"reason": "NoAvailableNode", "cause": cause, "sessions": 2});
+        let status =
+            json!({"waitingByReason": [{"reason": "NotYetDue", "sessions": 1}, with_cause("Capacity"), with_cause("Fault")]});
         group.status = Some(serde_json::from_value(status).expect("a status"));
         let text = view(None, Some(&[group]), &[], DateTime::UNIX_EPOCH).to_string();
         let wanted = "\n  1 NotYetDue, 2 NoAvailableNode (Capacity), 2 NoAvailableNode (Fault)\n";
@@ -259,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_follows_the_groups_sequencer_and_is_the_whole_priority_where_shares_decide() {
+    fn a_place_follows_the_sequencer_and_spans_the_whole_priority_with_drf() {
         let sessions: Vec<Session> = (0..3)
             .map(|minute| {
                 let mut session = waiting(&format!("s{minute}"), 10);
@@ -279,14 +284,14 @@ mod tests {
     }
 
     #[test]
-    fn those_who_name_a_group_that_does_not_exist_are_shown_and_told_so() {
+    fn sessions_that_name_a_missing_scaling_group_are_shown_under_its_name() {
         let sessions = [waiting("a", 10)];
         let text = view(None, Some(&[]), &sessions, DateTime::UNIX_EPOCH).to_string();
-        assert!(text.contains("default: there is no such scaling group") && text.contains(" a "), "{text}");
+        assert!(text.contains("default: this scaling group does not exist") && text.contains(" a "), "{text}");
     }
 
     #[test]
-    fn without_the_right_to_read_groups_the_queue_shows_whom_it_can_and_no_place() {
+    fn without_permission_to_read_scaling_groups_the_queue_shows_sessions_without_places() {
         let sessions = [waiting("a", 10)];
         let Queues(queues) = view(Some("default"), None, &sessions, DateTime::UNIX_EPOCH);
         assert_eq!((queues.len(), queues[0].visible.len(), queues[0].visible[0].place), (1, 1, None));

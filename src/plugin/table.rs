@@ -1,10 +1,10 @@
-//! Columns as wide as they need to be, and ages as kubectl writes them.
+//! Tables with aligned columns, and ages like kubectl's.
 
 use chrono::{DateTime, Utc};
 
 use crate::lifecycle::printable;
 
-/// Rows under a heading; the last column is not padded.
+/// Returns rows under a heading. The last column is not padded.
 pub fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
     let heading: Vec<String> = heading.iter().map(|word| (*word).to_owned()).collect();
     let all: Vec<&Vec<String>> = std::iter::once(&heading).chain(rows).collect();
@@ -42,7 +42,7 @@ mod tests {
         let rows = vec![vec!["a".into(), "long cell".into(), "x".into()], vec!["bcd".into(), String::new(), "y".into()]];
         assert_eq!(table(&["N", "CELL", "Z"], &rows), "N     CELL        Z\na     long cell   x\nbcd               y\n");
         let forged = table(&["N"], &[vec!["\u{1b}[2J\nREADY".into()]]);
-        assert_eq!(forged, "N\n [2J READY\n", "what others wrote steers nothing and passes for no line of ours");
+        assert_eq!(forged, "N\n [2J READY\n", "text of other users cannot control the terminal or forge a line");
         let now = DateTime::UNIX_EPOCH + TimeDelta::days(10);
         let ages = [59, 119, 120, 7200, 172_800].map(|seconds| age(Some(now - TimeDelta::seconds(seconds)), now));
         assert_eq!(ages, ["59s", "119s", "2m", "2h", "2d"]);

@@ -1,4 +1,4 @@
-//! `top`: what nodes and tenants use.
+//! `top`: the usage of nodes and tenants.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::fmt;
 use kube::ResourceExt;
 use serde::Serialize;
 
-use super::fetch::TopOf;
+use super::fetch::TopInput;
 use super::table::table;
 use crate::api::{LABEL_SESSION_UID, Resources, TenantStatus};
 use crate::cluster::store::extract;
@@ -14,9 +14,9 @@ use crate::cluster::store::requests::requests;
 
 #[derive(Serialize)]
 pub struct Top {
-    /// None where its user may not see nodes and all pods.
+    /// None if the user may not list nodes and all pods.
     nodes: Option<Vec<NodeRow>>,
-    /// Those its user may see; None where that is none of any kind.
+    /// The tenants that the user may see. None if the user may list no kind of tenant.
     tenants: Option<Vec<Usage>>,
 }
 
@@ -25,7 +25,7 @@ struct NodeRow {
     name: String,
     ready: bool,
     kernels: usize,
-    /// By resource: used by all pods, and what there is.
+    /// By resource: the usage of all pods, and the allocatable amount.
     used: BTreeMap<String, (String, String)>,
 }
 
@@ -36,21 +36,21 @@ struct Usage {
     status: TenantStatus,
 }
 
-pub fn view(of: &TopOf) -> Top {
+pub fn view(input: &TopInput) -> Top {
     let mut tenants = vec![];
     let mut add = |kind, name: String, status: &Option<TenantStatus>| {
         tenants.push(Usage { kind, name, status: status.clone().unwrap_or_default() });
     };
-    of.domains.iter().flatten().for_each(|it| add("domain", it.name_any(), &it.status));
-    of.projects.iter().flatten().for_each(|it| add("project", it.name_any(), &it.status));
-    of.users.iter().flatten().for_each(|it| add("user", it.name_any(), &it.status));
-    of.keypairs.iter().flatten().for_each(|it| add("keypair", it.name_any(), &it.status));
-    let blind = of.domains.is_none() && of.projects.is_none() && of.users.is_none() && of.keypairs.is_none();
-    Top { nodes: nodes(of), tenants: (!blind).then_some(tenants) }
+    input.domains.iter().flatten().for_each(|it| add("domain", it.name_any(), &it.status));
+    input.projects.iter().flatten().for_each(|it| add("project", it.name_any(), &it.status));
+    input.users.iter().flatten().for_each(|it| add("user", it.name_any(), &it.status));
+    input.keypairs.iter().flatten().for_each(|it| add("keypair", it.name_any(), &it.status));
+    let any_visible = input.domains.is_some() || input.projects.is_some() || input.users.is_some() || input.keypairs.is_some();
+    Top { nodes: nodes(input), tenants: any_visible.then_some(tenants) }
 }
 
-fn nodes(of: &TopOf) -> Option<Vec<NodeRow>> {
-    let (nodes, pods) = (of.nodes.as_ref()?, of.pods.as_ref()?);
+fn nodes(input: &TopInput) -> Option<Vec<NodeRow>> {
+    let (nodes, pods) = (input.nodes.as_ref()?, input.pods.as_ref()?);
     let mut used: BTreeMap<String, (Resources, usize)> = BTreeMap::new();
     for pod in pods {
         let Some(spec) = pod.spec.as_ref().filter(|_| !extract::has_ended(pod)) else { continue };
@@ -61,9 +61,9 @@ fn nodes(of: &TopOf) -> Option<Vec<NodeRow>> {
     }
     let node = |node| {
         let view = extract::node(node);
-        let (taken, kernels) = used.get(view.name.as_str()).cloned().unwrap_or_default();
-        let of = view.allocatable.iter().filter(|(_, amount)| !amount.is_zero());
-        let used = of.map(|(name, all)| (name.to_string(), (taken.amount(name).to_string(), all.to_string()))).collect();
+        let (sum, kernels) = used.get(view.name.as_str()).cloned().unwrap_or_default();
+        let offered = view.allocatable.iter().filter(|(_, amount)| !amount.is_zero());
+        let used = offered.map(|(name, all)| (name.to_string(), (sum.amount(name).to_string(), all.to_string()))).collect();
         NodeRow { ready: view.takes_pods(), name: view.name.0, kernels, used }
     };
     Some(nodes.iter().map(node).collect())
@@ -74,7 +74,7 @@ impl fmt::Display for Top {
         match &self.nodes {
             None => writeln!(f, "nodes: you may not list nodes and pods of all namespaces")?,
             Some(nodes) => {
-                let of =
+                let usage =
                     |node: &NodeRow, name: &str| node.used.get(name).map_or("-".into(), |(used, all)| format!("{used}/{all}"));
                 let others = |node: &NodeRow| {
                     let others = node.used.iter().filter(|(name, _)| name.contains('/'));
@@ -87,14 +87,14 @@ impl fmt::Display for Top {
                         node.name.clone(),
                         ready(node),
                         kernels,
-                        of(node, "cpu"),
-                        of(node, "memory"),
-                        of(node, "pods"),
+                        usage(node, "cpu"),
+                        usage(node, "memory"),
+                        usage(node, "pods"),
                         others(node),
                     ]
                 };
                 let rows: Vec<_> = nodes.iter().map(row).collect();
-                f.write_str(&table(&["AGENT", "READY", "KERNELS", "CPU", "MEMORY", "PODS", "ACCELERATORS"], &rows))?;
+                f.write_str(&table(&["NODE", "READY", "KERNELS", "CPU", "MEMORY", "PODS", "ACCELERATORS"], &rows))?;
             }
         }
         writeln!(f)?;
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_agents_have_given_away_is_told_and_what_tenants_use_of_their_limits() {
+    fn the_usage_of_nodes_and_of_tenants_is_shown_with_their_limits() {
         let node = json!({
             "metadata": {"name": "node-1"},
             "status": {"allocatable": {"cpu": "4", "memory": "8Gi", "pods": "110", "nvidia.com/gpu": "2"},
@@ -146,7 +146,7 @@ mod tests {
             "status": {"sessionsRunning": 1, "sessionsPending": 2, "resources": [
                 {"resource": "cpu", "used": "1", "limit": "3"}, {"resource": "memory", "used": "1Gi"}]},
         });
-        let of = TopOf {
+        let input = TopInput {
             nodes: Some(vec![serde_json::from_value(node).expect("a node")]),
             pods: Some(pods.map(|pod| serde_json::from_value(pod).expect("a pod")).into()),
             keypairs: Some(vec![serde_json::from_value(keypair).expect("a keypair")]),
@@ -157,15 +157,15 @@ mod tests {
         let words =
             |text: String| text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>();
         let wanted = [
-            "AGENT READY KERNELS CPU MEMORY PODS ACCELERATORS",
+            "NODE READY KERNELS CPU MEMORY PODS ACCELERATORS",
             "node-1 yes 1 1/4 0/8Gi 2/110 nvidia.com/gpu 2/2",
             "",
             "TENANT NAME RUNNING PENDING USED/LIMIT",
             "keypair bob 1 2 cpu 1/3, memory 1Gi",
         ];
-        assert_eq!(words(view(&of).to_string()), wanted);
-        let blind = TopOf { nodes: None, keypairs: None, ..of };
+        assert_eq!(words(view(&input).to_string()), wanted);
+        let nothing_visible = TopInput { nodes: None, keypairs: None, ..input };
         let wanted = ["nodes: you may not list nodes and pods of all namespaces", "", "tenants: you may not list them"];
-        assert_eq!(words(view(&blind).to_string()), wanted);
+        assert_eq!(words(view(&nothing_visible).to_string()), wanted);
     }
 }

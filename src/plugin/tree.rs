@@ -16,9 +16,9 @@ pub struct Tree {
     phase: SessionPhase,
     reason: Option<Reason>,
     kernels: Vec<Branch>,
-    /// Pods without a kernel's record yet.
+    /// Pods whose kernel has no record yet.
     pods: Vec<Leaf>,
-    /// Whether its user may see pods at all.
+    /// Whether the user may list pods.
     pods_visible: bool,
 }
 
@@ -50,7 +50,7 @@ pub fn view(session: &Session, kernels: &[Kernel], visible: Option<&[Pod]>) -> T
             hostname: kernel.spec.hostname.clone(),
             kernel: kernel.name_any(),
             attempt: kernel.spec.allocation_generation,
-            // Until something is recorded of it, it is where its session is.
+            // Without a record of its own, a kernel is in its session's phase.
             phase: status.map_or(session.phase().to_string(), |status| status.phase.to_string()),
             node: kernel.spec.node.0.clone(),
             reason: status.and_then(|status| status.reason.clone()),
@@ -83,8 +83,8 @@ impl fmt::Display for Tree {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let because = |reason: Option<&str>| reason.map_or(String::new(), |reason| format!(" ({})", printable(reason)));
         writeln!(f, "session {}  {}{}", self.name, self.phase, because(self.reason.map(Reason::as_str)))?;
-        for (at, branch) in self.kernels.iter().enumerate() {
-            let last = at + 1 == self.kernels.len() && self.pods.is_empty();
+        for (index, branch) in self.kernels.iter().enumerate() {
+            let last = index + 1 == self.kernels.len() && self.pods.is_empty();
             let (mark, bar) = if last { ("└─", "   ") } else { ("├─", "│  ") };
             let (hostname, attempt) = (&branch.hostname, branch.attempt);
             writeln!(
@@ -121,21 +121,21 @@ mod tests {
     #[test]
     fn a_session_is_shown_with_its_kernels_and_their_pods() {
         let session = session_in(SessionPhase::Pulling);
-        let mut held_up = kernel_of(&session);
-        let told = json!({"phase": "Pulling", "reason": "ImagePullFailed"});
-        held_up.status = Some(serde_json::from_value(told).expect("a status"));
-        let mut silent = kernel_of(&session);
-        silent.metadata.name = Some("other".into());
-        (silent.spec.hostname, silent.spec.local_rank) = ("sub1".into(), 1);
+        let mut failing = kernel_of(&session);
+        let status = json!({"phase": "Pulling", "reason": "ImagePullFailed"});
+        failing.status = Some(serde_json::from_value(status).expect("a status"));
+        let mut unrecorded = kernel_of(&session);
+        unrecorded.metadata.name = Some("other".into());
+        (unrecorded.spec.hostname, unrecorded.spec.local_rank) = ("sub1".into(), 1);
         let pod = |name: String| {
             json!({
                 "metadata": {"name": name, "labels": {LABEL_KERNEL: "main1"}},
                 "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]},
             })
         };
-        let pods = [pod(held_up.name_any()), pod("stray".into())].map(|pod| serde_json::from_value(pod).expect("a pod"));
-        let name = held_up.name_any();
-        let kernels = [silent, held_up];
+        let pods = [pod(failing.name_any()), pod("stray".into())].map(|pod| serde_json::from_value(pod).expect("a pod"));
+        let name = failing.name_any();
+        let kernels = [unrecorded, failing];
         let wanted = [
             "session s  Pulling",
             "├─ kernel main1  Pulling (ImagePullFailed) on node-1, attempt 1",
@@ -144,7 +144,8 @@ mod tests {
             "└─ pod stray (main1)  Running, ready",
         ];
         assert_eq!(view(&session, &kernels, Some(&pods)).to_string().lines().collect::<Vec<_>>(), wanted);
-        let blind = view(&session, &kernels, None).to_string();
-        assert!(blind.ends_with("└─ kernel sub1  Pulling on node-1, attempt 1\npods: you may not list them\n"), "{blind}");
+        let without_pods = view(&session, &kernels, None).to_string();
+        let end = "└─ kernel sub1  Pulling on node-1, attempt 1\npods: you may not list them\n";
+        assert!(without_pods.ends_with(end), "{without_pods}");
     }
 }

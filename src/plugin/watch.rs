@@ -1,4 +1,4 @@
-//! `watch`: the namespace's sessions, drawn anew as they change.
+//! `watch`: the namespace's sessions, redrawn as they change.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,13 +16,13 @@ use super::table::{age, table};
 use crate::api::Session;
 use crate::lifecycle::created_at;
 
-/// How long changes are gathered before they are drawn.
+/// Changes within this time are drawn together.
 const FRAME: Duration = Duration::from_millis(200);
 
-/// Draws until it is interrupted, or prints each change as a line of JSON, as `kubectl get --output-watch-events` has them:
-/// what kind of change it is, and the session. A watch that breaks is begun anew.
+/// Draws the sessions until it is interrupted. As JSON, it prints each change on a line with its type and the session, like
+/// `kubectl get --output-watch-events`. A failed watch is restarted.
 pub async fn follow(reader: &Reader, format: Format) -> anyhow::Result<()> {
-    let api: Api<Session> = reader.here();
+    let api: Api<Session> = reader.namespaced();
     let mut events = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff());
     let mut sessions = Sessions::default();
     let mut frame = tokio::time::interval(FRAME);
@@ -32,10 +32,10 @@ pub async fn follow(reader: &Reader, format: Format) -> anyhow::Result<()> {
             event = events.next() => {
                 match event {
                     None => return Ok(()),
-                    Some(Err(error)) if is_refused(&error) => return Err(error.into()),
-                    Some(Err(error)) => eprintln!("the watch broke, and is begun anew: {error}"),
+                    Some(Err(error)) if is_forbidden(&error) => return Err(error.into()),
+                    Some(Err(error)) => eprintln!("the watch failed and is restarted: {error}"),
                     Some(Ok(event)) => {
-                        for (change, session) in sessions.take(event) {
+                        for (change, session) in sessions.apply(event) {
                             if format == Format::Json {
                                 super::show(&format!("{}\n", json!({"type": change, "object": session})))?;
                             }
@@ -45,15 +45,15 @@ pub async fn follow(reader: &Reader, format: Format) -> anyhow::Result<()> {
                 changed = true;
             }
             _ = frame.tick(), if changed && format == Format::Text => {
-                // Home, and clear what is below.
-                super::show(&format!("\x1b[H\x1b[J{}", draw(sessions.there.values())))?;
+                // Move to the top left and clear the screen.
+                super::show(&format!("\x1b[H\x1b[J{}", draw(sessions.known.values())))?;
                 changed = false;
             }
         }
     }
 }
 
-/// What became of a session.
+/// The type of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
 enum Change {
@@ -62,25 +62,26 @@ enum Change {
     Deleted,
 }
 
-/// The sessions that are there.
+/// The sessions of the namespace, as the watch reports them.
 #[derive(Default)]
 struct Sessions {
-    there: BTreeMap<String, Session>,
-    /// While they are listed anew, those that were not in the list so far.
+    known: BTreeMap<String, Session>,
+    /// During a new list, the sessions that have not appeared in it yet.
     unlisted: BTreeMap<String, Session>,
 }
 
 impl Sessions {
-    fn take(&mut self, event: watcher::Event<Session>) -> Vec<(Change, Session)> {
+    /// Applies an event and returns its changes.
+    fn apply(&mut self, event: watcher::Event<Session>) -> Vec<(Change, Session)> {
         match event {
             watcher::Event::Init => {
-                self.unlisted.append(&mut self.there);
+                self.unlisted.append(&mut self.known);
                 vec![]
             }
             watcher::Event::InitApply(session) | watcher::Event::Apply(session) => {
                 let name = session.name_any();
                 let listed = self.unlisted.remove(&name);
-                let before = self.there.insert(name, session.clone()).or(listed);
+                let before = self.known.insert(name, session.clone()).or(listed);
                 match before {
                     None => vec![(Change::Added, session)],
                     Some(before) if before.metadata.uid != session.metadata.uid => {
@@ -91,7 +92,7 @@ impl Sessions {
                 }
             }
             watcher::Event::Delete(session) => {
-                self.there.remove(&session.name_any());
+                self.known.remove(&session.name_any());
                 vec![(Change::Deleted, session)]
             }
             watcher::Event::InitDone => {
@@ -101,8 +102,8 @@ impl Sessions {
     }
 }
 
-/// What will not get better by trying again.
-fn is_refused(error: &watcher::Error) -> bool {
+/// A missing permission is permanent: a retry would fail again.
+fn is_forbidden(error: &watcher::Error) -> bool {
     use watcher::Error::{InitialListFailed, WatchStartFailed};
     matches!(error, InitialListFailed(kube::Error::Api(status)) | WatchStartFailed(kube::Error::Api(status)) if status.code == 403)
 }
@@ -127,7 +128,7 @@ mod tests {
     use crate::session::handlers::testing::session;
 
     #[test]
-    fn each_change_is_told_once_and_so_is_what_a_new_list_lacks() {
+    fn each_change_is_printed_once_and_sessions_missing_from_a_new_list_are_deleted() {
         let version = |name: &str, version: &str| {
             let mut session = session(json!({}));
             session.metadata.name = Some(name.into());
@@ -135,7 +136,7 @@ mod tests {
             session
         };
         let mut sessions = Sessions::default();
-        let mut changes = |event| sessions.take(event).into_iter().map(|(change, s)| (change, s.name_any())).collect::<Vec<_>>();
+        let mut changes = |event| sessions.apply(event).into_iter().map(|(change, s)| (change, s.name_any())).collect::<Vec<_>>();
         use watcher::Event::{Apply, Delete, Init, InitApply, InitDone};
         assert_eq!(changes(Init), []);
         assert_eq!(changes(InitApply(version("a", "1"))), [(Change::Added, "a".into())]);
@@ -145,7 +146,7 @@ mod tests {
         assert_eq!(changes(Apply(version("c", "4"))), [(Change::Added, "c".into())]);
         assert_eq!(changes(Delete(version("c", "5"))), [(Change::Deleted, "c".into())]);
         for _ in 0..2 {
-            assert_eq!(changes(Init), [], "a list that breaks is begun anew");
+            assert_eq!(changes(Init), [], "an interrupted list starts again");
             assert_eq!(changes(InitApply(version("a", "3"))), []);
         }
         assert_eq!(changes(InitDone), [(Change::Deleted, "b".into())]);

@@ -1,27 +1,27 @@
-//! What waits before a session, for a tenant with a limit on that.
+//! Checks a session against its tenants' limits on waiting sessions.
 
 use crate::api::{Amount, ResourceList, ResourceName, Resources};
 use crate::views::Tenant;
 
-/// What waits for a tenant before a session, and how much may.
+/// The waiting sessions of one tenant that are older than a session, and the tenant's limits on them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ahead {
     pub tenant: Tenant,
     pub sessions: i64,
     pub resources: Resources,
-    /// 0 and none are no limit.
+    /// 0 and None mean no limit.
     pub max_sessions: Option<i64>,
     pub max_resources: ResourceList,
 }
 
 impl Ahead {
-    /// The limit of sessions, if as many wait already.
-    pub fn too_many(&self) -> Option<i64> {
+    /// Returns the limit on sessions if as many wait already.
+    pub fn full_session_limit(&self) -> Option<i64> {
         self.max_sessions.filter(|limit| *limit > 0 && self.sessions >= *limit)
     }
 
-    /// The resources of which too much would be waited for: how much is asked for, and the limit.
-    pub fn beyond<'t>(&self, total: &'t Resources) -> impl Iterator<Item = (&'t ResourceName, Amount, Amount)> {
+    /// Returns each resource that would exceed its limit, with the request and the limit.
+    pub fn exceeded<'t>(&self, total: &'t Resources) -> impl Iterator<Item = (&'t ResourceName, Amount, Amount)> {
         total.iter().filter_map(|(name, requested)| {
             let limit = self.max_resources.get(name.as_str())?.amount();
             let sum = self.resources.amount(name).saturating_add(requested);
@@ -29,8 +29,8 @@ impl Ahead {
         })
     }
 
-    /// Whether one that asks for so much may wait besides.
+    /// Whether a session with this request stays within the limits.
     pub fn admits(&self, total: &Resources) -> bool {
-        self.too_many().is_none() && self.beyond(total).next().is_none()
+        self.full_session_limit().is_none() && self.exceeded(total).next().is_none()
     }
 }

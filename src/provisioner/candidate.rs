@@ -1,4 +1,4 @@
-//! A waiting session, as the provisioner looks at it.
+//! A waiting session as the provisioner sees it.
 
 use std::sync::Arc;
 
@@ -8,14 +8,14 @@ use super::ahead::Ahead;
 use super::equivalence_class::EquivalenceClass;
 use crate::api::{NodeName, SessionPhase, SessionResult};
 
-/// How a session stands that another depends on.
+/// The state of a session that another session depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dependency {
-    /// It ended with Success at some time, which the session that waits has on record.
+    /// It once ended with Success, and the waiting session has recorded that.
     Met,
     /// It does not exist.
     Missing,
-    /// It waits for the one that depends on it: neither would ever start.
+    /// It depends on the session that depends on it, so neither could ever start.
     Circular,
     Is(SessionPhase, Option<SessionResult>),
 }
@@ -23,35 +23,36 @@ pub enum Dependency {
 /// A waiting session.
 pub struct Candidate<'c> {
     pub class: &'c Arc<EquivalenceClass>,
-    /// Tells those apart that are equal in all else: namespace and name.
+    /// Namespace and name. They order sessions that are equal otherwise.
     pub name: (&'c str, &'c str),
-    /// The effective one.
+    /// The effective priority.
     pub priority: i32,
     pub created_at: Option<DateTime<Utc>>,
     pub starts_at: Option<DateTime<Utc>>,
     /// The sessions it depends on.
     pub dependencies: &'c [(String, Dependency)],
-    /// The nodes that failed it, which are tried last.
+    /// Nodes that failed the session. They are tried last.
     pub avoided: Vec<&'c NodeName>,
-    /// What waits before it, for each of its tenants that limits it.
+    /// The older waiting sessions of each tenant that limits waiting sessions.
     pub ahead: &'c [Ahead],
-    /// Whether it has been told lately that no node has room: then the nodes are not counted again.
+    /// Whether its status recently reported that no node has enough free resources. The rejected nodes are then not counted
+    /// again.
     pub recently_reported: bool,
 }
 
 impl Candidate<'_> {
-    /// When it was made, in microseconds since 1970.
-    pub fn made(&self) -> i64 {
-        self.created_at.map_or(0, |made| made.timestamp_micros())
+    /// Returns the creation time in microseconds since 1970.
+    pub fn created_micros(&self) -> i64 {
+        self.created_at.map_or(0, |created_at| created_at.timestamp_micros())
     }
 
-    /// Whether it waits for its start or for another session, and not for room.
-    pub fn awaits_its_time(&self, now: DateTime<Utc>) -> bool {
-        let goes_on = |dependency: &Dependency| match dependency {
+    /// Whether the session waits for its start time or for another session, and not for free resources.
+    pub fn awaits_time_or_dependency(&self, now: DateTime<Utc>) -> bool {
+        let is_open = |dependency: &Dependency| match dependency {
             Dependency::Missing => true,
             Dependency::Met | Dependency::Circular => false,
             Dependency::Is(phase, _) => !phase.is_terminal(),
         };
-        self.starts_at.is_some_and(|due| now < due) || self.dependencies.iter().any(|(_, state)| goes_on(state))
+        self.starts_at.is_some_and(|due| now < due) || self.dependencies.iter().any(|(_, state)| is_open(state))
     }
 }

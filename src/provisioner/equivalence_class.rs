@@ -1,4 +1,5 @@
-//! What a session asks for, in a form in which equal ones are the same object, so that each is judged once.
+//! Equivalence classes: sessions with equal requests share one object, so that each class is validated and planned once per
+//! cycle.
 
 use std::collections::{BTreeSet, HashSet};
 use std::hash::Hash;
@@ -9,58 +10,58 @@ use crate::api::{
 };
 use crate::views::{ClaimKey, Mount, claims_of, mounts};
 
-/// What is asked of the nodes.
+/// The part of a session's spec that decides on which nodes it fits.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub struct Request {
     pub mode: ClusterMode,
     pub private: bool,
-    /// The uid of the deployment whose replica it is.
+    /// The uid of the deployment whose replica the session is.
     pub deployment: Option<String>,
     /// By role, in the order of allocation: main first.
     pub kernels: Vec<KernelRequest>,
 }
 
-/// What each kernel of one role asks for.
+/// The request of each kernel of one role.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct KernelRequest {
     pub role: String,
     pub replicas: i32,
-    /// With the one pod it takes.
+    /// Includes the one pod of the kernel.
     pub resources: Resources,
     pub architecture: Option<String>,
-    /// Only these come into question, if any are named.
+    /// If not empty, only these nodes may run the kernel.
     pub designated: Vec<NodeName>,
-    /// What its claims are bound to must be reached from where it runs.
+    /// The kernel must run on a node that can reach the volumes of these claims.
     pub claims: BTreeSet<ClaimKey>,
 }
 
-/// All by which sessions are judged, but for what is each session's own: dependencies, start time, place in the queue.
+/// Everything that decides about a session, except what each session has for itself: dependencies, start time and its place
+/// in the queue.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub struct EquivalenceClass {
     pub request: Arc<Request>,
     pub access_key: AccessKey,
     pub namespace: String,
     pub type_: SessionType,
-    /// What it asks of each of its volume claims.
     pub mounts: Vec<Mount>,
-    /// What all its kernels ask for together, pods aside.
+    /// The sum of all kernels' requests, without the resource `pods`.
     pub total: Resources,
     pub containers: i64,
 }
 
-/// Every request and kind there is, once.
+/// Holds each request and each class once.
 #[derive(Debug, Default)]
 pub struct EquivalenceClasses {
     requests: HashSet<Arc<Request>>,
     classes: HashSet<Arc<EquivalenceClass>>,
-    /// Beyond so many, those of no use any more are let go.
-    most: usize,
+    /// Above this many classes, unused ones are removed.
+    capacity: usize,
 }
 
 impl EquivalenceClasses {
-    /// The kind of a session.
+    /// Returns the class of a session. Equal sessions get the same object.
     pub fn of(&mut self, session: &Session) -> Arc<EquivalenceClass> {
-        let request = same(&mut self.requests, request_of(session));
+        let request = interned(&mut self.requests, request_of(session));
         let class = EquivalenceClass {
             access_key: session.spec.access_key.clone(),
             namespace: session.metadata.namespace.clone().unwrap_or_default(),
@@ -70,17 +71,17 @@ impl EquivalenceClasses {
             total: requested(session),
             request,
         };
-        let class = same(&mut self.classes, class);
-        if self.classes.len() > self.most {
+        let class = interned(&mut self.classes, class);
+        if self.classes.len() > self.capacity {
             self.classes.retain(|class| Arc::strong_count(class) > 1);
             self.requests.retain(|request| Arc::strong_count(request) > 1);
-            self.most = (2 * self.classes.len()).max(1024);
+            self.capacity = (2 * self.classes.len()).max(1024);
         }
         class
     }
 }
 
-fn same<T: Eq + Hash>(known: &mut HashSet<Arc<T>>, new: T) -> Arc<T> {
+fn interned<T: Eq + Hash>(known: &mut HashSet<Arc<T>>, new: T) -> Arc<T> {
     if let Some(known) = known.get(&new) {
         return known.clone();
     }

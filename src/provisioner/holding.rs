@@ -1,31 +1,31 @@
-//! What sessions hold: on nodes, and for their tenants.
+//! The resources that sessions hold, counted by node and by tenant.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::api::{Amount, NodeName, ResourceName, Resources, whole};
 use crate::views::{Account, ClaimKey};
 
-/// What one session holds.
+/// The resources that one session holds.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Holding {
     pub account: Account,
     pub private: bool,
-    /// Whether it counts as one of its owner's running sessions.
+    /// Whether the session counts as one of its owner's running sessions.
     pub active: bool,
-    /// The volume claims it mounts.
+    /// The volume claims that the session mounts.
     pub claims: BTreeSet<ClaimKey>,
-    /// The uid of the deployment whose replica it is.
+    /// The uid of the deployment whose replica the session is.
     pub deployment: Option<String>,
-    /// Per node, what it takes there and with how many kernels.
+    /// The resources and the number of kernels on each node.
     pub nodes: BTreeMap<NodeName, (Resources, i64)>,
 }
 
 impl Holding {
-    /// What covers both: of each node the larger of the two.
+    /// Returns a holding that covers both: on each node, the larger of the two.
     pub fn with(mut self, other: &Self) -> Self {
-        for (node, (taken, kernels)) in &other.nodes {
+        for (node, (resources, kernels)) in &other.nodes {
             let (sum, count) = self.nodes.entry(node.clone()).or_default();
-            *sum = sum.max(taken);
+            *sum = sum.max(resources);
             *count = (*count).max(*kernels);
         }
         self.active |= other.active;
@@ -34,20 +34,20 @@ impl Holding {
         self
     }
 
-    /// Whether it has anything that `other` has not.
+    /// Whether it holds anything that `other` does not.
     pub(super) fn exceeds(&self, other: Option<&Self>) -> bool {
         let Some(other) = other else { return true };
         (self.active && !other.active)
             || self
                 .nodes
                 .iter()
-                .any(|(node, (taken, _))| other.nodes.get(node).is_none_or(|(kept, _)| kept.lacking(taken).is_some()))
+                .any(|(node, (held, _))| other.nodes.get(node).is_none_or(|(kept, _)| kept.lacking(held).is_some()))
     }
 
     pub(super) fn occupied(&self) -> Occupied {
         let mut resources = Resources::default();
-        for (taken, _) in self.nodes.values() {
-            resources.add(taken);
+        for (held, _) in self.nodes.values() {
+            resources.add(held);
         }
         resources.set(ResourceName::Pods, Amount::ZERO);
         let sessions = i64::from(self.active);
@@ -56,12 +56,12 @@ impl Holding {
     }
 }
 
-/// What a tenant occupies.
+/// The usage of a tenant.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Occupied {
     pub resources: Resources,
     pub sessions: i64,
-    /// How many of these are private.
+    /// The private ones among `sessions`.
     pub private_sessions: i64,
     pub volumes: i64,
 }
@@ -74,7 +74,7 @@ impl Occupied {
         self.volumes += other.volumes;
     }
 
-    pub(super) fn is_nothing(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         let counts = [self.sessions, self.private_sessions, self.volumes];
         counts == [0; 3] && self.resources.is_zero()
     }
@@ -87,33 +87,33 @@ impl Occupied {
     }
 }
 
-/// What is taken on a node.
+/// The usage of a node.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Load {
     pub used: Resources,
-    /// Of it, what does not become free.
+    /// The part of `used` that never becomes free.
     pub permanent: Resources,
-    /// How many sessions hold something here, and how many of these are private.
+    /// How many sessions hold resources here, and how many of them are private.
     pub sessions: i64,
     pub private: i64,
-    /// Foreign pods other than those of DaemonSets and static ones.
+    /// Foreign pods, without pods of DaemonSets and static pods.
     pub foreign_pods: i64,
-    /// How many kernels of each deployment are here, where there are any.
+    /// The number of kernels of each deployment that has any here.
     pub deployments: BTreeMap<String, i64>,
 }
 
 impl Load {
-    pub(super) fn add(&mut self, (taken, kernels): &(Resources, i64), holding: &Holding) {
-        self.used.add(taken);
+    pub(super) fn add(&mut self, (resources, kernels): &(Resources, i64), holding: &Holding) {
+        self.used.add(resources);
         self.count(*kernels, holding, 1);
     }
 
-    pub(super) fn is_nothing(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         [self.sessions, self.private, self.foreign_pods] == [0; 3] && self.used.is_zero() && self.deployments.is_empty()
     }
 
-    pub(super) fn sub(&mut self, (taken, kernels): &(Resources, i64), holding: &Holding) {
-        self.used.sub(taken);
+    pub(super) fn sub(&mut self, (resources, kernels): &(Resources, i64), holding: &Holding) {
+        self.used.sub(resources);
         self.count(*kernels, holding, -1);
     }
 
@@ -130,7 +130,7 @@ impl Load {
     }
 }
 
-/// Counts users of volume claims in, or out with `sign` −1.
+/// Adds a user of these volume claims, or removes one with `sign` −1.
 pub(super) fn count_claims(users: &mut HashMap<ClaimKey, i64>, claims: &BTreeSet<ClaimKey>, sign: i64) {
     for claim in claims {
         let count = users.entry(claim.clone()).or_default();

@@ -1,4 +1,4 @@
-//! What is taken: on every node, and by every tenant. Kept up as objects change.
+//! The ledger: the usage of every node and every tenant, updated as objects change.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,19 +9,19 @@ use crate::api::{GroupName, NodeName, Resources, SessionUid};
 use crate::views::{Account, Tenancy, Tenant};
 use crate::views::{ClaimKey, ForeignPod, Lifetime};
 
-/// What is taken, everywhere.
+/// The usage of all nodes and tenants.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
     loads: HashMap<NodeName, Load>,
     holdings: HashMap<SessionUid, Arc<Holding>>,
     by_account: HashMap<Account, Occupied>,
-    /// How many pods and sessions use each volume claim.
+    /// The number of pods and sessions that use each volume claim.
     claim_users: HashMap<ClaimKey, i64>,
     cursors: HashMap<GroupName, NodeName>,
 }
 
 impl Ledger {
-    /// A session's holding as it is now, None when it holds nothing any more. True if it gave something back.
+    /// Replaces a session's holding; None if it holds nothing any more. Returns true if that frees resources.
     pub fn set_holding(&mut self, uid: &SessionUid, holding: Option<Holding>) -> bool {
         if self.holdings.get(uid).map(|old| &**old) == holding.as_ref() {
             return false;
@@ -31,7 +31,7 @@ impl Ledger {
             let occupied = old.occupied();
             if let Some(sum) = self.by_account.get_mut(&old.account) {
                 sum.sub(&occupied);
-                if sum.is_nothing() {
+                if sum.is_empty() {
                     self.by_account.remove(&old.account);
                 }
             }
@@ -55,7 +55,7 @@ impl Ledger {
         freed
     }
 
-    /// Counts a foreign pod in, or out with `sign` −1.
+    /// Adds a foreign pod, or removes it with `sign` −1.
     pub fn count_foreign(&mut self, pod: &ForeignPod, sign: i64) {
         count_claims(&mut self.claim_users, &pod.claims, sign.signum());
         let load = self.loads.entry(pod.node.clone()).or_default();
@@ -68,14 +68,14 @@ impl Ledger {
         self.forget_if_empty(&pod.node);
     }
 
-    /// Nodes come and go by names that never repeat.
+    /// Node names do not repeat on clusters that scale, so entries of removed nodes would accumulate.
     fn forget_if_empty(&mut self, node: &NodeName) {
-        if self.loads.get(node).is_some_and(Load::is_nothing) {
+        if self.loads.get(node).is_some_and(Load::is_empty) {
             self.loads.remove(node);
         }
     }
 
-    /// What is taken, for one cycle, with tenants' usage summed by whom it counts for.
+    /// Returns a copy for one cycle. It sums the usage of accounts by the tenants that it counts for.
     pub fn snapshot(&self, tenancy: &Tenancy) -> LedgerSnapshot {
         let mut tenants: HashMap<Tenant, Occupied> = HashMap::new();
         for (account, occupied) in &self.by_account {
@@ -91,12 +91,11 @@ impl Ledger {
         }
     }
 
-    /// Where round robin goes on, as a cycle left it.
+    /// Keeps the round-robin cursors as a cycle left them.
     pub fn keep_cursors(&mut self, snapshot: LedgerSnapshot) {
         self.cursors.extend(snapshot.cursors);
     }
 
-    /// What one session holds.
     pub fn holding(&self, uid: &SessionUid) -> Option<&Arc<Holding>> {
         self.holdings.get(uid)
     }
@@ -127,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn holdings_and_foreign_pods_add_up_and_go_again() {
+    fn holdings_and_foreign_pods_are_added_and_removed() {
         let mut ledger = Ledger::default();
         let (a, b) = (SessionUid("a".into()), SessionUid("b".into()));
         ledger.set_holding(&a, Some(holding("n", 2)));
@@ -142,14 +141,14 @@ mod tests {
     }
 
     #[test]
-    fn while_a_place_changes_hands_both_are_held() {
+    fn a_session_that_moves_holds_both_nodes() {
         let both = holding("old", 2).with(&holding("new", 3)).with(&holding("new", 1));
-        let cpu_of = |node: &str| both.nodes.get(&node.into()).map(|(taken, _)| taken.get("cpu"));
+        let cpu_of = |node: &str| both.nodes.get(&node.into()).map(|(held, _)| held.get("cpu"));
         assert_eq!((cpu_of("old"), cpu_of("new")), (Some(Amount::from_units(2)), Some(Amount::from_units(3))));
     }
 
     #[test]
-    fn usage_counts_for_those_it_was_admitted_under_whatever_becomes_of_them() {
+    fn usage_counts_for_the_tenants_at_admission_even_when_they_are_gone() {
         let owner = SessionOwner { user: Some("alice".into()), project: Some("p".into()), domain: Some("d".into()) };
         let account = Account { owner: Some(owner), ..holding("n", 8).account };
         let mut ledger = Ledger::default();
@@ -159,11 +158,11 @@ mod tests {
             assert_eq!(snapshot.occupied(&tenant, None).resources.get("cpu"), Amount::from_units(8), "{tenant}");
         }
         ledger.set_holding(&SessionUid("a".into()), None);
-        assert!(ledger.by_account.is_empty(), "what nobody uses is forgotten");
+        assert!(ledger.by_account.is_empty(), "an account without usage is removed");
     }
 
     #[test]
-    fn a_sessions_own_holding_is_left_out_of_what_is_occupied() {
+    fn a_sessions_own_holding_is_excluded_from_its_tenants_usage() {
         let mut ledger = Ledger::default();
         let (a, b) = (SessionUid("a".into()), SessionUid("b".into()));
         ledger.set_holding(&a, Some(holding("n", 2)));

@@ -1,4 +1,4 @@
-//! What is taken, for one cycle: a copy in which what the cycle gives away is counted at once.
+//! A copy of the ledger for one cycle. It counts the cycle's own allocations at once.
 
 use std::collections::HashMap;
 
@@ -7,34 +7,33 @@ use crate::api::{GroupName, NodeName};
 use crate::views::ClaimKey;
 use crate::views::Tenant;
 
-/// What a session holds itself, and for whom that counts.
+/// A session's own holding, and the tenants that it counts for.
 pub struct Own<'h> {
     pub holding: &'h Holding,
     pub tenants: Vec<Tenant>,
 }
 
-/// What is taken, for one cycle.
+/// The usage of all nodes and tenants in one cycle.
 #[derive(Clone, Debug, Default)]
 pub struct LedgerSnapshot {
     pub(super) loads: HashMap<NodeName, Load>,
     pub(super) tenants: HashMap<Tenant, Occupied>,
     pub(super) claim_users: HashMap<ClaimKey, i64>,
-    /// The node that round robin gave something last, by group.
+    /// The node that round robin chose last in each scaling group.
     pub cursors: HashMap<GroupName, NodeName>,
 }
 
 impl LedgerSnapshot {
-    /// What is taken on a node.
     pub fn load(&self, node: &NodeName) -> Option<&Load> {
         self.loads.get(node)
     }
 
-    /// What a tenant occupies.
+    /// Returns a tenant's usage.
     pub fn tenant(&self, tenant: &Tenant) -> Occupied {
         self.tenants.get(tenant).cloned().unwrap_or_default()
     }
 
-    /// What a tenant occupies, without what one of its sessions holds itself.
+    /// Returns a tenant's usage without a session's own holding.
     pub fn occupied(&self, tenant: &Tenant, own: Option<&Own<'_>>) -> Occupied {
         let mut occupied = self.tenant(tenant);
         if let Some(own) = own.filter(|own| own.tenants.contains(tenant)) {
@@ -43,13 +42,13 @@ impl LedgerSnapshot {
         occupied
     }
 
-    /// How many pods and sessions use a volume claim, without a session's own use of it.
+    /// Returns how many pods and sessions use a volume claim, without a session's own use.
     pub fn claim_users(&self, claim: &ClaimKey, own: Option<&Own<'_>>) -> i64 {
         let users = self.claim_users.get(claim).copied().unwrap_or_default();
         users - i64::from(own.is_some_and(|own| own.holding.claims.contains(claim)))
     }
 
-    /// Counts out what a session holds of what its tenants occupy; its nodes keep it.
+    /// Subtracts a session's holding from its tenants' usage. The usage of its nodes stays.
     pub fn give_back(&mut self, own: &Own<'_>) {
         let occupied = own.holding.occupied();
         for tenant in &own.tenants {
@@ -59,7 +58,7 @@ impl LedgerSnapshot {
         }
     }
 
-    /// Counts in what a session of these tenants is given.
+    /// Adds the allocation of a session of these tenants.
     pub fn take<'t>(&mut self, tenants: impl IntoIterator<Item = &'t Tenant>, holding: &Holding) {
         let occupied = holding.occupied();
         for tenant in tenants {

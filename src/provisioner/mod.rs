@@ -1,4 +1,4 @@
-//! Who gets which nodes: a ledger of what is taken, and the pipeline that gives the rest away. Pure.
+//! Places sessions on nodes: a ledger of used resources, and the pipeline that allocates the free ones. Pure.
 
 mod ahead;
 mod candidate;

@@ -1,4 +1,4 @@
-//! Which nodes come into question for a kernel, and why the others do not.
+//! Decides which nodes belong to a scaling group and accept kernels, and names the reason for each node that does not.
 
 use std::collections::BTreeMap;
 
@@ -14,9 +14,10 @@ pub enum Rejection {
     Tainted(String),
     NotDesignated,
     Architecture,
-    /// What this claim is bound to cannot be reached from it.
+    /// The node cannot reach the volume of this claim.
     VolumeElsewhere(String),
-    /// It lacks this resource; what is left of it, at most where several are told together, and what the kernel wants.
+    /// The node lacks this resource. The amounts are what is free and what the kernel requests. When nodes are counted
+    /// together, the first amount is the largest among them.
     Lacks(ResourceName, Amount, Amount),
     Occupied,
     KeptPrivate,
@@ -30,32 +31,32 @@ impl std::fmt::Display for Rejection {
             Self::Tainted(key) => write!(f, "tainted {key}"),
             Self::NotDesignated => f.write_str("not designated"),
             Self::Architecture => f.write_str("architecture"),
-            Self::VolumeElsewhere(claim) => write!(f, "volume of claim {claim} not reached from there"),
+            Self::VolumeElsewhere(claim) => write!(f, "cannot reach the volume of claim {claim}"),
             Self::Lacks(name, left, wanted) => write!(f, "{name} {left} of {wanted} needed"),
-            Self::Occupied => f.write_str("not empty, as a private session needs"),
-            Self::KeptPrivate => f.write_str("kept for a private session"),
+            Self::Occupied => f.write_str("not empty, and the session is private"),
+            Self::KeptPrivate => f.write_str("occupied by a private session"),
         }
     }
 }
 
 impl Rejection {
-    /// What would have to change for a node to take the kernel ever.
+    /// Returns what would have to change before a node could ever take the kernel.
     pub fn needs(&self) -> &'static str {
         match self {
-            Self::NotDesignated => "designated nodes that are in the group",
-            Self::Architecture => "another architecture, or nodes of that one in the group",
-            Self::VolumeElsewhere(_) => "a node in the group from which the volume is reached",
-            _ => "a smaller request, or a larger node in the group",
+            Self::NotDesignated => "designated nodes that are in the scaling group",
+            Self::Architecture => "another architecture, or nodes of that architecture in the scaling group",
+            Self::VolumeElsewhere(_) => "a node in the scaling group that can reach the volume",
+            _ => "a smaller request, or a larger node in the scaling group",
         }
     }
 }
 
-/// Whether a node belongs to a group.
+/// Whether a node belongs to a scaling group.
 pub fn in_group(node: &NodeView, group: &ScalingGroup) -> bool {
     node.has_labels(&group.spec.node_selector)
 }
 
-/// Whether the group's tolerations cover a taint that keeps pods away.
+/// Whether the scaling group tolerates a taint, or the taint does not keep pods away.
 fn tolerated(taint: &Taint, group: &ScalingGroup) -> bool {
     if taint.effect == "PreferNoSchedule" {
         return true;
@@ -70,7 +71,7 @@ fn tolerated(taint: &Taint, group: &ScalingGroup) -> bool {
     })
 }
 
-/// Why a node takes no kernel of its group at all, if so.
+/// Returns why a node takes no kernel of its scaling group at all, or None if it does.
 pub fn closed(node: &NodeView, group: &ScalingGroup) -> Option<Rejection> {
     if node.unschedulable {
         return Some(Rejection::Cordoned);
@@ -82,26 +83,26 @@ pub fn closed(node: &NodeView, group: &ScalingGroup) -> Option<Rejection> {
     taint.map(|taint| Rejection::Tainted(taint.key.clone()))
 }
 
-/// At most six reasons, the most frequent first; `closed` of the nodes take no kernel at all now. Of those that lack one
-/// thing, the most that any of them has left speaks for all.
+/// Counts rejections by reason: at most six reasons, the most frequent first. Nodes that lack the same resource are counted
+/// together, and the reason shows the largest free amount among them.
 pub fn count(rejections: impl Iterator<Item = Rejection>, closed: usize) -> NodeCounts {
-    let mut alike: BTreeMap<Rejection, (usize, Amount)> = BTreeMap::new();
+    let mut groups: BTreeMap<Rejection, (usize, Amount)> = BTreeMap::new();
     let mut total = 0;
     for rejection in rejections {
         let (rejection, left) = match rejection {
             Rejection::Lacks(name, left, wanted) => (Rejection::Lacks(name, Amount::ZERO, wanted), left),
             other => (other, Amount::ZERO),
         };
-        let (count, most) = alike.entry(rejection).or_default();
+        let (count, max_left) = groups.entry(rejection).or_default();
         *count += 1;
-        *most = left.max(*most);
+        *max_left = left.max(*max_left);
         total += 1;
     }
-    let with_most = |(rejection, (count, most))| match rejection {
-        Rejection::Lacks(name, _, wanted) => (Rejection::Lacks(name, most, wanted), count),
+    let with_max = |(rejection, (count, max_left))| match rejection {
+        Rejection::Lacks(name, _, wanted) => (Rejection::Lacks(name, max_left, wanted), count),
         other => (other, count),
     };
-    let mut ranked: Vec<(Rejection, usize)> = alike.into_iter().map(with_most).collect();
+    let mut ranked: Vec<(Rejection, usize)> = groups.into_iter().map(with_max).collect();
     ranked.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     let more: usize = ranked.iter().skip(MAX_REASONS).map(|(_, count)| count).sum();
     let reported = ranked.into_iter().take(MAX_REASONS).map(|(rejection, count)| (rejection.to_string(), count));
@@ -109,7 +110,6 @@ pub fn count(rejections: impl Iterator<Item = Rejection>, closed: usize) -> Node
     NodeCounts { total, closed, reasons: reported.chain(rest).collect() }
 }
 
-/// Most reasons told of nodes.
 const MAX_REASONS: usize = 6;
 
 impl std::fmt::Display for NodeCounts {
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn agents_that_lack_the_same_are_told_together_whatever_each_has_left() {
+    fn nodes_that_lack_the_same_resource_are_counted_together() {
         let lacks = |left: i64| Rejection::Lacks(ResourceName::Memory, Amount::from_units(left), Amount::from_units(4096));
         let rejections = (1..=40).map(lacks).chain([Rejection::NotReady, Rejection::NotReady]);
         assert_eq!(count(rejections, 2).to_string(), "40 of 42: memory 40 of 4Ki needed; 2 of 42: not ready");

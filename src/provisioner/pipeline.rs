@@ -1,5 +1,6 @@
-//! The provisioner, for one scaling group and cycle: sequence → validate → select → allocate (rules §5). Nobody's failure
-//! stops the others, equal sessions are judged once, and what one is given counts for the next.
+//! The provisioner of one scaling group and cycle: sequence → validate → select → allocate (docs/scheduling.md). One
+//! session's failure never stops the others, equal sessions are evaluated once, and every allocation counts for the sessions
+//! after it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -19,29 +20,29 @@ use crate::api::{KernelAllocation, ResourcePolicy, whole};
 use crate::lifecycle::{Cause, Reason};
 use crate::views::{Account, Tenant};
 
-/// What became of a session.
+/// The result for one session.
 #[derive(Clone, Debug)]
 pub enum Decision {
     Placed(Vec<KernelAllocation>),
     Refused(Arc<Refusal>),
 }
 
-/// Decides on every session of the queue, in its order, and counts what they are given into the room.
+/// Decides on every session of the queue, in its order, and adds each allocation to the ledger.
 pub fn provision(scope: &Scope<'_>, ledger: &mut LedgerSnapshot, queue: &[Candidate<'_>]) -> Vec<Decision> {
     let mut sequence = Sequence::new(scope, queue);
-    // Sessions below the top band stay behind.
-    let mut decisions = vec![Decision::Refused(Arc::new(behind())); queue.len()];
+    // Sessions that the loop skips keep this decision.
+    let mut decisions = vec![Decision::Refused(Arc::new(behind_priority())); queue.len()];
     let mut cycle = Cycle::new(scope, ledger);
     let mut top: Option<i32> = None;
-    while let Some(at) = sequence.next(scope, cycle.ledger) {
-        let candidate = &queue[at];
-        // A session that waits for one of lower priority must not hold that one up.
-        let is_behind = top.is_some_and(|top| candidate.priority < top) && !candidate.awaits_its_time(scope.now);
+    while let Some(index) = sequence.next(scope, cycle.ledger) {
+        let candidate = &queue[index];
+        // A session that depends on one of lower priority must not block it.
+        let is_behind = top.is_some_and(|top| candidate.priority < top) && !candidate.awaits_time_or_dependency(scope.now);
         if scope.group.spec.top_priority_only && is_behind {
             continue;
         }
-        decisions[at] = cycle.decide(candidate);
-        if decisions[at].could_start() {
+        decisions[index] = cycle.decide(candidate);
+        if decisions[index].could_start() {
             top = top.or(Some(candidate.priority));
         }
     }
@@ -50,8 +51,8 @@ pub fn provision(scope: &Scope<'_>, ledger: &mut LedgerSnapshot, queue: &[Candid
 }
 
 impl Decision {
-    /// Whether the session starts, or would if there were room. Only such a session holds back those of lower priority:
-    /// waiting does not help one that is over its quota or that no node can hold.
+    /// Whether the session starts, or would start if resources were free. Only such a session blocks lower priorities: free
+    /// nodes do not help a session that is over its quota or that no node can hold.
     fn could_start(&self) -> bool {
         match self {
             Self::Placed(_) => true,
@@ -60,18 +61,18 @@ impl Decision {
     }
 }
 
-/// What is told to those whom the group looks at only once nobody of higher priority waits.
-fn behind() -> Refusal {
-    // Without numbers, for these change with each session that comes or goes.
-    let message = "sessions of higher priority come first, and the group looks at the highest only".to_owned();
+/// Returns the refusal of a session below the highest priority in a scaling group with `topPriorityOnly`.
+fn behind_priority() -> Refusal {
+    // The message has no numbers: they would change with every session that comes or goes.
+    let message = "sessions of higher priority wait, and the scaling group has topPriorityOnly".to_owned();
     let blockers = vec![Blocker::not_yet("sequence", Reason::BehindPriority, message.clone())];
     Refusal { cause: None, reason: Reason::BehindPriority, message, blockers, nodes: None }
 }
 
-/// What is known of a kind within a cycle.
-struct Known {
+/// The state of an equivalence class within a cycle.
+struct ClassState {
     tenants: Vec<(Tenant, Option<Arc<ResourcePolicy>>)>,
-    /// Nothing is given back within a cycle, so who is refused stays so.
+    /// Nothing is freed within a cycle, so a refusal holds until the cycle ends.
     refused: Option<Arc<Refusal>>,
 }
 
@@ -80,8 +81,8 @@ struct Cycle<'s, 'r> {
     ledger: &'r mut LedgerSnapshot,
     pool: Pool<'s>,
     select: Select,
-    /// By the address of the one object there is for each.
-    known: HashMap<*const EquivalenceClass, Known>,
+    /// By address: equal classes are the same object.
+    classes: HashMap<*const EquivalenceClass, ClassState>,
     plans: HashMap<*const Request, Plan>,
 }
 
@@ -92,7 +93,7 @@ impl<'s, 'r> Cycle<'s, 'r> {
             pool.cursor = last + 1;
         }
         let select = selector(scope.group.spec.selector);
-        Self { scope, ledger, pool, select, known: HashMap::new(), plans: HashMap::new() }
+        Self { scope, ledger, pool, select, classes: HashMap::new(), plans: HashMap::new() }
     }
 
     fn decide(&mut self, candidate: &Candidate<'_>) -> Decision {
@@ -104,9 +105,9 @@ impl<'s, 'r> Cycle<'s, 'r> {
 
     fn place(&mut self, candidate: &Candidate<'_>) -> Result<Vec<KernelAllocation>, Arc<Refusal>> {
         let class = candidate.class;
-        let known = self.known.entry(Arc::as_ptr(class));
         let tenancy = self.scope.tenancy;
-        let known = known.or_insert_with(|| Known { tenants: tenants(tenancy, class), refused: None });
+        let state = self.classes.entry(Arc::as_ptr(class));
+        let state = state.or_insert_with(|| ClassState { tenants: tenants(tenancy, class), refused: None });
         let context = Context {
             now: self.scope.now,
             group_name: Some(self.scope.group_name),
@@ -115,14 +116,14 @@ impl<'s, 'r> Cycle<'s, 'r> {
             ledger: self.ledger,
         };
         let own = check_waiting(&context, candidate);
-        if known.refused.as_ref().is_some_and(|refused| !refused.suffices(candidate.recently_reported)) {
-            known.refused = None;
+        if state.refused.as_ref().is_some_and(|refused| !refused.suffices(candidate.recently_reported)) {
+            state.refused = None;
         }
-        if known.refused.is_none() {
-            let subject = Subject { class, tenants: &known.tenants, own: None };
-            known.refused = Refusal::of(check_class(&context, &subject)).map(Arc::new);
+        if state.refused.is_none() {
+            let subject = Subject { class, tenants: &state.tenants, own: None };
+            state.refused = Refusal::of(check_class(&context, &subject)).map(Arc::new);
         }
-        match &known.refused {
+        match &state.refused {
             Some(refused) if own.is_empty() => return Err(refused.clone()),
             Some(refused) => {
                 let all = own.into_iter().chain(refused.blockers.iter().cloned()).collect();
@@ -136,18 +137,18 @@ impl<'s, 'r> Cycle<'s, 'r> {
         let avoided: Vec<Index> = candidate.avoided.iter().filter_map(|name| self.pool.index_of(name)).collect();
         let mut selected = self.select(candidate, &avoided);
         if selected.is_err() && !avoided.is_empty() {
-            selected = self.select(candidate, &[]); // to avoid a node is a wish, which may stand in the way of a gang
+            selected = self.select(candidate, &[]); // avoiding a node must not keep a gang from its only fit
         }
-        if let Some(known) = self.known.get_mut(&Arc::as_ptr(class)) {
+        if let Some(state) = self.classes.get_mut(&Arc::as_ptr(class)) {
             match &selected {
-                Ok((_, holding)) => self.ledger.take(known.tenants.iter().map(|(tenant, _)| tenant), holding),
-                Err(refusal) => known.refused = Some(refusal.clone()),
+                Ok((_, holding)) => self.ledger.take(state.tenants.iter().map(|(tenant, _)| tenant), holding),
+                Err(refusal) => state.refused = Some(refusal.clone()),
             }
         }
         selected.map(|(allocation, _)| allocation)
     }
 
-    /// A node for every kernel, or none at all. Only a refusal that avoids no node holds for the others that are equal.
+    /// Selects a node for every kernel, or none at all. A refusal applies to equal sessions only if no node was avoided.
     fn select(&mut self, candidate: &Candidate<'_>, avoided: &[Index]) -> Result<(Vec<KernelAllocation>, Holding), Arc<Refusal>> {
         let request = &candidate.class.request;
         let key = Arc::as_ptr(request);
@@ -201,7 +202,7 @@ impl<'s, 'r> Cycle<'s, 'r> {
         Ok((allocation, holding))
     }
 
-    /// Round robin goes on here the next time.
+    /// Keeps the cursor, so that round robin continues there in the next cycle.
     fn keep_cursor(&mut self) {
         if let Some(last) = self.pool.cursor.checked_sub(1).filter(|last| *last < self.pool.len()) {
             self.ledger.cursors.insert(self.scope.group_name.clone(), self.pool.name(last).clone());
@@ -209,13 +210,13 @@ impl<'s, 'r> Cycle<'s, 'r> {
     }
 }
 
-/// The strategy's choice among the nodes that did not fail the session, else among those that did.
+/// Returns the strategy's choice among the nodes that are not avoided; if none of them fits, among all nodes.
 fn pick(pool: &mut Pool<'_>, select: Select, scope: &Scope<'_>, part: &Part, own: &[Index], avoided: &[Index]) -> Option<Index> {
     let choice = |excluded| Choice { request: &part.request, own, excluded, spread: scope.group.spec.enforce_spreading };
-    let found = select(pool, &choice(avoided));
-    let found = found.or_else(|| if avoided.is_empty() { None } else { select(pool, &choice(&[])) })?;
-    pool.cursor = found + 1;
-    Some(found)
+    let index = select(pool, &choice(avoided));
+    let index = index.or_else(|| if avoided.is_empty() { None } else { select(pool, &choice(&[])) })?;
+    pool.cursor = index + 1;
+    Some(index)
 }
 
 #[cfg(test)]
@@ -237,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gang_that_does_not_fit_gives_back_all_it_took() {
+    fn a_gang_that_does_not_fit_takes_no_resources() {
         let nodes = vec![node("a", &[("cpu", 4)]), node("b", &[("cpu", 3)])];
         let mut setup = Setup::new(json!({}), nodes);
         let first = waiting("first", json!({"priority": 50, "kernels": [kernel(&[("cpu", 2)])]}));
@@ -247,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn single_node_sessions_get_one_agent_for_the_sum_of_their_kernels() {
+    fn a_single_node_session_gets_one_node_for_the_sum_of_its_kernels() {
         let mut spec = gang(2);
         spec["clusterMode"] = json!("SingleNode");
         let mut setup = Setup::new(json!({}), vec![node("a", &[("cpu", 4)]), node("b", &[("cpu", 5)])]);
@@ -258,19 +259,19 @@ mod tests {
     }
 
     #[test]
-    fn a_private_session_gets_an_empty_agent_and_keeps_it_to_itself() {
+    fn a_private_session_gets_an_empty_node_and_keeps_others_off_it() {
         let nodes = || vec![node("a", &[("cpu", 4)]), node("b", &[("cpu", 4)])];
         let private = || waiting("private", json!({"private": true, "priority": 5}));
         let mut setup = Setup::new(json!({}), nodes());
         assert_eq!(setup.run(&[waiting("1", json!({})), private()]), [["a"], ["b"]]);
         let refused = setup.refusals(&[waiting("2", json!({"kernels": [kernel(&[("cpu", 4)])]}))]).remove(0).expect("refused");
-        assert!(refused.message.contains("1 of 2: kept for a private session"), "{}", refused.message);
+        assert!(refused.message.contains("1 of 2: occupied by a private session"), "{}", refused.message);
         let refused = setup.refusals(&[private()]).remove(0).expect("refused");
-        assert!(refused.message.contains("2 of 2: not empty, as a private session needs"), "{}", refused.message);
+        assert!(refused.message.contains("2 of 2: not empty, and the session is private"), "{}", refused.message);
     }
 
     #[test]
-    fn what_a_nodes_own_pods_take_never_becomes_free_and_what_others_take_does() {
+    fn resources_of_permanent_pods_never_become_free_and_resources_of_other_pods_do() {
         let mut setup = Setup::new(json!({}), vec![node("a", &[("cpu", 4)])]);
         let mut ledger = Ledger::default();
         let mut refused = |lifetime| {
@@ -295,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn designated_agents_are_the_only_ones_and_must_exist() {
+    fn only_designated_nodes_are_chosen_and_one_of_them_must_exist() {
         let mut setup = Setup::new(json!({}), vec![node("a", &[("cpu", 1)]), node("b", &[("cpu", 8)])]);
         let on = |names: &[&str]| {
             let mut main = kernel(&[("cpu", 1)]);
@@ -311,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_goes_where_the_volume_of_its_claim_is_reached() {
+    fn a_kernel_runs_only_where_the_volume_of_its_claim_can_be_reached() {
         let labelled = |name: &str, zone: &str| NodeView {
             labels: [("zone".to_owned(), zone.to_owned())].into(),
             ..node(name, &[("cpu", 2)])
@@ -326,12 +327,12 @@ mod tests {
         let sessions = ["1", "2"].map(|name| waiting(name, json!({"kernels": [mounting]})));
         assert_eq!(setup.run(&sessions[..1]), [["b"]]);
         let refused = setup.refusals(&sessions[1..]).remove(0).expect("b is full");
-        let counts = "1 of 2: volume of claim data not reached from there; 1 of 2: cpu 0 of 2 needed";
+        let counts = "1 of 2: cannot reach the volume of claim data; 1 of 2: cpu 0 of 2 needed";
         assert!(refused.message.ends_with(counts), "{}", refused.message);
     }
 
     #[test]
-    fn each_agent_that_does_not_take_a_kernel_has_its_reason_with_numbers() {
+    fn each_rejected_node_has_its_reason_with_numbers() {
         let mut arm = node("arm", &[("cpu", 8)]);
         arm.architecture = "arm64".into();
         let mut cordoned = node("cordoned", &[("cpu", 8)]);
@@ -348,22 +349,22 @@ mod tests {
         let mut words: Vec<&str> = counts.reasons[1..].iter().map(|(reason, _)| reason.as_str()).collect();
         words.sort_unstable();
         assert_eq!(words, ["architecture", "cordoned", "not ready"]);
-        assert_eq!(refused.cause, Some(Cause::Hold), "two of them would have room if they were ready");
+        assert_eq!(refused.cause, Some(Cause::Hold), "two of the closed nodes are large enough");
     }
 
     #[test]
-    fn agents_are_counted_for_those_who_have_not_been_told_lately() {
+    fn nodes_are_counted_for_sessions_that_did_not_report_it_recently() {
         let mut setup = Setup::new(json!({}), vec![node("a", &[("cpu", 1)])]);
-        let sessions = ["first", "told", "new"].map(|name| waiting(name, json!({})));
-        let decisions = setup.run_with(&sessions, &Extra { reported: &["told"], ..Extra::default() });
+        let sessions = ["first", "reported", "new"].map(|name| waiting(name, json!({})));
+        let decisions = setup.run_with(&sessions, &Extra { reported: &["reported"], ..Extra::default() });
         assert!(matches!(decisions[0], Decision::Placed(_)));
-        let counted = |at: usize| refusal(&decisions[at]).map(|refused| (refused.reason, refused.nodes.is_some()));
+        let counted = |index: usize| refusal(&decisions[index]).map(|refused| (refused.reason, refused.nodes.is_some()));
         assert_eq!(counted(1), Some((Reason::NoAvailableNode, false)));
         assert_eq!(counted(2), Some((Reason::NoAvailableNode, true)));
     }
 
     #[test]
-    fn agents_that_failed_a_session_come_last_but_come() {
+    fn nodes_that_failed_a_session_are_tried_last() {
         let mut setup = Setup::new(json!({}), vec![node("a", &[("cpu", 9)]), node("b", &[("cpu", 1)])]);
         let failed = [NodeName::from("a")];
         let two = [waiting("1", json!({})), waiting("2", json!({}))];
@@ -372,18 +373,18 @@ mod tests {
     }
 
     #[test]
-    fn to_avoid_an_agent_never_stands_in_the_way_of_a_gang_or_of_its_equals() {
+    fn avoiding_a_node_never_keeps_a_gang_from_its_only_fit() {
         let nodes = vec![node("a", &[("cpu", 2), ("gpu.dev/x", 1)]), node("b", &[("cpu", 2)])];
         let mut sub = kernel(&[("cpu", 2), ("gpu.dev/x", 1)]);
         sub["role"] = json!("sub");
         let gang = waiting("s", json!({"kernels": [kernel(&[("cpu", 2)]), sub]}));
         let failed = [NodeName::from("b")];
         let decisions = Setup::new(json!({}), nodes).run_with(&[gang], &Extra { avoided: &failed, ..Extra::default() });
-        assert_eq!(nodes_of(&decisions[0]), ["b", "a"], "main first goes to a, where sub must be");
+        assert_eq!(nodes_of(&decisions[0]), ["b", "a"], "main must use the avoided node, because sub fits only on a");
     }
 
     #[test]
-    fn an_empty_group_makes_everyone_wait_and_nobody_fail() {
+    fn a_scaling_group_without_nodes_makes_sessions_wait_and_not_fail() {
         let refused = Setup::new(json!({}), vec![]).refusals(&[waiting("s", json!({}))]).remove(0).expect("refused");
         assert_eq!((refused.cause, refused.message.as_str()), (Some(Cause::Hold), "the scaling group has no nodes"));
     }

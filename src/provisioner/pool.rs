@@ -1,4 +1,4 @@
-//! A group's nodes with what is left of each, ordered so that the best one for a kernel is found without looking at all.
+//! The nodes of a scaling group with their free resources, ordered so that the best node is found without visiting all.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -11,74 +11,75 @@ use crate::views::NodeView;
 use crate::views::Tenancy;
 use crate::views::{ClaimKey, Reach};
 
-/// A node of the pool, by its place in the order of names.
+/// A node of the pool, by its position in the order of names.
 pub type Index = usize;
 
-/// What is left of the resources a node's class offers, in their order. More than eight kinds are not compared.
+/// The free amounts of the resources that a node's class offers, in their order. At most eight resources are compared.
 type Rank = [i64; 8];
 
 struct Slot<'a> {
     node: &'a NodeView,
     closed: Option<Rejection>,
     class: usize,
-    /// What is left, in the order of the pool's resources.
+    /// The free amounts, in the order of the pool's resources.
     left: Vec<i64>,
-    /// What does not become free.
+    /// The usage that never becomes free.
     permanent: Resources,
     sessions: i64,
     private: i64,
     foreign_pods: i64,
-    /// Kernels of each deployment, where there are any.
+    /// The number of kernels of each deployment that has any here.
     deployments: BTreeMap<String, i64>,
 }
 
-/// Nodes that offer the same resources: for one kernel, the same number of them would be unused.
+/// Nodes of one architecture that offer the same resources, so that a kernel leaves the same number of them idle.
 struct Class {
     architecture: String,
-    /// Which of the pool's resources they offer.
+    /// The indexes of the offered resources in the pool's list.
     offers: Vec<usize>,
-    /// What is left of those in their order, and which node.
+    /// The open nodes, by their free amounts.
     order: BTreeSet<(Rank, Index)>,
 }
 
-/// A group's nodes.
+/// The nodes of a scaling group.
 pub struct Pool<'a> {
     resources: Vec<ResourceName>,
     slots: Vec<Slot<'a>>,
     by_name: HashMap<&'a NodeName, Index>,
     classes: Vec<Class>,
-    /// What all of them have, with no pods but those that stay.
+    /// The sum of all nodes' resources without the permanent usage.
     pub capacity: Resources,
-    /// Where round robin goes on.
+    /// The node where round robin continues.
     pub cursor: Index,
 }
 
-/// A kernel's wish, in the pool's terms.
+/// A kernel's request, translated to the pool's lists.
 pub struct PoolRequest {
+    /// In the order of the pool's resources.
     wanted: Vec<i64>,
-    /// Of a resource that no node of the group has.
+    /// A requested resource that no node of the scaling group has.
     unknown: Option<(ResourceName, Amount)>,
     architecture: Option<String>,
     designated: Vec<NodeName>,
-    /// For each claim whose volume can be reached from some nodes only: which.
+    /// The claims whose volumes only some nodes can reach, with these nodes.
     bound: Vec<(String, BTreeSet<Index>)>,
     private: bool,
     pub deployment: Option<String>,
 }
 
-/// What a strategy chooses for.
+/// The input of a selector.
 pub struct Choice<'c> {
     pub request: &'c PoolRequest,
-    /// Nodes of which the session has something already.
+    /// Nodes that already have a kernel of the session.
     pub own: &'c [Index],
-    /// Nodes that are not to be chosen.
+    /// Nodes that must not be chosen.
     pub excluded: &'c [Index],
-    /// Whether the kernels of one deployment are to be spread.
+    /// Whether the selector spreads the kernels of a deployment.
     pub spread: bool,
 }
 
 impl<'a> Pool<'a> {
-    /// The nodes of a group that are open to it; the others are kept for telling why not.
+    /// Builds the pool. Closed nodes are in it too, so that a refusal can name the reason of each.
     pub fn new(group: &ScalingGroup, nodes: &[&'a NodeView], ledger: &LedgerSnapshot) -> Self {
         let names: BTreeSet<&ResourceName> =
             nodes.iter().flat_map(|node| node.allocatable.iter().map(|(name, _)| name)).collect();
@@ -95,7 +96,7 @@ impl<'a> Pool<'a> {
         let mut orders: Vec<Vec<(Rank, Index)>> = vec![];
         for (index, node) in nodes.iter().copied().enumerate() {
             let offered: Vec<i64> = pool.resources.iter().map(|name| node.allocatable.amount(name).milli()).collect();
-            let counted = |at: &usize| offered[*at] > 0 && pool.resources[*at] != ResourceName::Pods;
+            let counted = |index: &usize| offered[*index] > 0 && pool.resources[*index] != ResourceName::Pods;
             let offers: Vec<usize> = (0..offered.len()).filter(counted).collect();
             let architecture = node.architecture.as_str();
             let class = *classes.entry((offers.clone(), architecture)).or_insert_with(|| {
@@ -138,7 +139,7 @@ impl<'a> Pool<'a> {
         self.slots.is_empty()
     }
 
-    /// How many take no kernel at all now.
+    /// Returns how many nodes take no kernel at all now.
     pub fn closed(&self) -> usize {
         self.slots.iter().filter(|slot| slot.closed.is_some()).count()
     }
@@ -151,7 +152,7 @@ impl<'a> Pool<'a> {
         self.by_name.get(name).copied()
     }
 
-    /// How many kernels of a deployment a node has.
+    /// Returns how many kernels of a deployment a node has.
     pub fn replicas(&self, index: Index, deployment: &str) -> i64 {
         self.slots[index].deployments.get(deployment).copied().unwrap_or_default()
     }
@@ -170,11 +171,11 @@ impl<'a> Pool<'a> {
         }
     }
 
-    /// The nodes from which a claim's volume is, or could be, reached, if that is not all of them.
+    /// Returns the nodes that can reach a claim's volume, or None if all can.
     fn reached(&self, tenancy: &Tenancy, claim: &ClaimKey) -> Option<(String, BTreeSet<Index>)> {
         let reach = tenancy.storage.reach(claim);
-        let reached = |index: &Index| reach.includes(self.slots[*index].node);
-        (reach != Reach::Everywhere).then(|| (claim.name.clone(), (0..self.slots.len()).filter(reached).collect()))
+        let reaches = |index: &Index| reach.includes(self.slots[*index].node);
+        (reach != Reach::Everywhere).then(|| (claim.name.clone(), (0..self.slots.len()).filter(reaches).collect()))
     }
 
     /// Whether a node takes the kernel now and may be chosen.
@@ -192,11 +193,11 @@ impl<'a> Pool<'a> {
             && !excluded.contains(&index)
     }
 
-    /// Why a node does not take the kernel now.
+    /// Returns why a node does not take the kernel now, or None if it does.
     pub fn rejection(&self, index: Index, request: &PoolRequest, own: &[Index]) -> Option<Rejection> {
         let slot = &self.slots[index];
-        if let Some(never) = self.misfit(index, request) {
-            return Some(never);
+        if let Some(misfit) = self.misfit(index, request) {
+            return Some(misfit);
         }
         if slot.closed.is_some() {
             return slot.closed.clone();
@@ -209,16 +210,16 @@ impl<'a> Pool<'a> {
                 return Some(Rejection::KeptPrivate);
             }
         }
-        self.lacking(request, &slot.left)
+        self.shortage(request, &slot.left)
     }
 
-    /// Why a node could never take the kernel, were it empty and well.
-    pub fn never(&self, index: Index, request: &PoolRequest) -> Option<Rejection> {
+    /// Returns why a node could not take the kernel even if it were empty and ready.
+    pub fn permanent_rejection(&self, index: Index, request: &PoolRequest) -> Option<Rejection> {
         let empty: Vec<i64> = self.resources.iter().map(|name| self.slots[index].when_empty(name)).collect();
-        self.misfit(index, request).or_else(|| self.lacking(request, &empty))
+        self.misfit(index, request).or_else(|| self.shortage(request, &empty))
     }
 
-    /// How many such kernels a node would hold, were it empty and well.
+    /// Returns how many such kernels a node would hold if it were empty and ready.
     pub fn holds_empty(&self, index: Index, request: &PoolRequest) -> i64 {
         if self.misfit(index, request).is_some() {
             return 0;
@@ -228,7 +229,7 @@ impl<'a> Pool<'a> {
         times.min().unwrap_or(i64::MAX)
     }
 
-    /// Whether the nodes that take kernels now would hold so many of each wish together, were they empty.
+    /// Whether the nodes that take kernels now would hold this many kernels of each request together if they were empty.
     pub fn open_nodes_hold<'w>(&self, requests: impl Iterator<Item = (&'w PoolRequest, i64)>) -> bool {
         let open: Vec<Index> = (0..self.slots.len()).filter(|index| self.slots[*index].closed.is_none()).collect();
         let when_empty = |index: &Index| self.resources.iter().map(|name| self.slots[*index].when_empty(name)).collect();
@@ -245,7 +246,7 @@ impl<'a> Pool<'a> {
                 left.iter_mut().zip(&request.wanted).for_each(|(left, each)| *left -= placed * each);
                 wanted -= placed;
                 if wanted == 0 {
-                    break; // mostly after a few
+                    break; // usually after a few nodes
                 }
             }
             if wanted > 0 {
@@ -255,6 +256,7 @@ impl<'a> Pool<'a> {
         true
     }
 
+    /// Returns a mismatch that more free resources would not resolve.
     fn misfit(&self, index: Index, request: &PoolRequest) -> Option<Rejection> {
         let node = self.slots[index].node;
         if !request.designated.is_empty() && !request.designated.contains(&node.name) {
@@ -270,32 +272,32 @@ impl<'a> Pool<'a> {
         Some(Rejection::Lacks(name, Amount::ZERO, wanted))
     }
 
-    fn lacking(&self, request: &PoolRequest, left: &[i64]) -> Option<Rejection> {
-        let at = left.iter().zip(&request.wanted).position(|(left, wanted)| wanted > left)?;
-        let (left, wanted) = (Amount::from_milli(left[at].max(0)), Amount::from_milli(request.wanted[at]));
-        Some(Rejection::Lacks(self.resources[at].clone(), left, wanted))
+    fn shortage(&self, request: &PoolRequest, left: &[i64]) -> Option<Rejection> {
+        let index = left.iter().zip(&request.wanted).position(|(left, wanted)| wanted > left)?;
+        let (left, wanted) = (Amount::from_milli(left[index].max(0)), Amount::from_milli(request.wanted[index]));
+        Some(Rejection::Lacks(self.resources[index].clone(), left, wanted))
     }
 
-    /// What a node is compared by for a kernel: how many of its resources would be unused, and what is left of each
-    /// resource of the group, in their order; what it does not offer is nothing left.
+    /// Returns the key that nodes are compared by: the number of resources that the kernel leaves idle, and the free amount
+    /// of each resource of the scaling group. A resource that the node does not offer counts as 0.
     fn key(&self, index: Index, request: &PoolRequest) -> (usize, &[i64]) {
         let slot = &self.slots[index];
         let compared = self.resources.partition_point(|name| *name < ResourceName::Pods); // pods are last
-        (self.classes[slot.class].unused(request), &slot.left[..compared])
+        (self.classes[slot.class].idle(request), &slot.left[..compared])
     }
 
-    /// The classes in which a kernel fits at all.
+    /// Returns the classes whose nodes offer all that a kernel requests.
     fn classes_for(&self, request: &PoolRequest) -> impl Iterator<Item = &Class> {
         let fits = |class: &&Class| {
-            let offers = |at: &usize| class.offers.contains(at) || self.resources[*at] == ResourceName::Pods;
+            let offers = |index: &usize| class.offers.contains(index) || self.resources[*index] == ResourceName::Pods;
             request.architecture.as_ref().is_none_or(|wanted| *wanted == class.architecture)
-                && (0..request.wanted.len()).filter(|at| request.wanted[*at] > 0).all(|at| offers(&at))
+                && (0..request.wanted.len()).filter(|index| request.wanted[*index] > 0).all(|index| offers(&index))
         };
         self.classes.iter().filter(fits)
     }
 
-    /// Of those that take the kernel: fewest unused resources, then least left, then first by name.
-    pub fn tightest(&self, choice: &Choice<'_>) -> Option<Index> {
+    /// Returns the node with the fewest idle resources, then the least left, then the first name.
+    pub fn with_least_left(&self, choice: &Choice<'_>) -> Option<Index> {
         let first = |class: &Class| {
             let at_least = (class.rank(&choice.request.wanted), 0);
             class.order.range(at_least..).map(|(_, index)| *index).find(|index| self.offers(*index, choice))
@@ -303,18 +305,18 @@ impl<'a> Pool<'a> {
         self.best(choice, first, |key| key)
     }
 
-    /// Of those that take the kernel: fewest unused resources, then most left, then first by name.
-    pub fn roomiest(&self, choice: &Choice<'_>) -> Option<Index> {
+    /// Returns the node with the fewest idle resources, then the most left, then the first name.
+    pub fn with_most_left(&self, choice: &Choice<'_>) -> Option<Index> {
         let last = |class: &Class| {
             let at_least = (class.rank(&choice.request.wanted), 0);
             let (rank, last) = class.order.range(at_least..).rev().find(|(_, index)| self.offers(*index, choice))?;
             let equal = class.order.range((*rank, 0)..=(*rank, *last));
             equal.map(|(_, index)| *index).find(|index| self.offers(*index, choice))
         };
-        self.best(choice, last, |(unused, rank)| (unused, Reverse(rank)))
+        self.best(choice, last, |(idle, rank)| (idle, Reverse(rank)))
     }
 
-    /// The best by `order` of the designated nodes, or of those that are the best of their class.
+    /// Returns the best node by `order`: of the designated nodes if there are any, else of the best node of each class.
     fn best<'p, K: Ord>(
         &'p self,
         choice: &Choice<'_>,
@@ -330,23 +332,23 @@ impl<'a> Pool<'a> {
         designated.filter(|index| self.offers(*index, choice)).min_by_key(key)
     }
 
-    /// Of those that take the kernel, the next by name from the cursor on.
+    /// Returns the first node from the cursor on that takes the kernel.
     pub fn next(&self, choice: &Choice<'_>) -> Option<Index> {
         let mut all = (self.cursor..self.slots.len()).chain(0..self.cursor.min(self.slots.len()));
         all.find(|index| self.offers(*index, choice))
     }
 
-    /// All that take the kernel, by name.
+    /// Returns all nodes that take the kernel, by name.
     pub fn all<'p>(&'p self, choice: &'p Choice<'_>) -> impl Iterator<Item = Index> + 'p {
         (0..self.slots.len()).filter(|index| self.offers(*index, choice))
     }
 
-    /// For comparing those that [`Self::all`] gives: fewest unused, then least left.
+    /// Returns a key that orders nodes like [`Self::with_least_left`].
     pub fn tightness(&self, index: Index, request: &PoolRequest) -> impl Ord {
         self.key(index, request)
     }
 
-    /// Counts a kernel in, or out again with `sign` −1.
+    /// Adds a kernel to a node, or removes it with `sign` −1.
     pub fn count(&mut self, index: Index, request: &PoolRequest, sign: i64) {
         let slot = &mut self.slots[index];
         let class = &mut self.classes[slot.class];
@@ -364,7 +366,7 @@ impl<'a> Pool<'a> {
         }
     }
 
-    /// Counts a placed session in.
+    /// Records that a session was placed on a node.
     pub fn settle(&mut self, index: Index, private: bool) {
         let slot = &mut self.slots[index];
         slot.sessions += 1;
@@ -377,7 +379,7 @@ impl<'a> Pool<'a> {
 }
 
 impl Slot<'_> {
-    /// Whether it takes sessions of all kinds.
+    /// Whether sessions that are not on the node yet may get kernels there.
     fn is_open(&self) -> bool {
         self.closed.is_none() && self.private == 0
     }
@@ -386,7 +388,7 @@ impl Slot<'_> {
         self.sessions == 0 && self.foreign_pods == 0
     }
 
-    /// What it would have of a resource with no pods but those that stay.
+    /// Returns the amount of a resource that the node would have without its transient usage.
     fn when_empty(&self, name: &ResourceName) -> i64 {
         self.node.allocatable.amount(name).milli() - self.permanent.amount(name).milli()
     }
@@ -395,13 +397,14 @@ impl Slot<'_> {
 impl Class {
     fn rank(&self, left: &[i64]) -> Rank {
         let mut rank = Rank::default();
-        for (place, at) in rank.iter_mut().zip(&self.offers) {
-            *place = left[*at];
+        for (amount, index) in rank.iter_mut().zip(&self.offers) {
+            *amount = left[*index];
         }
         rank
     }
 
-    fn unused(&self, request: &PoolRequest) -> usize {
-        self.offers.iter().filter(|at| request.wanted[**at] == 0).count()
+    /// Returns how many offered resources the kernel does not request.
+    fn idle(&self, request: &PoolRequest) -> usize {
+        self.offers.iter().filter(|index| request.wanted[**index] == 0).count()
     }
 }

@@ -1,28 +1,28 @@
-//! Why a session is not given its nodes: everything that stands against it, with numbers and names.
+//! The reasons why a session does not get its nodes, with numbers and names.
 
 use crate::api::{Amount, ResourceName};
 use crate::lifecycle::{Cause, Reason};
 
-/// One thing that stands against a session.
+/// One thing that keeps a session in the queue.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Blocker {
-    /// Which validator says so.
+    /// The validator that found it.
     pub validator: &'static str,
-    /// The cause of the failure; None if nothing failed and only its time has not come.
+    /// The cause of the failure. None if nothing failed and the session only waits for a time or for another session.
     pub cause: Option<Cause>,
     pub reason: Reason,
-    /// What blocks: `keypair alice`, `session other`.
+    /// The object that blocks: `keypair alice`, `session other`.
     pub object: Option<String>,
     pub numbers: Option<Numbers>,
     pub message: String,
-    /// What would have to change, where the rest does not tell.
+    /// What would have to change. None if that follows from the other fields.
     pub needs: Option<String>,
 }
 
-/// How much was asked for and why it is too much.
+/// The amounts behind a blocker.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Numbers {
-    /// None where sessions or volumes are counted.
+    /// None if sessions, kernels or volumes are counted.
     pub resource: Option<ResourceName>,
     pub requested: Amount,
     pub used: Amount,
@@ -38,12 +38,12 @@ impl Blocker {
         Self::new(validator, Cause::Fault, reason, message)
     }
 
-    /// Something it needs is stopped or not there yet.
+    /// An object that the session needs is inactive or absent.
     pub fn hold(validator: &'static str, reason: Reason, message: impl Into<String>) -> Self {
         Self::new(validator, Cause::Hold, reason, message)
     }
 
-    /// No failure: it is not its time yet.
+    /// Not a failure: the session waits for a time, another session or a higher priority.
     pub fn not_yet(validator: &'static str, reason: Reason, message: impl Into<String>) -> Self {
         Self { cause: None, ..Self::fault(validator, reason, message) }
     }
@@ -60,14 +60,14 @@ impl Blocker {
         Self { numbers: Some(Numbers { resource, requested, used, limit }), ..self }
     }
 
-    /// Sessions, kernels or volumes.
+    /// Adds numbers of sessions, kernels or volumes.
     pub fn counting_units(self, requested: i64, used: i64, limit: i64) -> Self {
         let units = Amount::from_units;
         self.counting(None, units(requested), units(used), units(limit))
     }
 
-    /// A failed dependency never recovers, so it comes first. Then what only time solves, since the rest may change until
-    /// then: faults, holds, quotas, capacity.
+    /// Blockers with the lowest weight come first. A failed dependency never recovers, so it is first. A blocker without a
+    /// cause is next, because all others may change until its time comes.
     fn weight(&self) -> u8 {
         match self.cause {
             Some(Cause::Fault) if self.reason == Reason::DependencyFailed => 0,
@@ -80,34 +80,35 @@ impl Blocker {
     }
 }
 
-/// How many nodes fell to which reason, the most frequent first.
+/// How many nodes were rejected for each reason, the most frequent reason first.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NodeCounts {
     pub total: usize,
-    /// Of them, those that take no kernel at all now.
+    /// The nodes that take no kernel at all now.
     pub closed: usize,
     pub reasons: Vec<(String, usize)>,
 }
 
-/// Everything that stands against a session; the gravest decides.
+/// All blockers of a session. The first one decides cause and reason.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Refusal {
-    /// None if it is no failure.
+    /// None if nothing failed.
     pub cause: Option<Cause>,
     pub reason: Reason,
-    /// All of it, numbered if there is more than one thing.
+    /// The messages of all blockers, numbered if there are several.
     pub message: String,
     pub blockers: Vec<Blocker>,
     pub nodes: Option<NodeCounts>,
 }
 
 impl Refusal {
-    /// Whether it says enough to one who has been told lately, or who has not: then the nodes must be counted.
+    /// Whether it is detailed enough for this session. A session that has not reported missing capacity recently
+    /// (`reported`) needs the counts of its nodes.
     pub fn suffices(&self, reported: bool) -> bool {
         reported || self.cause != Some(Cause::Capacity) || self.nodes.is_some()
     }
 
-    /// None if nothing stands against it.
+    /// Returns None if there are no blockers.
     pub fn of(mut blockers: Vec<Blocker>) -> Option<Self> {
         blockers.sort_by_key(Blocker::weight);
         let first = blockers.first()?;

@@ -1,4 +1,4 @@
-//! Scope: one scaling group, its nodes, and its tenants.
+//! The input of one cycle: a scaling group, its nodes and the tenants.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,19 +9,18 @@ use super::nodes::in_group;
 use crate::api::{GroupName, NodeName, Resources, ScalingGroup};
 use crate::views::{NodeView, Tenancy};
 
-/// What a cycle provisions from.
 pub struct Scope<'s> {
     pub now: DateTime<Utc>,
     pub group_name: &'s GroupName,
     pub group: &'s ScalingGroup,
-    /// Every node there is, of whatever group.
+    /// Every node of the cluster.
     pub all_nodes: &'s BTreeMap<NodeName, Arc<NodeView>>,
-    /// The group's, by name.
+    /// The nodes of the scaling group, by name.
     pub nodes: Vec<&'s NodeView>,
     pub tenancy: &'s Tenancy,
-    /// What the group's nodes have together.
+    /// The sum of these nodes' allocatable resources.
     pub capacity: Resources,
-    /// The overhead of the group's RuntimeClass, per pod.
+    /// The overhead of the scaling group's RuntimeClass, per pod.
     pub overhead: Resources,
 }
 
@@ -35,8 +34,8 @@ impl<'s> Scope<'s> {
     ) -> Self {
         let class = tenancy.runtime_class(group);
         let runs_on = |node: &&NodeView| class.is_none_or(|class| node.has_labels(&class.node_selector));
-        let of_group = all_nodes.values().map(Arc::as_ref).filter(|node| in_group(node, group));
-        let nodes: Vec<&NodeView> = of_group.filter(runs_on).collect();
+        let members = all_nodes.values().map(Arc::as_ref).filter(|node| in_group(node, group));
+        let nodes: Vec<&NodeView> = members.filter(runs_on).collect();
         let overhead = class.map(|class| class.overhead.clone()).unwrap_or_default();
         let mut capacity = Resources::default();
         nodes.iter().for_each(|node| capacity.add(&node.allocatable));

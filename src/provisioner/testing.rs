@@ -1,4 +1,4 @@
-//! What the provisioner's tests are set up with: nodes, tenants, and sessions that wait.
+//! Test fixtures of the provisioner: nodes, tenants and waiting sessions.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::views::NodeView;
 use crate::views::Tenancy;
 use crate::views::testing::tenancy;
 
-/// A group with nodes and one active tenant: keypair `key` of `user`, namespace `ns` of `project` in `domain`.
+/// A scaling group with nodes and one active tenant: keypair `key` of `user`, namespace `ns` of `project` in `domain`.
 pub struct Setup {
     pub group: ScalingGroup,
     pub nodes: BTreeMap<NodeName, Arc<NodeView>>,
@@ -23,17 +23,17 @@ pub struct Setup {
     classes: EquivalenceClasses,
 }
 
-/// What else is known of all sessions that wait.
+/// Further properties of all waiting sessions.
 #[derive(Default)]
 pub struct Extra<'e> {
     pub dependencies: &'e [(String, Dependency)],
     pub avoided: &'e [NodeName],
     pub ahead: &'e [Ahead],
-    /// The names of those who have been told lately that no node has room.
+    /// The names of sessions that recently reported that no node has enough free resources.
     pub reported: &'e [&'e str],
 }
 
-/// A node with these resources, and room for 110 pods.
+/// Returns a node with these resources and 110 pods.
 pub fn node(name: &str, resources: &[(&str, i64)]) -> NodeView {
     let mut allocatable = Resources::default();
     allocatable.set("pods", Amount::from_units(110));
@@ -41,7 +41,7 @@ pub fn node(name: &str, resources: &[(&str, i64)]) -> NodeView {
     NodeView { name: name.into(), allocatable, architecture: "amd64".into(), ready: true, ..NodeView::default() }
 }
 
-/// A session that waits; the later in the list, the later it was made.
+/// Returns a waiting session. Its position in the list of a run decides its age: the first is the oldest.
 pub fn waiting(name: &str, spec: Value) -> Session {
     let mut full = json!({"accessKey": "key", "clusterMode": "MultiNode", "kernels": [kernel(&[("cpu", 1)])]});
     if let (Some(full), Some(spec)) = (full.as_object_mut(), spec.as_object()) {
@@ -69,13 +69,13 @@ impl Setup {
         }
     }
 
-    /// Another keypair of the same user.
+    /// Adds another keypair of the same user.
     pub fn keypair(&mut self, name: &str) {
         let keypair = serde_json::from_value(json!({"user": "user"})).expect("a keypair");
         self.tenancy.keypairs.insert(name.into(), Arc::new(Keypair::new(name, keypair)));
     }
 
-    /// A policy for the keypair `key`.
+    /// Sets the policy of the keypair `key`.
     pub fn limit(&mut self, policy: Value) {
         let policy = serde_json::from_value(policy).expect("a policy");
         self.tenancy.policies.insert("policy".into(), Arc::new(ResourcePolicy::new("policy", policy)));
@@ -107,7 +107,7 @@ impl Setup {
         provision(&scope, &mut self.ledger, &queue)
     }
 
-    /// The nodes that each session's kernels were given; none if it was refused.
+    /// Returns the nodes of each session's kernels; none if the session was refused.
     pub fn run(&mut self, sessions: &[Session]) -> Vec<Vec<String>> {
         self.run_with(sessions, &Extra::default()).iter().map(nodes_of).collect()
     }

@@ -283,7 +283,7 @@ mod tests {
         let exited = PodView { main, ..running.clone() };
         assert_eq!(phase(&exited, 0), KernelPhase::Running, "until the kubelet reports the end of the pod, too");
         assert_eq!(
-            phase(&PodView { beside: true, ..exited }, 0),
+            phase(&PodView { has_sidecar: true, ..exited }, 0),
             KernelPhase::Terminated,
             "a container besides the main one does not matter"
         );

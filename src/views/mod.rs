@@ -1,4 +1,4 @@
-//! What is seen of the cluster's objects, reduced to the fields that decisions look at. Pure.
+//! Views of the cluster's objects: only the fields that decisions use. Pure.
 
 mod node;
 mod pod;

@@ -1,4 +1,4 @@
-//! What is seen of nodes: their resources, and whether they are alive.
+//! Views of nodes: their resources and their liveness.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,7 +7,6 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::api::{NodeName, Resources};
 
-/// A node, which is a node here.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NodeView {
     pub name: NodeName,
@@ -17,9 +16,8 @@ pub struct NodeView {
     pub taints: Vec<Taint>,
     pub unschedulable: bool,
     pub ready: bool,
-    /// Since when it is not ready.
     pub not_ready_since: Option<DateTime<Utc>>,
-    /// Whether its kubelet shows no sign of life, whatever its status says.
+    /// Whether its kubelet sends no heartbeats, whatever its status says.
     pub stale: bool,
 }
 
@@ -31,19 +29,19 @@ pub struct Taint {
     pub effect: String,
 }
 
-/// Whether a node can be spoken to.
+/// Whether a node is alive. See docs/lifecycle.md#lost-nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Liveness {
     Alive,
-    /// Not ready, but not for long enough to count as lost, which it will be then.
+    /// Not ready, but not for long enough to count as lost. It is lost at `lost_at`.
     Doubtful {
         lost_at: Option<DateTime<Utc>>,
     },
     /// Not ready for too long; its kernels may still run.
     Lost,
-    /// Ready by its status, but its kubelet shows no sign of life; its kernels may still run.
+    /// Ready by its status, but its kubelet sends no heartbeats; its kernels may still run.
     Stale,
-    /// Its node object is gone or tainted out-of-service: nothing runs there any more.
+    /// Deleted, or tainted out-of-service: nothing runs there any more.
     Gone,
 }
 
@@ -52,12 +50,12 @@ impl Liveness {
         matches!(self, Self::Lost | Self::Stale | Self::Gone)
     }
 
-    /// What is the matter with a node of which this is so, where anything is.
+    /// Describes a lost, stale or deleted node. Returns None for other nodes.
     pub fn trouble(self, node: &str, stale: Duration) -> Option<String> {
         match self {
             Self::Alive | Self::Doubtful { .. } => None,
             Self::Lost => Some(format!("node {node} does not answer")),
-            Self::Stale => Some(format!("the kubelet of node {node} has shown no sign of life for {} s", stale.as_secs())),
+            Self::Stale => Some(format!("the kubelet of node {node} has sent no heartbeat for {} s", stale.as_secs())),
             Self::Gone => Some(format!("node {node} is gone")),
         }
     }
@@ -71,7 +69,7 @@ impl NodeView {
         labels.iter().all(|(key, value)| self.labels.get(key) == Some(value))
     }
 
-    /// Whether it is well and not cordoned.
+    /// Whether it is ready, alive and not cordoned.
     pub fn takes_pods(&self) -> bool {
         self.ready && !self.stale && !self.unschedulable
     }
@@ -84,7 +82,7 @@ impl NodeView {
             return if self.stale { Liveness::Stale } else { Liveness::Alive };
         }
         let lost_at = self.not_ready_since.and_then(|since| Some(since + TimeDelta::from_std(lost_after).ok()?));
-        if lost_at.is_some_and(|at| at <= now) { Liveness::Lost } else { Liveness::Doubtful { lost_at } }
+        if lost_at.is_some_and(|lost_at| lost_at <= now) { Liveness::Lost } else { Liveness::Doubtful { lost_at } }
     }
 }
 
@@ -94,18 +92,18 @@ mod tests {
     use crate::views::testing::{node, now};
 
     #[test]
-    fn an_agent_is_lost_when_its_time_is_over_and_gone_by_an_admins_word() {
+    fn a_node_is_lost_after_its_timeout_and_gone_once_tainted_out_of_service() {
         let minute = std::time::Duration::from_secs(60);
-        let well = node("node-1", 4);
-        assert_eq!(well.liveness(minute, now()), Liveness::Alive);
-        assert_eq!(NodeView { stale: true, ..well.clone() }.liveness(minute, now()), Liveness::Stale);
-        let silent = |seconds| {
+        let alive = node("node-1", 4);
+        assert_eq!(alive.liveness(minute, now()), Liveness::Alive);
+        assert_eq!(NodeView { stale: true, ..alive.clone() }.liveness(minute, now()), Liveness::Stale);
+        let not_ready_for = |seconds| {
             let since = now() - TimeDelta::seconds(seconds);
-            NodeView { ready: false, not_ready_since: Some(since), ..well.clone() }.liveness(minute, now())
+            NodeView { ready: false, not_ready_since: Some(since), ..alive.clone() }.liveness(minute, now())
         };
-        assert_eq!(silent(59), Liveness::Doubtful { lost_at: Some(now() + TimeDelta::seconds(1)) });
-        assert_eq!(silent(60), Liveness::Lost);
+        assert_eq!(not_ready_for(59), Liveness::Doubtful { lost_at: Some(now() + TimeDelta::seconds(1)) });
+        assert_eq!(not_ready_for(60), Liveness::Lost);
         let taint = Taint { key: TAINT_OUT_OF_SERVICE.into(), value: "nodeshutdown".into(), effect: "NoExecute".into() };
-        assert_eq!(NodeView { taints: vec![taint], ..well.clone() }.liveness(minute, now()), Liveness::Gone);
+        assert_eq!(NodeView { taints: vec![taint], ..alive.clone() }.liveness(minute, now()), Liveness::Gone);
     }
 }

@@ -1,4 +1,4 @@
-//! What is seen of pods: those of kernels, and foreign ones.
+//! Views of pods: pods of kernels, and foreign pods.
 
 use std::collections::BTreeSet;
 
@@ -7,20 +7,20 @@ use chrono::{DateTime, Utc};
 use super::volumes::ClaimKey;
 use crate::api::{GroupName, NodeName, Resources, SessionUid};
 
-/// A pod of ours.
+/// A kernel's pod.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PodView {
     pub namespace: String,
     pub name: String,
     pub uid: String,
     pub session_uid: SessionUid,
-    /// The uid of the object that controls it: its kernel.
+    /// The uid of its controller, which is the kernel.
     pub owner_uid: Option<String>,
     pub group: GroupName,
-    /// Role and index, from its label.
+    /// The kernel's role and index, from the pod's label.
     pub kernel: String,
     pub generation: i64,
-    /// The node it is bound to, or pinned to as long as it is not bound.
+    /// The node that it is bound to; before that, the node that it is pinned to.
     pub node: Option<NodeName>,
     pub bound: bool,
     pub requests: Resources,
@@ -31,58 +31,58 @@ pub struct PodView {
     pub deleting: bool,
     /// When its deletion was requested, by the API server's clock.
     pub deletion_requested_at: Option<DateTime<Utc>>,
-    /// Its status is from before its deletion, by the generation that the kubelet had observed.
+    /// The kubelet reported the status before it knew of the deletion. The observed generation shows that.
     pub reported_before_deletion: bool,
     /// Its condition `DisruptionTarget`, if that is true.
     pub disruption: Option<Disruption>,
-    /// The finalizers on it that are not ours.
+    /// Finalizers that are not the operator's.
     pub other_finalizers: Vec<String>,
-    /// How many seconds it is given to end, once it is being deleted.
+    /// The grace period in seconds, once it is being deleted.
     pub grace: Option<i64>,
-    /// Our finalizer is on it.
+    /// It has the operator's finalizer.
     pub held: bool,
     pub gate: Option<GateState>,
     pub gate_opened: bool,
     pub main: MainState,
-    /// Its sandbox stands: containers may start and images be pulled.
+    /// Its sandbox is ready: images can be pulled and containers can start.
     pub ready_to_start: bool,
     pub ended: bool,
-    /// A container beside the main one runs, which something added to it.
-    pub beside: bool,
-    /// Since when kube-scheduler refuses it, and its words.
+    /// Another container runs next to the main one. A webhook, for example, added it.
+    pub has_sidecar: bool,
+    /// Since when kube-scheduler has refused it, and the message.
     pub unschedulable: Option<(DateTime<Utc>, String)>,
-    /// Why its image is not to be had: the kubelet's reason and words. From whichever container shows it first.
+    /// Why an image cannot be pulled: the kubelet's reason and message, from the first container that reports one.
     pub image_error: Option<(String, String)>,
-    /// Since when pulling has failed, as far as this operator has seen it.
+    /// Since when pulling has failed, as this operator observed it.
     pub image_error_since: Option<DateTime<Utc>>,
     pub ip: Option<String>,
     pub created_at: Option<DateTime<Utc>>,
-    /// The pod's own reason and words, for example `Evicted`.
+    /// The reason in the pod's status, for example `Evicted`.
     pub reason: Option<String>,
     pub message: Option<String>,
     pub resource_version: u64,
 }
 
-/// Why Kubernetes is about to end a pod, or has.
+/// Why Kubernetes ends a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Disruption {
-    /// As Kubernetes names it: `EvictionByEvictionAPI` …
+    /// The reason of the condition, for example `EvictionByEvictionAPI`.
     pub reason: String,
     pub message: String,
 }
 
-/// What is known of a gated pod's gate.
+/// The state of the gate in a gang's pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GateState {
-    /// Its image, which is the kernel's, is still on its way.
+    /// Its image, which is the kernel's, is being pulled.
     Waiting,
-    /// It runs: the image is there.
+    /// It runs, so the image is on the node.
     Running,
-    /// It let the kernel start.
+    /// It has let the kernel start.
     Passed,
 }
 
-/// What is known of a pod's main container.
+/// The state of a pod's main container.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum MainState {
     #[default]
@@ -104,12 +104,12 @@ pub enum MainState {
 }
 
 impl PodView {
-    /// Whether it still takes what it requested: until its containers have ended.
+    /// Whether it still uses its requests. It does until its containers have ended.
     pub fn is_live(&self) -> bool {
         !self.ended
     }
 
-    /// The same pod, counted as a foreign one.
+    /// Returns the pod as a foreign pod.
     pub fn as_foreign(&self, node: &NodeName) -> ForeignPod {
         ForeignPod {
             namespace: self.namespace.clone(),
@@ -129,15 +129,15 @@ impl PodView {
         }
     }
 
-    /// How its main container ended, once that is the end of its kernel. The kubelet tells of the container before it tells
-    /// that the pod has ended: that is waited for, unless something runs on beside it.
+    /// Returns how the main container ended, once that ends the kernel. The kubelet reports the container's end before the
+    /// pod's. The kernel ends with the pod, unless another container keeps the pod running.
     pub fn main_end(&self) -> Option<&MainState> {
-        let over = self.ended || self.beside;
-        Some(&self.main).filter(|main| over && matches!(main, MainState::Ended { .. }))
+        let is_final = self.ended || self.has_sidecar;
+        Some(&self.main).filter(|main| is_final && matches!(main, MainState::Ended { .. }))
     }
 }
 
-/// A pod that is not ours: what it takes of its node.
+/// A foreign pod: its usage of its node.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ForeignPod {
     pub namespace: String,
@@ -145,20 +145,20 @@ pub struct ForeignPod {
     pub requests: Resources,
     /// The volume claims it mounts.
     pub claims: BTreeSet<ClaimKey>,
-    /// The tenure that its owner and readiness claim. A tenant can write both.
+    /// The lifetime that its owner and readiness claim. A tenant can write both.
     pub claimed_lifetime: Lifetime,
-    /// The tenure that it is counted by.
+    /// The lifetime that it is counted by.
     pub lifetime: Lifetime,
 }
 
-/// How long a foreign pod is to be reckoned with.
+/// How long a foreign pod uses its node's resources.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Lifetime {
-    /// Until it ends; it stands against a private session.
+    /// Until it ends. It keeps private sessions off the node.
     #[default]
     Transient,
-    /// It belongs to the node (DaemonSet, static), and is coming or going.
+    /// It is a pod of a DaemonSet or a static pod, and is starting or ending, or its namespace is not trusted.
     NodeBound,
-    /// It belongs to the node, and what it takes does not become free.
+    /// It is a pod of a DaemonSet or a static pod, and its resources never become free.
     Permanent,
 }

@@ -1,4 +1,4 @@
-//! Who a session belongs to: namespace → project → domain, access key → user; and the policies over each.
+//! The tenants of a session (namespace → project → domain, access key → user) and their policies.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -22,11 +22,11 @@ pub struct Tenancy {
     pub policies: HashMap<PolicyName, Arc<ResourcePolicy>>,
     pub storage: Storage,
     pub runtime_classes: HashMap<String, RuntimeClassView>,
-    /// How many groups, tenants, policies and volumes there are that cannot be read.
+    /// The number of scaling groups, tenants, policies and volumes that cannot be read.
     pub unreadable: usize,
 }
 
-/// One whose usage is counted.
+/// A tenant, whose usage is counted.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Tenant {
     Keypair(AccessKey),
@@ -46,12 +46,12 @@ impl std::fmt::Display for Tenant {
     }
 }
 
-/// Under which name usage is counted.
+/// The account that a session's usage is counted under.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Account {
     pub access_key: AccessKey,
     pub namespace: String,
-    /// Whom it belonged to when it was admitted, if that is recorded.
+    /// The tenants at admission, if they are recorded.
     pub owner: Option<SessionOwner>,
 }
 
@@ -63,7 +63,7 @@ fn tenants(key: &AccessKey, owner: SessionOwner) -> Vec<Tenant> {
     tenants
 }
 
-/// One that a session belongs to and that does not exist or is not active.
+/// A tenant of a session that does not exist or is not active.
 #[derive(Debug)]
 pub struct Inactive {
     /// For example `keypair alice`.
@@ -78,7 +78,7 @@ impl Inactive {
     }
 }
 
-/// A RuntimeClass: what each pod of it takes besides, and where it can run.
+/// A RuntimeClass: the overhead of each of its pods, and the nodes that can run them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RuntimeClassView {
     pub overhead: Resources,
@@ -86,12 +86,12 @@ pub struct RuntimeClassView {
 }
 
 impl Tenancy {
-    /// The RuntimeClass that a group gives its kernels, if it exists.
+    /// Returns the RuntimeClass of a scaling group's kernels, if it exists.
     pub fn runtime_class(&self, group: &ScalingGroup) -> Option<&RuntimeClassView> {
         self.runtime_classes.get(group.spec.pod.runtime_class_name.as_ref()?)
     }
 
-    /// Whom the sessions of a key in a namespace belong to, as far as they are known.
+    /// Returns the current user, project and domain of a keypair's sessions in a namespace, as far as they are known.
     pub fn owner(&self, key: &AccessKey, namespace: &str) -> SessionOwner {
         let project = self.namespaces.get(namespace).cloned();
         SessionOwner {
@@ -101,24 +101,24 @@ impl Tenancy {
         }
     }
 
-    /// Those that a waiting session of a key and namespace would count for.
+    /// Returns the tenants that a waiting session of a keypair and namespace would count for.
     pub fn tenants(&self, key: &AccessKey, namespace: &str) -> Vec<Tenant> {
         tenants(key, self.owner(key, namespace))
     }
 
-    /// Those that an account's usage counts for: as recorded, else as it is now.
+    /// Returns the tenants that an account's usage counts for: as recorded at admission, else the current ones.
     pub fn tenants_of(&self, account: &Account) -> Vec<Tenant> {
         let now = self.owner(&account.access_key, &account.namespace);
-        let before = account.owner.clone().unwrap_or_default();
+        let recorded = account.owner.clone().unwrap_or_default();
         let owner = SessionOwner {
-            user: before.user.or(now.user),
-            project: before.project.or(now.project),
-            domain: before.domain.or(now.domain),
+            user: recorded.user.or(now.user),
+            project: recorded.project.or(now.project),
+            domain: recorded.domain.or(now.domain),
         };
         tenants(&account.access_key, owner)
     }
 
-    /// What of a keypair, its user, the namespace's project and their domains does not exist or is not active: all of it.
+    /// Returns all that do not exist or are not active among a keypair, its user, the namespace's project and their domains.
     pub fn inactive(&self, key: &AccessKey, namespace: &str) -> Vec<Inactive> {
         let mut found = self.inactive_owner(key);
         found.extend(self.inactive_project(namespace));
@@ -154,7 +154,7 @@ impl Tenancy {
         }
     }
 
-    /// Of one that belongs to a domain, itself and the domain.
+    /// Checks a user or project and its domain.
     fn inactive_in(&self, domain: &DomainName, name: &str, active: bool, inactive: Reason) -> Vec<Inactive> {
         let mut found = vec![];
         if !active {
@@ -171,7 +171,7 @@ impl Tenancy {
         found
     }
 
-    /// The policy that a tenant refers to, if any.
+    /// Returns the policy that a tenant names, if it names one.
     pub fn policy_of(&self, tenant: &Tenant) -> Result<Option<Arc<ResourcePolicy>>, Failure> {
         let name = match tenant {
             Tenant::Keypair(name) => self.keypairs.get(name).and_then(|object| object.spec.resource_policy.clone()),

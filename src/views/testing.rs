@@ -1,4 +1,4 @@
-//! What tests set a cluster up with.
+//! Test fixtures: the time, a node and a tenant.
 
 use std::sync::Arc;
 

@@ -1,23 +1,23 @@
-//! Volume claims as placement sees them: which there are, and from which nodes what they are bound to can be reached.
+//! Views of volume claims: which exist, and which nodes can reach their volumes.
 
 use std::collections::{BTreeSet, HashMap};
 
 use super::NodeView;
 use crate::api::{Amount, KernelTemplate, Session};
 
-/// A claim, by its namespace and name.
+/// The namespace and name of a claim.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClaimKey {
     pub namespace: String,
     pub name: String,
 }
 
-/// What is asked of a claim: to be there, and to be written to, unless it is only read.
+/// A session's use of a claim.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mount {
     pub claim: ClaimKey,
     pub read_only: bool,
-    /// How many kernels mount it.
+    /// The number of kernels that mount it.
     pub kernels: i64,
 }
 
@@ -25,48 +25,48 @@ pub struct Mount {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ClaimView {
     pub deleting: bool,
-    /// It may be mounted for reading only.
+    /// It may only be mounted read-only.
     pub read_only: bool,
     /// Only one pod at a time may use it (`ReadWriteOncePod`).
     pub is_for_one_pod: bool,
-    /// The PersistentVolume it is bound to.
+    /// The PersistentVolume that it is bound to.
     pub volume: Option<String>,
-    /// Its request while it is unbound.
+    /// The class, modes and amount that it requests. They matter while it is unbound.
     pub storage_class: String,
     pub access_modes: Vec<String>,
     pub requested: Amount,
 }
 
-/// A PersistentVolume: from where it can be reached.
+/// A PersistentVolume.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct VolumeView {
-    /// Any of these terms; from everywhere, if there is none.
+    /// Nodes that match any of these terms can reach it; all nodes if there are no terms.
     pub terms: Vec<Vec<Requirement>>,
     pub storage_class: String,
     pub access_modes: Vec<String>,
     pub capacity: Amount,
     /// Nothing is bound to it.
     pub is_available: bool,
-    /// The only claim it may be bound to, if one is named.
+    /// If set, only this claim can be bound to it.
     pub reserved_for: Option<ClaimKey>,
 }
 
-/// A StorageClass: when and where volumes of it come to be.
+/// A StorageClass: when and where its volumes are created.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StorageClassView {
     /// Volumes are bound once a pod has its node (`WaitForFirstConsumer`).
     pub waits_for_pod: bool,
-    /// New volumes are made for claims.
+    /// New volumes are created for claims.
     pub provisions: bool,
-    /// Where new volumes can be: any of these terms; everywhere, if there is none.
+    /// New volumes can be created for nodes that match any of these terms; for all nodes if there are no terms.
     pub topologies: Vec<Vec<Requirement>>,
 }
 
-/// From where the volume of a claim is, or could be, reached.
+/// The nodes that can reach the volume of a claim, or could reach one that is bound later.
 #[derive(Debug, PartialEq)]
 pub enum Reach<'v> {
     Everywhere,
-    /// From the nodes that match any of these lists of terms.
+    /// Nodes that match any of these lists of terms.
     From(Vec<&'v [Vec<Requirement>]>),
 }
 
@@ -74,12 +74,12 @@ impl Reach<'_> {
     pub fn includes(&self, node: &NodeView) -> bool {
         match self {
             Self::Everywhere => true,
-            Self::From(places) => places.iter().any(|terms| matches_any(terms, node)),
+            Self::From(lists) => lists.iter().any(|terms| matches_any(terms, node)),
         }
     }
 }
 
-/// Whether a node matches any of these terms. An empty term matches nothing.
+/// Whether a node matches any of these terms. An empty term matches no node.
 fn matches_any(terms: &[Vec<Requirement>], node: &NodeView) -> bool {
     terms.iter().any(|term| !term.is_empty() && term.iter().all(|requirement| requirement.holds(node)))
 }
@@ -94,12 +94,13 @@ pub struct Storage {
 }
 
 impl Storage {
-    /// Whether a claim gets its volume only once its pod has a node.
+    /// Whether a claim gets its volume only after its pod has a node.
     pub fn waits_for_pod(&self, claim: &ClaimView) -> bool {
         self.classes.get(&claim.storage_class).is_some_and(|class| class.waits_for_pod)
     }
 
-    /// From where a claim's volume is reached; for one that is bound with its pod, from where it could be.
+    /// Returns the nodes that can reach a claim's volume. For a claim that waits for its pod, the nodes for which a volume
+    /// exists or can be created.
     pub fn reach(&self, key: &ClaimKey) -> Reach<'_> {
         let Some(claim) = self.claims.get(key) else { return Reach::Everywhere };
         if let Some(volume) = claim.volume.as_ref().and_then(|name| self.volumes.get(name)) {
@@ -120,7 +121,7 @@ impl Storage {
     }
 }
 
-/// What a node must be like.
+/// A condition on a node.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Requirement {
     pub of: NodeField,
@@ -128,14 +129,14 @@ pub struct Requirement {
     pub values: Vec<String>,
 }
 
-/// What of a node is looked at.
+/// The field of a node that a requirement compares.
 #[derive(Clone, Debug, PartialEq)]
 pub enum NodeField {
     Name,
     Label(String),
 }
 
-/// How it is compared with the values, as in a node selector.
+/// The comparison with the values, as in a node selector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operator {
     In,
@@ -144,7 +145,7 @@ pub enum Operator {
     DoesNotExist,
     Gt,
     Lt,
-    /// One that this operator does not know: nothing satisfies it.
+    /// An operator of a newer Kubernetes. No node satisfies it.
     Unknown,
 }
 
@@ -153,7 +154,7 @@ impl VolumeView {
         if self.terms.is_empty() { Reach::Everywhere } else { Reach::From(vec![&self.terms]) }
     }
 
-    /// Whether a claim could be bound to it.
+    /// Whether a claim could be bound to this volume.
     fn fits(&self, key: &ClaimKey, claim: &ClaimView) -> bool {
         self.is_available
             && self.reserved_for.as_ref().is_none_or(|only| only == key)
@@ -183,19 +184,19 @@ impl Requirement {
     }
 }
 
-/// The claims that a kernel mounts.
+/// Returns the claims that a kernel mounts.
 pub fn claims_of(namespace: &str, kernel: &KernelTemplate) -> BTreeSet<ClaimKey> {
     let key = |name: &String| ClaimKey { namespace: namespace.into(), name: name.clone() };
     kernel.volumes.iter().map(|volume| key(&volume.claim_name)).collect()
 }
 
-/// The claims that a session mounts.
+/// Returns the claims that a session mounts.
 pub fn claims(session: &Session) -> BTreeSet<ClaimKey> {
     let namespace = session.metadata.namespace.as_deref().unwrap_or_default();
     session.spec.kernels.iter().flat_map(|kernel| claims_of(namespace, kernel)).collect()
 }
 
-/// What a session asks of each of its claims.
+/// Returns a session's use of each of its claims.
 pub fn mounts(session: &Session) -> Vec<Mount> {
     let only_read = |claim: &ClaimKey| {
         let mut volumes = session.spec.kernels.iter().flat_map(|kernel| &kernel.volumes);
@@ -228,7 +229,7 @@ mod tests {
         assert!(holds(NodeField::Name, Operator::In, &["node-1"]) && !holds(NodeField::Name, Operator::In, &["node-2"]));
         assert!(holds(label("zone"), Operator::In, &["b", "a"]) && !holds(label("none"), Operator::In, &["a"]));
         assert!(holds(label("zone"), Operator::NotIn, &["b"]) && !holds(label("zone"), Operator::NotIn, &["a"]));
-        assert!(holds(label("none"), Operator::NotIn, &["a"]), "as in Kubernetes, what is not there is not in");
+        assert!(holds(label("none"), Operator::NotIn, &["a"]), "as in Kubernetes, NotIn matches a missing label");
         assert!(holds(label("zone"), Operator::Exists, &[]) && holds(label("none"), Operator::DoesNotExist, &[]));
         assert!(holds(label("slots"), Operator::Gt, &["3"]) && !holds(label("slots"), Operator::Gt, &["4"]));
         assert!(holds(label("slots"), Operator::Lt, &["5"]) && !holds(label("zone"), Operator::Lt, &["5"]));
@@ -236,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unbound_claim_is_reached_from_where_its_volume_could_come_to_be() {
+    fn an_unbound_claim_can_be_reached_where_a_volume_fits_or_can_be_created() {
         let zone = |zone: &str| {
             vec![Requirement { of: NodeField::Label("zone".into()), operator: Operator::In, values: vec![zone.into()] }]
         };
@@ -246,11 +247,11 @@ mod tests {
         storage.claims.insert(key.clone(), claim);
         let mut reached = |class: StorageClassView, volumes: &[(&str, i64)]| {
             storage.classes.insert("fast".into(), class);
-            let volume = |(place, size): &(&str, i64)| {
+            let volume = |(name, size): &(&str, i64)| {
                 let capacity = Amount::from_units(*size);
-                let terms = vec![zone(place)];
+                let terms = vec![zone(name)];
                 (
-                    format!("{place}-{size}"),
+                    format!("{name}-{size}"),
                     VolumeView { terms, storage_class: "fast".into(), capacity, is_available: true, ..VolumeView::default() },
                 )
             };
@@ -258,17 +259,17 @@ mod tests {
             storage.reach(&key).includes(&node())
         };
         let waits = StorageClassView { waits_for_pod: true, ..StorageClassView::default() };
-        assert!(!reached(waits.clone(), &[]), "no volume, and none is made");
+        assert!(!reached(waits.clone(), &[]), "no volume, and the class creates none");
         assert!(reached(waits.clone(), &[("b", 10), ("a", 10)]));
-        assert!(!reached(waits.clone(), &[("b", 10), ("a", 9)]), "the one here is too small");
+        assert!(!reached(waits.clone(), &[("b", 10), ("a", 9)]), "the volume in zone a is too small");
         let provisions = |topologies| StorageClassView { provisions: true, topologies, ..waits.clone() };
         assert!(reached(provisions(vec![]), &[]));
         assert!(reached(provisions(vec![zone("b"), zone("a")]), &[]) && !reached(provisions(vec![zone("b")]), &[]));
-        assert!(reached(StorageClassView::default(), &[]), "bound at once, wherever that is");
+        assert!(reached(StorageClassView::default(), &[]), "a claim that is bound at once limits no node");
     }
 
     #[test]
-    fn one_term_of_several_is_enough_and_an_empty_one_matches_nothing() {
+    fn one_matching_term_is_enough_and_an_empty_term_matches_no_node() {
         let is = |zone: &str| {
             vec![Requirement { of: NodeField::Label("zone".into()), operator: Operator::In, values: vec![zone.into()] }]
         };

@@ -152,7 +152,11 @@ async fn a_session_beyond_the_pending_limit_runs_once_earlier_sessions_are_gone(
     a_second_after(&scene, "waits").await;
     scene.submit("beyond", json!({})).await;
     let status = scene.until("beyond", "refused", reason_is("PendingLimitExceeded")).await.status.unwrap();
-    assert!(status.message.as_deref().unwrap().contains("has 1 sessions waiting before this one of 1"), "{:?}", status.message);
+    assert!(
+        status.message.as_deref().unwrap().contains("1 of 1 sessions waiting, all older than this session"),
+        "{:?}",
+        status.message
+    );
     scene.patch_spec("waits", json!({"desiredState": "Terminated"})).await.unwrap();
     scene.patch_spec("runs", json!({"desiredState": "Terminated"})).await.unwrap();
     scene.until_phase("beyond", SessionPhase::Running).await;

@@ -42,7 +42,11 @@ async fn ss_003_a_request_that_fits_no_node_waits_until_a_node_fits() {
     scene.submit("gpu", json!({"kernels": [wants_gpu]})).await;
     on_hold(&scene, "gpu", "NoAvailableNode").await;
     let status = scene.status("gpu").await;
-    assert!(status.message.as_deref().unwrap().contains("fits no node of the group, even an empty one"), "{:?}", status.message);
+    assert!(
+        status.message.as_deref().unwrap().contains("fits no node of the scaling group, even an empty one"),
+        "{:?}",
+        status.message
+    );
     let devices =
         |count: &str| Patch::Merge(json!({"status": {"allocatable": {"gpu.test/x": count}, "capacity": {"gpu.test/x": count}}}));
     let (nodes, params) = (scene.all::<Node>(), PatchParams::default());

@@ -50,7 +50,7 @@ async fn a_session_waits_for_its_claim_and_runs_where_the_volume_is() {
     }
     scene.submit("fifth", mounting(false)).await;
     let reported = scene.until("fifth", "waiting", reason_is("NoAvailableNode")).await.status.unwrap().progress.message.unwrap();
-    assert!(reported.contains("2 of 3: volume of claim data not reached from there; 1 of 3: cpu 0 of 1 needed"), "{reported}");
+    assert!(reported.contains("2 of 3: cannot reach the volume of claim data; 1 of 3: cpu 0 of 1 needed"), "{reported}");
     let volumes = scene.all::<PersistentVolume>();
     volumes.delete(&scene.name, &DeleteParams::default()).await.unwrap();
     scene.end(operator).await;
@@ -68,7 +68,7 @@ async fn a_read_only_claim_is_not_mounted_for_writing() {
     claim(&scene, "ReadOnlyMany", &scene.name).await;
     scene.submit("writes", mounting(false)).await;
     let status = scene.until("writes", "waiting", reason_is("VolumeReadOnly")).await.status.unwrap();
-    assert_eq!(status.message.as_deref(), Some("volume claim data is for reading only, and is mounted for writing"));
+    assert_eq!(status.message.as_deref(), Some("volume claim data is read-only but mounted for writing"));
     scene.submit("reads", mounting(true)).await;
     scene.until("reads", "placed", |session| session.phase() > SessionPhase::Pending).await;
     scene.remove::<PersistentVolume>().await;

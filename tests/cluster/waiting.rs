@@ -132,7 +132,7 @@ async fn sessions_that_depend_on_each_other_get_the_reason_dependency_circular()
         .iter()
         .find(|entry| entry.error_code.map(|reason| reason.as_str()) == Some("DependencyCircular"))
         .expect("the circle is reported");
-    assert_eq!(entry.message, "session one, which this one depends on, waits for this one");
+    assert_eq!(entry.message, "this session depends on session one, which waits for this session");
     assert_eq!(entry.cause, Some(Cause::Fault));
     scene.end(operator).await;
 }
@@ -248,7 +248,7 @@ async fn ss_010_a_private_session_has_its_node_to_itself() {
     scene.until_phase("alone", SessionPhase::Running).await;
     scene.submit("other", json!({})).await;
     let waiting = scene.until("other", "waiting", reason_is("NoAvailableNode")).await.status.unwrap();
-    assert!(waiting.progress.message.unwrap().contains("kept for a private session"));
+    assert!(waiting.progress.message.unwrap().contains("occupied by a private session"));
     scene.end(operator).await;
 }
 

@@ -78,7 +78,7 @@ pub fn pod(pod: &Pod) -> Extracted {
         main: main.map(main_state).unwrap_or_default(),
         ready_to_start: condition(pod, "PodReadyToStartContainers").is_some_and(|c| c.status == "True"),
         ended: has_ended(pod),
-        beside: status.container_statuses.iter().flatten().any(|status| status.name != CONTAINER_MAIN && is_running(status)),
+        has_sidecar: status.container_statuses.iter().flatten().any(|status| status.name != CONTAINER_MAIN && is_running(status)),
         unschedulable: condition(pod, "PodScheduled")
             .filter(|c| c.status == "False" && c.reason.as_deref() == Some("Unschedulable"))
             .and_then(|c| Some((time(c.last_transition_time.as_ref())?, c.message.clone().unwrap_or_default()))),

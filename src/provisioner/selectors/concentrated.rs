@@ -1,11 +1,11 @@
-//! concentrated: fills up what is used already. Least of: kernels of the same deployment there (if those are to be
-//! spread), resources that would be unused, what remains; then the first by name.
+//! concentrated: fills up used nodes. It takes the node with the fewest kernels of the same deployment (with
+//! `enforceSpreading`), then the fewest idle resources, then the least left, then the first name.
 
 use crate::provisioner::pool::{Choice, Index, Pool};
 
 pub fn select(pool: &Pool<'_>, choice: &Choice<'_>) -> Option<Index> {
     let Some(deployment) = choice.request.deployment.as_deref().filter(|_| choice.spread) else {
-        return pool.tightest(choice);
+        return pool.with_least_left(choice);
     };
     let key = |index: &Index| (pool.replicas(*index, deployment), pool.tightness(*index, choice.request), *index);
     pool.all(choice).min_by_key(key)
@@ -19,7 +19,7 @@ mod tests {
     use crate::provisioner::testing::{Setup, kernel, node, waiting};
 
     #[test]
-    fn fills_up_what_has_least_left_then_goes_by_name() {
+    fn chooses_the_node_with_least_left_then_the_first_name() {
         let group = || json!({"selector": "Concentrated"});
         let mut setup = Setup::new(group(), vec![node("a", &[("cpu", 4)]), node("b", &[("cpu", 2)]), node("c", &[("cpu", 4)])]);
         let four: Vec<_> = ["1", "2", "3", "4"].map(|name| waiting(name, json!({}))).into();
@@ -27,7 +27,7 @@ mod tests {
     }
 
     #[test]
-    fn fewest_unused_resources_come_before_least_left() {
+    fn fewest_idle_resources_come_before_least_left() {
         let gpu = node("a-gpu", &[("cpu", 2), ("nvidia.com/gpu", 1)]);
         let mut setup = Setup::new(json!({"selector": "Concentrated"}), vec![gpu, node("b-cpu", &[("cpu", 8)])]);
         let with_gpu = waiting("gpu", json!({"kernels": [kernel(&[("cpu", 1), ("nvidia.com/gpu", 1)])]}));
@@ -35,18 +35,18 @@ mod tests {
     }
 
     #[test]
-    fn what_an_agent_does_not_offer_is_nothing_left() {
+    fn a_resource_that_a_node_does_not_offer_counts_as_zero() {
         let gpu = node("a", &[("amd.com/gpu", 1), ("cpu", 64)]);
         let pages = node("b", &[("cpu", 4), ("hugepages-2Mi", 8)]);
         let run = |selector: &str| {
             Setup::new(json!({"selector": selector}), vec![gpu.clone(), pages.clone()]).run(&[waiting("s", json!({}))])
         };
-        assert_eq!(run("Concentrated"), [["b"]], "no accelerator is left there");
+        assert_eq!(run("Concentrated"), [["b"]], "b has no accelerator");
         assert_eq!(run("Dispersed"), [["a"]]);
     }
 
     #[test]
-    fn replicas_of_a_deployment_are_spread_where_the_group_says_so() {
+    fn enforce_spreading_spreads_the_replicas_of_a_deployment() {
         let replica = |name: &str| {
             let mut session = waiting(name, json!({}));
             session.metadata.owner_references = Some(vec![OwnerReference {

@@ -1,9 +1,9 @@
-//! dispersed: goes where most is left. Fewest resources that would be unused, then most remaining; then the first by name.
+//! dispersed: takes the node with the fewest idle resources, then the most left, then the first name.
 
 use crate::provisioner::pool::{Choice, Index, Pool};
 
 pub fn select(pool: &Pool<'_>, choice: &Choice<'_>) -> Option<Index> {
-    pool.roomiest(choice)
+    pool.with_most_left(choice)
 }
 
 #[cfg(test)]
@@ -13,18 +13,18 @@ mod tests {
     use crate::provisioner::testing::{Setup, kernel, node, waiting};
 
     #[test]
-    fn goes_where_most_is_left_then_by_name() {
+    fn chooses_the_node_with_most_left_then_the_first_name() {
         let mut setup = Setup::new(json!({}), vec![node("a", &[("cpu", 2)]), node("b", &[("cpu", 3)]), node("c", &[("cpu", 3)])]);
         let four: Vec<_> = ["1", "2", "3", "4"].map(|name| waiting(name, json!({}))).into();
         assert_eq!(setup.run(&four), [["b"], ["c"], ["a"], ["b"]]);
     }
 
     #[test]
-    fn fewest_unused_resources_come_before_most_left() {
+    fn fewest_idle_resources_come_before_most_left() {
         let gpu = node("a-gpu", &[("cpu", 64), ("nvidia.com/gpu", 8)]);
         let mut setup = Setup::new(json!({}), vec![gpu, node("b-cpu", &[("cpu", 2)])]);
         let three = [waiting("1", json!({})), waiting("2", json!({})), waiting("3", json!({}))];
-        assert_eq!(setup.run(&three), [["b-cpu"], ["b-cpu"], ["a-gpu"]], "GPUs are for others as long as there is room");
+        assert_eq!(setup.run(&three), [["b-cpu"], ["b-cpu"], ["a-gpu"]], "GPU nodes come last for sessions without GPUs");
     }
 
     #[test]

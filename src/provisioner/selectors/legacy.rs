@@ -1,4 +1,4 @@
-//! legacy: as dispersed; kept for groups that are configured by that name.
+//! legacy: the same as dispersed, under a name that some scaling groups still use.
 
 use super::dispersed;
 use crate::provisioner::pool::{Choice, Index, Pool};

@@ -1,4 +1,4 @@
-//! Which of the nodes that take a kernel gets it: one strategy a file, and the one place that lists them.
+//! Selectors: each chooses one of the nodes that take a kernel. One file each, listed here.
 
 mod concentrated;
 mod dispersed;
@@ -8,10 +8,10 @@ mod roundrobin;
 use super::pool::{Choice, Index, Pool};
 use crate::api::SelectorStrategy;
 
-/// A strategy: the node it chooses, if any takes the kernel.
+/// Returns the chosen node, or None if no node takes the kernel.
 pub type Select = fn(&Pool<'_>, &Choice<'_>) -> Option<Index>;
 
-/// To add one: its file, its name in the API, and a line here.
+/// To add a selector, add its file, its name in the API and a line here.
 pub fn selector(strategy: SelectorStrategy) -> Select {
     match strategy {
         SelectorStrategy::Concentrated => concentrated::select,

@@ -1,4 +1,4 @@
-//! roundrobin: nodes by name, each in its turn; the turn goes on from cycle to cycle.
+//! roundrobin: takes the nodes in turn, by name, and continues from cycle to cycle.
 
 use crate::provisioner::pool::{Choice, Index, Pool};
 
@@ -13,7 +13,7 @@ mod tests {
     use crate::provisioner::testing::{Setup, node, waiting};
 
     #[test]
-    fn each_has_its_turn_by_name_and_the_turn_goes_on_in_the_next_cycle() {
+    fn nodes_are_chosen_in_turn_by_name_across_cycles() {
         let nodes = vec![node("a", &[("cpu", 4)]), node("b", &[("cpu", 1)]), node("c", &[("cpu", 4)])];
         let mut setup = Setup::new(json!({"selector": "RoundRobin"}), nodes);
         let two = |names: [&str; 2]| names.map(|name| waiting(name, json!({})));

@@ -1,4 +1,4 @@
-//! DRF: owners with the smallest dominant share first; an owner's own sessions stay in the order of their making.
+//! DRF: the keypair with the smallest dominant share first. Sessions of one keypair keep their order of creation.
 
 use super::Sequencer;
 use crate::provisioner::LedgerSnapshot;
@@ -6,9 +6,10 @@ use crate::provisioner::candidate::Candidate;
 use crate::provisioner::scope::Scope;
 use crate::views::Tenant;
 
-pub static SEQUENCER: Sequencer = Sequencer { share: Some(dominant_share), rank: |candidate| candidate.made() };
+pub static SEQUENCER: Sequencer = Sequencer { share: Some(dominant_share), rank: |candidate| candidate.created_micros() };
 
-/// The largest part of any resource of the group that the owner occupies; what the group has none of is ignored.
+/// Returns the keypair's largest share of any resource of the scaling group. Resources that the scaling group lacks are
+/// ignored.
 fn dominant_share(scope: &Scope<'_>, ledger: &LedgerSnapshot, candidate: &Candidate<'_>) -> f64 {
     let occupied = ledger.tenant(&Tenant::Keypair(candidate.class.access_key.clone())).resources;
     let share = |(name, capacity): (_, crate::api::Amount)| {

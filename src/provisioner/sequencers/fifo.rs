@@ -1,5 +1,5 @@
-//! FIFO: who was made first is looked at first.
+//! FIFO: the oldest session first.
 
 use super::Sequencer;
 
-pub static SEQUENCER: Sequencer = Sequencer { share: None, rank: |candidate| candidate.made() };
+pub static SEQUENCER: Sequencer = Sequencer { share: None, rank: |candidate| candidate.created_micros() };

@@ -1,5 +1,5 @@
-//! LIFO: who was made last is looked at first.
+//! LIFO: the newest session first.
 
 use super::Sequencer;
 
-pub static SEQUENCER: Sequencer = Sequencer { share: None, rank: |candidate| -candidate.made() };
+pub static SEQUENCER: Sequencer = Sequencer { share: None, rank: |candidate| -candidate.created_micros() };

@@ -1,4 +1,4 @@
-//! In which order waiting sessions are looked at: one sequencer a file, and the one place that lists them.
+//! Sequencers: each orders the waiting sessions of one priority. One file each, listed here.
 
 mod drf;
 mod fifo;
@@ -12,14 +12,14 @@ use super::ledger_snapshot::LedgerSnapshot;
 use super::scope::Scope;
 use crate::api::{AccessKey, SequencerName};
 
-/// A sequencer: the order of sessions of one priority, the smallest share and then the smallest rank first.
+/// Orders the sessions of one priority: the smallest share comes first, then the smallest rank.
 pub struct Sequencer {
-    /// The share of a session's owner, computed again after each of the owner's sessions.
+    /// The share of a session's keypair. It is computed again after each session of the keypair.
     pub share: Option<fn(&Scope<'_>, &LedgerSnapshot, &Candidate<'_>) -> f64>,
     pub rank: fn(&Candidate<'_>) -> i64,
 }
 
-/// To add one: its file, its name in the API, and a line here.
+/// To add a sequencer, add its file, its name in the API and a line here.
 pub fn sequencer(name: SequencerName) -> &'static Sequencer {
     match name {
         SequencerName::Fifo => &fifo::SEQUENCER,
@@ -28,30 +28,30 @@ pub fn sequencer(name: SequencerName) -> &'static Sequencer {
     }
 }
 
-/// The sessions of one owner and priority, in their order; without shares, those of all owners.
+/// The sessions of one keypair and priority; if the sequencer has no shares, of all keypairs.
 struct Lane<'q> {
     share: f64,
-    /// The next of them comes last.
+    /// In reverse order: the next session is last.
     turns: Vec<Turn<'q>>,
 }
 
-/// A session's turn: what it is compared by, next to its place in the queue, so that sorting touches nothing else.
+/// A session's sort keys and its index in the queue. Sorting these is faster than sorting candidates.
 struct Turn<'q> {
     rank: i64,
     name: (&'q str, &'q str),
-    at: usize,
+    index: usize,
 }
 
-/// The order of the queue: highest effective priority first, then as the sequencer has it, then by name. Shares count what
-/// the cycle itself has given away.
+/// The order of the queue: the highest effective priority first, then the sequencer's order, then the name. Shares include
+/// the cycle's own allocations.
 pub struct Sequence<'q> {
     sequencer: &'static Sequencer,
     queue: &'q [Candidate<'q>],
     /// By priority, the highest last.
     bands: Vec<Vec<Lane<'q>>>,
-    /// The lanes of the highest band, the next one first.
+    /// The lanes of the highest band, the next one on top.
     lanes: BinaryHeap<Lane<'q>>,
-    /// The lane that came last: its owner's share may have grown since.
+    /// The lane of the previous session. Its share may have grown, so it is not in the heap.
     last: Option<Lane<'q>>,
 }
 
@@ -59,11 +59,11 @@ impl<'q> Sequence<'q> {
     pub fn new(scope: &Scope<'_>, queue: &'q [Candidate<'q>]) -> Self {
         let sequencer = sequencer(scope.group.spec.sequencer);
         let mut bands: BTreeMap<i32, HashMap<Option<&AccessKey>, Lane<'q>>> = BTreeMap::new();
-        for (at, candidate) in queue.iter().enumerate() {
+        for (index, candidate) in queue.iter().enumerate() {
             let owner = sequencer.share.map(|_| &candidate.class.access_key);
             let lane = bands.entry(candidate.priority).or_default().entry(owner);
             let lane = lane.or_insert_with(|| Lane { share: 0.0, turns: vec![] });
-            lane.turns.push(Turn { rank: (sequencer.rank)(candidate), name: candidate.name, at });
+            lane.turns.push(Turn { rank: (sequencer.rank)(candidate), name: candidate.name, index });
         }
         let sorted = |mut lane: Lane<'q>| {
             lane.turns.sort_unstable_by(|a, b| (b.rank, b.name).cmp(&(a.rank, a.name)));
@@ -73,32 +73,32 @@ impl<'q> Sequence<'q> {
         Self { sequencer, queue, bands, lanes: BinaryHeap::new(), last: None }
     }
 
-    /// The place in the queue of the session whose turn is next.
+    /// Returns the index of the next session in the queue.
     pub fn next(&mut self, scope: &Scope<'_>, ledger: &LedgerSnapshot) -> Option<usize> {
         if let Some(lane) = self.last.take().filter(|lane| !lane.turns.is_empty()) {
-            let lane = self.shared(scope, ledger, lane);
+            let lane = self.with_share(scope, ledger, lane);
             self.lanes.push(lane);
         }
         if self.lanes.is_empty() {
             let band = self.bands.pop()?;
-            self.lanes = band.into_iter().map(|lane| self.shared(scope, ledger, lane)).collect();
+            self.lanes = band.into_iter().map(|lane| self.with_share(scope, ledger, lane)).collect();
         }
         let mut lane = self.lanes.pop()?;
         let turn = lane.turns.pop()?;
         self.last = Some(lane);
-        Some(turn.at)
+        Some(turn.index)
     }
 
-    /// A lane with its owner's share as it is now.
-    fn shared(&self, scope: &Scope<'_>, ledger: &LedgerSnapshot, lane: Lane<'q>) -> Lane<'q> {
-        let next = lane.turns.last().map(|turn| &self.queue[turn.at]);
+    /// Computes the current share of a lane.
+    fn with_share(&self, scope: &Scope<'_>, ledger: &LedgerSnapshot, lane: Lane<'q>) -> Lane<'q> {
+        let next = lane.turns.last().map(|turn| &self.queue[turn.index]);
         let share = self.sequencer.share.zip(next).map_or(0.0, |(share, next)| share(scope, ledger, next));
         Lane { share, ..lane }
     }
 }
 
 impl Ord for Lane<'_> {
-    /// The lane whose turn comes first is the greatest, as a heap wants it.
+    /// A `BinaryHeap` pops the greatest element, so the lane that comes first is the greatest.
     fn cmp(&self, other: &Self) -> Ordering {
         let next = |lane: &Self| lane.turns.last().map(|turn| (turn.rank, turn.name));
         other.share.total_cmp(&self.share).then_with(|| next(other).cmp(&next(self)))
@@ -125,7 +125,7 @@ mod tests {
 
     use crate::provisioner::testing::{Extra, Setup, node, refusal, waiting};
 
-    /// The names of those that get one of two places.
+    /// Returns the names of the sessions that get one of two free cores.
     fn placed(group: Value, specs: &[(&str, Value)], prepare: impl Fn(&mut Setup)) -> Vec<String> {
         let mut setup = Setup::new(group, vec![node("a", &[("cpu", 2)])]);
         setup.keypair("other");
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn the_highest_priority_comes_first_whatever_the_sequencer() {
+    fn the_highest_priority_comes_first_with_every_sequencer() {
         let specs = [("low", json!({})), ("high", json!({"priority": 50})), ("mid", json!({"priority": 20}))];
         for sequencer in ["FIFO", "LIFO", "DRF"] {
             assert_eq!(placed(json!({"sequencer": sequencer}), &specs, |_| ()), ["high", "mid"], "{sequencer}");
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn within_a_priority_fifo_takes_the_first_made_and_lifo_the_last() {
+    fn within_a_priority_fifo_takes_the_oldest_and_lifo_the_newest() {
         let specs = [("1", json!({})), ("2", json!({})), ("3", json!({}))];
         assert_eq!(placed(json!({"sequencer": "FIFO"}), &specs, |_| ()), ["1", "2"]);
         assert_eq!(placed(json!({"sequencer": "LIFO"}), &specs, |_| ()), ["2", "3"]);
@@ -155,16 +155,16 @@ mod tests {
         use crate::provisioner::Holding;
         use crate::views::Tenant;
         let occupy = |setup: &mut Setup| {
-            let mut taken = crate::api::Resources::default();
-            taken.set("cpu", crate::api::Amount::from_units(1));
-            let holding = Holding { nodes: [("elsewhere".into(), (taken, 1))].into(), ..Holding::default() };
+            let mut used = crate::api::Resources::default();
+            used.set("cpu", crate::api::Amount::from_units(1));
+            let holding = Holding { nodes: [("elsewhere".into(), (used, 1))].into(), ..Holding::default() };
             setup.ledger.take(&[Tenant::Keypair("key".into())], &holding);
         };
-        let mine = |name| (name, json!({}));
-        let theirs = |name| (name, json!({"accessKey": "other"}));
-        let specs = [mine("1"), mine("2"), theirs("3"), theirs("4")];
-        let only_theirs = [mine("1"), theirs("3"), theirs("4")];
-        assert_eq!(placed(json!({"sequencer": "DRF"}), &only_theirs, occupy), ["1", "3"], "theirs first, then equal: by age");
+        let own = |name| (name, json!({}));
+        let others = |name| (name, json!({"accessKey": "other"}));
+        let specs = [own("1"), own("2"), others("3"), others("4")];
+        let three = [own("1"), others("3"), others("4")];
+        assert_eq!(placed(json!({"sequencer": "DRF"}), &three, occupy), ["1", "3"], "3 first, then equal shares: by age");
         let occupy_all = |setup: &mut Setup| {
             occupy(setup);
             occupy(setup);
@@ -174,16 +174,16 @@ mod tests {
     }
 
     #[test]
-    fn drf_counts_what_the_same_cycle_has_given_to_an_owner() {
-        let mine = |name| (name, json!({}));
-        let theirs = |name| (name, json!({"accessKey": "other"}));
-        let specs = [mine("1"), mine("2"), mine("3"), theirs("4"), theirs("5")];
-        assert_eq!(placed(json!({"sequencer": "DRF"}), &specs, |_| ()), ["1", "4"], "one of the two places each");
+    fn drf_counts_allocations_of_the_same_cycle() {
+        let own = |name| (name, json!({}));
+        let others = |name| (name, json!({"accessKey": "other"}));
+        let specs = [own("1"), own("2"), own("3"), others("4"), others("5")];
+        assert_eq!(placed(json!({"sequencer": "DRF"}), &specs, |_| ()), ["1", "4"], "one core each");
         assert_eq!(placed(json!({"sequencer": "FIFO"}), &specs, |_| ()), ["1", "2"]);
     }
 
     #[test]
-    fn a_session_that_could_not_start_with_room_holds_nobody_up() {
+    fn a_session_over_quota_or_too_large_does_not_block_lower_priorities() {
         let over_quota = ("over", json!({"accessKey": "other", "priority": 60}));
         let unfit = ("unfit", json!({"priority": 50, "kernels": [crate::provisioner::testing::kernel(&[("cpu", 64)])]}));
         let limit = |setup: &mut Setup| {
@@ -197,15 +197,15 @@ mod tests {
     }
 
     #[test]
-    fn a_group_may_look_at_the_highest_priority_alone() {
+    fn top_priority_only_blocks_lower_priorities_while_a_higher_one_waits() {
         let huge = json!({"priority": 50, "kernels": [crate::provisioner::testing::kernel(&[("cpu", 2)])]});
         let specs = [("small", json!({})), ("full", json!({"priority": 50})), ("huge", huge)];
-        assert_eq!(placed(json!({}), &specs, |_| ()), ["small", "full"], "others pass what does not fit");
+        assert_eq!(placed(json!({}), &specs, |_| ()), ["small", "full"], "later sessions pass one that does not fit");
         assert_eq!(placed(json!({"topPriorityOnly": true}), &specs, |_| ()), ["full"]);
     }
 
     #[test]
-    fn who_waits_for_another_or_for_their_time_is_not_the_highest_priority() {
+    fn a_session_that_waits_for_a_time_or_a_dependency_does_not_block_lower_priorities() {
         use crate::lifecycle::Reason::{BehindPriority, DependencyMissing, NotYetDue};
         let later = json!({"priority": 50, "startsAt": "2999-01-01T00:00:00Z"});
         let sessions = [waiting("later", later), waiting("first", json!({"priority": 30})), waiting("low", json!({}))];
@@ -217,6 +217,6 @@ mod tests {
         assert_eq!(reasons(decisions), [Some(NotYetDue), None, Some(BehindPriority)]);
         let dependencies = [("other".to_owned(), crate::provisioner::Dependency::Missing)];
         let decisions = setup.run_with(&sessions[1..], &Extra { dependencies: &dependencies, ..Extra::default() });
-        assert_eq!(reasons(decisions), [Some(DependencyMissing); 2], "nobody comes first");
+        assert_eq!(reasons(decisions), [Some(DependencyMissing); 2], "neither blocks the other");
     }
 }

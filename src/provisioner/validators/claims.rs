@@ -1,4 +1,4 @@
-//! Every volume claim that a session mounts is there, in its namespace, and allows what it is mounted for.
+//! Every volume claim that a session mounts exists in its namespace and allows the mount.
 
 use super::{Check, Context, Subject, Validator};
 use crate::lifecycle::{Cause, Reason};
@@ -21,23 +21,30 @@ fn blocker(context: &Context<'_>, subject: &Subject<'_>, mount: &Mount) -> Optio
             let words = format!("does not exist in namespace {namespace}");
             hold(Reason::VolumeClaimNotFound, words, format!("{object} to be created"))
         }
-        Some(view) if view.deleting => {
-            hold(Reason::VolumeClaimNotFound, "is being deleted".into(), format!("{object} to be created again once it is gone"))
-        }
+        Some(view) if view.deleting => hold(
+            Reason::VolumeClaimNotFound,
+            "is being deleted".into(),
+            format!("{object} to be created again after its deletion"),
+        ),
         Some(view) if view.read_only && !read_only => {
-            let words = "is for reading only, and is mounted for writing".into();
-            let needs = "readOnly on its mount, or a claim that can be written to".into();
+            let words = "is read-only but mounted for writing".into();
+            let needs = "readOnly on its mount, or a writable claim".into();
             (Cause::Fault, Reason::VolumeReadOnly, words, needs)
         }
         Some(view) if view.volume.is_none() && !context.tenancy.storage.waits_for_pod(view) => {
             hold(Reason::VolumeClaimNotBound, "is not bound to a volume".into(), format!("a volume for {object}"))
         }
         Some(view) if view.is_for_one_pod && mount.kernels > 1 => {
-            let words = format!("is for one pod at a time, and {} kernels mount it", mount.kernels);
-            (Cause::Fault, Reason::VolumeClaimInUse, words, "one kernel that mounts it, or a claim of another access mode".into())
+            let words = format!("allows one pod at a time, but {} kernels mount it", mount.kernels);
+            (
+                Cause::Fault,
+                Reason::VolumeClaimInUse,
+                words,
+                "one kernel that mounts it, or a claim with another access mode".into(),
+            )
         }
         Some(view) if view.is_for_one_pod && context.ledger.claim_users(claim, subject.own) > 0 => {
-            let words = "is for one pod at a time, and is in use".into();
+            let words = "allows one pod at a time and is in use".into();
             hold(Reason::VolumeClaimInUse, words, format!("the pod that uses {object} to end"))
         }
         Some(_) => return None,

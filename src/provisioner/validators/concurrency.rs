@@ -1,4 +1,4 @@
-//! Tenants have no more sessions at a time than their policies allow; private sessions count apart. 0 is no limit.
+//! A tenant has no more sessions at a time than its policy allows. Private sessions count separately. 0 means no limit.
 
 use super::{Check, Context, Subject, Validator};
 use crate::lifecycle::{Cause, Reason};
@@ -8,7 +8,7 @@ pub static VALIDATOR: Validator = Validator { name: "concurrency", check: Check:
 
 fn check(context: &Context<'_>, subject: &Subject<'_>) -> Vec<Blocker> {
     let private = subject.class.request.private;
-    let mut found = vec![];
+    let mut blockers = vec![];
     for (tenant, policy) in subject.policies() {
         let spec = &policy.spec;
         let limit = if private { spec.max_concurrent_private_sessions } else { spec.max_concurrent_sessions };
@@ -17,10 +17,10 @@ fn check(context: &Context<'_>, subject: &Subject<'_>) -> Vec<Blocker> {
         let running = if private { occupied.private_sessions } else { occupied.sessions - occupied.private_sessions };
         if running >= limit {
             let what = if private { "private sessions" } else { "sessions" };
-            let message = format!("{tenant} has {running} {what} running of {limit}");
+            let message = format!("{tenant}: {running} of {limit} {what} running");
             let blocker = Blocker::new(VALIDATOR.name, Cause::Quota, Reason::ConcurrencyExceeded, message);
-            found.push(blocker.of(tenant.to_string()).counting_units(1, running, limit));
+            blockers.push(blocker.of(tenant.to_string()).counting_units(1, running, limit));
         }
     }
-    found
+    blockers
 }

@@ -8,14 +8,14 @@ pub static VALIDATOR: Validator = Validator { name: "containers", check: Check::
 
 fn check(_: &Context<'_>, subject: &Subject<'_>) -> Vec<Blocker> {
     let count = subject.class.containers;
-    let mut found = vec![];
+    let mut blockers = vec![];
     for (tenant, policy) in subject.policies() {
         let limit = policy.spec.max_containers_per_session.map_or(0, i64::from);
         if limit > 0 && count > limit {
-            let message = format!("{count} kernels in one session, {tenant} may have {limit}");
+            let message = format!("{tenant}: {count} kernels requested, at most {limit} allowed per session");
             let blocker = Blocker::fault(VALIDATOR.name, Reason::ContainerLimitExceeded, message).of(tenant.to_string());
-            found.push(blocker.counting_units(count, 0, limit));
+            blockers.push(blocker.counting_units(count, 0, limit));
         }
     }
-    found
+    blockers
 }

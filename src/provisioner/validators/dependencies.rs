@@ -1,4 +1,4 @@
-//! Every session that this one depends on has ended with Success; to wait for one is no failure.
+//! Every session that this session depends on has ended with Success. Waiting for one is not a failure.
 
 use super::{Check, Context, Validator};
 use crate::api::SessionResult;
@@ -15,15 +15,15 @@ fn check(_: &Context<'_>, candidate: &Candidate<'_>) -> Vec<Blocker> {
             Dependency::Met => return None,
             Dependency::Is(phase, Some(SessionResult::Success)) if phase.is_terminal() => return None,
             Dependency::Is(phase, result) if phase.is_terminal() => {
-                let message = format!("session {name}, which this one depends on, ended {phase} with {result:?}");
-                let needs = format!("{name} made anew to end with Success, or left out of dependsOn");
+                let message = format!("this session depends on session {name}, which ended {phase} with {result:?}");
+                let needs = format!("a new session {name} that ends with Success, or {name} removed from dependsOn");
                 Blocker::fault(VALIDATOR.name, Reason::DependencyFailed, message).needing(needs)
             }
             Dependency::Is(..) => waits(Reason::DependencyPending, format!("waits for {name} to end with Success")),
             Dependency::Missing => waits(Reason::DependencyMissing, format!("waits for {name}, which does not exist")),
             Dependency::Circular => {
-                let message = format!("session {name}, which this one depends on, waits for this one");
-                let needs = format!("{name} left out of dependsOn, or what waits for this one ended");
+                let message = format!("this session depends on session {name}, which waits for this session");
+                let needs = format!("{name} removed from dependsOn, or the sessions that wait for this session ended");
                 Blocker::fault(VALIDATOR.name, Reason::DependencyCircular, message).needing(needs)
             }
         };

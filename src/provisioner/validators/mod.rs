@@ -1,5 +1,5 @@
-//! What must hold before a session is given nodes: one validator a file, and the one table that lists them. All are
-//! run, and everything that stands against a session is collected.
+//! Validators: the conditions for giving a session its nodes. One file each, listed in one table. All of them run, and the
+//! session reports every blocker.
 
 mod claims;
 mod concurrency;
@@ -26,7 +26,7 @@ use super::refusal::{Blocker, Refusal};
 use crate::api::{GroupName, ResourcePolicy, ScalingGroup};
 use crate::views::{Tenancy, Tenant};
 
-/// What validators look at besides the session.
+/// The input of a validator besides the session.
 pub struct Context<'c> {
     pub now: DateTime<Utc>,
     pub group_name: Option<&'c GroupName>,
@@ -35,37 +35,35 @@ pub struct Context<'c> {
     pub ledger: &'c LedgerSnapshot,
 }
 
-/// A kind of session, with those it belongs to and their policies.
+/// An equivalence class with its tenants and their policies.
 pub struct Subject<'c> {
     pub class: &'c EquivalenceClass,
     pub tenants: &'c [(Tenant, Option<Arc<ResourcePolicy>>)],
-    /// What the session holds already, which counts for nothing against itself.
+    /// The session's own holding, which must not count against it.
     pub own: Option<&'c Own<'c>>,
 }
 
 impl Subject<'_> {
-    /// The policies over it, with whose they are.
+    /// Returns the policies that apply, each with its tenant.
     fn policies(&self) -> impl Iterator<Item = (&Tenant, &ResourcePolicy)> {
         self.tenants.iter().filter_map(|(tenant, policy)| Some((tenant, policy.as_deref()?)))
     }
 }
 
-/// What a validator checks.
 pub enum Check {
-    /// Equal sessions alike; again before their pods are made.
+    /// Runs once for all sessions of a class, and again before their pods are created.
     EquivalenceClass(fn(&Context<'_>, &Subject<'_>) -> Vec<Blocker>),
-    /// A waiting session by itself.
+    /// Runs for each waiting session.
     Waiting(fn(&Context<'_>, &Candidate<'_>) -> Vec<Blocker>),
 }
 
-/// One thing that must hold.
 pub struct Validator {
-    /// As it is named in a session's status.
+    /// The name in a session's status (`check`).
     pub name: &'static str,
     pub check: Check,
 }
 
-/// All validators. To add one: its file and a line here.
+/// All validators. To add one, add its file and a line here.
 pub static VALIDATORS: [&Validator; 12] = [
     &scaling_group::VALIDATOR,
     &owner::VALIDATOR,
@@ -81,23 +79,24 @@ pub static VALIDATORS: [&Validator; 12] = [
     &start_time::VALIDATOR,
 ];
 
-/// Those a kind of session belongs to, with the policies there are.
+/// Returns the tenants of a class, with their policies if these exist.
 pub fn tenants(tenancy: &Tenancy, class: &EquivalenceClass) -> Vec<(Tenant, Option<Arc<ResourcePolicy>>)> {
     let tenants = tenancy.tenants(&class.access_key, &class.namespace);
     tenants.into_iter().map(|tenant| (tenant.clone(), tenancy.policy_of(&tenant).ok().flatten())).collect()
 }
 
-/// What stands against sessions of a kind.
+/// Returns the blockers that all sessions of a class share.
 pub fn check_class(context: &Context<'_>, subject: &Subject<'_>) -> Vec<Blocker> {
-    let of_kind = VALIDATORS.iter().filter_map(|validator| match validator.check {
+    let blockers = VALIDATORS.iter().filter_map(|validator| match validator.check {
         Check::EquivalenceClass(check) => Some(check(context, subject)),
         Check::Waiting(_) => None,
     });
-    of_kind.flatten().map(|blocker| if context.tenancy.unreadable > 0 { may_be_there(blocker) } else { blocker }).collect()
+    blockers.flatten().map(|blocker| if context.tenancy.unreadable > 0 { may_exist(blocker) } else { blocker }).collect()
 }
 
-/// While an object cannot be read, such as one that a newer version of the operator wrote, a missing object may be that one.
-fn may_be_there(blocker: Blocker) -> Blocker {
+/// While an object cannot be read, for example one that a newer version of the operator wrote, a missing object may be that
+/// object.
+fn may_exist(blocker: Blocker) -> Blocker {
     use crate::lifecycle::Reason::*;
     match blocker.reason {
         ScalingGroupNotFound | KeypairNotFound | UserNotFound | ProjectNotFound | DomainNotFound | PolicyNotFound => {
@@ -108,20 +107,20 @@ fn may_be_there(blocker: Blocker) -> Blocker {
     }
 }
 
-/// What stands against one waiting session in particular.
+/// Returns the blockers of one waiting session, without those of its class.
 pub fn check_waiting(context: &Context<'_>, candidate: &Candidate<'_>) -> Vec<Blocker> {
-    let of_session = VALIDATORS.iter().filter_map(|validator| match validator.check {
+    let blockers = VALIDATORS.iter().filter_map(|validator| match validator.check {
         Check::Waiting(check) => Some(check(context, candidate)),
         Check::EquivalenceClass(_) => None,
     });
-    of_session.flatten().collect()
+    blockers.flatten().collect()
 }
 
-/// All that stands against a waiting session, but for want of nodes.
+/// Returns all blockers of a waiting session, except that no node takes it.
 pub fn check_all(context: &Context<'_>, candidate: &Candidate<'_>) -> Option<Refusal> {
     let tenants = tenants(context.tenancy, candidate.class);
-    let of_kind = check_class(context, &Subject { class: candidate.class, tenants: &tenants, own: None });
-    Refusal::of(check_waiting(context, candidate).into_iter().chain(of_kind).collect())
+    let shared = check_class(context, &Subject { class: candidate.class, tenants: &tenants, own: None });
+    Refusal::of(check_waiting(context, candidate).into_iter().chain(shared).collect())
 }
 
 #[cfg(test)]
@@ -148,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn while_an_object_cannot_be_read_a_missing_one_may_be_that_one() {
+    fn while_an_object_cannot_be_read_a_missing_object_is_reported_as_possibly_unreadable() {
         let mut setup = setup(json!({}));
         setup.tenancy.users.clear();
         let session = [waiting("s", json!({}))];
@@ -162,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_change_until_its_time_is_told_and_held_against_nobody() {
+    fn before_the_start_time_other_blockers_are_reported_but_only_a_failed_dependency_is_a_fault() {
         let mut setup = setup(json!({}));
         setup.tenancy.users.clear();
         let refused = setup.refusals(&[waiting("s", json!({"startsAt": "2999-01-01T00:00:00Z"}))]).remove(0).expect("refused");
@@ -171,11 +170,15 @@ mod tests {
         let later = waiting("s", json!({"startsAt": "2999-01-01T00:00:00Z"}));
         let decisions = setup.run_with(&[later], &Extra { dependencies: &ended, ..Extra::default() });
         let refused = refusal(&decisions[0]).expect("refused");
-        assert_eq!((refused.cause, refused.reason), (Some(Cause::Fault), Reason::DependencyFailed), "which never changes");
+        assert_eq!(
+            (refused.cause, refused.reason),
+            (Some(Cause::Fault), Reason::DependencyFailed),
+            "a failed dependency never recovers"
+        );
     }
 
     #[test]
-    fn all_that_stands_against_a_session_is_collected_and_numbered_faults_first() {
+    fn all_blockers_are_reported_numbered_and_faults_first() {
         let mut setup = setup(json!({"limits": {"cpu": 1}, "maxContainersPerSession": 1}));
         let big = waiting("s", json!({"kernels": [{"image": "i", "replicas": 2, "resources": {"cpu": 1}}]}));
         let refused = setup.refusals(&[big]).remove(0).expect("refused");
@@ -185,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_in_a_cycle_counts_for_the_next_session_of_it() {
+    fn an_allocation_counts_for_later_sessions_of_the_same_cycle() {
         let mut setup = setup(json!({"limits": {"cpu": 2}}));
         let decisions = setup.refusals(&["1", "2", "3"].map(|name| waiting(name, json!({}))));
         assert!(decisions[0].is_none() && decisions[1].is_none());
@@ -194,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_must_be_there_and_allow_what_it_is_mounted_for() {
+    fn a_claim_must_exist_and_allow_the_mount() {
         let mounting = |read_only: bool| {
             let mut kernel = kernel(&[("cpu", 1)]);
             kernel["volumes"] = json!([{"claimName": "data", "mountPath": "/data", "readOnly": read_only}]);
@@ -211,7 +214,7 @@ mod tests {
             .storage
             .claims
             .insert(key.clone(), ClaimView { read_only: true, volume: Some("v".into()), ..ClaimView::default() });
-        let message = "volume claim data is for reading only, and is mounted for writing";
+        let message = "volume claim data is read-only but mounted for writing";
         assert_eq!(reported(&mut setup, false).as_deref(), Some(message));
         assert_eq!(reported(&mut setup, true), None);
         setup.tenancy.storage.claims.insert(key.clone(), ClaimView::default());
@@ -220,7 +223,7 @@ mod tests {
         assert_eq!(reported(&mut setup, true).as_deref(), Some("volume claim data is being deleted"));
     }
 
-    /// A policy of one core for one of those a session belongs to.
+    /// Limits one tenant of the sessions to one core.
     fn one_core_for(tenant: &str) -> Setup {
         let mut setup = setup(json!({"limits": {"cpu": 1}}));
         if tenant != "keypair" {
@@ -247,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn cp_002_a_quota_holds_at_each_level_and_whose_it_is_is_told() {
+    fn cp_002_a_quota_applies_at_each_level_and_the_message_names_its_tenant() {
         for (class, tenant) in
             [("keypair", "keypair key"), ("user", "user user"), ("project", "project project"), ("domain", "domain domain")]
         {
@@ -261,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn cp_003_cp_004_who_is_missing_or_not_active_takes_part_in_nothing() {
+    fn cp_003_cp_004_a_missing_or_inactive_object_blocks_its_sessions() {
         type Change = fn(&mut Setup);
         let cases: [(Change, Reason); 13] = [
             (|s| s.tenancy.keypairs.clear(), Reason::KeypairNotFound),
@@ -285,24 +288,24 @@ mod tests {
             let cause = if reason == Reason::ScalingGroupNotAllowed { Cause::Fault } else { Cause::Hold };
             assert_eq!((refused.cause, refused.reason), (Some(cause), reason));
             let first = &refused.blockers[0];
-            assert!(first.object.is_some() && first.needs.is_some(), "what is to change, and of what: {first:?}");
+            assert!(first.object.is_some() && first.needs.is_some(), "the object, and what would have to change: {first:?}");
         }
     }
 
     #[test]
-    fn a_keypairs_highest_priority_holds_for_its_sessions() {
+    fn the_keypairs_max_priority_applies_to_its_sessions() {
         let mut setup = setup(json!({}));
         let keypair = serde_json::from_value(json!({"user": "user", "maxPriority": 20})).expect("a keypair");
         setup.tenancy.keypairs.insert("key".into(), std::sync::Arc::new(crate::api::Keypair::new("key", keypair)));
         let reported = setup.refusals(&[waiting("a", json!({"priority": 21})), waiting("b", json!({"priority": 20}))]);
         let first = reported[0].as_ref().expect("refused");
-        assert_eq!(first.message, "keypair key: priority 21 requested, 20 is the highest it may have");
+        assert_eq!(first.message, "keypair key: priority 21 requested, at most 20 allowed");
         assert_eq!((first.cause, first.reason), (Some(Cause::Fault), Reason::PriorityTooHigh));
         assert!(reported[1].is_none());
     }
 
     #[test]
-    fn a_resource_that_a_policy_does_not_name_is_unlimited_or_none_at_all() {
+    fn a_resource_that_a_policy_does_not_name_is_unlimited_or_zero() {
         let with_gpu = || [waiting("s", json!({"kernels": [kernel(&[("cpu", 1), ("x.com/y", 1)])]}))];
         let nodes = || vec![node("a", &[("cpu", 2), ("x.com/y", 2)])];
         let mut open = Setup::new(json!({}), nodes());
@@ -315,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn private_sessions_are_counted_apart_and_zero_is_no_limit() {
+    fn private_sessions_are_counted_separately_and_zero_means_no_limit() {
         let private = |name| waiting(name, json!({"private": true}));
         let shared = |name| waiting(name, json!({}));
         let nodes = || (0..4).map(|n| node(&format!("a{n}"), &[("cpu", 4)])).collect::<Vec<_>>();
@@ -329,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_beyond_a_tenants_limit_is_not_looked_at() {
+    fn a_session_beyond_the_pending_limit_of_its_tenant_is_refused() {
         let mut setup = setup(json!({}));
         let ahead = [Ahead {
             tenant: Tenant::Keypair("key".into()),
@@ -344,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn waiting_for_a_dependency_or_a_time_is_no_failure_and_a_failed_dependency_is() {
+    fn waiting_for_a_dependency_or_a_time_is_no_failure_but_a_failed_dependency_is() {
         let mut setup = setup(json!({}));
         let mut reported = |state| {
             let dependencies = [("first".to_owned(), state)];

@@ -1,4 +1,4 @@
-//! Keypair, user, project and domain exist and are active.
+//! The session's keypair, user, project and domain exist and are active.
 
 use super::{Check, Context, Subject, Validator};
 use crate::api::LABEL_PROJECT;

@@ -1,4 +1,4 @@
-//! Every resource policy that is referred to exists: without it nobody could say what is allowed.
+//! Every resource policy that a tenant names exists. Without it, the tenant's limits are unknown.
 
 use super::{Check, Context, Subject, Validator};
 use crate::provisioner::refusal::Blocker;
@@ -11,7 +11,7 @@ fn check(context: &Context<'_>, subject: &Subject<'_>) -> Vec<Blocker> {
         let needs = format!("that resource policy to be created, or another one named by {tenant}");
         Some(Blocker::hold(VALIDATOR.name, failure.reason, failure.message).of(tenant.to_string()).needing(needs))
     };
-    // One that was found need not be looked for again.
-    let unknown = subject.tenants.iter().filter(|(_, policy)| policy.is_none());
-    unknown.filter_map(|(tenant, _)| missing(tenant)).collect()
+    // A policy that was found need not be looked up again.
+    let without_policy = subject.tenants.iter().filter(|(_, policy)| policy.is_none());
+    without_policy.filter_map(|(tenant, _)| missing(tenant)).collect()
 }

@@ -1,5 +1,5 @@
-//! What keypair, user, project and domain occupy, and what is asked for, stays within each one's limits, resource by
-//! resource. One that a policy does not name is unlimited, or zero if the policy says Limited.
+//! Usage plus request stays within the limits of keypair, user, project and domain, for each resource. A resource that the
+//! policy does not name is unlimited, or 0 with `unspecified: Limited`.
 
 use super::{Check, Context, Subject, Validator};
 use crate::api::{Amount, Unspecified};
@@ -9,7 +9,7 @@ use crate::provisioner::refusal::Blocker;
 pub static VALIDATOR: Validator = Validator { name: "quota", check: Check::EquivalenceClass(check) };
 
 fn check(context: &Context<'_>, subject: &Subject<'_>) -> Vec<Blocker> {
-    let mut found = vec![];
+    let mut blockers = vec![];
     let mut total = subject.class.total.clone();
     if let Some(class) = context.group.and_then(|group| context.tenancy.runtime_class(group)) {
         total.add(&class.overhead.times(subject.class.containers));
@@ -30,9 +30,9 @@ fn check(context: &Context<'_>, subject: &Subject<'_>) -> Vec<Blocker> {
             if used.saturating_add(requested) > limit {
                 let message = format!("{tenant}: {name} {requested} requested, {used} of {limit} used");
                 let blocker = Blocker::new(VALIDATOR.name, Cause::Quota, Reason::QuotaExceeded, message);
-                found.push(blocker.of(tenant.to_string()).counting(Some(name.clone()), requested, used, limit));
+                blockers.push(blocker.of(tenant.to_string()).counting(Some(name.clone()), requested, used, limit));
             }
         }
     }
-    found
+    blockers
 }

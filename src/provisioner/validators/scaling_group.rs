@@ -1,4 +1,4 @@
-//! The scaling group exists, is active, and takes this type of session from this project.
+//! The scaling group exists, is active, and accepts this session type and project.
 
 use super::{Check, Context, Subject, Validator};
 use crate::lifecycle::Reason;
@@ -9,8 +9,8 @@ pub static VALIDATOR: Validator = Validator { name: "scaling-group", check: Chec
 fn check(context: &Context<'_>, subject: &Subject<'_>) -> Vec<Blocker> {
     let type_ = subject.class.type_;
     let Some(name) = context.group_name else {
-        let words = format!("no scaling group takes sessions of type {type_:?} from namespace {}", subject.class.namespace);
-        let needs = "a scaling group that takes it, or the session to name one";
+        let words = format!("no scaling group accepts sessions of type {type_:?} from namespace {}", subject.class.namespace);
+        let needs = "a scaling group that accepts the session, or one named in its spec";
         return vec![Blocker::hold(VALIDATOR.name, Reason::ScalingGroupNotFound, words).needing(needs)];
     };
     let object = format!("scaling group {name}");
@@ -29,16 +29,16 @@ fn check(context: &Context<'_>, subject: &Subject<'_>) -> Vec<Blocker> {
         let words = format!("RuntimeClass {class} of {object} does not exist");
         return hold(Reason::RuntimeClassNotFound, words, format!("RuntimeClass {class} to be created"));
     }
-    let other = |what: String| format!("another scaling group, or {what} of {object}");
+    let other = |change: String| format!("another scaling group, or {change} of {object}");
     if !group.spec.session_types.contains(&type_) {
-        let words = format!("{object} takes no sessions of type {type_:?}");
-        return fault(Reason::ScalingGroupNotAllowed, words, other(format!("{type_:?} among sessionTypes")));
+        let words = format!("{object} accepts no sessions of type {type_:?}");
+        return fault(Reason::ScalingGroupNotAllowed, words, other(format!("{type_:?} in sessionTypes")));
     }
     let project = context.tenancy.namespaces.get(&subject.class.namespace);
     if !group.spec.projects.is_empty() && !project.is_some_and(|project| group.spec.projects.contains(project)) {
         let project = project.map_or("none", |project| project.as_str());
         let words = format!("project {project} may not use {object}");
-        return fault(Reason::ScalingGroupNotAllowed, words, other(format!("{project} among projects")));
+        return fault(Reason::ScalingGroupNotAllowed, words, other(format!("{project} in projects")));
     }
     vec![]
 }

@@ -1,4 +1,4 @@
-//! A session that is reserved for later is not looked at before its time: due at now ≥ startsAt.
+//! A session starts at its `startsAt` or later.
 
 use super::{Check, Context, Validator};
 use crate::lifecycle::Reason;

@@ -1,4 +1,4 @@
-//! Tenants mount no more volume claims at a time than their policies allow.
+//! A tenant mounts no more volume claims at a time than its policy allows.
 
 use super::{Check, Context, Subject, Validator};
 use crate::api::whole;
@@ -9,7 +9,7 @@ pub static VALIDATOR: Validator = Validator { name: "volumes", check: Check::Equ
 
 fn check(context: &Context<'_>, subject: &Subject<'_>) -> Vec<Blocker> {
     let wanted = whole(subject.class.mounts.len());
-    let mut found = vec![];
+    let mut blockers = vec![];
     for (tenant, policy) in subject.policies() {
         let limit = policy.spec.max_volumes.map_or(0, i64::from);
         if limit == 0 || wanted == 0 {
@@ -19,8 +19,8 @@ fn check(context: &Context<'_>, subject: &Subject<'_>) -> Vec<Blocker> {
         if mounted + wanted > limit {
             let message = format!("{tenant}: {wanted} volumes requested, {mounted} of {limit} mounted");
             let blocker = Blocker::fault(VALIDATOR.name, Reason::VolumeCountExceeded, message).of(tenant.to_string());
-            found.push(blocker.counting_units(wanted, mounted, limit));
+            blockers.push(blocker.counting_units(wanted, mounted, limit));
         }
     }
-    found
+    blockers
 }
