@@ -1,4 +1,4 @@
-# The cluster's network namespace and the pair of interfaces that joins it to the host.
+# The cluster's network namespace, and the pair of interfaces that connects it to the host.
 
 # Takes the lowest free number for the cluster. Its addresses and ports derive from that number.
 take_index() {

@@ -128,7 +128,7 @@ async fn a_session_needs_the_right_to_use_each_object_it_names() {
         // Waits until the rights granted before take effect, since something else refuses until then.
         eventually("the first rights to take effect", || async {
             match try_to_make::<Session>(&theirs, &session).await {
-                Err(said) if said.contains(words) => Ok(()),
+                Err(message) if message.contains(words) => Ok(()),
                 other => Err(format!("{what}: {other:?}")),
             }
         })
@@ -179,7 +179,7 @@ async fn users_cannot_create_or_relabel_pods_as_pods_of_a_session() {
     refused("a pod relabelled", relabel().await, words);
     eventually("the right to take effect", || async {
         match relabel_by_status().await {
-            Err(said) if said.contains(words) => Ok(()),
+            Err(message) if message.contains(words) => Ok(()),
             other => Err(format!("{other:?}")),
         }
     })
@@ -215,7 +215,7 @@ async fn only_the_operator_writes_kernels_and_statuses() {
     let kernel = forged_kernel();
     eventually("the right to take effect", || async {
         match try_to_make::<Kernel>(&theirs, &kernel).await {
-            Err(said) if said.contains("may not write kernels: only the Sokovan operator") => Ok(()),
+            Err(message) if message.contains("may not write kernels: only the Sokovan operator") => Ok(()),
             other => Err(format!("{other:?}")),
         }
     })

@@ -32,8 +32,8 @@ pub fn outcome<T>(done: Result<T, kube::Error>) -> Result<(), String> {
 }
 
 pub fn refused(what: &str, tried: Result<(), String>, words: &str) {
-    let said = tried.expect_err(&format!("{what} was accepted"));
-    assert!(said.contains(words), "{what}: {said}\n  does not contain: {words}");
+    let message = tried.expect_err(&format!("{what} was accepted"));
+    assert!(message.contains(words), "{what}: {message}\n  does not contain: {words}");
 }
 
 /// Waits until an attempt succeeds: rights and policies take a moment to take effect.
@@ -63,7 +63,7 @@ pub async fn restore(scene: &Scene, policy: &str) {
 pub async fn refused_soon<F: Future<Output = Result<(), String>>>(what: &str, attempt: impl Fn() -> F, words: &str) {
     eventually(&format!("{what} to be refused"), || async {
         match attempt().await {
-            Err(said) if said.contains(words) => Ok(()),
+            Err(message) if message.contains(words) => Ok(()),
             other => Err(format!("{other:?}")),
         }
     })

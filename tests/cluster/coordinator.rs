@@ -228,7 +228,7 @@ async fn sc_co_011_two_scaling_groups_are_processed_in_parallel() {
             Ok(())
         }
     };
-    let gate = Hook::new("together", |to| to == SessionPhase::Scheduled, run);
+    let gate = Hook::new("barrier", |to| to == SessionPhase::Scheduled, run);
     let hooks = Hooks { gates: vec![gate], notices: vec![] };
     scene.submit("default", json!({})).await;
     scene.submit("gpu", json!({"scalingGroup": other})).await;

@@ -26,7 +26,7 @@ async fn report(scene: &Scene, pod: &str, status: Value) {
     scene.api::<Pod>().patch_status(pod, &PatchParams::default(), &patch).await.expect("the status can be written");
 }
 
-/// A main container that ran and ended now.
+/// The status of a main container that has just ended.
 fn ended(exit_code: i32, reason: &str) -> Value {
     let (start, end) = ("2026-01-01T00:00:00Z", Timestamp::now().to_string());
     json!([{

@@ -62,7 +62,7 @@ async fn admission_limits_the_size_of_a_session() {
         ("a long last-applied configuration", annotated(LAST_APPLIED, "\"".repeat(250_000))),
         ("a creation id", annotated("sokovan.dev/creation-id", "x".repeat(128))),
     ] {
-        try_to_make::<Session>(&scene.space, &largest).await.unwrap_or_else(|said| panic!("{what}: {said}"));
+        try_to_make::<Session>(&scene.space, &largest).await.unwrap_or_else(|message| panic!("{what}: {message}"));
     }
     let cases = [
         ("too many arguments", session(json!([arguments(17, "x")])), TOO_LARGE),

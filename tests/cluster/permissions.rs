@@ -184,7 +184,7 @@ async fn the_operator_creates_pods_only_in_namespaces_of_projects() {
     let attempt = || async { try_to_make::<Pod>(&operator, &pod).await };
     eventually("the removal of the label to take effect", || async {
         match attempt().await {
-            Err(said) if said.contains("only in namespaces with the label sokovan.dev/project") => Ok(()),
+            Err(message) if message.contains("only in namespaces with the label sokovan.dev/project") => Ok(()),
             other => Err(format!("{other:?}")),
         }
     })
@@ -292,8 +292,8 @@ async fn a_scaling_group_accepts_only_pod_settings_that_the_operator_may_use() {
         (container(json!({"appArmorProfile": {"type": "Unconfined"}})), confined),
     ];
     for (attempt, words) in &cases {
-        let said = try_pod(attempt.clone()).await.unwrap_or_else(|| panic!("{attempt} was accepted"));
-        assert!(said.contains(words), "{attempt}: {said}");
+        let message = try_pod(attempt.clone()).await.unwrap_or_else(|| panic!("{attempt} was accepted"));
+        assert!(message.contains(words), "{attempt}: {message}");
     }
     for harmless in [capability("IPC_LOCK"), seccomp("RuntimeDefault")] {
         assert_eq!(try_pod(harmless).await, None);

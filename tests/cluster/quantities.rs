@@ -68,7 +68,7 @@ async fn amounts_are_positive_numbers_or_quantity_strings() {
         [("cpu", json!(0.5)), ("cpu", json!("0.5")), ("cpu", json!(1.0)), ("memory", json!(1e9)), ("nvidia.com/gpu", json!(2.0))];
     for (name, value) in &good {
         let (field, resources) = amount(name, value);
-        try_main(field, resources).await.unwrap_or_else(|said| panic!("{name} {value}: {said}"));
+        try_main(field, resources).await.unwrap_or_else(|message| panic!("{name} {value}: {message}"));
     }
     try_main("sharedMemory", json!(1.5e8)).await.expect("a number of bytes");
     let quantity = "every resource must be a quantity greater than zero and less than 9P";

@@ -23,13 +23,13 @@ async fn refusal(scene: &Scene, name: &str, spec: Value) -> Option<String> {
 }
 
 async fn refused(scene: &Scene, spec: Value, words: &str) {
-    let said = refusal(scene, "x", spec.clone()).await.unwrap_or_else(|| panic!("the spec was accepted: {spec}"));
-    assert!(said.contains(words), "{said}\n  does not contain: {words}");
+    let message = refusal(scene, "x", spec.clone()).await.unwrap_or_else(|| panic!("the spec was accepted: {spec}"));
+    assert!(message.contains(words), "{message}\n  does not contain: {words}");
 }
 
 async fn accepted(scene: &Scene, spec: Value) {
-    let said = refusal(scene, "x", spec).await;
-    assert_eq!(said, None);
+    let message = refusal(scene, "x", spec).await;
+    assert_eq!(message, None);
 }
 
 fn kernels(entries: Value) -> Value {
@@ -120,8 +120,8 @@ async fn the_operators_names_ports_and_paths_are_reserved() {
     accepted(&scene, port(8080)).await;
     let mount = |path: &str| with(json!({"volumes": [{"claimName": "c", "mountPath": path}]}));
     for path in ["/opt/sokovan/bin", "/dev/shm", "/etc", "/", "/./etc", "/etc/.", "/./opt/sokovan/ssh", "/data/"] {
-        let said = refusal(&scene, "x", mount(path)).await;
-        assert!(said.is_some(), "{path} was accepted");
+        let message = refusal(&scene, "x", mount(path)).await;
+        assert!(message.is_some(), "{path} was accepted");
     }
     refused(&scene, mount("/a/../etc"), "absolute and plain").await;
     for path in ["/data", "/data/.cache", "/data/v1..2"] {
@@ -152,13 +152,13 @@ async fn a_session_is_immutable_except_for_priority_and_desired_state() {
         (json!({"scalingGroup": null}), "scalingGroup cannot be changed"),
         (json!({"type": "Batch"}), "type cannot be changed"),
     ] {
-        let said = scene.patch_spec("x", spec.clone()).await.expect_err(&format!("the spec was accepted: {spec}")).to_string();
-        assert!(said.contains(words), "{said}\n  does not contain: {words}");
+        let message = scene.patch_spec("x", spec.clone()).await.expect_err(&format!("the spec was accepted: {spec}")).to_string();
+        assert!(message.contains(words), "{message}\n  does not contain: {words}");
     }
     scene.patch_spec("x", json!({"priority": 20})).await.expect("a priority may change");
     scene.patch_spec("x", json!({"desiredState": "Terminated"})).await.expect("a session may be ended");
-    let said = scene.patch_spec("x", json!({"desiredState": "Running"})).await.expect_err("the session is ending").to_string();
-    assert!(said.contains("desiredState cannot be changed from Terminated to Running"), "{said}");
+    let message = scene.patch_spec("x", json!({"desiredState": "Running"})).await.expect_err("the session is ending").to_string();
+    assert!(message.contains("desiredState cannot be changed from Terminated to Running"), "{message}");
 }
 
 #[tokio::test]
@@ -176,12 +176,12 @@ async fn users_cannot_write_kernels_and_statuses() {
     let mut kernel = forged_kernel();
     kernel["metadata"]["name"] = json!("forged");
     let kernel: Kernel = serde_json::from_value(kernel).unwrap();
-    let said = theirs.api::<Kernel>().create(&PostParams::default(), &kernel).await.expect_err("a forged kernel").to_string();
-    assert!(said.contains("may not write kernels: only the Sokovan operator"), "{said}");
+    let message = theirs.api::<Kernel>().create(&PostParams::default(), &kernel).await.expect_err("a forged kernel").to_string();
+    assert!(message.contains("may not write kernels: only the Sokovan operator"), "{message}");
     let forged = Patch::Merge(json!({"status": {"phase": "Running"}}));
     let status = theirs.api::<Session>().patch_status("x", &PatchParams::default(), &forged).await;
-    let said = status.expect_err("a forged status").to_string();
-    assert!(said.contains("may not write the status of sessions: only the Sokovan operator"), "{said}");
+    let message = status.expect_err("a forged status").to_string();
+    assert!(message.contains("may not write the status of sessions: only the Sokovan operator"), "{message}");
     let both = Patch::Merge(json!({"spec": {"priority": 20}, "status": {"phase": "Running"}}));
     theirs.api::<Session>().patch("x", &PatchParams::default(), &both).await.expect("a user may change the spec");
     let session = scene.get("x").await;

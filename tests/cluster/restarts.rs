@@ -35,7 +35,7 @@ fn closed(on: fn(SessionPhase) -> bool) -> (Hooks, Arc<Notify>) {
     (Hooks { gates: vec![Hook::new("closed", on, run)], notices: vec![] }, arrived)
 }
 
-/// Kills the operator before the session's commit of each phase on its way.
+/// Kills the operator before each commit of a session on its way to Running, and while it ends.
 async fn killed_before_each_phase(prefix: &str, spec: serde_json::Value, kernels: usize) {
     let scene = Scene::new(prefix).await;
     scene.submit("one", spec).await;
