@@ -73,8 +73,8 @@ pub struct Inactive {
 }
 
 impl Inactive {
-    fn new(reason: Reason, object: &str, words: impl std::fmt::Display) -> Self {
-        Self { reason, object: object.to_owned(), message: format!("{object} {words}") }
+    fn new(reason: Reason, object: &str, problem: impl std::fmt::Display) -> Self {
+        Self { reason, object: object.to_owned(), message: format!("{object} {problem}") }
     }
 }
 
@@ -144,8 +144,8 @@ impl Tenancy {
 
     fn inactive_project(&self, namespace: &str) -> Vec<Inactive> {
         let Some(project) = self.namespaces.get(namespace) else {
-            let words = format!("belongs to no project: it has no label {LABEL_PROJECT}");
-            return vec![Inactive::new(Reason::NamespaceWithoutProject, &format!("namespace {namespace}"), words)];
+            let problem = format!("belongs to no project: it has no label {LABEL_PROJECT}");
+            return vec![Inactive::new(Reason::NamespaceWithoutProject, &format!("namespace {namespace}"), problem)];
         };
         let object = format!("project {project}");
         match self.projects.get(project).map(|project| &project.spec) {
