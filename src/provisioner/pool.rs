@@ -379,7 +379,7 @@ impl<'a> Pool<'a> {
 }
 
 impl Slot<'_> {
-    /// Whether sessions that are not on the node yet may get kernels there.
+    /// Whether the node takes kernels and no private session occupies it.
     fn is_open(&self) -> bool {
         self.closed.is_none() && self.private == 0
     }
