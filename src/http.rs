@@ -183,7 +183,7 @@ mod tests {
             let answer = get(address, path).await;
             assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{path}: {answer}");
         }
-        // The first probe took the place of one more.
+        // The first probe closed one more.
         let mut youngest = idle.split_off(300 - (MAX_CONNECTIONS - 1));
         for connection in &mut idle {
             assert_eq!(until_closed(connection).await, "", "an old connection gets no answer");

@@ -59,8 +59,8 @@ struct OperatorArguments {
     /// The cluster's DNS domain.
     #[arg(long, default_value = "cluster.local")]
     cluster_domain: String,
-    /// The cluster's DNS server. Kernels of a gang resolve names of their session first. If it is not given, the operator
-    /// uses its own DNS server when it runs inside a cluster.
+    /// The cluster's DNS server. Kernels of a gang use it, and look up names of their own session first. If it is not given
+    /// and the operator runs inside a cluster, it is the operator's own DNS server.
     #[arg(long)]
     cluster_dns: Option<IpAddr>,
     /// The longest time in seconds that a handler holds its lock or waits for it.

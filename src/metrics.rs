@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn forgetting_a_scaling_group_removes_its_series_and_no_others() {
         let metrics = Metrics::default();
-        // Two results in two families of runs, one in that of outcomes.
+        // Runs and seconds have two results each, and outcomes have one.
         let all = HANDLERS.len() * 5;
         for name in ["gpu", "default"] {
             count_all(&metrics, name);

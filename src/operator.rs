@@ -38,7 +38,7 @@ pub struct Options {
     pub timing: Timing,
     pub pods: PodOptions,
     pub hooks: Hooks,
-    /// The address of health and metrics. None serves neither.
+    /// The address of health and metrics. If None, they are not served.
     pub listen: Option<SocketAddr>,
 }
 
@@ -135,7 +135,7 @@ async fn synced(world: &World) {
     }
 }
 
-/// Waits until a task ends. No task ends by itself, so one that does has panicked, and the process exits and is restarted.
+/// Waits until a task ends. A task ends only by a panic. The process then exits, and Kubernetes restarts it.
 async fn first_end(tasks: &mut JoinSet<()>) -> anyhow::Error {
     match tasks.join_next().await {
         Some(Err(error)) => anyhow::Error::new(error).context("a task of the operator failed"),

@@ -43,8 +43,8 @@ fn copy(file: &str) -> io::Result<()> {
     io::copy(&mut from, &mut to).map(|_| ())
 }
 
-/// The wait has no timeout: the operator deletes or resets a session that takes too long. The kernel ignores a signal
-/// without a handler for the first process of a container. Without this handler for SIGTERM, stopping would take the whole
+/// The wait has no timeout: the operator deletes or resets a session that takes too long. For the first process of a
+/// container, Linux ignores every signal that has no handler. Without the handler for SIGTERM, stopping would take the whole
 /// grace period.
 fn wait(file: &str) -> io::Result<()> {
     let stopping = Arc::new(AtomicBool::new(false));

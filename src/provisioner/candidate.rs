@@ -15,7 +15,7 @@ pub enum Dependency {
     Met,
     /// It does not exist.
     Missing,
-    /// It depends on the session that depends on it, so neither could ever start.
+    /// The sessions depend on each other, perhaps through further sessions, so none of them could ever start.
     Circular,
     Is(SessionPhase, Option<SessionResult>),
 }

@@ -83,8 +83,8 @@ pub fn closed(node: &NodeView, group: &ScalingGroup) -> Option<Rejection> {
     taint.map(|taint| Rejection::Tainted(taint.key.clone()))
 }
 
-/// Counts rejections by reason: at most six reasons, the most frequent first. Nodes that lack the same resource are counted
-/// together, and the reason shows the largest free amount among them.
+/// Counts rejections by reason: at most six reasons, the most frequent first. `closed` nodes take no kernel at all now.
+/// Nodes that lack the same resource are counted together, and the reason shows the largest free amount among them.
 pub fn count(rejections: impl Iterator<Item = Rejection>, closed: usize) -> NodeCounts {
     let mut groups: BTreeMap<Rejection, (usize, Amount)> = BTreeMap::new();
     let mut total = 0;

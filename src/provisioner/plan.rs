@@ -140,7 +140,7 @@ fn unfit_part(pool: &Pool<'_>, part: &Part, cause: Cause) -> Option<Refusal> {
     let wanted = whole(part.hostnames.len());
     let mut holds: i64 = 0;
     for index in 0..pool.len() {
-        holds = holds.saturating_add(pool.holds_empty(index, &part.request));
+        holds = holds.saturating_add(pool.count_when_empty(index, &part.request));
         if holds >= wanted {
             return None; // usually after a few nodes
         }

@@ -220,7 +220,7 @@ impl<'a> Pool<'a> {
     }
 
     /// Returns how many such kernels a node would hold if it were empty and ready.
-    pub fn holds_empty(&self, index: Index, request: &PoolRequest) -> i64 {
+    pub fn count_when_empty(&self, index: Index, request: &PoolRequest) -> i64 {
         if self.misfit(index, request).is_some() {
             return 0;
         }
@@ -379,7 +379,7 @@ impl<'a> Pool<'a> {
 }
 
 impl Slot<'_> {
-    /// Whether sessions that are not on the node yet may get kernels there.
+    /// Whether the node takes kernels and no private session occupies it.
     fn is_open(&self) -> bool {
         self.closed.is_none() && self.private == 0
     }

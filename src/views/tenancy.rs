@@ -73,8 +73,8 @@ pub struct Inactive {
 }
 
 impl Inactive {
-    fn new(reason: Reason, object: &str, words: impl std::fmt::Display) -> Self {
-        Self { reason, object: object.to_owned(), message: format!("{object} {words}") }
+    fn new(reason: Reason, object: &str, problem: impl std::fmt::Display) -> Self {
+        Self { reason, object: object.to_owned(), message: format!("{object} {problem}") }
     }
 }
 
@@ -120,9 +120,9 @@ impl Tenancy {
 
     /// Returns all that do not exist or are not active among a keypair, its user, the namespace's project and their domains.
     pub fn inactive(&self, key: &AccessKey, namespace: &str) -> Vec<Inactive> {
-        let mut found = self.inactive_owner(key);
-        found.extend(self.inactive_project(namespace));
-        found
+        let mut objects = self.inactive_owner(key);
+        objects.extend(self.inactive_project(namespace));
+        objects
     }
 
     fn inactive_owner(&self, key: &AccessKey) -> Vec<Inactive> {
@@ -130,22 +130,22 @@ impl Tenancy {
         let Some(keypair) = self.keypairs.get(key) else {
             return vec![Inactive::new(Reason::KeypairNotFound, &object, "does not exist")];
         };
-        let mut found = vec![];
+        let mut objects = vec![];
         if !keypair.spec.active {
-            found.push(Inactive::new(Reason::KeypairInactive, &object, "is not active"));
+            objects.push(Inactive::new(Reason::KeypairInactive, &object, "is not active"));
         }
         let user = format!("user {}", keypair.spec.user);
         match self.users.get(&keypair.spec.user).map(|user| &user.spec) {
-            None => found.push(Inactive::new(Reason::UserNotFound, &user, format!("of {object} does not exist"))),
-            Some(spec) => found.extend(self.inactive_in(&spec.domain, &user, spec.active, Reason::UserInactive)),
+            None => objects.push(Inactive::new(Reason::UserNotFound, &user, format!("of {object} does not exist"))),
+            Some(spec) => objects.extend(self.inactive_in(&spec.domain, &user, spec.active, Reason::UserInactive)),
         }
-        found
+        objects
     }
 
     fn inactive_project(&self, namespace: &str) -> Vec<Inactive> {
         let Some(project) = self.namespaces.get(namespace) else {
-            let words = format!("belongs to no project: it has no label {LABEL_PROJECT}");
-            return vec![Inactive::new(Reason::NamespaceWithoutProject, &format!("namespace {namespace}"), words)];
+            let problem = format!("belongs to no project: it has no label {LABEL_PROJECT}");
+            return vec![Inactive::new(Reason::NamespaceWithoutProject, &format!("namespace {namespace}"), problem)];
         };
         let object = format!("project {project}");
         match self.projects.get(project).map(|project| &project.spec) {
@@ -156,19 +156,19 @@ impl Tenancy {
 
     /// Checks a user or project and its domain.
     fn inactive_in(&self, domain: &DomainName, name: &str, active: bool, inactive: Reason) -> Vec<Inactive> {
-        let mut found = vec![];
+        let mut objects = vec![];
         if !active {
-            found.push(Inactive::new(inactive, name, "is not active"));
+            objects.push(Inactive::new(inactive, name, "is not active"));
         }
         let object = format!("domain {domain}");
         match self.domains.get(domain) {
-            None => found.push(Inactive::new(Reason::DomainNotFound, &object, format!("of {name} does not exist"))),
+            None => objects.push(Inactive::new(Reason::DomainNotFound, &object, format!("of {name} does not exist"))),
             Some(spec) if !spec.spec.active => {
-                found.push(Inactive::new(Reason::DomainInactive, &object, format!("of {name} is not active")));
+                objects.push(Inactive::new(Reason::DomainInactive, &object, format!("of {name} is not active")));
             }
             Some(_) => {}
         }
-        found
+        objects
     }
 
     /// Returns the policy that a tenant names, if it names one.

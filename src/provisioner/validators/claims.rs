@@ -15,11 +15,11 @@ fn blocker(context: &Context<'_>, subject: &Subject<'_>, mount: &Mount) -> Optio
     let Mount { claim, read_only, .. } = mount;
     let (name, namespace) = (&claim.name, &claim.namespace);
     let object = format!("volume claim {name}");
-    let hold = |reason, words: String, needs: String| (Cause::Hold, reason, words, needs);
-    let (cause, reason, words, needs) = match context.tenancy.storage.claims.get(claim) {
+    let hold = |reason, problem: String, needs: String| (Cause::Hold, reason, problem, needs);
+    let (cause, reason, problem, needs) = match context.tenancy.storage.claims.get(claim) {
         None => {
-            let words = format!("does not exist in namespace {namespace}");
-            hold(Reason::VolumeClaimNotFound, words, format!("{object} to be created"))
+            let problem = format!("does not exist in namespace {namespace}");
+            hold(Reason::VolumeClaimNotFound, problem, format!("{object} to be created"))
         }
         Some(view) if view.deleting => hold(
             Reason::VolumeClaimNotFound,
@@ -27,27 +27,27 @@ fn blocker(context: &Context<'_>, subject: &Subject<'_>, mount: &Mount) -> Optio
             format!("{object} to be created again after its deletion"),
         ),
         Some(view) if view.read_only && !read_only => {
-            let words = "is read-only but mounted for writing".into();
+            let problem = "is read-only but mounted for writing".into();
             let needs = "readOnly on its mount, or a writable claim".into();
-            (Cause::Fault, Reason::VolumeReadOnly, words, needs)
+            (Cause::Fault, Reason::VolumeReadOnly, problem, needs)
         }
         Some(view) if view.volume.is_none() && !context.tenancy.storage.waits_for_pod(view) => {
             hold(Reason::VolumeClaimNotBound, "is not bound to a volume".into(), format!("a volume for {object}"))
         }
         Some(view) if view.is_for_one_pod && mount.kernels > 1 => {
-            let words = format!("allows one pod at a time, but {} kernels mount it", mount.kernels);
+            let problem = format!("allows one pod at a time, but {} kernels mount it", mount.kernels);
             (
                 Cause::Fault,
                 Reason::VolumeClaimInUse,
-                words,
+                problem,
                 "one kernel that mounts it, or a claim with another access mode".into(),
             )
         }
         Some(view) if view.is_for_one_pod && context.ledger.claim_users(claim, subject.own) > 0 => {
-            let words = "allows one pod at a time and is in use".into();
-            hold(Reason::VolumeClaimInUse, words, format!("the pod that uses {object} to end"))
+            let problem = "allows one pod at a time and is in use".into();
+            hold(Reason::VolumeClaimInUse, problem, format!("the pod that uses {object} to end"))
         }
         Some(_) => return None,
     };
-    Some(Blocker::new(VALIDATOR.name, cause, reason, format!("{object} {words}")).of(object).needing(needs))
+    Some(Blocker::new(VALIDATOR.name, cause, reason, format!("{object} {problem}")).of(object).needing(needs))
 }

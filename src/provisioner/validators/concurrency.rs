@@ -16,8 +16,8 @@ fn check(context: &Context<'_>, subject: &Subject<'_>) -> Vec<Blocker> {
         let occupied = context.ledger.occupied(tenant, subject.own);
         let running = if private { occupied.private_sessions } else { occupied.sessions - occupied.private_sessions };
         if running >= limit {
-            let what = if private { "private sessions" } else { "sessions" };
-            let message = format!("{tenant}: {running} of {limit} {what} running");
+            let noun = if private { "private sessions" } else { "sessions" };
+            let message = format!("{tenant}: {running} of {limit} {noun} running");
             let blocker = Blocker::new(VALIDATOR.name, Cause::Quota, Reason::ConcurrencyExceeded, message);
             blockers.push(blocker.of(tenant.to_string()).counting_units(1, running, limit));
         }
