@@ -180,7 +180,7 @@ async fn until_graces(space: &Space, name: &str, wanted: &[&[Option<i64>]]) {
 }
 
 #[tokio::test]
-async fn a_sessions_words_reach_its_program_as_they_stand() {
+async fn a_sessions_commands_and_values_reach_its_program_unchanged() {
     let space = sessions().await;
     let name = common::unique("words");
     let mut main = kernel("main", 1, "printf '%s\\n' 'arg $$ $(KEY) $$(KEY)'; echo \"env $KEY\"");

@@ -1,4 +1,4 @@
-//! Builds the objects a session needs: kernels, pods, the service of its names, the secret of its keys. Pure.
+//! Builds the objects of a session: kernels, pods, the Service for its names, the Secret with its SSH keys. Pure.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -11,16 +11,16 @@ use crate::api::*;
 use crate::session::effect::Launch;
 use crate::session::kernels::{service_name, ssh_secret_name};
 
-/// Where in a kernel the operator's own files are.
+/// The path of the operator's own files in a kernel.
 pub const OWN_PATH: &str = "/opt/sokovan";
-/// Service meshes leave a kernel's pod alone, unless its scaling group says otherwise: what they add is not accounted for.
+/// Keeps service meshes out of a kernel's pod, because their containers would not be counted. A scaling group may override it.
 const NO_ISTIO: [&str; 2] = ["sidecar.istio.io/inject", "false"];
 const NO_LINKERD: [&str; 2] = ["linkerd.io/inject", "disabled"];
 
-/// What every pod is made with, whatever its session.
+/// The options that all pods share.
 #[derive(Clone, Debug)]
 pub struct PodOptions {
-    /// The image the gate is copied from: the operator's own.
+    /// The operator's own image, from which the gate is copied.
     pub gate_image: String,
     /// The cluster's DNS domain.
     pub cluster_domain: String,
@@ -67,7 +67,7 @@ pub fn kernel(session: &Session, group: &GroupName, launch: &Launch) -> serde_js
     }))
 }
 
-/// The pod of a kernel that exists: its uid owns it and is in its environment.
+/// Returns the pod of a kernel. The kernel must exist already, because its uid is in the pod's owner and environment.
 pub fn pod(
     session: &Session,
     group: Option<&ScalingGroup>,
@@ -121,9 +121,9 @@ pub fn pod(
     }))
 }
 
-/// A kernel asks for the names of its own session first, so that no Service of the namespace called `main1` takes the place of
-/// the session's. Kubernetes puts its own search domains before those of a pod, unless the pod brings all of its DNS
-/// configuration; that takes the address of the server.
+/// Returns a DNS configuration that searches the session's own names first, so that a Service `main1` of the namespace does not
+/// hide the kernel `main1`. Kubernetes puts its search domains before a pod's, unless the pod has a complete configuration,
+/// which needs the address of the DNS server.
 fn own_names_first(service: &str, namespace: &str, options: &PodOptions) -> Map<String, Value> {
     let domain = &options.cluster_domain;
     let own = format!("{service}.{namespace}.svc.{domain}");
@@ -142,7 +142,7 @@ fn insert_some<T: serde::Serialize>(fields: &mut Map<String, Value>, name: &str,
     }
 }
 
-/// The group's, and for ever those by which Kubernetes would evict: only we delete our pods.
+/// Returns the scaling group's tolerations, and two that keep Kubernetes from evicting our pods when a node fails.
 fn tolerations(given: &GroupPodOptions) -> Value {
     let mut all = vec![
         json!({"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute"}),
@@ -172,7 +172,7 @@ fn volumes(session: &Session, launch: &Launch) -> Value {
     Value::Array(all)
 }
 
-/// A claim's name may be longer than a volume's.
+/// Returns a volume name for a claim. It is a hash, because a claim's name may be longer than a volume's.
 fn claim_volume(claim: &str) -> String {
     format!("claim-{}", crate::session::kernels::short_hash(claim))
 }
@@ -213,7 +213,7 @@ fn main_container(session: &Session, kernel: &Kernel, launch: &Launch, given: &G
     container
 }
 
-/// Kubernetes would expand `$(NAME)` in commands and values, and take `$$` for `$`; a session's words are taken as they stand.
+/// Escapes a command or value, so that Kubernetes does not expand `$(NAME)` or turn `$$` into `$`.
 fn escaped(word: &str) -> String {
     word.replace('$', "$$")
 }
@@ -222,13 +222,14 @@ fn all_escaped(words: &[String]) -> Vec<String> {
     words.iter().map(|word| escaped(word)).collect()
 }
 
-/// The gate: copied out of the operator's image, then run in the kernel's, so that the image is there when it waits.
+/// Returns the init containers of the gate. The gate is copied out of the operator's image and runs in the kernel's image, so
+/// that this image is pulled while the gate waits.
 fn gate_containers(launch: &Launch, given: &GroupPodOptions, options: &PodOptions) -> Value {
-    // As much as the kernel: a pod takes the larger of both, so this costs nothing, and no LimitRange that admits the kernel
-    // refuses its gate.
-    let shared = |name: &str| Some((name.to_owned(), launch.template.resources.get(name)?.clone()));
-    let same: ResourceList = ["cpu", "memory", "ephemeral-storage"].into_iter().filter_map(shared).collect();
-    let resources = json!({"requests": same, "limits": same});
+    // The gate requests as much as the kernel. This costs nothing, because a pod needs only the larger of both, and a
+    // LimitRange that admits the kernel admits the gate.
+    let of_kernel = |name: &str| Some((name.to_owned(), launch.template.resources.get(name)?.clone()));
+    let amounts: ResourceList = ["cpu", "memory", "ephemeral-storage"].into_iter().filter_map(of_kernel).collect();
+    let resources = json!({"requests": amounts, "limits": amounts});
     let binary = format!("{OWN_PATH}/bin/gate");
     let bin = json!({"name": "sokovan-gate", "mountPath": format!("{OWN_PATH}/bin")});
     let mut copy = json!({
@@ -249,7 +250,7 @@ fn gate_containers(launch: &Launch, given: &GroupPodOptions, options: &PodOption
     json!([copy, gate])
 }
 
-/// The variables of rules §6, then the session's own.
+/// Returns the operator's variables (docs/sessions.md#environment), then the session's own.
 fn environment(session: &Session, kernel: &Kernel, launch: &Launch) -> Vec<Value> {
     let slots = expand(&session.spec.kernels);
     let hosts: Vec<&str> = slots.iter().map(|slot| slot.hostname.as_str()).collect();
@@ -283,7 +284,7 @@ fn environment(session: &Session, kernel: &Kernel, launch: &Launch) -> Vec<Value
     .collect()
 }
 
-/// Names for the kernels, before they are ready.
+/// Returns the Service that publishes the kernels' names, even before the kernels are ready.
 pub fn service(session: &Session, group: &GroupName) -> serde_json::Result<Service> {
     let name = session.metadata.name.clone().unwrap_or_default();
     serde_json::from_value(json!({
@@ -299,7 +300,7 @@ pub fn service(session: &Session, group: &GroupName) -> serde_json::Result<Servi
     }))
 }
 
-/// The key pair by which the kernels of one session reach each other.
+/// Returns the Secret with the SSH key pair through which the kernels of one session reach each other.
 pub fn ssh_secret(session: &Session, group: &GroupName, keys: &SshKeys) -> serde_json::Result<Secret> {
     let name = session.metadata.name.clone().unwrap_or_default();
     let uid = session.metadata.uid.clone().unwrap_or_default();
@@ -315,7 +316,7 @@ pub fn ssh_secret(session: &Session, group: &GroupName, keys: &SshKeys) -> serde
     }))
 }
 
-/// An SSH key pair in OpenSSH's notation, each file ending with a newline.
+/// An SSH key pair in OpenSSH's format. Each file ends with a newline.
 pub struct SshKeys {
     pub private: String,
     pub public: String,
@@ -335,8 +336,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sessions_words_reach_its_program_as_they_stand() {
-        // As the kubelet reads them: `$$` is `$`, and nothing is left to be expanded.
+    fn a_sessions_commands_and_values_reach_its_program_unchanged() {
+        // The kubelet turns `$$` into `$`, and must find nothing to expand.
         for word in ["$(HOME)", "$$(HOME)", "pa$$word", "$$", "$", "100 $"] {
             let sent = escaped(word);
             assert_eq!(sent.replace("$$", "$"), word);
