@@ -199,7 +199,8 @@ impl Effects {
     async fn delete_service(&self, context: &EffectContext, session: &Session) -> Result<(), EffectError> {
         let name = service_name(session.metadata.name.as_deref().unwrap_or_default());
         let Some(service) = self.find::<Service>(&context.namespace, &name).await? else { return Ok(()) };
-        // After `--cascade=orphan` the Service has no owner. Its label, which only the operator sets, still names the session.
+        // After `--cascade=orphan` the Service has no owner. Its label, which only the operator sets, still names the
+        // session.
         if session_uid(&service.metadata) != Some(uid_of(session)) {
             ours(&service.metadata, session.metadata.uid.as_deref(), "service", &name)?;
         }
@@ -233,8 +234,8 @@ impl Effects {
         }
     }
 
-    /// Creates the SSH key pair. We may not read Secrets. An existing Secret of this name is ours, because the name has a hash
-    /// of the session's uid.
+    /// Creates the SSH key pair. We may not read Secrets. An existing Secret of this name is ours, because the name has a
+    /// hash of the session's uid.
     async fn create_secret(&self, context: &EffectContext, session: &Session) -> Result<(), EffectError> {
         let keys = SshKeys::generate()
             .map_err(|error| EffectError::Failed(Failure::fault(Reason::EffectFailed, format!("no key pair: {error}"))))?;

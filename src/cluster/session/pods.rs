@@ -13,7 +13,8 @@ use crate::session::kernels::{service_name, ssh_secret_name};
 
 /// The path of the operator's own files in a kernel.
 pub const OWN_PATH: &str = "/opt/sokovan";
-/// Keeps service meshes out of a kernel's pod, because their containers would not be counted. A scaling group may override it.
+/// Keeps service meshes out of a kernel's pod, because their containers would not be counted. A scaling group may override
+/// it.
 const NO_ISTIO: [&str; 2] = ["sidecar.istio.io/inject", "false"];
 const NO_LINKERD: [&str; 2] = ["linkerd.io/inject", "disabled"];
 
@@ -121,9 +122,9 @@ pub fn pod(
     }))
 }
 
-/// Returns a DNS configuration that searches the session's own names first, so that a Service `main1` of the namespace does not
-/// hide the kernel `main1`. Kubernetes puts its search domains before a pod's, unless the pod has a complete configuration,
-/// which needs the address of the DNS server.
+/// Returns a DNS configuration that searches the session's own names first, so that a Service `main1` of the namespace does
+/// not hide the kernel `main1`. Kubernetes puts its search domains before a pod's, unless the pod has a complete
+/// configuration, which needs the address of the DNS server.
 fn own_names_first(service: &str, namespace: &str, options: &PodOptions) -> Map<String, Value> {
     let domain = &options.cluster_domain;
     let own = format!("{service}.{namespace}.svc.{domain}");
@@ -222,8 +223,8 @@ fn all_escaped(words: &[String]) -> Vec<String> {
     words.iter().map(|word| escaped(word)).collect()
 }
 
-/// Returns the init containers of the gate. The gate is copied out of the operator's image and runs in the kernel's image, so
-/// that this image is pulled while the gate waits.
+/// Returns the init containers of the gate. The gate is copied out of the operator's image and runs in the kernel's image,
+/// so that this image is pulled while the gate waits.
 fn gate_containers(launch: &Launch, given: &GroupPodOptions, options: &PodOptions) -> Value {
     // The gate requests as much as the kernel. This costs nothing, because a pod needs only the larger of both, and a
     // LimitRange that admits the kernel admits the gate.

@@ -61,8 +61,8 @@ impl World {
         batches
     }
 
-    /// Claims sessions by scaling group. With `topPriorityOnly`, the first session is unknown while another handler has claimed
-    /// a session of the queue, so the whole queue waits.
+    /// Claims sessions by scaling group. With `topPriorityOnly`, the first session is unknown while another handler has
+    /// claimed a session of the queue, so the whole queue waits.
     fn claim_marked(
         &self,
         state: &State,

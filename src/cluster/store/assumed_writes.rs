@@ -11,8 +11,9 @@ use crate::session::handlers::HandlerName;
 use crate::session::sessions::Sessions;
 
 impl World {
-    /// Defers a commit, and counts its status as written. `base` is the version that the decision was based on. If the session
-    /// has changed since in a way that matters, it is evaluated again instead, because the status would hide the change.
+    /// Defers a commit, and counts its status as written. `base` is the version that the decision was based on. If the
+    /// session has changed since in a way that matters, it is evaluated again instead, because the status would hide the
+    /// change.
     pub fn defer(&self, session: &Arc<Session>, base: &Session, after: AfterCommit<Sessions>) {
         let uid = uid_of(session);
         let mut state = self.lock();

@@ -45,8 +45,8 @@ impl Overlay {
         }
     }
 
-    /// Drops the deferred commit of a session that somebody changed. It would fail with a conflict, and hide the change until
-    /// then.
+    /// Drops the deferred commit of a session that somebody changed. It would fail with a conflict, and hide the change
+    /// until then.
     pub fn drop_deferred(&mut self, uid: &SessionUid) {
         if self.deferred.remove(uid).is_some() {
             self.assumed.remove(uid);

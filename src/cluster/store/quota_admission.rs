@@ -48,8 +48,8 @@ impl State {
     }
 
     /// Ends the pauses of as many sessions of a namespace as fit into its ResourceQuotas. The others would be refused again.
-    /// A ResourceQuota may also count resources that the operator does not know, and refuse these sessions. So each session is
-    /// admitted early once per `interval`, until a limit changes.
+    /// A ResourceQuota may also count resources that the operator does not know, and refuse these sessions. So each session
+    /// is admitted early once per `interval`, until a limit changes.
     fn admit_by_quota(&mut self, namespace: &str, marks: &HandlerMarks<Sessions>, interval: Duration) {
         self.quota_admission.admitted_early.retain(|_, at| at.elapsed() < interval);
         let mut refused = self.paused(|reason| reason == Reason::NamespaceQuota);
@@ -77,9 +77,9 @@ impl State {
     }
 }
 
-/// Admits sessions that fit into a changed ResourceQuota. Never returns. A ResourceQuota changes with each pod of its namespace,
-/// so changes are gathered for a moment. All ResourceQuotas are also evaluated once per wait pause, because a change may have
-/// come too soon after the last early admission.
+/// Admits sessions that fit into a changed ResourceQuota. Never returns. A ResourceQuota changes with each pod of its
+/// namespace, so changes are gathered for a moment. All ResourceQuotas are also evaluated once per wait pause, because a
+/// change may have come too soon after the last early admission.
 pub async fn admit(world: Arc<World>) {
     loop {
         let changed = tokio::time::timeout(world.timing.wait_backoff, world.quota_changed.notified()).await;

@@ -17,7 +17,8 @@ struct Row<V> {
 pub struct Table<V> {
     rows: HashMap<Key, Row<V>>,
     listing: Option<(Instant, HashSet<Key>)>,
-    /// The last version of removed objects, and when they were removed. The answer to our own write may come after the removal.
+    /// The last version of removed objects, and when they were removed. The answer to our own write may come after the
+    /// removal.
     tombstones: HashMap<Key, (u64, Instant)>,
     /// Objects that cannot be read in their present version.
     unreadable: HashSet<Key>,

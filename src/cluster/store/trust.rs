@@ -1,5 +1,5 @@
-//! Decides which pods belong to a session, and how foreign pods count. Labels and owners alone prove nothing, because tenants
-//! can write them.
+//! Decides which pods belong to a session, and how foreign pods count. Labels and owners alone prove nothing, because
+//! tenants can write them.
 
 use super::extract::Extracted;
 use super::state::State;
@@ -7,7 +7,8 @@ use super::stores::PodRow;
 use crate::views::{ForeignPod, Lifetime};
 
 impl State {
-    /// Treats a pod as foreign if its label names a session in another namespace, or if its kernel belongs to another session.
+    /// Treats a pod as foreign if its label names a session in another namespace, or if its kernel belongs to another
+    /// session.
     pub(super) fn verified(&self, extracted: Extracted) -> Extracted {
         let Extracted::Ours(view) = extracted else { return extracted };
         let in_other_namespace =
