@@ -37,8 +37,8 @@ impl Committer {
     }
 
     /// Sends a write of unknown outcome again, with the same precondition, until the outcome is known. After a conflict with
-    /// a change that matters to no decision, such as an annotation, it sends the status as a patch that tests only fields
-    /// that matter. Otherwise a user could keep a session from changing by patching it in a loop.
+    /// a change that matters to no decision, such as an annotation, it sends the status as a patch. The patch tests only the
+    /// fields that matter. Otherwise a user could keep a session from changing by patching it in a loop.
     async fn write(&self, next: &Arc<Session>, base: &Session) -> Committed<Sessions> {
         let (namespace, name) = key_of(&next.metadata);
         let api: Api<Session> = Api::namespaced(self.writer.client.clone(), &namespace);
