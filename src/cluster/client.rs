@@ -19,7 +19,8 @@ pub fn client(mut config: Config, request: Duration) -> kube::Result<Client> {
     Ok(ClientBuilder::try_from(config)?.with_layer(&MapRequestLayer::new(mark_write)).build())
 }
 
-/// Names our field manager, and turns off the API server's check for unknown fields: our writes come from the types of `api`.
+/// Names our field manager, and turns off the API server's check for unknown fields: our writes come from the types of
+/// `api`.
 fn mark_write<B>(mut request: http::Request<B>) -> http::Request<B> {
     if matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH) {
         let path = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();

@@ -27,7 +27,7 @@ pub async fn publish(world: Arc<World>, writer: Writer) {
         tokio::time::sleep(world.timing.usage).await;
         world.forget_deleted_groups(&writer.metrics);
         let (tenancy, usage) = world.usage();
-        let changed = changed(&tenancy, usage, world.is_whole(), &mut ours);
+        let changed = changed(&tenancy, usage, world.manages_all_groups(), &mut ours);
         for (tenant, status) in changed {
             retry(&world, &tenant.to_string(), write(&writer, &tenant, &status).await);
         }

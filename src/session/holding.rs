@@ -34,7 +34,8 @@ pub fn holding(session: Option<&Session>, pods: &[&PodView], overhead: &Resource
     let live: Vec<&&PodView> = pods.iter().filter(|pod| pod.is_live()).collect();
     let mut counted: BTreeSet<&str> = BTreeSet::new();
     let allocated = session.is_some_and(|session| session.phase().holds_resources());
-    // A session ended by force still runs until its pods are gone. A session that was reset must not compete with its old pods.
+    // A session ended by force still runs until its pods are gone. A session that was reset must not compete with its old
+    // pods.
     let active = allocated || session.is_some_and(|session| session.phase().is_terminal()) && !live.is_empty();
     if let Some(session) = session.filter(|_| allocated) {
         let uid = session.metadata.uid.clone().unwrap_or_default();

@@ -2,7 +2,8 @@
 
 use crate::api::KernelPhase;
 
-/// Whether a kernel may go from one phase to another in one step. Late and duplicate observations may not, and change nothing.
+/// Whether a kernel may go from one phase to another in one step. Late and duplicate observations may not, and change
+/// nothing.
 pub fn may_step(from: KernelPhase, to: KernelPhase) -> bool {
     use KernelPhase::*;
     match to {

@@ -32,8 +32,8 @@ struct Sum {
     resources: Resources,
 }
 
-/// Returns the pending sessions ahead of each session, for its tenants that limit them. A session that exceeds a limit itself
-/// does not count for the sessions after it.
+/// Returns the pending sessions ahead of each session, for its tenants that limit them. A session that exceeds a limit
+/// itself does not count for the sessions after it.
 pub fn ahead(tenancy: &Tenancy, mut pending: Vec<Pending<'_>>) -> HashMap<SessionUid, Vec<Ahead>> {
     pending.sort_by_key(|session| (session.created_at, session.uid));
     let mut sums: HashMap<Tenant, Sum> = HashMap::new();

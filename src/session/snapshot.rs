@@ -217,8 +217,8 @@ impl Snapshot {
         self.group.as_ref().map_or_else(|| Cow::Owned(RetryPolicy::default()), |group| Cow::Borrowed(&group.spec.retry))
     }
 
-    /// Returns the attempts that a handler may fail in a row for this session. Without a handler, the scaling group's general
-    /// limit applies.
+    /// Returns the attempts that a handler may fail in a row for this session. Without a handler, the scaling group's
+    /// general limit applies.
     pub fn max_attempts(&self, session: &Session, handler: Option<TryingHandler>) -> i32 {
         let retry = self.retry();
         let for_handler = handler.and_then(|handler| handler_retry(&retry, handler)).and_then(|entry| entry.max_attempts);
@@ -237,8 +237,8 @@ impl Snapshot {
         self.group.as_ref().is_some_and(|group| group.spec.retry.count_capacity)
     }
 
-    /// Returns the scaling group's label in metrics. Users can write any name into a session, so only existing scaling groups
-    /// get series of their own.
+    /// Returns the scaling group's label in metrics. Users can write any name into a session, so only existing scaling
+    /// groups get series of their own.
     pub fn group_label(&self) -> &str {
         match (&self.group, &self.group_name) {
             (Some(_), Some(name)) => name.as_str(),

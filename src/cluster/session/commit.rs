@@ -1,4 +1,4 @@
-//! Commits session statuses: phase, attempts, allocation and history in one write that is refused if the session changed.
+//! Commits session statuses: phase, attempts, allocation and history in one write, which fails if the session changed.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 
 use crate::api::{Session, SessionStatus};
-use crate::cluster::store::identity::{decides_the_same, key_of};
+use crate::cluster::store::identity::{is_same_for_decisions, key_of};
 use crate::cluster::store::world::World;
 use crate::cluster::write::{WriteError, Writer};
 use crate::coordinator::host::Committed;
@@ -22,8 +22,8 @@ pub struct Committer {
 }
 
 impl Committer {
-    /// Writes one status. From before the write until its outcome is known, the status counts as written, so that nothing is
-    /// given away twice. `base` is the session that the decision was made on, as the API server had it.
+    /// Writes one status. It counts as written from before the write until the outcome is known, so that no resources are
+    /// allocated twice. `base` is the API server's version of the session that the decision was based on.
     pub async fn commit(&self, session: &Arc<Session>, base: &Session, status: SessionStatus) -> Committed<Sessions> {
         let mut next = (**session).clone();
         next.status = Some(status);
@@ -31,14 +31,14 @@ impl Committer {
         let next = Arc::new(next);
         self.world.assume(&next);
         let committed = self.write(&next, base).await;
-        // What was written is in the world by now: in between nothing must look free that is not.
+        // The store already has the written status, so its resources never look free in between.
         self.world.settle(&next);
         committed
     }
 
-    /// A write of unknown outcome is sent again with the same precondition until the outcome is known. After a conflict with a
-    /// change that no decision depends on, such as an annotation, the status is sent as a patch: the API server then compares
-    /// what matters. Otherwise a user who patches a session in a loop would keep it from changing.
+    /// Sends a write of unknown outcome again, with the same precondition, until the outcome is known. After a conflict with
+    /// a change that matters to no decision, such as an annotation, it sends the status as a patch. The patch tests only the
+    /// fields that matter. Otherwise a user could keep a session from changing by patching it in a loop.
     async fn write(&self, next: &Arc<Session>, base: &Session) -> Committed<Sessions> {
         let (namespace, name) = key_of(&next.metadata);
         let api: Api<Session> = Api::namespaced(self.writer.client.clone(), &namespace);
@@ -55,7 +55,7 @@ impl Committer {
             };
             match written {
                 Ok(written) => return Committed::Done(self.world.upsert_session(written)),
-                // Without the lease it is not sent; either it is renewed in time, or this process ends.
+                // Nothing is sent without the lease. Either the lease is renewed in time, or this process ends.
                 Err(error @ (WriteError::Unknown(_) | WriteError::Unreadable(_) | WriteError::Busy(_) | WriteError::Fenced)) => {
                     tracing::warn!(session = %name, %namespace, "the commit is sent again: {error}")
                 }
@@ -68,7 +68,7 @@ impl Committer {
                             by_patch = true;
                             continue;
                         }
-                        // Every test of the patch holds: the API server refused it for another reason.
+                        // All tests of the patch hold, so the API server refused it for another reason.
                         Some(Current::Unchanged) => return Committed::Refused(error.to_string()),
                         Some(Current::Changed) => return Committed::Dropped(error.to_string()),
                         None => {}
@@ -84,16 +84,16 @@ impl Committer {
         }
     }
 
-    /// Compares the session at the API server with the one this commit began from. Returns None if no answer came.
+    /// Compares the session at the API server with the base of this commit. Returns None if no answer came.
     async fn compare(&self, api: &Api<Session>, name: &str, next: &Session, base: &Session) -> Option<Current> {
         match self.writer.read(api.get(name)).await {
             Ok(read) => {
-                // Perhaps it was our own write whose answer was lost.
+                // Our own write may have succeeded and its answer may have been lost.
                 let ours = read.status == next.status && read.metadata.uid == next.metadata.uid;
                 let read = self.world.upsert_session(read);
                 Some(match ours {
                     true => Current::Ours(read),
-                    false if decides_the_same(base, &read) => Current::Unchanged,
+                    false if is_same_for_decisions(base, &read) => Current::Unchanged,
                     false => Current::Changed,
                 })
             }
@@ -109,12 +109,12 @@ impl Committer {
 /// The session at the API server after a status could not be written.
 enum Current {
     Ours(Arc<Session>),
-    /// The session is the same to every decision.
+    /// No field that matters to a decision has changed.
     Unchanged,
     Changed,
 }
 
-/// Replaces the status if the session is still the one that the decision was made on.
+/// Returns a patch that replaces the status, if the session is still the one that the decision was based on.
 fn status_patch(base: &Session, next: &Session) -> json_patch::Patch {
     let operations = serde_json::json!([
         {"op": "test", "path": "/metadata/uid", "value": base.metadata.uid},

@@ -1,4 +1,4 @@
-//! Carries out effects. Each may be repeated: what exists already counts as done if it is ours.
+//! Runs effects. Each may be repeated: creating an object that exists succeeds if the object is ours.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ impl From<WriteError> for EffectError {
     fn from(error: WriteError) -> Self {
         match error {
             WriteError::Fenced => Self::Fenced,
-            // The object changed under us; the next cycle sees it as it is.
+            // The object changed. The next cycle decides on its new version.
             WriteError::Conflict(message) | WriteError::Busy(message) => Self::Again(message),
             WriteError::Refused(message) if message.contains("exceeded quota") => {
                 Self::Failed(Failure::new(Cause::Quota, Reason::NamespaceQuota, message))
@@ -30,14 +30,14 @@ impl From<WriteError> for EffectError {
     }
 }
 
-/// Most times that finalizers are changed again at once, because somebody else changed them.
+/// The largest number of tries to change finalizers that others change at the same time.
 const MAX_CONFLICTS: usize = 8;
 
 /// The session that effects belong to.
 #[derive(Clone, Debug)]
 pub struct EffectContext {
     pub namespace: String,
-    /// None when the session is gone and only its remains are dealt with.
+    /// None when the session is gone and only its pods and kernels are left.
     pub session: Option<Arc<Session>>,
     pub group: Option<Arc<ScalingGroup>>,
     pub group_name: Option<GroupName>,
@@ -53,7 +53,7 @@ impl EffectContext {
     }
 }
 
-/// Carries out effects, and lets the world know of what it made before the watch does.
+/// Runs effects, and puts their results into the stores before the watch reports them.
 #[derive(Clone)]
 pub struct Effects {
     pub writer: Writer,
@@ -111,8 +111,8 @@ impl Effects {
         Ok(())
     }
 
-    /// Changes the finalizers alone, so that it works for a session that cannot be read, and however often others change the
-    /// rest of it. `patch` makes the change from the finalizers as they are.
+    /// Changes only the finalizers, so that it works for an unreadable session, and while others change its other fields.
+    /// `patch` returns the operations for the current finalizers.
     async fn change_finalizers(
         &self,
         meta: &ObjectMeta,
@@ -140,18 +140,18 @@ impl Effects {
                     }
                     finalizers = read.finalizers;
                 }
-                done => return done.map(|changed| changed.metadata),
+                answer => return answer.map(|changed| changed.metadata),
             }
         }
-        Err(WriteError::Busy("the finalizers of the session change all the time".into()))
+        Err(WriteError::Busy("the finalizers of the session keep changing".into()))
     }
 
     async fn release(&self, meta: &ObjectMeta) -> Result<(), EffectError> {
         let release = |finalizers: &[String]| {
-            let ours = finalizers.iter().position(|name| name == FINALIZER_SESSION);
-            ours.map(|at| json!({"op": "remove", "path": format!("/metadata/finalizers/{at}")})).into_iter().collect()
+            let index = finalizers.iter().position(|name| name == FINALIZER_SESSION);
+            index.map(|index| json!({"op": "remove", "path": format!("/metadata/finalizers/{index}")})).into_iter().collect()
         };
-        gone_is_fine(self.change_finalizers(meta, release).await)
+        not_found_is_fine(self.change_finalizers(meta, release).await)
     }
 
     async fn delete_session(&self, session: &Session) -> Result<(), EffectError> {
@@ -165,42 +165,50 @@ impl Effects {
 
     async fn create_service(&self, context: &EffectContext, session: &Session) -> Result<(), EffectError> {
         let service = pods::service(session, &context.group_name());
-        let made = self.create_ours("service-create", &context.namespace, &service, session.metadata.uid.as_deref()).await;
-        if let Err(EffectError::Wait(_)) = &made {
-            self.clear_the_name(&context.namespace, &service_name(session.metadata.name.as_deref().unwrap_or_default())).await?;
+        let created = self.create_ours("service-create", &context.namespace, &service, session.metadata.uid.as_deref()).await;
+        if let Err(EffectError::Wait(_)) = &created {
+            let name = service_name(session.metadata.name.as_deref().unwrap_or_default());
+            self.delete_abandoned_service(&context.namespace, &name).await?;
         }
-        made.map(|_| ())
+        created.map(|_| ())
     }
 
-    /// A Service that a session left behind, whose finalizer an admin took off, gives its name back.
-    async fn clear_the_name(&self, namespace: &str, name: &str) -> Result<(), EffectError> {
-        let Some(there) = self.find::<Service>(namespace, name).await? else { return Ok(()) };
-        match session_uid(&there.metadata) {
+    /// Deletes a Service of this name whose session is gone. An admin may have removed that session's finalizer.
+    async fn delete_abandoned_service(&self, namespace: &str, name: &str) -> Result<(), EffectError> {
+        let Some(service) = self.find::<Service>(namespace, name).await? else { return Ok(()) };
+        match session_uid(&service.metadata) {
             Some(uid) if !self.world.knows(&uid) => self.delete_orphaned_service(namespace, name, &uid).await,
             Some(_) | None => Ok(()),
         }
     }
 
     async fn delete_orphaned_service(&self, namespace: &str, name: &str, uid: &SessionUid) -> Result<(), EffectError> {
-        let Some(there) = self.find::<Service>(namespace, name).await? else { return Ok(()) };
-        if session_uid(&there.metadata).as_ref() != Some(uid) {
+        let Some(service) = self.find::<Service>(namespace, name).await? else { return Ok(()) };
+        if session_uid(&service.metadata).as_ref() != Some(uid) {
             return Ok(());
         }
-        self.delete::<Service>("service-delete", namespace, name, exactly(there.metadata.uid)).await.map(|_| ())
+        self.delete::<Service>("service-delete", namespace, name, exactly(service.metadata.uid)).await.map(|_| ())
     }
 
     async fn delete_service(&self, context: &EffectContext, session: &Session) -> Result<(), EffectError> {
         let name = service_name(session.metadata.name.as_deref().unwrap_or_default());
-        let Some(there) = self.find::<Service>(&context.namespace, &name).await? else { return Ok(()) };
-        // After `--cascade=orphan` it has no owner any more; its label, which only the operator sets, still names the session.
-        if session_uid(&there.metadata) != Some(uid_of(session)) {
-            ours(&there.metadata, session.metadata.uid.as_deref(), "service", &name)?;
+        let Some(service) = self.find::<Service>(&context.namespace, &name).await? else { return Ok(()) };
+        // After `--cascade=orphan` the Service has no owner. Its label, which only the operator sets, still names the
+        // session.
+        if session_uid(&service.metadata) != Some(uid_of(session)) {
+            ours(&service.metadata, session.metadata.uid.as_deref(), "service", &name)?;
         }
-        self.delete::<Service>("service-delete", &context.namespace, &name, exactly(there.metadata.uid)).await.map(|_| ())
+        self.delete::<Service>("service-delete", &context.namespace, &name, exactly(service.metadata.uid)).await.map(|_| ())
     }
 
-    /// Creates an object; one of that name that exists already is as good, if it is `owner`'s.
-    async fn create_ours<K>(&self, what: &'static str, namespace: &str, object: &K, owner: Option<&str>) -> Result<K, EffectError>
+    /// Creates an object, or returns the existing object of this name if it belongs to `owner`.
+    async fn create_ours<K>(
+        &self,
+        operation: &'static str,
+        namespace: &str,
+        object: &K,
+        owner: Option<&str>,
+    ) -> Result<K, EffectError>
     where
         K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
             + Clone
@@ -209,18 +217,19 @@ impl Effects {
             + std::fmt::Debug,
     {
         let api = self.api::<K>(namespace);
-        match self.writer.write(what, api.create(&PostParams::default(), object)).await {
+        match self.writer.write(operation, api.create(&PostParams::default(), object)).await {
             Err(WriteError::AlreadyExists) => {
                 let name = object.meta().name.clone().unwrap_or_default();
-                let there = self.writer.read(api.get(&name)).await?;
-                ours(there.meta(), owner, &K::kind(&()).to_lowercase(), &name)?;
-                Ok(there)
+                let existing = self.writer.read(api.get(&name)).await?;
+                ours(existing.meta(), owner, &K::kind(&()).to_lowercase(), &name)?;
+                Ok(existing)
             }
-            done => Ok(done?),
+            answer => Ok(answer?),
         }
     }
 
-    /// We may not read secrets; its name has the session's uid in it, so that one of that name is ours.
+    /// Creates the SSH key pair. We may not read Secrets. An existing Secret of this name is ours, because the name has a
+    /// hash of the session's uid.
     async fn create_secret(&self, context: &EffectContext, session: &Session) -> Result<(), EffectError> {
         let keys = SshKeys::generate()
             .map_err(|error| EffectError::Failed(Failure::fault(Reason::EffectFailed, format!("no key pair: {error}"))))?;
@@ -228,23 +237,23 @@ impl Effects {
         let api = self.api::<Secret>(&context.namespace);
         match self.writer.write("secret-create", api.create(&PostParams::default(), &secret)).await {
             Err(WriteError::AlreadyExists) => Ok(()),
-            done => Ok(done.map(|_| ())?),
+            answer => Ok(answer.map(|_| ())?),
         }
     }
 
-    /// By its name alone: secrets are never read. The name has a hash of the session's uid in it.
+    /// Deletes the SSH key pair by its name alone, because we may not read Secrets.
     async fn delete_secret(&self, context: &EffectContext, name: &str) -> Result<(), EffectError> {
         match self
             .writer
             .write("secret-delete", self.api::<Secret>(&context.namespace).delete(name, &DeleteParams::default()))
             .await
         {
-            // Somebody changed its label, so that it does not pass for a session's any more: it is theirs to remove.
+            // The admission policy refuses it after somebody has changed the Secret's label. They have to delete it.
             Err(WriteError::Refused(message)) => {
-                tracing::warn!(namespace = %context.namespace, secret = name, "the key pair is left: {message}");
+                tracing::warn!(namespace = %context.namespace, secret = name, "the key pair was not deleted: {message}");
                 Ok(())
             }
-            done => gone_is_fine(done),
+            answer => not_found_is_fine(answer),
         }
     }
 
@@ -255,8 +264,8 @@ impl Effects {
             return Ok(());
         }
         let owner = kernel.metadata.uid.as_deref();
-        let made = self.create_ours("pod-create", &context.namespace, &pod, owner).await?;
-        self.world.upsert_pod(&made);
+        let created = self.create_ours("pod-create", &context.namespace, &pod, owner).await?;
+        self.world.upsert_pod(&created);
         Ok(())
     }
 
@@ -272,8 +281,8 @@ impl Effects {
         }
         let kernel = pods::kernel(session, &context.group_name(), launch);
         let owner = session.metadata.uid.as_deref();
-        let made = self.create_ours("kernel-create", &context.namespace, &kernel, owner).await?;
-        Ok(self.world.upsert_kernel(made))
+        let created = self.create_ours("kernel-create", &context.namespace, &kernel, owner).await?;
+        Ok(self.world.upsert_kernel(created))
     }
 
     async fn open_gate(&self, pod: &PodRef) -> Result<(), EffectError> {
@@ -287,13 +296,13 @@ impl Effects {
     async fn confirm_no_pod(&self, context: &EffectContext, name: &str) -> Result<(), EffectError> {
         let Some(pod) = self.find::<Pod>(&context.namespace, name).await? else { return Ok(()) };
         self.world.upsert_pod(&pod);
-        Err(EffectError::Again(format!("pod {name} is there")))
+        Err(EffectError::Again(format!("pod {name} exists")))
     }
 
     async fn confirm_no_kernel(&self, context: &EffectContext, name: &str) -> Result<(), EffectError> {
         let Some(kernel) = self.find::<Kernel>(&context.namespace, name).await? else { return Ok(()) };
         self.world.upsert_kernel(kernel);
-        Err(EffectError::Again(format!("kernel {name} is there")))
+        Err(EffectError::Again(format!("kernel {name} exists")))
     }
 
     async fn delete_pod(&self, pod: &PodRef, grace: Option<i64>) -> Result<(), EffectError> {
@@ -305,7 +314,7 @@ impl Effects {
         Ok(())
     }
 
-    /// Only our finalizer goes, and only from that very pod.
+    /// Removes only our finalizer, and only from the pod with this uid.
     async fn release_pod(&self, pod: &PodRef) -> Result<(), EffectError> {
         let api = self.api::<Pod>(&pod.namespace);
         let patch = json!({"metadata": {"uid": pod.uid, "$deleteFromPrimitiveList/finalizers": [FINALIZER_POD]}});
@@ -314,7 +323,7 @@ impl Effects {
         if let Ok(patched) = &released {
             self.world.upsert_pod(patched);
         }
-        gone_is_fine(released)
+        not_found_is_fine(released)
     }
 
     async fn record_kernel(
@@ -336,7 +345,7 @@ impl Effects {
                 self.world.upsert_kernel(written);
                 Ok(())
             }
-            Err(error) => gone_is_fine::<()>(Err(error)),
+            Err(error) => not_found_is_fine::<()>(Err(error)),
         }
     }
 
@@ -344,7 +353,7 @@ impl Effects {
         self.delete::<Kernel>("kernel-delete", &context.namespace, name, exactly(Some(uid.to_owned()))).await.map(|_| ())
     }
 
-    /// The object of this name, if it is there.
+    /// Returns the object of this name, if it exists.
     async fn find<K>(&self, namespace: &str, name: &str) -> Result<Option<K>, EffectError>
     where
         K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
@@ -358,10 +367,10 @@ impl Effects {
         }
     }
 
-    /// Deletes an object. One that a finalizer holds is still there, and deleted from now on: that is what comes back.
+    /// Deletes an object. If a finalizer holds it, returns the object, which is being deleted now.
     async fn delete<K>(
         &self,
-        what: &'static str,
+        operation: &'static str,
         namespace: &str,
         name: &str,
         params: DeleteParams,
@@ -372,36 +381,36 @@ impl Effects {
             + serde::de::DeserializeOwned
             + std::fmt::Debug,
     {
-        match self.writer.write(what, self.api::<K>(namespace).delete(name, &params)).await {
+        match self.writer.write(operation, self.api::<K>(namespace).delete(name, &params)).await {
             Ok(answer) => Ok(answer.left().filter(|object| !object.finalizers().is_empty())),
-            Err(error) => gone_is_fine::<()>(Err(error)).map(|()| None),
+            Err(error) => not_found_is_fine::<()>(Err(error)).map(|()| None),
         }
     }
 }
 
-/// Delete this very object, and its dependents behind it.
+/// Returns the parameters to delete only the object with this uid, and its dependents in the background.
 fn exactly(uid: Option<String>) -> DeleteParams {
     DeleteParams::background().preconditions(Preconditions { uid, resource_version: None })
 }
 
-/// What was to go and is gone already, or was replaced by another, is done with.
-fn gone_is_fine<T>(done: Result<T, WriteError>) -> Result<(), EffectError> {
-    match done {
+/// Treats NotFound as success: the object to be removed or updated is gone, or another one has its name.
+fn not_found_is_fine<T>(answer: Result<T, WriteError>) -> Result<(), EffectError> {
+    match answer {
         Ok(_) | Err(WriteError::NotFound(_)) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }
 
-/// The session that an object is labelled with.
+/// Returns the uid of the session in an object's label.
 fn session_uid(meta: &ObjectMeta) -> Option<SessionUid> {
     meta.labels.as_ref()?.get(LABEL_SESSION_UID).map(|uid| SessionUid(uid.clone()))
 }
 
-/// "Already exists" is success only for what we own; what is going, or a stranger's, is waited for.
+/// Succeeds if an existing object is ours. Otherwise, or while it is being deleted, the effect has to wait.
 fn ours(meta: &kube::core::ObjectMeta, owner: Option<&str>, kind: &str, name: &str) -> Result<(), EffectError> {
     let owned = meta.owner_references.iter().flatten().any(|reference| Some(reference.uid.as_str()) == owner);
     if !owned {
-        return Err(EffectError::Wait(format!("a {kind} {name} that is not this session's is in the way")));
+        return Err(EffectError::Wait(format!("the {kind} {name} exists and does not belong to this session")));
     }
     if meta.deletion_timestamp.is_some() {
         return Err(EffectError::Wait(format!("{kind} {name} is being deleted")));

@@ -1,4 +1,4 @@
-//! The hooks of sessions: a batch starts once its main kernel runs, and a session that has ended leaves no network behind.
+//! The hooks of sessions: `batch-start` before Running, and `clean-network` after every terminal phase.
 
 use super::host::SessionHost;
 use crate::api::{SessionPhase, SessionType};
@@ -23,7 +23,7 @@ impl Default for Hooks {
     }
 }
 
-/// A batch session runs once its main kernel does, by what is known at this very moment.
+/// Succeeds if the main kernel of a Batch session has started, in a snapshot taken now.
 async fn batch_start(transition: Transition) -> Result<(), String> {
     if transition.item.session.spec.type_ != SessionType::Batch {
         return Ok(());
@@ -37,11 +37,11 @@ async fn batch_start(transition: Transition) -> Result<(), String> {
 fn main_runs(item: &SessionItem) -> Result<(), String> {
     match item.kernels.iter().find(|kernel| kernel.is_main()) {
         Some(main) if !main.phase().is_pre_running() => Ok(()),
-        main => Err(main.map_or_else(|| "it has no main kernel".into(), KernelItem::describe)),
+        main => Err(main.map_or_else(|| "the session has no main kernel".into(), KernelItem::describe)),
     }
 }
 
-/// Removes the names by which the kernels of a gang found each other.
+/// Deletes the Service through which the kernels of a gang resolved each other's names.
 async fn clean_network(transition: Transition) -> Result<(), String> {
     if !transition.item.is_gang() {
         return Ok(());
@@ -60,7 +60,7 @@ mod tests {
     use crate::session::handlers::testing::{item, session_in};
 
     #[test]
-    fn a_batch_starts_at_running_and_the_network_is_cleaned_at_every_end() {
+    fn batch_start_runs_before_running_and_clean_network_after_every_terminal_phase() {
         let hooks = Hooks::default();
         let [start] = &hooks.gates[..] else { panic!("one gate") };
         let [clean] = &hooks.notices[..] else { panic!("one notice") };
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_starts_once_its_main_kernel_runs() {
+    fn a_batch_session_starts_once_its_main_kernel_runs() {
         let batch = |kernels: &[_]| main_runs(&item(session_in(SessionPhase::Creating), kernels));
         assert_eq!(batch(&[Running]), Ok(()));
         assert!(batch(&[Creating]).is_err_and(|why| why.contains("main1 on node-1 is Creating")));

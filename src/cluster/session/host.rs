@@ -1,4 +1,4 @@
-//! The host of sessions: what the engine asks of the cluster for them.
+//! The host of sessions: gives the engine their snapshots, effects and commits.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::session::handlers::{Handler, HandlerName};
 use crate::session::sessions::Sessions;
 use crate::session::snapshot::{SessionItem, Snapshot};
 
-/// Carries out what is decided on sessions.
+/// The cluster as the engine uses it for sessions.
 pub struct SessionHost {
     pub world: Arc<World>,
     pub effects: Effects,

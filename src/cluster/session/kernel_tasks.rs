@@ -1,4 +1,4 @@
-//! The tasks on kernels: sync-kernels and record-kernels. Each works session by session, also for sessions that are gone.
+//! The tasks on kernels: sync-kernels and record-kernels. Each works session by session, even if the session is gone.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,7 +16,7 @@ use crate::lifecycle::{Timing, backoff};
 use crate::session::effect::Effect;
 use crate::session::records::{self, Remains};
 
-/// Most sessions whose kernels are synced at once.
+/// The largest number of sessions whose kernels are synced in parallel.
 const CONCURRENCY: usize = 32;
 
 /// Runs the tasks on kernels.
@@ -34,7 +34,7 @@ impl KernelTasks {
         Self { host, marks, timing, failures: Mutex::default() }
     }
 
-    /// Starts the tasks. They run as long as the set lives.
+    /// Starts the tasks. They run until the set is dropped.
     pub fn start(self: Arc<Self>, tasks: &mut JoinSet<()>) {
         let kernels = self.clone();
         tasks.spawn(async move { kernels.run_sync().await });
@@ -58,7 +58,7 @@ impl KernelTasks {
         }
     }
 
-    /// Records one session after the other, behind the work.
+    /// Records one session after the other, and yields to other work.
     async fn run_record(&self) {
         loop {
             self.marks.marked(KernelTask::Record).await;
@@ -74,8 +74,8 @@ impl KernelTasks {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Carries out effects, and tries again later if one fails. A pod is released only once its end is recorded, and an absence
-    /// is recorded only once it is confirmed. Otherwise no effect waits for another.
+    /// Runs effects, and schedules a retry if one fails. A pod is released only after its end is recorded, and an absence is
+    /// recorded only after it is confirmed. All other effects are independent.
     async fn carry_out(&self, remains: &Remains, task: KernelTask, effects: Vec<Effect>) {
         let context = EffectContext {
             namespace: remains.namespace.clone(),

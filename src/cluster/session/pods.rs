@@ -1,4 +1,4 @@
-//! Builds the objects that a session needs: kernels, pods, the Service of its names, the Secret of its keys. Pure.
+//! Builds the objects of a session: kernels, pods, the Service for its names, the Secret with its SSH keys. Pure.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -12,9 +12,10 @@ use crate::api::*;
 use crate::session::effect::Launch;
 use crate::session::kernels::{service_name, short_hash, ssh_secret_name};
 
-/// The folder of the operator's files in a kernel.
+/// The path of the operator's own files in a kernel.
 pub const OWN_PATH: &str = "/opt/sokovan";
-/// Service meshes leave a kernel's pod alone, unless its scaling group says otherwise: their sidecars would not be accounted for.
+/// Keeps service meshes out of a kernel's pod, because their containers would not be counted. A scaling group may override
+/// it.
 const NO_ISTIO: (&str, &str) = ("sidecar.istio.io/inject", "false");
 const NO_LINKERD: (&str, &str) = ("linkerd.io/inject", "disabled");
 
@@ -25,10 +26,10 @@ const VOLUME_SSH: &str = "sokovan-ssh";
 /// The size of the volume that holds the gate program.
 const GATE_SIZE: &str = "4Mi";
 
-/// Options of every pod, whatever its session.
+/// The options that all pods share.
 #[derive(Clone, Debug)]
 pub struct PodOptions {
-    /// The image that the gate is copied from: the operator's own.
+    /// The operator's own image, from which the gate is copied.
     pub gate_image: String,
     /// The cluster's DNS domain.
     pub cluster_domain: String,
@@ -57,7 +58,7 @@ fn kernel_labels(session: &Session, group: &GroupName, launch: &Launch) -> BTree
     labels
 }
 
-/// The metadata of an object that belongs to a session.
+/// Returns the metadata of an object that belongs to a session.
 fn meta(session: &Session, name: String, labels: BTreeMap<String, String>) -> ObjectMeta {
     ObjectMeta {
         name: Some(name),
@@ -86,7 +87,7 @@ pub fn kernel(session: &Session, group: &GroupName, launch: &Launch) -> Kernel {
     Kernel { metadata, spec, status: None }
 }
 
-/// The pod of a kernel that exists: the kernel's uid owns it and is in its environment.
+/// Returns the pod of a kernel. The kernel must exist already, because its uid is in the pod's owner and environment.
 pub fn pod(session: &Session, group: Option<&ScalingGroup>, kernel: &Kernel, launch: &Launch, options: &PodOptions) -> core::Pod {
     let given = group.map(|group| group.spec.pod.clone()).unwrap_or_default();
     let text = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
@@ -129,12 +130,12 @@ pub fn pod(session: &Session, group: Option<&ScalingGroup>, kernel: &Kernel, lau
     }
 }
 
-/// A list, or none if it is empty.
+/// Returns a list, or None if it is empty.
 fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
     (!list.is_empty()).then_some(list)
 }
 
-/// Required node affinity on one node's name, as DaemonSets use: kube-scheduler binds the pod.
+/// Returns the required affinity to one node, as DaemonSets use it. kube-scheduler binds the pod.
 fn pinned_to(node: &NodeName) -> core::Affinity {
     let field =
         core::NodeSelectorRequirement { key: "metadata.name".into(), operator: "In".into(), values: Some(vec![node.0.clone()]) };
@@ -147,9 +148,9 @@ fn pinned_to(node: &NodeName) -> core::Affinity {
     core::Affinity { node_affinity: Some(affinity), ..core::Affinity::default() }
 }
 
-/// A kernel asks for the names of its own session first, so that no Service of the namespace called `main1` takes the place of
-/// the session's. Kubernetes puts its own search domains before those of a pod, unless the pod brings all of its DNS
-/// configuration; that takes the address of the server.
+/// Returns a DNS configuration that searches the session's own names first, so that a Service `main1` of the namespace does
+/// not hide the kernel `main1`. Kubernetes puts its search domains before a pod's, unless the pod has a complete
+/// configuration, which needs the address of the DNS server.
 fn own_names_first(service: &str, namespace: &str, options: &PodOptions) -> (Option<String>, Option<core::PodDNSConfig>) {
     let domain = &options.cluster_domain;
     let own = format!("{service}.{namespace}.svc.{domain}");
@@ -165,8 +166,7 @@ fn own_names_first(service: &str, namespace: &str, options: &PodOptions) -> (Opt
     (Some("None".into()), Some(config))
 }
 
-/// The tolerations of the scaling group, and those of the taints by which Kubernetes would evict: only the operator deletes its
-/// pods.
+/// Returns the scaling group's tolerations, and two that keep Kubernetes from evicting our pods when a node fails.
 fn tolerations(given: &GroupPodOptions) -> Vec<core::Toleration> {
     let forever = |key: &str| core::Toleration {
         key: Some(key.into()),
@@ -201,7 +201,7 @@ fn volumes(session: &Session, launch: &Launch) -> Vec<core::Volume> {
     all
 }
 
-/// The pod's gate annotation as a file.
+/// Returns the volume with the pod's gate annotation as a file.
 fn gate_annotation() -> core::Volume {
     let field_path = format!("metadata.annotations['{ANNOTATION_GATE}']");
     let gate = core::DownwardAPIVolumeFile {
@@ -223,7 +223,7 @@ fn keys_of(session: &Session) -> core::Volume {
     core::Volume { name: VOLUME_SSH.into(), secret: Some(secret), ..core::Volume::default() }
 }
 
-/// The name of a claim's volume. The claim's own name may be too long.
+/// Returns a volume name for a claim. It is a hash, because a claim's name may be longer than a volume's.
 fn claim_volume(claim: &str) -> String {
     format!("claim-{}", short_hash(claim))
 }
@@ -268,14 +268,14 @@ fn main_container(session: &Session, kernel: &Kernel, launch: &Launch, given: &G
     }
 }
 
-/// The same amounts as requests and as limits.
+/// Returns the same amounts as requests and as limits.
 fn requests_and_limits(resources: &ResourceList) -> core::ResourceRequirements {
     let amounts: BTreeMap<String, CoreQuantity> =
         resources.iter().map(|(name, quantity)| (name.clone(), CoreQuantity(quantity.0.clone()))).collect();
     core::ResourceRequirements { requests: Some(amounts.clone()), limits: Some(amounts), claims: None }
 }
 
-/// Kubernetes would expand `$(NAME)` in commands and values, and take `$$` for `$`. The words of a session are taken literally.
+/// Escapes a command or value, so that Kubernetes does not expand `$(NAME)` or turn `$$` into `$`.
 fn escaped(word: &str) -> String {
     word.replace('$', "$$")
 }
@@ -284,10 +284,11 @@ fn all_escaped(words: &[String]) -> Vec<String> {
     words.iter().map(|word| escaped(word)).collect()
 }
 
-/// The gate: copied out of the operator's image, then run in the kernel's image, so that the image is there when the gate waits.
+/// Returns the init containers of the gate. The gate is copied out of the operator's image and runs in the kernel's image, so
+/// that this image is pulled while the gate waits.
 fn gate_containers(launch: &Launch, given: &GroupPodOptions, options: &PodOptions) -> Vec<core::Container> {
-    // As much as the kernel: a pod takes the larger of both, so this costs nothing, and no LimitRange that admits the kernel
-    // refuses its gate.
+    // The gate requests as much as the kernel. This costs nothing, because a pod needs only the larger of both, and a
+    // LimitRange that admits the kernel admits the gate.
     let shared = |name: &str| Some((name.to_owned(), launch.template.resources.get(name)?.clone()));
     let same: ResourceList = ["cpu", "memory", "ephemeral-storage"].into_iter().filter_map(shared).collect();
     let binary = format!("{OWN_PATH}/bin/gate");
@@ -316,7 +317,7 @@ fn gate_containers(launch: &Launch, given: &GroupPodOptions, options: &PodOption
     vec![copy, gate]
 }
 
-/// The operator's variables (docs/sessions.md#environment), then the session's own.
+/// Returns the operator's variables (docs/sessions.md#environment), then the session's own.
 fn environment(session: &Session, kernel: &Kernel, launch: &Launch) -> Vec<core::EnvVar> {
     let slots = expand(&session.spec.kernels);
     let hosts: Vec<&str> = slots.iter().map(|slot| slot.hostname.as_str()).collect();
@@ -351,7 +352,7 @@ fn environment(session: &Session, kernel: &Kernel, launch: &Launch) -> Vec<core:
     own.chain(users).collect()
 }
 
-/// The Service by whose names the kernels find each other, also before they are ready.
+/// Returns the Service that publishes the kernels' names, even before the kernels are ready.
 pub fn service(session: &Session, group: &GroupName) -> core::Service {
     let name = session.metadata.name.as_deref().unwrap_or_default();
     let uid = session.metadata.uid.clone().unwrap_or_default();
@@ -364,7 +365,7 @@ pub fn service(session: &Session, group: &GroupName) -> core::Service {
     core::Service { metadata: meta(session, service_name(name), labels(session, group)), spec: Some(spec), status: None }
 }
 
-/// The Secret with the key pair that the kernels of one session share.
+/// Returns the Secret with the SSH key pair through which the kernels of one session reach each other.
 pub fn ssh_secret(session: &Session, group: &GroupName, keys: &SshKeys) -> core::Secret {
     let name = session.metadata.name.as_deref().unwrap_or_default();
     let uid = session.metadata.uid.as_deref().unwrap_or_default();
@@ -377,7 +378,7 @@ pub fn ssh_secret(session: &Session, group: &GroupName, keys: &SshKeys) -> core:
     }
 }
 
-/// An SSH key pair in OpenSSH's notation, each file ending with a newline.
+/// An SSH key pair in OpenSSH's format. Each file ends with a newline.
 pub struct SshKeys {
     pub private: String,
     pub public: String,
@@ -397,8 +398,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sessions_words_reach_its_program_as_they_stand() {
-        // As the kubelet reads them: `$$` is `$`, and nothing is left to be expanded.
+    fn a_sessions_commands_and_values_reach_its_program_unchanged() {
+        // The kubelet turns `$$` into `$`, and must find nothing to expand.
         for word in ["$(HOME)", "$$(HOME)", "pa$$word", "$$", "$", "100 $"] {
             let sent = escaped(word);
             assert_eq!(sent.replace("$$", "$"), word);

@@ -1,5 +1,5 @@
-//! Takes snapshots out of the world: the items that a handler decides on, and what remains of sessions. Taking one changes
-//! nothing but the claims.
+//! Takes snapshots of the stores: the items that a handler decides on, and the remains of sessions. Taking one changes
+//! only the claims.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -29,8 +29,8 @@ use crate::views::{Liveness, Tenancy, Tenant};
 type Marked = Vec<(Option<GroupName>, SessionUid)>;
 
 impl World {
-    /// The marked sessions in a handler's phases by scaling group, each claimed. A session that another handler has claimed is
-    /// marked again when it is given back.
+    /// Claims the marked sessions in a handler's phases. Returns them by scaling group. A session that another handler has
+    /// claimed is marked again when its claim is dropped.
     pub fn claim(&self, handler: &Handler, mark: &Mark<SessionUid>) -> Vec<Batch<Sessions>> {
         let state = self.lock();
         let (mut marked, now) = (state.marked(handler, mark), Utc::now());
@@ -61,8 +61,8 @@ impl World {
         batches
     }
 
-    /// Claims sessions by scaling group. Where only the highest priority counts, nobody can tell who is first while another
-    /// handler has claimed a session of the queue: then the whole queue waits.
+    /// Claims sessions by scaling group. With `topPriorityOnly`, the first session is unknown while another handler has
+    /// claimed a session of the queue, so the whole queue waits.
     fn claim_marked(
         &self,
         state: &State,
@@ -71,25 +71,25 @@ impl World {
         marked: Marked,
     ) -> BTreeMap<Option<GroupName>, Vec<(SessionUid, Claim<Sessions>)>> {
         let mut claimed: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        let mut held_up = HashSet::new();
+        let mut incomplete = HashSet::new();
         for (group, uid) in marked {
             let whole_queue = handler.settings.ranks_queue && state.top_priority_only(&group);
-            let again = || Mark {
+            let retry_mark = || Mark {
                 all: whole_queue,
                 urgent: mark.urgent.iter().filter(|urgent| whole_queue || **urgent == uid).cloned().collect(),
                 ..Mark::of([uid.clone()])
             };
-            match self.claims().claim_or_wait(&uid, handler.name, again) {
+            match self.claims().claim_or_wait(&uid, handler.name, retry_mark) {
                 Some(claim) => claimed.entry(group).or_default().push((uid, claim)),
-                None if whole_queue => _ = held_up.insert(group),
+                None if whole_queue => _ = incomplete.insert(group),
                 None => {}
             }
         }
-        claimed.retain(|group, _| !held_up.contains(group));
+        claimed.retain(|group, _| !incomplete.contains(group));
         claimed
     }
 
-    /// A session as it is now, in the snapshot of its scaling group.
+    /// Returns a new snapshot of a session's scaling group, with the session.
     pub fn look_again(&self, uid: &SessionUid) -> Option<(Snapshot, SessionItem)> {
         let state = self.lock();
         let snapshot = state.snapshot(&state.index.place(uid)?.0, &self.timing);
@@ -97,18 +97,18 @@ impl World {
         Some((snapshot, item))
     }
 
-    /// The ledger, for one cycle.
+    /// Returns a copy of the ledger for one cycle.
     pub fn ledger_snapshot(&self) -> LedgerSnapshot {
         let state = self.lock();
         state.ledger.snapshot(&state.tenancy())
     }
 
-    /// What a cycle leaves for the next.
+    /// Keeps the round-robin positions of a cycle for the next one.
     pub fn keep_cursors(&self, ledger: LedgerSnapshot) {
         self.lock().ledger.keep_cursors(ledger);
     }
 
-    /// The usage of every tenant.
+    /// Returns the tenants and the usage of each.
     pub fn usage(&self) -> (Arc<Tenancy>, BTreeMap<Tenant, TenantStatus>) {
         let state = self.lock();
         let tenancy = state.tenancy();
@@ -124,12 +124,12 @@ impl World {
         (tenancy, usage)
     }
 
-    /// The new status of every scaling group of this operator whose status differs.
+    /// Returns this operator's scaling groups whose status has to change, with the new status.
     pub fn changed_groups(&self) -> Vec<(GroupName, ScalingGroupStatus)> {
         let state = self.lock();
         let nodes = state.node_views();
         let mut changed = vec![];
-        for ((_, name), group) in state.stores.groups.iter().filter(|((_, name), _)| self.looks_after(&name.as_str().into())) {
+        for ((_, name), group) in state.stores.groups.iter().filter(|((_, name), _)| self.manages(&name.as_str().into())) {
             let name = Some(GroupName::from(name.as_str()));
             let waiting = state.index.sessions(&name, SessionPhase::Pending);
             let waiting = waiting.filter_map(|uid| state.session(uid)).map(Arc::as_ref);
@@ -143,7 +143,7 @@ impl World {
         changed
     }
 
-    /// What remains of the marked sessions.
+    /// Returns the remains of the marked sessions.
     pub fn remains(&self, mark: &Mark<SessionUid>) -> Vec<Remains> {
         let state = self.lock();
         let known: BTreeSet<SessionUid> = if mark.all {
@@ -152,15 +152,15 @@ impl World {
         } else {
             mark.objects.iter().cloned().collect()
         };
-        // The scaling group of an unreadable session is unknown. Only an operator of all scaling groups removes it, once deleted.
-        let goes = |meta: &ObjectMeta| meta.deletion_timestamp.is_some() && self.is_whole();
-        let concerned = known.into_iter().filter(|uid| state.unreadable.get(uid).is_none_or(goes));
-        concerned.filter_map(|uid| state.remains_of(uid, &self.timing)).collect()
+        // The scaling group of an unreadable session is unknown, so only an operator of all scaling groups removes it.
+        let is_removable = |meta: &ObjectMeta| meta.deletion_timestamp.is_some() && self.manages_all_groups();
+        let selected = known.into_iter().filter(|uid| state.unreadable.get(uid).is_none_or(is_removable));
+        selected.filter_map(|uid| state.remains_of(uid, &self.timing)).collect()
     }
 }
 
 impl State {
-    /// What waits before each session, where a policy limits that.
+    /// Returns the pending sessions ahead of each session, where a policy limits them.
     fn ahead(&self) -> HashMap<SessionUid, Vec<Ahead>> {
         let tenancy = self.tenancy();
         if !pending::is_limited(tenancy.policies.values()) {
@@ -182,7 +182,7 @@ impl State {
         let targeted = placed.filter(|(_, (_, phase))| handler.targets.contains(phase));
         let mut marked: Marked = targeted.map(|(uid, (group, _))| (group.clone(), uid.clone())).collect();
         if handler.settings.ranks_queue {
-            // The highest priority can only be told among all that wait.
+            // The highest priority is known only among all pending sessions.
             let ranked = marked.iter().map(|(group, _)| group).filter(|group| self.top_priority_only(group));
             let ranked: BTreeSet<Option<GroupName>> = ranked.cloned().collect();
             marked.retain(|(group, _)| !ranked.contains(group));
@@ -248,13 +248,13 @@ impl State {
         })
     }
 
-    /// The slices of the session's own Service. The label alone proves nothing: a Service of somebody else may carry it.
+    /// Returns the EndpointSlices of the session's own Service. The label alone proves nothing, because tenants can set it.
     fn own_slices(&self, uid: &SessionUid) -> impl Iterator<Item = &Slice> {
         let own = self.index.key_of.get(uid).map(|(namespace, name)| (namespace, service_name(name)));
         let keys = self.index.slices_of.of(uid);
         let slices = keys.filter_map(|key| Some((&key.0, self.stores.slices.get(key)?)));
         let is_own = move |(namespace, slice): &(&String, &Slice)| {
-            own.as_ref().is_some_and(|(there, service)| there == namespace && *service == slice.service)
+            own.as_ref().is_some_and(|(own_namespace, service)| own_namespace == namespace && *service == slice.service)
         };
         slices.filter(is_own).map(|(_, slice)| slice)
     }
@@ -268,7 +268,7 @@ impl State {
         let kernels: Vec<_> = self.index.kernels_of.of(&uid).filter_map(|key| self.stores.kernels.get(key)).cloned().collect();
         let pods: Vec<_> = self.index.pods_of.of(&uid).filter_map(|key| self.our_pod(key)).cloned().collect();
         let unreadable = self.unreadable.get(&uid).cloned();
-        // As committed: what a status that is only being written has no use for may be needed again.
+        // The committed status counts here. If an assumed write fails, the objects that it gives up are needed again.
         let session = self.committed(&uid).filter(|_| unreadable.is_none()).cloned();
         let namespace = unreadable.as_ref().and_then(|meta| meta.namespace.clone());
         let namespace = namespace.or_else(|| kernels.first().and_then(|kernel| kernel.metadata.namespace.clone()));
@@ -294,7 +294,7 @@ mod tests {
     use crate::session::handlers::testing::{group, kernel_of, session_in};
 
     #[test]
-    fn nobody_passes_one_of_higher_priority_that_another_handler_is_at_work_on() {
+    fn no_session_passes_one_of_higher_priority_that_another_handler_has_claimed() {
         let world = World::new(Arc::default(), Scope::default());
         let group = group(json!({"topPriorityOnly": true}));
         world.lock().stores.groups.upsert((String::new(), "default".into()), 1, Arc::new(group));
@@ -311,12 +311,12 @@ mod tests {
         world.marks.handlers.take(schedule.name);
         drop(claim);
         assert_eq!(world.marks.handlers.take(schedule.name), all, "the whole queue has waited");
-        let together: Vec<usize> = world.claim(schedule, &all).iter().map(|batch| batch.items.len()).collect();
-        assert_eq!(together, [2]);
+        let batch_sizes: Vec<usize> = world.claim(schedule, &all).iter().map(|batch| batch.items.len()).collect();
+        assert_eq!(batch_sizes, [2]);
     }
 
     #[test]
-    fn what_is_of_use_to_a_session_is_judged_by_what_is_committed_of_it() {
+    fn the_remains_of_a_session_follow_its_committed_status_and_not_an_assumed_one() {
         let world = World::new(Arc::default(), Scope::default());
         let session = session_in(SessionPhase::Creating);
         let uid = SessionUid(session.metadata.uid.clone().expect("a uid"));
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn who_names_no_group_is_taken_by_one_that_comes_later() {
+    fn a_session_that_names_no_scaling_group_is_assigned_to_one_that_is_created_later() {
         let world = World::new(Arc::default(), Scope::default());
         let mut session = waiting("early", json!({}));
         session.metadata.uid = Some("early".into());

@@ -1,5 +1,5 @@
-//! The kubelet's warnings of pods that make no progress. No status tells of a failing mount, only the pod's Events do; they
-//! are read for the few pods that stay silent for some seconds.
+//! Reads the kubelet's Warning Events of pods that make no progress. Only Events report a failing mount; no status does.
+//! They are read for the few pods that stay silent for some seconds.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,28 +16,29 @@ use crate::cluster::store::world::World;
 use crate::lifecycle::{printable, truncate};
 use crate::views::{MainState, PodView};
 
-/// Most pods asked about in one round, and at once.
+/// The largest number of pods whose Events are read in one round.
 const MAX_PODS: usize = 16;
-const AT_ONCE: usize = 4;
-/// Most Events read of one pod.
+/// The largest number of concurrent reads.
+const CONCURRENCY: usize = 4;
+/// The largest number of Events read of one pod.
 const MAX_EVENTS: u32 = 50;
-/// Most bytes kept of one Event's message.
+/// The largest message kept of one Event, in bytes.
 const MAX_MESSAGE: usize = 400;
 
-/// Looks for ever.
+/// Reads the warnings of silent pods. Never returns.
 pub async fn look(client: Client, world: Arc<World>) {
-    let mut asked: HashMap<String, Instant> = HashMap::new();
+    let mut recently_read: HashMap<String, Instant> = HashMap::new();
     loop {
         tokio::time::sleep(world.timing.held_up).await;
-        let again = world.timing.warnings_again;
-        asked.retain(|_, at| at.elapsed() < again);
+        let interval = world.timing.warnings_again;
+        recently_read.retain(|_, at| at.elapsed() < interval);
         let mut silent = world.silent_pods();
-        silent.retain(|pod| !asked.contains_key(&pod.uid));
+        silent.retain(|pod| !recently_read.contains_key(&pod.uid));
         silent.truncate(MAX_PODS);
         let now = Instant::now();
-        asked.extend(silent.iter().map(|pod| (pod.uid.clone(), now)));
-        let read = silent.into_iter().map(|pod| read_warning(&client, &world, pod));
-        futures::stream::iter(read).for_each_concurrent(AT_ONCE, |read| read).await;
+        recently_read.extend(silent.iter().map(|pod| (pod.uid.clone(), now)));
+        let reads = silent.into_iter().map(|pod| read_warning(&client, &world, pod));
+        futures::stream::iter(reads).for_each_concurrent(CONCURRENCY, |read| read).await;
     }
 }
 
@@ -46,12 +47,16 @@ async fn read_warning(client: &Client, world: &World, pod: Arc<PodView>) {
     let params = ListParams::default().fields(&format!("involvedObject.uid={},type=Warning", pod.uid)).limit(MAX_EVENTS);
     match tokio::time::timeout(world.timing.request, events.list(&params)).await {
         Ok(Ok(list)) => world.set_warning(&pod, latest(list.items)),
-        Ok(Err(error)) => tracing::debug!(pod = %pod.name, namespace = %pod.namespace, "its Events cannot be read: {error}"),
-        Err(_) => tracing::debug!(pod = %pod.name, namespace = %pod.namespace, "no answer in time as to its Events"),
+        Ok(Err(error)) => {
+            tracing::debug!(pod = %pod.name, namespace = %pod.namespace, "the pod's Events cannot be read: {error}")
+        }
+        Err(_) => {
+            tracing::debug!(pod = %pod.name, namespace = %pod.namespace, "the pod's Events were not read before the timeout")
+        }
     }
 }
 
-/// The reason and the words of the latest Event.
+/// Returns the reason and the message of the latest Event.
 fn latest(events: Vec<Event>) -> Option<(String, String)> {
     let time = |event: &Event| {
         let series = event.series.as_ref().and_then(|series| series.last_observed_time.as_ref()).map(|time| time.0);
@@ -64,35 +69,36 @@ fn latest(events: Vec<Event>) -> Option<(String, String)> {
     Some((event.reason.unwrap_or_default(), message))
 }
 
-/// Whether a pod has done nothing for so long, and its status says nothing of why.
-fn is_silent(pod: &PodView, patience: Duration) -> bool {
+/// Whether a pod has made no progress for longer than `limit`, and its status does not say why.
+fn is_silent(pod: &PodView, limit: Duration) -> bool {
     let waits = match &pod.main {
         MainState::Unknown => true,
         MainState::Waiting { reason, .. } => matches!(reason.as_str(), "" | "ContainerCreating" | "PodInitializing"),
         MainState::Running { .. } | MainState::Ended { .. } => pod.deleting,
     };
     let since = if pod.deleting { pod.deletion_requested_at } else { pod.created_at };
-    let patience = patience + Duration::from_secs(pod.grace.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(0));
-    let is_late = since.is_none_or(|since| (Utc::now() - since).to_std().is_ok_and(|age| age > patience));
-    // Once its sandbox stands, volumes and network are there, and containers say themselves what they wait for.
+    let limit = limit + Duration::from_secs(pod.grace.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(0));
+    let is_late = since.is_none_or(|since| (Utc::now() - since).to_std().is_ok_and(|age| age > limit));
+    // A pod with a sandbox has its volumes and its network, and the status of a container says why it waits.
     let is_stuck = pod.deleting || !pod.ready_to_start;
     pod.bound && !pod.ended && is_stuck && pod.image_error.is_none() && waits && is_late
 }
 
 impl World {
     fn silent_pods(&self) -> Vec<Arc<PodView>> {
-        let patience = self.timing.held_up;
+        let limit = self.timing.held_up;
         let state = self.lock();
         let ours = state.stores.pods.values().filter_map(PodRow::ours);
-        ours.filter(|pod| is_silent(pod, patience)).cloned().collect()
+        ours.filter(|pod| is_silent(pod, limit)).cloned().collect()
     }
 
     fn set_warning(&self, pod: &PodView, warning: Option<(String, String)>) {
         let key = (pod.namespace.clone(), pod.name.clone());
         let mut state = self.lock();
-        let Some(now) = state.our_pod(&key).filter(|now| now.uid == pod.uid && now.warning != warning) else { return };
-        let warned = PodView { warning, ..(**now).clone() };
-        state.stores.pods.replace(&key, PodRow::Ours(Arc::new(warned)));
+        let changed = state.our_pod(&key).filter(|current| current.uid == pod.uid && current.warning != warning);
+        let Some(current) = changed else { return };
+        let with_warning = PodView { warning, ..(**current).clone() };
+        state.stores.pods.replace(&key, PodRow::Ours(Arc::new(with_warning)));
         drop(state);
         self.mark_related(&pod.session_uid);
     }
@@ -105,31 +111,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pod_is_silent_that_waits_for_too_long_without_a_reason() {
+    fn a_pod_that_waits_for_too_long_without_a_reason_is_silent() {
         let old = Some(Utc::now() - chrono::TimeDelta::seconds(60));
-        let patience = Duration::from_secs(5);
+        let limit = Duration::from_secs(5);
         let pod = PodView { bound: true, created_at: old, ..PodView::default() };
         let waiting = |reason: &str| MainState::Waiting { reason: reason.into(), message: String::new() };
-        assert!(is_silent(&pod, patience));
-        assert!(is_silent(&PodView { main: waiting("ContainerCreating"), ..pod.clone() }, patience));
+        assert!(is_silent(&pod, limit));
+        assert!(is_silent(&PodView { main: waiting("ContainerCreating"), ..pod.clone() }, limit));
         assert!(
-            !is_silent(&PodView { main: waiting("CreateContainerConfigError"), ..pod.clone() }, patience),
+            !is_silent(&PodView { main: waiting("CreateContainerConfigError"), ..pod.clone() }, limit),
             "its status says why"
         );
-        assert!(!is_silent(&PodView { created_at: Some(Utc::now()), ..pod.clone() }, patience));
-        assert!(
-            !is_silent(&PodView { ready_to_start: true, ..pod.clone() }, patience),
-            "it pulls its image, or waits in its gate"
-        );
+        assert!(!is_silent(&PodView { created_at: Some(Utc::now()), ..pod.clone() }, limit));
+        assert!(!is_silent(&PodView { ready_to_start: true, ..pod.clone() }, limit), "it pulls its image or waits at its gate");
         let running = MainState::Running { since: None };
-        assert!(!is_silent(&PodView { main: running.clone(), ..pod.clone() }, patience));
+        assert!(!is_silent(&PodView { main: running.clone(), ..pod.clone() }, limit));
         let stuck = PodView { main: running, deleting: true, deletion_requested_at: old, grace: Some(30), ..pod };
-        assert!(is_silent(&stuck, patience));
-        assert!(!is_silent(&PodView { grace: Some(90), ..stuck }, patience), "within its grace");
+        assert!(is_silent(&stuck, limit));
+        assert!(!is_silent(&PodView { grace: Some(90), ..stuck }, limit), "within its grace period");
     }
 
     #[test]
-    fn the_latest_event_is_told_on_one_line() {
+    fn the_message_of_the_latest_event_is_one_line() {
         let event = |reason: &str, at: &str| -> Event {
             serde_json::from_value(json!({
                 "metadata": {"name": reason}, "involvedObject": {}, "reason": reason, "message": "a\nb", "lastTimestamp": at,

@@ -1,8 +1,8 @@
-//! Writes that count before the API server has them: assumed, settled, deferred.
+//! Assumes, settles and defers writes, so that they count before the API server has them.
 
 use std::sync::Arc;
 
-use super::identity::{decides_the_same, uid_of};
+use super::identity::{is_same_for_decisions, uid_of};
 use super::world::World;
 use crate::api::{Session, SessionUid};
 use crate::coordinator::host::AfterCommit;
@@ -11,13 +11,14 @@ use crate::session::handlers::HandlerName;
 use crate::session::sessions::Sessions;
 
 impl World {
-    /// Counts a status as written that is deferred. `base` is what it was decided on. If the session was changed meanwhile, the
-    /// status would hide the change: the session is evaluated again, unless the change matters to no decision.
+    /// Defers a commit, and counts its status as written. `base` is the version that the decision was based on. If the
+    /// session has changed since in a way that matters, it is evaluated again instead, because the status would hide the
+    /// change.
     pub fn defer(&self, session: &Arc<Session>, base: &Session, after: AfterCommit<Sessions>) {
         let uid = uid_of(session);
         let mut state = self.lock();
         let Some(committed) = state.committed(&uid).cloned() else { return };
-        if decides_the_same(base, &committed) {
+        if is_same_for_decisions(base, &committed) {
             state.overlay.deferred.entry(uid).or_default().append(after);
             let freed = state.assume(&Arc::new(Session { status: session.status.clone(), ..(*committed).clone() }));
             drop(state);
@@ -28,7 +29,7 @@ impl World {
         }
     }
 
-    /// The marked sessions with a deferred commit.
+    /// Returns the marked sessions that have a deferred commit.
     pub fn deferred(&self, mark: &Mark<SessionUid>) -> Vec<SessionUid> {
         self.lock().overlay.deferred.keys().filter(|uid| mark.covers(uid)).cloned().collect()
     }
@@ -39,7 +40,7 @@ impl World {
         state.overlay.deferred.get(uid).is_some_and(|after| after.results.iter().any(|(by, _)| *by == handler))
     }
 
-    /// Takes what follows a deferred commit, which is about to be written.
+    /// Takes the work that follows a deferred commit, which is about to be written.
     pub fn take_deferred(&self, uid: &SessionUid) -> Option<AfterCommit<Sessions>> {
         self.lock().overlay.deferred.remove(uid)
     }
@@ -50,7 +51,7 @@ impl World {
         self.after_change(freed);
     }
 
-    /// The outcome of a write is known.
+    /// Removes an assumed write, because its outcome is known.
     pub fn settle(&self, session: &Arc<Session>) {
         let uid = uid_of(session);
         let mut state = self.lock();

@@ -1,4 +1,4 @@
-//! Which sessions depend on which, as `dependsOn` says.
+//! The dependencies between sessions, from `dependsOn`.
 
 use std::collections::BTreeSet;
 
@@ -23,25 +23,25 @@ impl State {
         }
     }
 
-    /// The waiting sessions that depend on one.
+    /// Returns the pending sessions that depend on the session of this key.
     pub(in crate::cluster) fn dependents(&self, key: &Key) -> Vec<SessionUid> {
         let waits = |uid: &&SessionUid| self.index.phase(uid) == Some(SessionPhase::Pending);
         self.index.dependents_of.get(key).into_iter().flatten().filter(waits).cloned().collect()
     }
 
-    /// Whether a waiting session depends on this one, which ended with Success, and has not recorded that yet.
+    /// Whether this session ended with Success, and a pending session that depends on it has not recorded that yet.
     pub(in crate::cluster) fn is_awaited(&self, session: &Session) -> bool {
         if session.status.as_ref().is_none_or(|status| status.result != Some(SessionResult::Success)) {
             return false;
         }
-        // Neither dependents made after its deletion nor those that never record it hold it up.
+        // Dependents created after its deletion do not hold it up, nor do dependents that never record its success.
         let deleted_at = deleted_at(session);
         if deleted_at.is_some_and(|at| Utc::now() - at > MAX_WAIT_FOR_DEPENDENTS) {
             return false;
         }
         let is_older = |uid: &SessionUid| {
-            let made = self.committed(uid).and_then(|dependent| created_at(&**dependent));
-            deleted_at.is_none_or(|at| made.is_some_and(|made| made <= at))
+            let created_at = self.committed(uid).and_then(|dependent| created_at(&**dependent));
+            deleted_at.is_none_or(|deleted_at| created_at.is_some_and(|created_at| created_at <= deleted_at))
         };
         let key = key_of(&session.metadata);
         let has_recorded = |uid: &SessionUid| {
@@ -54,24 +54,26 @@ impl State {
         })
     }
 
-    /// The sessions that one depends on, as far as they exist.
+    /// Returns the existing sessions that a session depends on.
     pub(in crate::cluster) fn dependencies_of(&self, session: &Session) -> Vec<SessionUid> {
         dependencies(session).filter_map(|key| self.stores.sessions.get(&key)).map(|found| uid_of(found)).collect()
     }
 
-    /// Whether what a session depends on depends on the session in turn, by way of not too many others that wait.
+    /// Whether a dependency of a session depends on the session in turn, directly or through pending sessions. Returns false
+    /// after `MAX_VISITED` sessions.
     pub(in crate::cluster) fn waits_for_itself(&self, session: &Session, dependency: &str) -> bool {
-        const MAX: usize = 32;
-        let (own, mut ahead, mut seen) = (key_of(&session.metadata), vec![dependency.to_owned()], BTreeSet::new());
-        while let Some(name) = ahead.pop().filter(|_| seen.len() < MAX) {
-            if name == own.1 {
+        const MAX_VISITED: usize = 32;
+        let (namespace, own_name) = key_of(&session.metadata);
+        let (mut to_visit, mut visited) = (vec![dependency.to_owned()], BTreeSet::new());
+        while let Some(name) = to_visit.pop().filter(|_| visited.len() < MAX_VISITED) {
+            if name == own_name {
                 return true;
             }
-            if seen.insert(name.clone())
-                && let Some(found) = self.stores.sessions.get(&(own.0.clone(), name))
+            if visited.insert(name.clone())
+                && let Some(found) = self.stores.sessions.get(&(namespace.clone(), name))
                 && found.phase() == SessionPhase::Pending
             {
-                ahead.extend(found.spec.depends_on.iter().cloned());
+                to_visit.extend(found.spec.depends_on.iter().cloned());
             }
         }
         false

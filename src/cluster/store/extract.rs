@@ -1,4 +1,4 @@
-//! Folds pods, nodes and namespaces, as they arrive, to what decisions look at.
+//! Extracts the fields of pods, nodes and namespaces that decisions need.
 
 use std::collections::BTreeSet;
 
@@ -15,12 +15,13 @@ use crate::views::ClaimKey;
 use crate::views::{Disruption, GateState, MainState, NodeView, PodView, Taint};
 use crate::views::{ForeignPod, Lifetime};
 
-/// What a pod is to us.
+/// The view of a pod that is stored.
 pub enum Extracted {
+    /// A pod of a session.
     Ours(Box<PodView>),
-    /// Somebody else's, on a node.
+    /// A foreign pod on a node.
     Foreign(ForeignPod),
-    /// Of no concern: on no node, or over.
+    /// A foreign pod that is on no node or has ended. It is not stored.
     Nothing,
 }
 
@@ -28,7 +29,7 @@ pub fn time(time: Option<&Time>) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp_millis(time?.0.as_millisecond())
 }
 
-/// The numeric resource version; 0 where it is none.
+/// Returns the resource version as a number, or 0 if it is not numeric.
 pub fn version(text: Option<&String>) -> u64 {
     text.and_then(|text| text.parse().ok()).unwrap_or(0)
 }
@@ -92,13 +93,13 @@ pub fn pod(pod: &Pod) -> Extracted {
     }))
 }
 
-/// The deletion timestamp is when the grace is over.
+/// Returns when the deletion was requested. The deletion timestamp is the end of the grace period.
 fn deletion_requested_at(pod: &Pod) -> Option<DateTime<Utc>> {
     let due = time(pod.metadata.deletion_timestamp.as_ref())?;
     Some(due - chrono::TimeDelta::seconds(pod.metadata.deletion_grace_period_seconds.unwrap_or(0)))
 }
 
-/// A label alone does not make a pod ours: a kernel owns it, or our finalizer keeps it.
+/// Whether a kernel owns the pod or the pod has our finalizer. A label alone does not make a pod ours.
 fn is_of_a_kernel(pod: &Pod) -> bool {
     let owners = pod.metadata.owner_references.iter().flatten();
     let kernel = |owner: &OwnerReference| {
@@ -122,7 +123,7 @@ fn foreign(pod: &Pod) -> Extracted {
     }
 }
 
-/// The volume claims that a pod mounts.
+/// Returns the volume claims that a pod mounts.
 fn claims(pod: &Pod) -> BTreeSet<ClaimKey> {
     let namespace = pod.metadata.namespace.clone().unwrap_or_default();
     let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
@@ -136,7 +137,7 @@ fn lifetime(pod: &Pod) -> Lifetime {
     {
         return Lifetime::Transient;
     }
-    // While such a pod is replaced there may be two of it for a while.
+    // While such a pod is replaced, there may be two of them for a while.
     let ready = condition(pod, "Ready").is_some_and(|condition| condition.status == "True");
     if ready && pod.metadata.deletion_timestamp.is_none() { Lifetime::Permanent } else { Lifetime::NodeBound }
 }
@@ -145,7 +146,7 @@ fn condition<'a>(pod: &'a Pod, type_: &str) -> Option<&'a k8s_openapi::api::core
     pod.status.as_ref()?.conditions.as_ref()?.iter().find(|condition| condition.type_ == type_)
 }
 
-/// The node that our own affinity pins a pod to.
+/// Returns the node to which the operator's affinity pins a pod.
 fn pinned_to(spec: &PodSpec) -> Option<String> {
     let affinity = spec.affinity.as_ref()?.node_affinity.as_ref()?;
     let terms = &affinity.required_during_scheduling_ignored_during_execution.as_ref()?.node_selector_terms;
@@ -190,13 +191,13 @@ fn image_error(status: &ContainerStatus) -> Option<(String, String)> {
     Some((reason, waiting.message.clone().unwrap_or_default()))
 }
 
-/// Whether all its containers have ended for good.
+/// Whether the pod has ended: its phase is Succeeded or Failed.
 pub fn has_ended(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     matches!(phase, Some("Succeeded" | "Failed"))
 }
 
-/// When a node's status told last that it is well, by the node's clock.
+/// Returns when the node last reported its condition Ready, by the node's clock.
 pub fn heartbeat(node: &Node) -> Option<DateTime<Utc>> {
     let conditions = node.status.as_ref()?.conditions.iter().flatten();
     time(conditions.into_iter().find(|condition| condition.type_ == "Ready")?.last_heartbeat_time.as_ref())
@@ -229,7 +230,7 @@ fn taint(taint: &k8s_openapi::api::core::v1::Taint) -> Taint {
     Taint { key: taint.key.clone(), value: taint.value.clone().unwrap_or_default(), effect: taint.effect.clone() }
 }
 
-/// The project that a namespace's label names.
+/// Returns the project that a namespace's label names.
 pub fn project(namespace: Namespace) -> Option<ProjectName> {
     namespace.metadata.labels?.remove(LABEL_PROJECT).map(ProjectName)
 }
@@ -240,8 +241,8 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_pod_of_a_daemon_set_is_of_its_node_and_stays_unless_it_is_being_replaced() {
-        let of = |kind: &str, ready: &str, deleted: Option<&str>| {
+    fn a_pod_of_a_daemon_set_is_permanent_unless_it_is_being_replaced() {
+        let lifetime_of = |kind: &str, ready: &str, deleted: Option<&str>| {
             let api_version = if kind == "Node" { "v1" } else { "apps/v1" };
             let owner = json!([{"apiVersion": api_version, "kind": kind, "name": "d", "uid": "u", "controller": true}]);
             let found: Pod = serde_json::from_value(json!({
@@ -253,15 +254,16 @@ mod tests {
             let Extracted::Foreign(found) = pod(&found) else { panic!("foreign") };
             found.lifetime
         };
-        assert_eq!(of("DaemonSet", "True", None), Lifetime::Permanent);
-        assert_eq!(of("Node", "True", None), Lifetime::Permanent);
-        assert_eq!(of("DaemonSet", "False", None), Lifetime::NodeBound, "it is only coming");
-        assert_eq!(of("DaemonSet", "True", Some("2026-01-01T00:00:00Z")), Lifetime::NodeBound, "it is going");
-        assert_eq!(of("Job", "True", None), Lifetime::Transient);
+        assert_eq!(lifetime_of("DaemonSet", "True", None), Lifetime::Permanent);
+        assert_eq!(lifetime_of("Node", "True", None), Lifetime::Permanent);
+        assert_eq!(lifetime_of("DaemonSet", "False", None), Lifetime::NodeBound, "it is not ready yet");
+        let deleted = Some("2026-01-01T00:00:00Z");
+        assert_eq!(lifetime_of("DaemonSet", "True", deleted), Lifetime::NodeBound, "it is being deleted");
+        assert_eq!(lifetime_of("Job", "True", None), Lifetime::Transient);
     }
 
     #[test]
-    fn a_main_container_that_exited_is_the_end_once_the_pod_has_ended_or_something_else_runs_on() {
+    fn an_exited_main_container_is_the_end_once_the_pod_has_ended_or_while_another_container_runs() {
         let exited = json!({"name": "main", "image": "", "imageID": "", "ready": false, "restartCount": 0,
                             "state": {"terminated": {"exitCode": 3}}});
         let beside = json!({"name": "log-shipper", "image": "", "imageID": "", "ready": true, "restartCount": 0,
@@ -270,13 +272,13 @@ mod tests {
             let labels = json!({LABEL_SESSION_UID: "u"});
             let ours = [FINALIZER_POD];
             let status = json!({"phase": phase, "containerStatuses": containers});
-            let made = serde_json::from_value(
+            let parsed = serde_json::from_value(
                 json!({"metadata": {"name": "p", "labels": labels, "finalizers": ours}, "status": status}),
             );
-            let Extracted::Ours(view) = pod(&made.expect("a pod")) else { panic!("ours") };
+            let Extracted::Ours(view) = pod(&parsed.expect("a pod")) else { panic!("ours") };
             view.main_end().is_some()
         };
-        assert!(!ended("Running", &[&exited]), "the kubelet tells of the pod's end a little later");
+        assert!(!ended("Running", &[&exited]), "the kubelet reports the pod's end a little later");
         assert!(ended("Failed", &[&exited]));
         assert!(ended("Running", &[&exited, &beside]));
     }

@@ -1,4 +1,4 @@
-//! Folds volumes, storage classes, runtime classes and quotas, as they arrive, to what decisions look at.
+//! Extracts the fields of volumes, storage classes, runtime classes and ResourceQuotas that decisions need.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use crate::views::QuotaView;
 use crate::views::RuntimeClassView;
 use crate::views::{ClaimKey, ClaimView, NodeField, Operator, Requirement, StorageClassView, VolumeView};
 
-/// The provisioner of classes whose volumes are made by hand.
+/// The provisioner of classes whose volumes are created by hand.
 const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
 
 fn storage_of<'q>(list: impl IntoIterator<Item = (&'q String, &'q Quantity)>) -> Amount {
@@ -47,7 +47,7 @@ pub fn volume(volume: PersistentVolume) -> VolumeView {
     let term = |term: &NodeSelectorTerm| {
         let labels = term.match_expressions.iter().flatten();
         let labels = labels.map(|wanted| requirement(NodeField::Label(wanted.key.clone()), wanted));
-        // A node's name is the only field there is to select by.
+        // A node's name is the only field that Kubernetes can match.
         labels.chain(term.match_fields.iter().flatten().map(|wanted| requirement(NodeField::Name, wanted))).collect()
     };
     let claim = spec
@@ -96,7 +96,7 @@ pub fn quota(quota: ResourceQuota) -> QuotaView {
         list.iter().flatten().map(amount).collect()
     };
     let is_scoped = spec.scope_selector.is_some() || spec.scopes.is_some_and(|scopes| !scopes.is_empty());
-    // The status has the limits that are enforced at this moment.
+    // The status has the limits that are enforced now.
     QuotaView { hard: read(&status.hard), used: read(&status.used), is_scoped }
 }
 
@@ -121,7 +121,7 @@ mod tests {
     use crate::views::NodeView;
 
     #[test]
-    fn a_claim_names_its_volume_once_it_is_bound_and_a_volume_from_where_it_is_reached() {
+    fn a_claim_names_its_volume_once_it_is_bound_and_a_volume_names_the_nodes_that_reach_it() {
         let claim_in = |phase: &str| -> PersistentVolumeClaim {
             serde_json::from_value(json!({
                 "spec": {"accessModes": ["ReadOnlyMany"], "volumeName": "v"}, "status": {"phase": phase}

@@ -1,4 +1,4 @@
-//! What is known of the heartbeats of nodes.
+//! The state of node heartbeats.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -9,12 +9,11 @@ use crate::api::NodeName;
 /// When the status of each node was last written, by the node's clock.
 pub type Statuses = HashMap<NodeName, DateTime<Utc>>;
 
-/// What is known of the heartbeats of nodes.
+/// The state of node heartbeats.
 #[derive(Default)]
 pub struct Heartbeats {
-    /// The nodes that show no sign of life.
+    /// The nodes without a recent heartbeat.
     pub(in crate::cluster) stale: BTreeSet<NodeName>,
-    /// When the status of each node was last written, by the node's clock.
     pub(in crate::cluster) statuses: Statuses,
 }
 

@@ -1,4 +1,4 @@
-//! Indexes over the stores: sessions by scaling group and phase, and what belongs to a session.
+//! Indexes over the stores: sessions by scaling group and phase, and the objects of each session.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use super::table::Key;
 use crate::api::{GroupName, SessionPhase, SessionUid};
 use crate::provisioner::{EquivalenceClass, EquivalenceClasses};
 
-/// The scaling group of a session, if one takes it, and its phase.
+/// The scaling group of a session, if one accepts it, and its phase.
 pub type Place = (Option<GroupName>, SessionPhase);
 
 /// The indexes.
@@ -16,18 +16,18 @@ pub struct Index {
     pub key_of: HashMap<SessionUid, Key>,
     by_place: BTreeMap<Option<GroupName>, HashMap<SessionPhase, BTreeSet<SessionUid>>>,
     place_of: HashMap<SessionUid, Place>,
-    /// Waiting sessions that name no scaling group. Their place follows from the scaling groups and projects.
-    pub unplaced: HashSet<SessionUid>,
+    /// Pending sessions that name no scaling group. Changes of scaling groups and projects may assign them to another one.
+    pub unassigned: HashSet<SessionUid>,
     pub kernels_of: Keys,
     pub pods_of: Keys,
     pub slices_of: Keys,
     classes: EquivalenceClasses,
     pub class_of: HashMap<SessionUid, Arc<EquivalenceClass>>,
-    /// The sessions that depend on a session of this namespace and name, whether that exists or not.
+    /// The sessions that depend on the session of this namespace and name, which may not exist.
     pub dependents_of: HashMap<Key, BTreeSet<SessionUid>>,
 }
 
-/// The keys of objects by the session that they belong to.
+/// The keys of objects by their session.
 #[derive(Default)]
 pub struct Keys(HashMap<SessionUid, BTreeSet<Key>>);
 
@@ -67,7 +67,7 @@ impl Index {
         self.place(uid).map(|(_, phase)| *phase)
     }
 
-    /// Puts a session into its place. Returns the place that it left, if any.
+    /// Moves a session to a place. Returns the place that it left, if any.
     pub fn put(&mut self, uid: &SessionUid, place: Place) -> Option<Place> {
         if self.place_of.get(uid) == Some(&place) {
             return None;
@@ -78,7 +78,7 @@ impl Index {
         old
     }
 
-    /// Takes a session out of its place. Returns that place.
+    /// Removes a session from its place. Returns that place.
     pub fn take_out(&mut self, uid: &SessionUid) -> Option<Place> {
         let (group, phase) = self.place_of.remove(uid)?;
         if let Some(uids) = self.by_place.get_mut(&group).and_then(|phases| phases.get_mut(&phase)) {
@@ -87,30 +87,30 @@ impl Index {
         Some((group, phase))
     }
 
-    /// The sessions of a scaling group in a phase.
+    /// Returns the sessions of a scaling group in a phase.
     pub fn sessions(&self, group: &Option<GroupName>, phase: SessionPhase) -> impl Iterator<Item = &SessionUid> {
         self.by_place.get(group).and_then(|phases| phases.get(&phase)).into_iter().flatten()
     }
 
-    /// All sessions in a phase, with their scaling groups.
+    /// Returns all sessions in a phase, with their scaling groups.
     pub fn in_phase(&self, phase: SessionPhase) -> impl Iterator<Item = (&Option<GroupName>, &SessionUid)> {
         self.by_place
             .iter()
             .flat_map(move |(group, phases)| phases.get(&phase).into_iter().flatten().map(move |uid| (group, uid)))
     }
 
-    /// The scaling groups that have sessions, by the names that the sessions give.
+    /// Returns the scaling groups that have sessions, by name. A group of this name may not exist.
     pub fn populated_groups(&self) -> impl Iterator<Item = &Option<GroupName>> {
         let is_populated = |phases: &HashMap<_, BTreeSet<_>>| phases.values().any(|sessions| !sessions.is_empty());
         self.by_place.iter().filter(move |(_, phases)| is_populated(phases)).map(|(group, _)| group)
     }
 
-    /// The sessions that hold resources.
+    /// Returns the sessions that hold resources.
     pub fn holding(&self) -> Vec<SessionUid> {
         self.place_of.iter().filter(|(_, (_, phase))| phase.holds_resources()).map(|(uid, _)| uid.clone()).collect()
     }
 
-    /// Classifies a session that is new.
+    /// Finds the equivalence class of a new session.
     pub fn classify(&mut self, uid: &SessionUid, session: &crate::api::Session) {
         let classes = &mut self.classes;
         self.class_of.entry(uid.clone()).or_insert_with(|| classes.of(session));

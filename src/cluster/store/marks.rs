@@ -1,4 +1,4 @@
-//! The marks of sessions: those of handlers, and those of the tasks on kernels.
+//! The marks of sessions, for handlers and for the tasks on kernels.
 
 use std::sync::Arc;
 
@@ -6,12 +6,12 @@ use crate::api::{SessionPhase, SessionUid};
 use crate::coordinator::marks::{HandlerMarks, Marks};
 use crate::session::sessions::Sessions;
 
-/// A task on the kernels and pods of one session. It decides on no session, so it has no row: the session may be gone.
+/// A task on the kernels and pods of one session. It has no row, because the session may be gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum KernelTask {
     /// Records ends, releases ended pods, removes leftovers.
     Sync,
-    /// Records that kernels run or what holds them up, for people.
+    /// Records that kernels run or why they are late, for people.
     Record,
 }
 
@@ -23,7 +23,7 @@ pub struct SessionMarks {
 }
 
 impl SessionMarks {
-    /// Marks a session that changed: for every handler of its phase, and its kernels.
+    /// Marks a changed session for every handler of its phase, and its kernels.
     pub fn session(&self, uid: &SessionUid, phase: SessionPhase) {
         self.handlers.object(uid, phase);
         self.kernels.one(KernelTask::Sync, uid);
@@ -35,7 +35,7 @@ impl SessionMarks {
         self.kernels.all(KernelTask::Record);
     }
 
-    /// Drops the marks for later of a session that is gone.
+    /// Drops the timed marks of a session that is gone.
     pub fn forget(&self, uid: &SessionUid) {
         self.handlers.forget(uid);
         self.kernels.forget(uid);

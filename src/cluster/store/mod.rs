@@ -1,4 +1,4 @@
-//! What is known of the cluster: stores by kind, indexes, the overlay of assumed writes, and the ledger.
+//! The watched state of the cluster: stores by kind, indexes, the overlay of assumed writes, and the ledger.
 
 mod assumed_writes;
 mod dependencies;

@@ -13,7 +13,7 @@ use crate::session::sessions::Sessions;
 pub struct Overlay {
     /// Sessions with a status that is being written or deferred.
     assumed: HashMap<SessionUid, Arc<Session>>,
-    /// What follows deferred commits once they are written.
+    /// The work to do after each deferred commit is written.
     pub(super) deferred: HashMap<SessionUid, AfterCommit<Sessions>>,
 }
 
@@ -26,7 +26,7 @@ impl Overlay {
         self.assumed.insert(uid_of(session), session.clone());
     }
 
-    /// The outcome of a write is known.
+    /// Removes an assumed write, because its outcome is known.
     pub fn settle(&mut self, uid: &SessionUid) {
         self.assumed.remove(uid);
     }
@@ -36,7 +36,7 @@ impl Overlay {
         self.deferred.remove(uid);
     }
 
-    /// A deferred commit holds for another version of its session that is the same to every decision.
+    /// Bases a deferred commit on a newer version of its session that is the same for all decisions.
     pub fn carry_over(&mut self, uid: &SessionUid, session: &Session) {
         if self.deferred.contains_key(uid)
             && let Some(assumed) = self.assumed.get_mut(uid)
@@ -45,7 +45,8 @@ impl Overlay {
         }
     }
 
-    /// The deferred commit of a session that somebody changed could not be written any more, and would hide the change.
+    /// Drops the deferred commit of a session that somebody changed. It would fail with a conflict, and hide the change
+    /// until then.
     pub fn drop_deferred(&mut self, uid: &SessionUid) {
         if self.deferred.remove(uid).is_some() {
             self.assumed.remove(uid);

@@ -1,4 +1,4 @@
-//! Ends the pauses of sessions when the object that their last failure was about changes.
+//! Ends the pauses of sessions when the object at fault changes.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::session::sessions::Sessions;
 use crate::views::VolumeView;
 
 impl State {
-    /// Ends the pauses of sessions whose last failure has one of these reasons: those of one namespace, or all.
+    /// Ends the pauses of sessions whose last failure has one of these reasons, in one namespace or in all.
     pub(in crate::cluster) fn end_pauses(
         &self,
         marks: &HandlerMarks<Sessions>,
@@ -27,7 +27,7 @@ impl State {
         }
     }
 
-    /// Sessions that wait for the end of a pause, with the handlers that try them next.
+    /// Returns the sessions in a pause, with the handlers that evaluate them next.
     pub(super) fn paused(&self, concerns: impl Fn(Reason) -> bool) -> Vec<(HandlerName, SessionUid, Arc<Session>)> {
         let now = Utc::now();
         let mut paused = vec![];
@@ -47,24 +47,24 @@ impl State {
     }
 }
 
-/// Failures that a change of a tenant, a policy or a scaling group may fix.
+/// Whether a change of a tenant, a policy or a scaling group may fix this failure.
 pub fn about_tenants<V>(_: &V, reason: Reason) -> bool {
     !matches!(reason, Reason::NamespaceQuota | Reason::EffectFailed | Reason::Unschedulable)
 }
 
-/// Failures that another node, or the same one in another state, may not have.
+/// Whether a new node or a change of a node may fix this failure.
 pub fn about_nodes(reason: Reason) -> bool {
     use Reason::{AdmissionRefused, Drained, Evicted, NodeLost, PodDeleted, Preempted, Unschedulable};
     matches!(reason, AdmissionRefused | Drained | Evicted | NodeLost | PodDeleted | Preempted | Unschedulable)
 }
 
-/// Failures that a change of a volume claim or its classes may fix.
+/// Whether a change of a volume claim or its classes may fix this failure.
 pub fn about_volumes<V>(_: &V, reason: Reason) -> bool {
     use Reason::{Unschedulable, VolumeClaimInUse, VolumeClaimNotBound, VolumeClaimNotFound, VolumeReadOnly};
     matches!(reason, Unschedulable | VolumeClaimInUse | VolumeClaimNotBound | VolumeClaimNotFound | VolumeReadOnly)
 }
 
-/// Only a volume that is free can help a session that waits.
+/// Whether this volume may fix this failure. Only an available volume can help a waiting session.
 pub fn about_free_volumes(volume: &VolumeView, reason: Reason) -> bool {
     volume.is_available && about_volumes(volume, reason)
 }

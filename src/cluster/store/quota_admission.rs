@@ -1,4 +1,4 @@
-//! Sessions that a ResourceQuota refused are let in when the quota has room, before their pause is over.
+//! Ends the pauses of sessions that a ResourceQuota refused, as soon as they fit into it.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -40,21 +40,21 @@ impl World {
 }
 
 impl State {
-    /// Other limits may let in sessions that were let in early and refused again. Usage alone does not count: each attempt
-    /// changes it.
+    /// Allows another early admission in a namespace after a limit has changed. A change of usage does not, because each
+    /// attempt changes the usage.
     fn limits_changed(&mut self, namespace: &str) {
         let key_of = &self.index.key_of;
-        self.quota_admission.let_in_early.retain(|uid, _| key_of.get(uid).is_some_and(|(of, _)| of != namespace));
+        self.quota_admission.admitted_early.retain(|uid, _| key_of.get(uid).is_some_and(|(other, _)| other != namespace));
     }
 
-    /// Ends the pauses of as many sessions of a namespace as its quotas have room for. The others would only be refused again.
-    /// A quota may count resources that are unknown here and refuse those sessions, too. So each is let in early at most once
-    /// per `at_most_each` while the limits are the same.
-    fn admit_by_quota(&mut self, namespace: &str, marks: &HandlerMarks<Sessions>, at_most_each: Duration) {
-        self.quota_admission.let_in_early.retain(|_, at| at.elapsed() < at_most_each);
+    /// Ends the pauses of as many sessions of a namespace as fit into its ResourceQuotas. The others would be refused again.
+    /// A ResourceQuota may also count resources that the operator does not know, and refuse these sessions. So each session
+    /// is admitted early once per `interval`, until a limit changes.
+    fn admit_by_quota(&mut self, namespace: &str, marks: &HandlerMarks<Sessions>, interval: Duration) {
+        self.quota_admission.admitted_early.retain(|_, at| at.elapsed() < interval);
         let mut refused = self.paused(|reason| reason == Reason::NamespaceQuota);
         refused.retain(|(_, uid, session)| {
-            let is_new = !self.quota_admission.let_in_early.contains_key(uid);
+            let is_new = !self.quota_admission.admitted_early.contains_key(uid);
             is_new && session.metadata.namespace.as_deref() == Some(namespace)
         });
         if refused.is_empty() {
@@ -65,21 +65,21 @@ impl State {
             .sort_by_key(|(_, _, session)| (Reverse(session.priority()), created_at(&**session), session.metadata.name.clone()));
         refused.truncate(MAX_CONSIDERED);
         let quotas: Vec<&QuotaView> =
-            self.stores.quotas.iter().filter(|((of, _), _)| of == namespace).map(|(_, quota)| quota).collect();
+            self.stores.quotas.iter().filter(|((other, _), _)| other == namespace).map(|(_, quota)| quota).collect();
         let demand = |(_, uid, session): &(HandlerName, SessionUid, Arc<Session>)| {
             Demand::of(uid.clone(), session, &self.overhead_of(session))
         };
-        let let_in = admitted(&quotas, refused.iter().map(demand).collect());
-        for (handler, uid, _) in refused.iter().filter(|(_, uid, _)| let_in.contains(uid)) {
+        let admitted = admitted(&quotas, refused.iter().map(demand).collect());
+        for (handler, uid, _) in refused.iter().filter(|(_, uid, _)| admitted.contains(uid)) {
             marks.urgent(*handler, uid);
-            self.quota_admission.let_in_early.insert(uid.clone(), Instant::now());
+            self.quota_admission.admitted_early.insert(uid.clone(), Instant::now());
         }
     }
 }
 
-/// Lets in sessions that a changed quota has room for. Never returns. A quota changes with each pod of its namespace, so changes
-/// are gathered for a moment. All quotas are looked at once per wait pause: a change may have come too soon after the last early
-/// attempt.
+/// Admits sessions that fit into a changed ResourceQuota. Never returns. A ResourceQuota changes with each pod of its
+/// namespace, so changes are gathered for a moment. All ResourceQuotas are also evaluated once per wait pause, because a
+/// change may have come too soon after the last early admission.
 pub async fn admit(world: Arc<World>) {
     loop {
         let changed = tokio::time::timeout(world.timing.wait_backoff, world.quota_changed.notified()).await;
@@ -109,7 +109,7 @@ mod tests {
     use crate::session::handlers::testing::session_in;
 
     #[test]
-    fn a_session_that_a_quota_refused_again_is_let_in_when_the_limit_is_raised_and_not_for_other_usage() {
+    fn a_session_refused_again_is_admitted_early_when_the_limit_is_raised_and_not_when_only_the_usage_changes() {
         let world = World::new(Arc::default(), Scope::default());
         let mut refused = session_in(SessionPhase::Pending);
         refused.metadata.namespace = Some("ns".into());
@@ -120,16 +120,16 @@ mod tests {
         refused.status = Some(serde_json::from_value(status).expect("a status"));
         let uid = uid_of(&world.upsert_session(refused));
         let amounts = |pods: i64| BTreeMap::from([("pods".to_owned(), Amount::from_units(pods))]);
-        let let_in = |version: u64, hard: i64, used: i64| {
+        let is_admitted = |version: u64, hard: i64, used: i64| {
             let quota = QuotaView { hard: amounts(hard), used: amounts(used), is_scoped: false };
             world.upsert_quota(("ns".into(), "pods".into()), version, quota);
             world.marks.handlers.take(HandlerName::ScheduleSessions);
             world.lock().admit_by_quota("ns", &world.marks.handlers, Duration::from_secs(3600));
             world.marks.handlers.take(HandlerName::ScheduleSessions).urgent.contains(&uid)
         };
-        assert!(!let_in(1, 1, 1), "no room");
-        assert!(let_in(2, 1, 0));
-        assert!(!let_in(3, 9, 9) && let_in(4, 10, 9), "the limit is raised");
-        assert!(!let_in(5, 10, 0), "only the usage changed since");
+        assert!(!is_admitted(1, 1, 1), "the quota is used up");
+        assert!(is_admitted(2, 1, 0));
+        assert!(!is_admitted(3, 9, 9) && is_admitted(4, 10, 9), "the limit is raised");
+        assert!(!is_admitted(5, 10, 0), "only the usage changed since");
     }
 }

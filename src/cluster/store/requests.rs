@@ -1,4 +1,4 @@
-//! What a pod takes of its node, as kube-scheduler counts it: `AggregateContainerRequests` of component-helpers.
+//! Computes a pod's requests as kube-scheduler does (`AggregateContainerRequests` of component-helpers).
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::api::{Amount, ResourceName, Resources};
 
-/// A list of quantities as amounts.
+/// Returns a list of quantities as amounts.
 pub fn amounts<'a>(list: impl IntoIterator<Item = (&'a String, &'a Quantity)>) -> Resources {
     let mut resources = Resources::default();
     for (name, quantity) in list {
@@ -20,23 +20,23 @@ fn requested(resources: Option<&ResourceRequirements>) -> Resources {
     amounts(resources.iter().flat_map(|resources| resources.requests.iter().flatten()))
 }
 
-/// The larger of what runs together and of each init container with the sidecars before it, plus overhead; and one of the
-/// node's pods.
+/// Returns the larger of all running containers and of each init container with the sidecars before it, plus the overhead
+/// and one unit of `pods`.
 pub fn requests(pod: &Pod) -> Resources {
     let mut total = Resources::default();
     if let Some(spec) = &pod.spec {
         let state = Resizing::of(pod);
-        let mut together = Resources::default();
+        let mut running = Resources::default();
         for container in &spec.containers {
-            together.add(&state.container(container));
+            running.add(&state.container(container));
         }
         let mut sidecars = Resources::default();
         let mut at_start = Resources::default();
         for container in spec.init_containers.iter().flatten() {
             if container.restart_policy.as_deref() == Some("Always") {
-                let own = state.container(container);
-                together.add(&own);
-                sidecars.add(&own);
+                let sidecar = state.container(container);
+                running.add(&sidecar);
+                sidecars.add(&sidecar);
                 at_start = at_start.max(&sidecars);
             } else {
                 let mut with_sidecars = requested(container.resources.as_ref());
@@ -44,8 +44,8 @@ pub fn requests(pod: &Pod) -> Resources {
                 at_start = at_start.max(&with_sidecars);
             }
         }
-        total = together.max(&at_start);
-        for (name, amount) in state.whole(requested(spec.resources.as_ref())).iter() {
+        total = running.max(&at_start);
+        for (name, amount) in state.pod_level(requested(spec.resources.as_ref())).iter() {
             total.set(name.clone(), amount);
         }
         total.add(&amounts(spec.overhead.iter().flatten()));
@@ -54,10 +54,11 @@ pub fn requests(pod: &Pod) -> Resources {
     total
 }
 
-/// A pod may be resized in place: until that is done, it takes the larger of what it asks for and what it has.
+/// A pod that may be in the middle of an in-place resize. Until it is done, the larger of its request and its present
+/// resources counts.
 struct Resizing<'p> {
     status: Option<&'p PodStatus>,
-    /// What it asks for will never be given to it there.
+    /// The node can never satisfy the request.
     infeasible: bool,
 }
 
@@ -72,21 +73,25 @@ impl<'p> Resizing<'p> {
     fn container(&self, container: &Container) -> Resources {
         let lists = self.status.map(|status| [&status.container_statuses, &status.init_container_statuses]);
         let status = lists.into_iter().flatten().flatten().flatten().find(|status| status.name == container.name);
-        let given = status.and_then(|status| Some((status.resources.as_ref()?, status.allocated_resources.as_ref())));
-        self.larger(requested(container.resources.as_ref()), given)
+        let present = status.and_then(|status| Some((status.resources.as_ref()?, status.allocated_resources.as_ref())));
+        self.larger(requested(container.resources.as_ref()), present)
     }
 
-    fn whole(&self, asked: Resources) -> Resources {
-        let status = self.status.filter(|_| !asked.is_zero());
-        let given = status.and_then(|status| Some((status.resources.as_ref()?, status.allocated_resources.as_ref())));
-        self.larger(asked, given)
+    fn pod_level(&self, request: Resources) -> Resources {
+        let status = self.status.filter(|_| !request.is_zero());
+        let present = status.and_then(|status| Some((status.resources.as_ref()?, status.allocated_resources.as_ref())));
+        self.larger(request, present)
     }
 
-    /// `given` is what it has, and what was set aside for it.
-    fn larger(&self, asked: Resources, given: Option<(&ResourceRequirements, Option<&BTreeMap<String, Quantity>>)>) -> Resources {
-        let Some((has, allocated)) = given else { return asked };
-        let given = requested(Some(has)).max(&amounts(allocated.into_iter().flatten()));
-        if self.infeasible { given } else { asked.max(&given) }
+    /// `present` has the resources in effect, and the resources that the kubelet has allocated.
+    fn larger(
+        &self,
+        request: Resources,
+        present: Option<(&ResourceRequirements, Option<&BTreeMap<String, Quantity>>)>,
+    ) -> Resources {
+        let Some((in_effect, allocated)) = present else { return request };
+        let present = requested(Some(in_effect)).max(&amounts(allocated.into_iter().flatten()));
+        if self.infeasible { present } else { request.max(&present) }
     }
 }
 
@@ -100,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_are_counted_as_the_scheduler_does() {
+    fn requests_are_counted_as_kube_scheduler_counts_them() {
         let spec = json!({
             "containers": [{"name": "a", "resources": {"requests": {"cpu": "1"}}}, {"name": "b", "resources": {"requests": {"cpu": "1"}}}],
             "initContainers": [
@@ -115,21 +120,21 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_that_is_resized_takes_the_larger_of_what_it_asks_for_and_what_it_has() {
-        let resized = |asked: &str, has: &str, reason: &str| {
+    fn a_pod_that_is_being_resized_counts_with_the_larger_of_its_request_and_its_present_resources() {
+        let resized = |request: &str, present: &str, reason: &str| {
             cpu(json!({
-                "spec": {"containers": [{"name": "a", "resources": {"requests": {"cpu": asked}}}]},
+                "spec": {"containers": [{"name": "a", "resources": {"requests": {"cpu": request}}}]},
                 "status": {
                     "conditions": [{"type": "PodResizePending", "status": "True", "reason": reason}],
                     "containerStatuses": [{
                         "name": "a", "image": "", "imageID": "", "ready": true, "restartCount": 0,
-                        "allocatedResources": {"cpu": has}, "resources": {"requests": {"cpu": has}},
+                        "allocatedResources": {"cpu": present}, "resources": {"requests": {"cpu": present}},
                     }],
                 },
             }))
         };
         assert_eq!(resized("3", "2", "Deferred"), Amount::from_units(3));
-        assert_eq!(resized("1", "2", "Deferred"), Amount::from_units(2), "not given back yet");
-        assert_eq!(resized("1000", "2", "Infeasible"), Amount::from_units(2), "it will not get it there");
+        assert_eq!(resized("1", "2", "Deferred"), Amount::from_units(2), "the node has not freed it yet");
+        assert_eq!(resized("1000", "2", "Infeasible"), Amount::from_units(2), "this node never grants it");
     }
 }

@@ -1,4 +1,4 @@
-//! The state of the cluster as watched: stores, indexes, the overlay of assumed writes, and the ledger they add up to.
+//! The watched state of the cluster: stores, indexes, the overlay of assumed writes, and the ledger computed from them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock};
@@ -21,7 +21,7 @@ use crate::session::pending;
 use crate::session::snapshot::Snapshot;
 use crate::views::{ClaimKey, NodeView, PodView, Tenancy};
 
-/// Everything that is known of the cluster.
+/// The watched state of the cluster.
 #[derive(Default)]
 pub struct State {
     pub stores: Stores,
@@ -30,36 +30,36 @@ pub struct State {
     pub ledger: Ledger,
     /// The metadata of sessions that cannot be read.
     pub unreadable: HashMap<SessionUid, ObjectMeta>,
-    /// Sessions whose statuses the API server refuses, and until when they are left alone.
+    /// Sessions whose status the API server refuses, and until when handlers leave them alone.
     pub quarantined: HashMap<SessionUid, DateTime<Utc>>,
     pub quota_admission: QuotaAdmission,
     pub heartbeats: Heartbeats,
-    /// Computed when first asked for after a change.
+    /// Computed on first use after a change.
     tenancy: OnceLock<Arc<Tenancy>>,
     node_views: OnceLock<Arc<BTreeMap<NodeName, Arc<NodeView>>>>,
 }
 
-/// What is known of quotas besides their store.
+/// The state of early admission by ResourceQuotas.
 #[derive(Default)]
 pub struct QuotaAdmission {
-    /// The namespaces in which a quota changed since sessions were last let in.
+    /// The namespaces in which a ResourceQuota changed since the last admission.
     pub(super) changed: BTreeSet<String>,
-    /// Sessions that a quota refused and that were tried again before their pause was over, and when.
-    pub(super) let_in_early: HashMap<SessionUid, Instant>,
+    /// The refused sessions whose pauses were ended early, and when.
+    pub(super) admitted_early: HashMap<SessionUid, Instant>,
 }
 
 impl State {
-    /// A session as it stands: as being written, else as seen.
+    /// Returns a session with its assumed status if it has one, otherwise the stored session.
     pub fn session(&self, uid: &SessionUid) -> Option<&Arc<Session>> {
         self.overlay.assumed(uid).or_else(|| self.committed(uid))
     }
 
-    /// The session as the API server has it, as far as is known.
+    /// Returns the last version of a session that the API server has reported.
     pub fn committed(&self, uid: &SessionUid) -> Option<&Arc<Session>> {
         self.stores.sessions.get(self.index.key_of.get(uid)?)
     }
 
-    /// The scaling group that a session names; else the one it was given; else the first that takes it.
+    /// Returns the scaling group that a session names or was assigned to, otherwise the first that accepts it.
     pub fn group_of(&self, session: &Session) -> Option<GroupName> {
         session.group().cloned().or_else(|| self.first_group_for(session))
     }
@@ -67,30 +67,30 @@ impl State {
     fn first_group_for(&self, session: &Session) -> Option<GroupName> {
         let namespace = session.metadata.namespace.clone().unwrap_or_default();
         let project = self.stores.namespaces.get(&(String::new(), namespace)).cloned().flatten();
-        let takes = |group: &&Arc<ScalingGroup>| {
+        let accepts = |group: &&Arc<ScalingGroup>| {
             let spec = &group.spec;
             let allowed = spec.projects.is_empty() || project.as_ref().is_some_and(|p| spec.projects.contains(p));
             spec.active && allowed && spec.session_types.contains(&session.spec.type_)
         };
-        let names = self.stores.groups.values().filter(takes).filter_map(|group| group.metadata.name.clone());
+        let names = self.stores.groups.values().filter(accepts).filter_map(|group| group.metadata.name.clone());
         names.min().map(GroupName)
     }
 
-    /// Those without a group of their own may be another's now.
-    pub(super) fn place_the_unplaced(&mut self) {
-        for uid in self.index.unplaced.clone() {
+    /// Assigns the sessions that name no scaling group again. Another scaling group may be the first for them now.
+    pub(super) fn assign_scaling_groups(&mut self) {
+        for uid in self.index.unassigned.clone() {
             self.refresh(&uid);
         }
     }
 
-    /// Counts a status as written. Returns true when this frees a place in the queue. The session's resources stay reserved until
-    /// the write is known to be made.
+    /// Counts a status as written. Returns true when this frees a pending-limit slot. The session's resources stay reserved
+    /// until the write is known to have succeeded.
     pub(super) fn assume(&mut self, session: &Arc<Session>) -> bool {
         self.overlay.assume(session);
         self.refresh(&uid_of(session))
     }
 
-    /// Forgets a session. Returns true when this frees a place in the queue.
+    /// Forgets a session. Returns true when this frees a pending-limit slot.
     pub(super) fn forget_session(&mut self, session: &Session) -> bool {
         let uid = &uid_of(session);
         self.forget_dependencies(session);
@@ -98,17 +98,17 @@ impl State {
         self.overlay.forget(uid);
         self.index.key_of.remove(uid);
         self.index.class_of.remove(uid);
-        self.index.unplaced.remove(uid);
+        self.index.unassigned.remove(uid);
         let left = self.index.take_out(uid);
-        self.frees_a_place(left)
+        self.frees_pending_slot(left)
     }
 
-    /// Whether leaving a place frees one in a queue of limited length.
-    fn frees_a_place(&self, left: Option<Place>) -> bool {
+    /// Whether a session that leaves this place frees a pending-limit slot: it was Pending, and a policy limits that.
+    fn frees_pending_slot(&self, left: Option<Place>) -> bool {
         left.is_some_and(|(_, phase)| phase == SessionPhase::Pending) && pending::is_limited(self.stores.policies.values())
     }
 
-    /// Brings index and ledger up to date for a session. Returns true when this freed resources or a place in the queue.
+    /// Brings index and ledger up to date for a session. Returns true when this frees resources or a pending-limit slot.
     pub(super) fn refresh(&mut self, uid: &SessionUid) -> bool {
         let session = self.session(uid).cloned();
         let mut left = None;
@@ -119,35 +119,35 @@ impl State {
             }
             let place = (self.group_of(session), session.phase());
             match session.group() {
-                None if place.1 == SessionPhase::Pending => self.index.unplaced.insert(uid.clone()),
-                _ => self.index.unplaced.remove(uid),
+                None if place.1 == SessionPhase::Pending => self.index.unassigned.insert(uid.clone()),
+                _ => self.index.unassigned.remove(uid),
             };
             left = self.index.put(uid, place);
         }
-        let left_the_queue = self.frees_a_place(left);
+        let freed_pending_slot = self.frees_pending_slot(left);
         let overhead = session.as_deref().map(|session| self.overhead_of(session)).unwrap_or_default();
         let pods: Vec<&PodView> = self.index.pods_of.of(uid).filter_map(|key| self.our_pod(key)).map(|pod| &**pod).collect();
         let stored = self.committed(uid).filter(|_| self.overlay.assumed(uid).is_some());
-        // What a write gives back is not free before that write is known to be made.
-        let kept = stored.and_then(|stored| holding(Some(stored), &pods, &overhead));
-        let held = match (holding(session.as_deref(), &pods, &overhead), kept) {
-            (Some(held), Some(kept)) => Some(held.with(&kept)),
-            (held, kept) => held.or(kept),
+        // Resources that an assumed write gives up stay reserved until the write is known to have succeeded.
+        let reserved = stored.and_then(|stored| holding(Some(stored), &pods, &overhead));
+        let held = match (holding(session.as_deref(), &pods, &overhead), reserved) {
+            (Some(held), Some(reserved)) => Some(held.with(&reserved)),
+            (held, reserved) => held.or(reserved),
         };
-        // Of one that is gone, what still runs counts for those it counted for.
+        // Pods of a session that is gone count for the same tenants as before.
         let before = self.ledger.holding(uid).filter(|_| session.is_none());
         let held = held.map(|held| match before {
             Some(before) => Holding { account: before.account.clone(), private: before.private, ..held },
             None => held,
         });
-        self.ledger.set_holding(uid, held) || left_the_queue
+        self.ledger.set_holding(uid, held) || freed_pending_slot
     }
 
     pub fn group(&self, name: &GroupName) -> Option<&Arc<ScalingGroup>> {
         self.stores.groups.get(&(String::new(), name.0.clone()))
     }
 
-    /// The overhead of the RuntimeClass of a session's scaling group, per pod.
+    /// Returns the overhead per pod of the RuntimeClass of a session's scaling group.
     pub fn overhead_of(&self, session: &Session) -> Resources {
         let group = session.group().and_then(|group| self.group(group));
         let class = group.and_then(|group| group.spec.pod.runtime_class_name.as_deref());
@@ -171,12 +171,12 @@ impl State {
         }
     }
 
-    /// The tenants have changed.
+    /// Discards the computed tenancy after a change.
     pub fn tenancy_changed(&mut self) {
         self.tenancy = OnceLock::new();
     }
 
-    /// The nodes, or what is known of them, have changed.
+    /// Discards the computed views of nodes after a change of nodes or heartbeats.
     pub fn nodes_changed(&mut self) {
         self.node_views = OnceLock::new();
     }
@@ -194,19 +194,19 @@ impl State {
         self.node_views.get_or_init(|| Arc::new(views())).clone()
     }
 
-    /// Adds what the status of a pod does not have: since when its image cannot be pulled, and the kubelet's last warning.
+    /// Adds two facts that a pod's status does not have: since when its image pull fails, and the kubelet's last warning.
     pub fn remember(&self, key: &Key, mut pod: PodView) -> PodView {
         let before = self.our_pod(key).filter(|before| before.uid == pod.uid);
         let failing_since = before.and_then(|before| before.image_error_since);
         pod.image_error_since = pod.image_error.is_some().then(|| failing_since.unwrap_or_else(Utc::now));
-        // A warning is over once the pod makes progress.
+        // A warning is dropped once the pod makes progress.
         let is_unchanged =
             |before: &&Arc<PodView>| before.ready_to_start == pod.ready_to_start && before.deleting == pod.deleting;
         pod.warning = before.filter(is_unchanged).and_then(|before| before.warning.clone());
         pod
     }
 
-    /// The cluster at this moment, for one scaling group.
+    /// Returns the state of the cluster at this moment, for one scaling group.
     pub fn snapshot(&self, group_name: &Option<GroupName>, timing: &Arc<Timing>) -> Snapshot {
         Snapshot {
             now: crate::lifecycle::to_millis(Utc::now()),

@@ -1,4 +1,4 @@
-//! Stores: one table for each kind that is watched.
+//! The stores: one table for each watched kind.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,8 +16,8 @@ use super::table::Table;
 use crate::api::*;
 use crate::views::{ClaimView, ForeignPod, NodeView, PodView, QuotaView, RuntimeClassView, StorageClassView, VolumeView};
 
-/// Declares every watched kind: its store, and the kind as the API server knows it. `Watched` has one value for each, over which
-/// `watch::start` matches, so that a kind without a watch does not compile.
+/// Declares every watched kind and its store. `watch::start` matches over `Watched`, which has one value for each kind, so a
+/// kind without a watch does not compile.
 macro_rules! stores {
     ($($watched:ident: $store:ident: $value:ty, of $kind:ty;)+) => {
         /// A watched kind.
@@ -37,14 +37,14 @@ macro_rules! stores {
                 $(self.$store.is_synced())&&+
             }
 
-            /// How many objects cannot be read.
+            /// Returns the number of objects that cannot be read.
             pub fn unreadable(&self) -> usize {
                 [$(self.$store.unreadable()),+].into_iter().sum()
             }
         }
 
         impl Watched {
-            /// Whether the kind can be listed: that its CRD and our right to read it are there.
+            /// Checks that the kind can be listed: its CRD exists and we may read it.
             pub async fn check(self, client: &Client) -> kube::Result<()> {
                 match self {
                     $(Self::$watched => list_one::<$kind>(client).await,)+
@@ -81,7 +81,7 @@ where
     Api::<K>::all(client.clone()).list_metadata(&ListParams::default().limit(1)).await.map(|_| ())
 }
 
-/// What is kept of a pod.
+/// The stored view of a pod.
 pub enum PodRow {
     Ours(Arc<PodView>),
     Foreign(ForeignPod),

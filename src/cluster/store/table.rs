@@ -1,5 +1,5 @@
-//! A store of one kind that only ever goes forward: what we wrote ourselves is in it before the watch tells of it,
-//! and an older word from the watch does not undo it.
+//! A store of one kind whose versions never go back. It contains our own writes before the watch reports them, and an older
+//! version from the watch does not replace them.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -13,18 +13,19 @@ struct Row<V> {
     touched: Instant,
 }
 
-/// Objects of one kind by key, each at the newest version that was heard of.
+/// Objects of one kind by key, each at its newest known version.
 pub struct Table<V> {
     rows: HashMap<Key, Row<V>>,
     listing: Option<(Instant, HashSet<Key>)>,
-    /// What is gone, and as of which version: the answer to a write of ours may come after the news of the end.
+    /// The last version of removed objects, and when they were removed. The answer to our own write may come after the
+    /// removal.
     tombstones: HashMap<Key, (u64, Instant)>,
-    /// Those that cannot be read as they are now.
+    /// Objects that cannot be read in their present version.
     unreadable: HashSet<Key>,
     synced: bool,
 }
 
-/// Beyond so many graves, those older than [`TOMBSTONE_AGE`] are levelled; an answer comes sooner than that or never.
+/// Beyond this number, tombstones older than [`TOMBSTONE_AGE`] are dropped. No answer comes later than that.
 const MAX_TOMBSTONES: usize = 4096;
 const TOMBSTONE_AGE: Duration = Duration::from_secs(60);
 
@@ -52,38 +53,38 @@ impl<V> Table<V> {
         self.synced
     }
 
-    /// How many there are that cannot be read.
+    /// Returns the number of objects that cannot be read.
     pub fn unreadable(&self) -> usize {
         self.unreadable.len()
     }
 
-    /// An object is there and cannot be read: what was known of it holds on.
+    /// Records that an object exists and cannot be read. Its last readable version stays stored.
     pub fn cannot_read(&mut self, key: Key) {
         self.list_seen(&key);
         self.unreadable.insert(key);
     }
 
-    /// Takes an object in, unless a newer version of it is here; true if it was taken.
+    /// Stores an object, unless a version as new is stored or was removed. Returns whether it was stored.
     pub fn upsert(&mut self, key: Key, version: u64, value: V) -> bool {
         self.list_seen(&key);
         self.unreadable.remove(&key);
-        let newer = self.rows.get(&key).is_some_and(|row| row.version >= version);
-        let gone = self.tombstones.get(&key).is_some_and(|(tombstone, _)| *tombstone >= version);
-        if version != 0 && (newer || gone) {
+        let is_known = self.rows.get(&key).is_some_and(|row| row.version >= version);
+        let is_removed = self.tombstones.get(&key).is_some_and(|(tombstone, _)| *tombstone >= version);
+        if version != 0 && (is_known || is_removed) {
             return false;
         }
         self.rows.insert(key, Row { version, value, touched: Instant::now() });
         true
     }
 
-    /// Changes what is kept of an object that is here, at the same version.
+    /// Replaces the value of a stored object, at the same version.
     pub fn replace(&mut self, key: &Key, value: V) {
         if let Some(row) = self.rows.get_mut(key) {
             row.value = value;
         }
     }
 
-    /// Takes an object out, unless a newer one has taken its place.
+    /// Removes an object, unless a newer version is stored.
     pub fn remove(&mut self, key: &Key, version: u64) -> Option<V> {
         self.unreadable.remove(key);
         if self.rows.get(key).is_some_and(|row| row.version > version && version != 0) {
@@ -91,13 +92,13 @@ impl<V> Table<V> {
         }
         let row = self.rows.remove(key)?;
         if self.tombstones.len() >= MAX_TOMBSTONES {
-            self.tombstones.retain(|_, (_, buried_at)| buried_at.elapsed() < TOMBSTONE_AGE);
+            self.tombstones.retain(|_, (_, removed_at)| removed_at.elapsed() < TOMBSTONE_AGE);
         }
         self.tombstones.insert(key.clone(), (row.version.max(version), Instant::now()));
         Some(row.value)
     }
 
-    /// Tells the list under way that an object was in it, though it is not kept.
+    /// Records that the current list contains an object, even if the object is not stored.
     pub fn list_seen(&mut self, key: &Key) {
         if let Some((_, seen)) = &mut self.listing {
             seen.insert(key.clone());
@@ -109,7 +110,8 @@ impl<V> Table<V> {
 pub trait Listing {
     fn list_begins(&mut self);
 
-    /// Ends the list. Returns the keys of objects that were not in it and not touched since it began: they are gone.
+    /// Ends the list. Returns the keys of the objects that are gone: the list did not contain them, and they have not been
+    /// stored since it began.
     fn list_ends(&mut self) -> Vec<Key>;
 }
 
@@ -136,14 +138,14 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_keeps_what_was_known_of_it_and_is_counted_until_it_can_be_or_is_gone() {
+    fn an_unreadable_object_keeps_its_last_value_and_counts_until_it_is_readable_or_gone() {
         let mut table = Table::default();
         table.upsert(key("known"), 1, "old");
         table.list_begins();
         ["known", "new"].into_iter().for_each(|name| table.cannot_read(key(name)));
         assert!(table.list_ends().is_empty());
         assert_eq!((table.get(&key("known")), table.get(&key("new")), table.unreadable()), (Some(&"old"), None, 2));
-        table.upsert(key("known"), 2, "mended");
+        table.upsert(key("known"), 2, "readable");
         assert_eq!(table.unreadable(), 1);
         table.remove(&key("new"), 0);
         assert_eq!(table.unreadable(), 0);
@@ -154,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn an_older_word_does_not_undo_a_newer_one() {
+    fn an_older_version_does_not_replace_a_newer_one() {
         let mut table = Table::default();
         assert!(table.upsert(key("a"), 5, "new"));
         assert!(!table.upsert(key("a"), 4, "old"));
@@ -165,25 +167,25 @@ mod tests {
     }
 
     #[test]
-    fn what_is_gone_does_not_come_back_by_a_late_answer() {
+    fn a_late_answer_does_not_bring_back_a_removed_object() {
         let mut table = Table::default();
-        table.upsert(key("a"), 5, "there");
+        table.upsert(key("a"), 5, "stored");
         table.remove(&key("a"), 7);
         assert!(!table.upsert(key("a"), 6, "late answer"));
         assert_eq!(table.get(&key("a")), None);
-        assert!(table.upsert(key("a"), 8, "made anew"));
+        assert!(table.upsert(key("a"), 8, "created again"));
     }
 
     #[test]
-    fn a_relist_drops_what_is_gone_but_not_what_came_meanwhile() {
+    fn a_relist_drops_objects_that_are_gone_but_not_objects_stored_meanwhile() {
         let mut table = Table::default();
         table.upsert(key("gone"), 1, ());
         table.upsert(key("stays"), 2, ());
         table.list_begins();
         table.upsert(key("stays"), 2, ());
-        table.listing.as_mut().expect("listing").1.remove(&key("made-here"));
-        table.upsert(key("made-here"), 9, ());
-        table.listing.as_mut().expect("listing").1.remove(&key("made-here"));
+        table.listing.as_mut().expect("listing").1.remove(&key("created-here"));
+        table.upsert(key("created-here"), 9, ());
+        table.listing.as_mut().expect("listing").1.remove(&key("created-here"));
         assert_eq!(table.list_ends(), [key("gone")]);
         assert!(table.is_synced());
     }

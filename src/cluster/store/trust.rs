@@ -1,4 +1,5 @@
-//! Which pods are a session's, and how the others count. Labels and owners alone prove nothing, because tenants can write them.
+//! Decides which pods belong to a session, and how foreign pods count. Labels and owners alone prove nothing, because
+//! tenants can write them.
 
 use super::extract::Extracted;
 use super::state::State;
@@ -6,17 +7,18 @@ use super::stores::PodRow;
 use crate::views::{ForeignPod, Lifetime};
 
 impl State {
-    /// A pod that calls itself a session's, in another namespace than the session's or of a kernel that is another session's,
-    /// is a foreign one.
-    pub(super) fn verified(&self, folded: Extracted) -> Extracted {
-        let Extracted::Ours(view) = folded else { return folded };
-        let elsewhere = self.index.key_of.get(&view.session_uid).is_some_and(|(namespace, _)| *namespace != view.namespace);
+    /// Treats a pod as foreign if its label names a session in another namespace, or if its kernel belongs to another
+    /// session.
+    pub(super) fn verified(&self, extracted: Extracted) -> Extracted {
+        let Extracted::Ours(view) = extracted else { return extracted };
+        let in_other_namespace =
+            self.index.key_of.get(&view.session_uid).is_some_and(|(namespace, _)| *namespace != view.namespace);
         let kernel = self.stores.kernels.get(&(view.namespace.clone(), view.name.clone()));
-        let of_another = kernel.is_some_and(|kernel| {
+        let has_other_kernel = kernel.is_some_and(|kernel| {
             let owned = view.owner_uid.is_none() || view.owner_uid == kernel.metadata.uid;
             kernel.spec.session_uid != view.session_uid.0 || !owned
         });
-        if !elsewhere && !of_another {
+        if !in_other_namespace && !has_other_kernel {
             return Extracted::Ours(view);
         }
         match (&view.node, view.is_live()) {
@@ -25,7 +27,7 @@ impl State {
         }
     }
 
-    /// Pods that were listed before the sessions and kernels they name could not be verified then.
+    /// Verifies all pods again. A pod that was listed before its session and kernel could not be verified then.
     pub(super) fn reverify_pods(&mut self) {
         let ours = self.stores.pods.iter().filter_map(|(key, row)| match row {
             PodRow::Ours(view) => Some((key.clone(), view.clone())),
@@ -41,18 +43,19 @@ impl State {
         }
     }
 
-    /// Pods of DaemonSets and static pods are permanent only where no tenant can create such a pod.
+    /// Returns the lifetime of a foreign pod. Pods of DaemonSets and static pods are permanent only in namespaces where no
+    /// tenant can create such a pod.
     pub(super) fn trusted_lifetime(&self, pod: &ForeignPod) -> Lifetime {
         let namespace = self.stores.namespaces.get(&(String::new(), pod.namespace.clone()));
         match pod.claimed_lifetime {
-            // Known, and no project's.
+            // The namespace is known and belongs to no project.
             Lifetime::Permanent if namespace.is_some_and(Option::is_none) => Lifetime::Permanent,
             Lifetime::Permanent | Lifetime::NodeBound => Lifetime::NodeBound,
             Lifetime::Transient => Lifetime::Transient,
         }
     }
 
-    /// Namespaces became a project's, or are no longer one's: the tenure of the pods in them may be another.
+    /// Updates the lifetimes of foreign pods after namespaces have joined or left projects.
     pub(super) fn recheck_lifetimes(&mut self) {
         let mut changed = vec![];
         for (key, row) in self.stores.pods.iter() {
@@ -94,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_daemon_sets_pod_is_permanent_only_where_no_tenant_can_make_it() {
+    fn a_daemon_sets_pod_is_permanent_only_where_no_tenant_can_create_it() {
         let world = world();
         let daemon = |namespace: &str| {
             let owner = json!([{"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "d", "uid": "u", "controller": true}]);
@@ -120,13 +123,13 @@ mod tests {
         assert_eq!(permanent(), 1000);
         namespace("tenant", Some("project".into()));
         world.upsert_pod(&daemon("tenant"));
-        assert_eq!(permanent(), 1000, "a tenant may have made it");
+        assert_eq!(permanent(), 1000, "a tenant may have created it");
         namespace("kube-system", Some("project".into()));
         assert_eq!(permanent(), 0);
     }
 
     #[test]
-    fn a_label_alone_makes_no_pod_a_sessions() {
+    fn a_label_alone_does_not_make_a_pod_ours() {
         let world = world();
         let session = world.upsert_session(session_in(SessionPhase::Running));
         let uid = uid_of(&session);
@@ -143,7 +146,7 @@ mod tests {
         };
         let ours = |pod: &Pod| matches!(world.lock().verified(extract::pod(pod)), Extracted::Ours(_));
         assert!(ours(&claimed("ns", "uid-kernel", &[FINALIZER_POD])));
-        assert!(!ours(&claimed("ns", "uid-other", &[FINALIZER_POD])), "another kernel's");
+        assert!(!ours(&claimed("ns", "uid-other", &[FINALIZER_POD])), "another kernel owns it");
         assert!(!ours(&claimed("elsewhere", "uid-kernel", &[FINALIZER_POD])), "another namespace");
         let mut labelled = claimed("ns", "uid-kernel", &[]);
         labelled.metadata.owner_references = None;

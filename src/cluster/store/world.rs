@@ -1,4 +1,4 @@
-//! The world as watched: the state behind one lock, and the marks that its changes set.
+//! The watched state of the cluster behind one lock, and the marks that its changes set.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use tokio::sync::Notify;
 
 use super::extract::{self, Extracted};
-use super::identity::{decides_the_same, key_of, uid_of};
+use super::identity::{is_same_for_decisions, key_of, uid_of};
 use super::marks::{KernelTask, SessionMarks};
 use super::pauses::about_nodes;
 use super::state::State;
@@ -22,25 +22,25 @@ use crate::lifecycle::{Timing, Trigger};
 use crate::session::queue;
 use crate::session::sessions::Sessions;
 
-/// Which sessions are this operator's.
+/// The sessions that this operator manages.
 #[derive(Clone, Debug, Default)]
 pub struct Scope {
-    /// These scaling groups; all if none are named.
+    /// Their scaling groups. Empty means all.
     pub groups: Vec<GroupName>,
 }
 
 impl Scope {
-    pub fn is_whole(&self) -> bool {
+    pub fn manages_all_groups(&self) -> bool {
         self.groups.is_empty()
     }
 
-    /// Whether sessions of a scaling group, or of none, are included.
+    /// Whether it includes the sessions of this scaling group, or the sessions without one.
     fn includes(&self, group: Option<&GroupName>) -> bool {
-        self.is_whole() || group.is_some_and(|group| self.groups.contains(group))
+        self.manages_all_groups() || group.is_some_and(|group| self.groups.contains(group))
     }
 }
 
-/// The world as watched.
+/// The watched state, its marks and its claims.
 pub struct World {
     state: Mutex<State>,
     pub marks: SessionMarks,
@@ -64,7 +64,7 @@ impl World {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Claims a session. Returns None if it is claimed already.
+    /// Claims a session. Returns None if another handler has claimed it.
     pub fn claim_one(&self, uid: &SessionUid) -> Option<Claim<Sessions>> {
         self.claims.try_claim(uid)
     }
@@ -73,35 +73,35 @@ impl World {
         &self.claims
     }
 
-    /// Leaves a session alone for a while, or until it changes.
+    /// Excludes a session from all handlers for a while, or until it changes.
     pub fn quarantine(&self, uid: &SessionUid, pause: Duration) {
         let until = Utc::now() + TimeDelta::from_std(pause).unwrap_or_default();
         self.lock().quarantined.insert(uid.clone(), until);
     }
 
-    /// Whether this operator looks after every session there is.
-    pub fn is_whole(&self) -> bool {
-        self.scope.is_whole()
+    /// Whether this operator manages the sessions of all scaling groups.
+    pub fn manages_all_groups(&self) -> bool {
+        self.scope.manages_all_groups()
     }
 
-    /// Whether this operator looks after a group.
-    pub fn looks_after(&self, group: &GroupName) -> bool {
+    /// Whether this operator manages the sessions of a scaling group.
+    pub fn manages(&self, group: &GroupName) -> bool {
         self.scope.includes(Some(group))
     }
 
-    /// Whether every kind's first list is complete.
+    /// Whether the first list of every kind is complete.
     pub fn is_synced(&self) -> bool {
         self.lock().stores.is_synced()
     }
 
-    /// Takes a session in; returns what stands now, which may be newer.
+    /// Stores a session. Returns the stored version, which may be newer.
     pub fn upsert_session(&self, session: Session) -> Arc<Session> {
         let uid = uid_of(&session);
         let key = key_of(&session.metadata);
         let version = extract::version(session.metadata.resource_version.as_ref());
         let mut session = session;
         session.metadata.managed_fields = None;
-        // Annotations may be large, and no decision depends on one.
+        // Annotations may be large, and no decision depends on them.
         session.metadata.annotations.iter_mut().for_each(|all| all.retain(|name, _| name == ANNOTATION_CREATION_ID));
         let session = Arc::new(session);
         let mut state = self.lock();
@@ -115,12 +115,12 @@ impl World {
         }
         let was_unreadable = state.unreadable.remove(&uid).is_some();
         if let Some(old) = old.as_ref().filter(|_| !was_unreadable)
-            && decides_the_same(old, &session)
+            && is_same_for_decisions(old, &session)
         {
             if !self.claims.is_claimed(&uid) {
                 state.overlay.carry_over(&uid, &session);
             }
-            // Its status may fit now.
+            // The API server may accept its status now.
             let was_quarantined = state.quarantined.remove(&uid).is_some();
             drop(state);
             if was_quarantined {
@@ -129,14 +129,14 @@ impl World {
             return session;
         }
         let (mut freed, appeared) = (false, old.is_none());
-        let counted_anew = old.as_ref().is_some_and(|old| queue::counted_by(old) != queue::counted_by(&session));
+        let counts_changed = old.as_ref().is_some_and(|old| queue::counted_by(old) != queue::counted_by(&session));
         match old {
-            Some(old) if uid_of(&old) != uid => freed = state.forget_session(&old), // another of the same name took its place
+            Some(old) if uid_of(&old) != uid => freed = state.forget_session(&old), // it was replaced by one of the same name
             Some(old) if old.spec.depends_on != session.spec.depends_on => state.forget_dependencies(&old),
             _ => {}
         }
         state.quarantined.remove(&uid);
-        // If a handler works on the session, its commit finds out that the session changed.
+        // If a handler has claimed the session, its commit detects the change.
         if !self.claims.is_claimed(&uid) {
             state.overlay.drop_deferred(&uid);
         }
@@ -144,21 +144,21 @@ impl World {
         let place = state.index.place(&uid).cloned();
         freed |= state.refresh(&uid);
         let moved = state.index.place(&uid) != place.as_ref();
-        // Whether it is there and whether it has ended are all that matters to them.
+        // Dependents depend only on whether the session exists and whether it has ended.
         let dependents = if appeared || session.phase().is_terminal() { state.dependents(&key) } else { vec![] };
         let dependencies = state.dependencies_of(&session);
         drop(state);
         self.marks.handlers.trigger(Trigger::DependentChanged, Mark::of(dependencies));
         self.marks.session(&uid, session.phase());
         self.after_change(freed);
-        if moved || counted_anew {
+        if moved || counts_changed {
             self.mark_usage();
         }
         self.marks.handlers.trigger(Trigger::DependencyChanged, Mark::of(dependents));
         session
     }
 
-    /// One that cannot be read: it keeps what it holds until it is deleted, and hurts no other.
+    /// Records a session that cannot be read. It keeps its resources until it is deleted, and affects no other session.
     pub fn unreadable_session(&self, meta: &kube::core::ObjectMeta) {
         let uid = SessionUid(meta.uid.clone().unwrap_or_default());
         let mut state = self.lock();
@@ -219,13 +219,13 @@ impl World {
         self.lock().stores.kernels.get(&(namespace.to_owned(), name.to_owned())).cloned()
     }
 
-    /// Whether there is a session of this uid, readable or not.
+    /// Whether a session of this uid exists, readable or not.
     pub fn knows(&self, uid: &SessionUid) -> bool {
         let state = self.lock();
         state.index.key_of.contains_key(uid) || state.unreadable.contains_key(uid)
     }
 
-    /// Whether a session has this pod, and keeps it.
+    /// Whether a session has this pod, and the pod is not being deleted.
     pub fn has_pod(&self, uid: &SessionUid, namespace: &str, name: &str) -> bool {
         match self.lock().stores.pods.get(&(namespace.to_owned(), name.to_owned())) {
             Some(PodRow::Ours(pod)) => pod.session_uid == *uid && !pod.deleting,
@@ -279,9 +279,9 @@ impl World {
         }
     }
 
-    /// A pod of another operator's group is a foreign one here.
-    fn in_scope(&self, folded: Extracted) -> Extracted {
-        match folded {
+    /// Treats a pod of another operator's scaling group as a foreign pod.
+    fn in_scope(&self, extracted: Extracted) -> Extracted {
+        match extracted {
             Extracted::Ours(view) if !self.scope.includes(Some(&view.group)) => match &view.node {
                 Some(node) if view.is_live() => Extracted::Foreign(view.as_foreign(node)),
                 _ => Extracted::Nothing,
@@ -366,11 +366,11 @@ impl World {
         }
     }
 
-    /// A change of groups or tenants: whoever waits may have been waiting for it.
+    /// Handles a change of scaling groups, tenants or classes, for which any session may have been waiting.
     pub(in crate::cluster) fn tenancy_changed(&self, mut state: MutexGuard<'_, State>) {
         state.tenancy_changed();
         if state.stores.is_synced() {
-            state.place_the_unplaced(); // before that, nothing acts on their place
+            state.assign_scaling_groups(); // before that, no handler runs
         }
         state.recheck_lifetimes();
         state.recount_overheads();
@@ -379,10 +379,10 @@ impl World {
         self.marks.handlers.trigger(Trigger::TenancyChanged, Mark::all());
     }
 
-    /// All is known: whatever stands may be looked at.
+    /// Marks everything once all kinds are listed, so that the handlers can begin.
     pub fn begin(&self) {
         let mut state = self.lock();
-        state.place_the_unplaced();
+        state.assign_scaling_groups();
         state.reverify_pods();
         state.recount_overheads();
         drop(state);
@@ -396,7 +396,7 @@ impl World {
         }
     }
 
-    /// Something of a session changed other than itself.
+    /// Marks a session after a change of its pods, kernels or EndpointSlices.
     pub(in crate::cluster) fn mark_related(&self, uid: &SessionUid) {
         let phase = self.lock().index.phase(uid);
         match phase {
@@ -406,12 +406,12 @@ impl World {
         self.marks.kernels.after(KernelTask::Record, uid, self.timing.kernel_progress);
     }
 
-    /// Whether many sessions are on their way to running.
+    /// Whether many sessions are between Scheduled and Running.
     pub fn is_busy(&self) -> bool {
         use SessionPhase::{Creating, Prepared, Preparing, Pulling, Scheduled};
         let state = self.lock();
-        let on_their_way = [Scheduled, Preparing, Pulling, Prepared, Creating];
-        on_their_way.into_iter().map(|phase| state.index.in_phase(phase).count()).sum::<usize>() > BUSY
+        let starting = [Scheduled, Preparing, Pulling, Prepared, Creating];
+        starting.into_iter().map(|phase| state.index.in_phase(phase).count()).sum::<usize>() > BUSY
     }
 
     /// Waits until the usage of tenants may have changed.
@@ -419,11 +419,11 @@ impl World {
         self.usage_changed.notified().await;
     }
 
-    /// The usage of tenants may have changed.
+    /// Records that the usage of tenants may have changed.
     pub fn mark_usage(&self) {
         self.usage_changed.notify_one();
     }
 }
 
-/// More sessions than this on their way make the operator busy.
+/// The operator is busy while more sessions than this are starting.
 const BUSY: usize = 50;

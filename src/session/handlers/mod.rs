@@ -23,7 +23,8 @@ pub(crate) mod testing;
 
 pub use row::*;
 
-/// Declares the names of all handlers and the table of their rows. To add a handler, add its file, its `mod` and a line below.
+/// Declares the names of all handlers and the table of their rows. To add a handler, add its file, its `mod` and a line
+/// below.
 macro_rules! handlers {
     ($($module:ident => $name:ident,)+) => {
         /// The name of a handler, as history entries, metrics and marks use it.

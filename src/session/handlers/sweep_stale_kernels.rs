@@ -44,7 +44,8 @@ fn end_stale(snapshot: &Snapshot, item: &SessionItem, kernel: &KernelItem) -> Op
     }
     let node = kernel.node.as_ref().map_or("?", |node| node.as_str());
     let message = kernel.liveness.trouble(node, snapshot.timing.stale)?;
-    // On a silent node the container may still run, so the kernel is only Terminating. Its resources stay reserved until its pod is gone.
+    // On a silent node the container may still run, so the kernel is only Terminating. Its resources stay reserved until its
+    // pod is gone.
     let phase = if kernel.liveness == Liveness::Gone { KernelPhase::Terminated } else { KernelPhase::Terminating };
     let reason = if kernel.liveness == Liveness::Lost { Reason::NodeLost } else { Reason::StaleKernel };
     let old = record.status.clone().unwrap_or_default();
