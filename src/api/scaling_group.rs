@@ -25,7 +25,7 @@ use super::{Cause, Condition, ProjectName, Reason, SessionType};
     printcolumn(name = "Nodes", type_ = "integer", json_path = ".status.nodesReady"),
     printcolumn(name = "Running", type_ = "integer", json_path = ".status.sessionsRunning"),
     printcolumn(name = "Pending", type_ = "integer", json_path = ".status.sessionsPending"),
-    printcolumn(name = "Oldest", type_ = "date", json_path = ".status.oldestWaitingSince", description = "age of the session that waits for longest"),
+    printcolumn(name = "Oldest", type_ = "date", json_path = ".status.oldestWaitingSince", description = "age of the session that has waited longest"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("self.metadata.name.size() <= 63").message("a scaling group's name has at most 63 characters")
 )]
@@ -106,7 +106,7 @@ pub enum SequencerName {
     Drf,
 }
 
-/// Which node is chosen (rules §5).
+/// Which node is chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum SelectorStrategy {
     /// Fewest idle resources, then least left: fills one node after the other.

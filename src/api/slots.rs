@@ -14,7 +14,7 @@ pub struct KernelSlot<'a> {
     pub hostname: String,
 }
 
-/// The kernels of a session in the order they are allocated and ranked: main first, then as listed (rules §5).
+/// The kernels of a session in the order they are allocated and ranked: main first, then as listed.
 pub fn expand(kernels: &[KernelTemplate]) -> Vec<KernelSlot<'_>> {
     main_first(kernels)
         .flat_map(|template| (1..=template.replicas.max(0)).map(move |index| (template, index)))
