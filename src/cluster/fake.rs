@@ -1,4 +1,4 @@
-//! An API server for unit tests that answers requests from a list.
+//! A fake API server for unit tests, which answers requests from a list.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -8,7 +8,7 @@ use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
 
-/// What the server does with the next request.
+/// The server's reaction to one request.
 pub enum Answer {
     /// It answers with this object.
     Object(Value),
@@ -38,7 +38,7 @@ impl Fake {
         fake
     }
 
-    /// The requests so far, as method and the last parts of the path.
+    /// Returns the requests so far, as the method and the last two parts of the path.
     pub fn requests(&self) -> Vec<String> {
         lock(&self.requests).clone()
     }

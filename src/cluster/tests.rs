@@ -1,4 +1,4 @@
-//! Commits, effects, the overlay and the lease on an API server that answers from a list, in milliseconds.
+//! Tests of commits, effects, the overlay and the lease on a fake API server, in milliseconds.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ use crate::session::handlers::HandlerName;
 use crate::session::handlers::testing::{put, session, session_in};
 use crate::session::sessions::Sessions;
 
-/// A writer that holds the lease for a minute, or does not hold it.
+/// Returns a writer that holds the lease for a minute, or does not hold it.
 fn writer(fake: &Fake, leads: bool) -> Writer {
     let fence = Fence::default();
     if leads {
@@ -40,7 +40,7 @@ fn world_with(session: Session) -> (Arc<World>, Arc<Session>) {
     (world, session)
 }
 
-/// A waiting session of version 1.
+/// Returns a pending session of version 1.
 fn waiting() -> Session {
     let mut session = session_in(SessionPhase::Pending);
     session.metadata.resource_version = Some("1".into());
@@ -54,7 +54,7 @@ fn scheduled(session: &Session) -> SessionStatus {
     next.status.expect("a status")
 }
 
-/// Commits that a waiting session is scheduled. Returns the outcome, the requests, and the phase that the world has then.
+/// Commits that a pending session is scheduled. Returns the outcome, the requests, and the phase in the store afterwards.
 async fn commit(answers: Vec<Answer>) -> (Committed<Sessions>, Vec<String>, SessionPhase) {
     let fake = Fake::new(answers);
     let (world, session) = world_with(waiting());
@@ -73,7 +73,7 @@ fn as_json(session: &Session) -> Value {
 const CONFLICT: Answer = Answer::Fail(409, "Conflict", "the object has been modified");
 
 #[tokio::test]
-async fn a_commit_is_one_write_and_known_at_once() {
+async fn a_commit_is_one_write_and_is_in_the_store_at_once() {
     let (committed, requests, phase) = commit(vec![Answer::Accept(2)]).await;
     assert!(matches!(committed, Committed::Done(_)));
     assert_eq!((requests, phase), (vec!["PUT s/status".to_owned()], SessionPhase::Scheduled));
@@ -133,7 +133,7 @@ async fn without_the_lease_a_commit_is_not_sent_and_its_allocation_stays_reserve
 }
 
 #[tokio::test]
-async fn sc_co_023_a_session_that_moves_renews_the_usage_of_its_tenants() {
+async fn sc_co_023_a_session_that_changes_its_phase_renews_the_usage_of_its_tenants() {
     let (world, session) = world_with(waiting());
     let renewed = || async { tokio::time::timeout(Duration::from_millis(10), world.usage_to_publish()).await.is_ok() };
     while renewed().await {}
@@ -156,7 +156,7 @@ async fn sc_co_024_a_change_that_no_decision_depends_on_renews_no_usage() {
     assert!(!renewed().await);
 }
 
-/// Defers a commit after which the session is prepared.
+/// Defers a commit that makes the session Prepared.
 fn defer(world: &World, session: &Session) {
     let mut next = session.clone();
     put(&mut next, SessionPhase::Preparing, TimeDelta::zero());
@@ -230,7 +230,7 @@ fn service(owner: &str) -> Value {
 const EXISTS: Answer = Answer::Fail(409, "AlreadyExists", "it exists");
 
 #[tokio::test]
-async fn an_object_that_exists_is_as_good_as_created_only_if_it_is_ours() {
+async fn creating_an_object_that_exists_succeeds_only_if_the_object_is_ours() {
     let (ours, _) = run(Effect::CreateService, vec![EXISTS, Answer::Object(service("uid-s"))]).await;
     assert!(ours.is_ok());
     let foreign = vec![EXISTS, Answer::Object(service("other")), Answer::Object(service("other"))];
@@ -252,7 +252,7 @@ async fn a_full_resource_quota_is_a_failure_of_cause_quota_and_other_refusals_ar
 }
 
 #[tokio::test]
-async fn what_is_gone_is_deleted_and_a_busy_server_is_asked_again() {
+async fn deleting_an_object_that_is_gone_succeeds_and_a_busy_server_is_asked_again() {
     let pod = || PodRef { namespace: "ns".into(), name: "p".into(), uid: "u".into() };
     let delete = || Effect::DeletePod { pod: pod(), grace: Some(0) };
     let (gone, requests) = run(delete(), vec![Answer::Fail(404, "NotFound", "no such pod")]).await;
@@ -284,7 +284,7 @@ fn lease(holder: &str, version: u32) -> Answer {
     Answer::Object(json!({"metadata": meta, "spec": {"holderIdentity": holder}}))
 }
 
-/// A candidate on these answers: the fence, its leadership, and how to stop it.
+/// Starts a candidate on this API server. Returns its fence, its leadership, and the sender of its stop signal.
 fn candidate(fake: &Fake) -> (Fence, watch::Receiver<Leadership>, watch::Sender<bool>) {
     let fence = Fence::default();
     let candidate = Candidate::new(fake.client(), "n", "l", "me", LEASE, fence.clone());
@@ -306,7 +306,7 @@ async fn a_candidate_creates_the_lease_and_loses_it_when_another_takes_it() {
 }
 
 #[tokio::test]
-async fn a_renewal_whose_answer_was_lost_is_no_loss_of_the_lease() {
+async fn a_leader_keeps_the_lease_when_the_answer_to_a_renewal_is_lost() {
     let fake =
         Fake::new([Answer::Fail(404, "NotFound", ""), lease("me", 1), Answer::Never, CONFLICT, lease("me", 2), lease("me", 3)]);
     let (fence, mut leadership, stop) = candidate(&fake);
@@ -320,7 +320,7 @@ async fn a_renewal_whose_answer_was_lost_is_no_loss_of_the_lease() {
 }
 
 #[tokio::test]
-async fn writing_ends_before_a_lease_that_cannot_be_renewed() {
+async fn writes_end_before_a_lease_that_cannot_be_renewed_expires() {
     let silence = std::iter::repeat_with(|| Answer::Never).take(100);
     let fake = Fake::new([Answer::Fail(404, "NotFound", ""), lease("me", 1)].into_iter().chain(silence));
     let (fence, mut leadership, _stop) = candidate(&fake);
@@ -332,7 +332,7 @@ async fn writing_ends_before_a_lease_that_cannot_be_renewed() {
 }
 
 #[tokio::test]
-async fn a_standby_takes_a_lease_that_has_not_changed_for_its_duration_whatever_its_clock_says() {
+async fn a_standby_takes_a_lease_that_has_not_changed_for_its_duration_regardless_of_the_holders_clock() {
     let unchanged = std::iter::repeat_with(|| lease("other", 7)).take(100);
     let fake = Fake::new([lease("other", 6)].into_iter().chain(unchanged));
     let (_, mut leadership, _stop) = candidate(&fake);
@@ -355,7 +355,7 @@ async fn an_operator_that_stops_releases_its_lease() {
 }
 
 #[test]
-fn a_session_without_a_place_holds_nothing() {
+fn a_session_without_nodes_holds_no_resources() {
     let (world, _) = world_with(session(json!({})));
     assert!(world.lock().index.holding().is_empty());
 }

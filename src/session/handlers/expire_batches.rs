@@ -1,4 +1,4 @@
-//! expire-batches: ends a batch session that has run for as long as it may.
+//! expire-batches: ends a Batch session that has run for longer than `batchTimeoutSeconds`.
 
 use super::{Decide, Handler, HandlerName, Mode, Settings, To, Transitions, Verdict, trace_kernels};
 use crate::api::{Reason, SessionPhase, SessionResult};
@@ -23,7 +23,7 @@ pub static ROW: Handler = Handler {
 
 fn expire(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
     let Some(seconds) = item.session.spec.batch_timeout_seconds else { return Verdict::idle() };
-    // detect-termination decides on a session that ends by itself.
+    // detect-termination decides on a session whose kernels end by themselves.
     if item.kernels.iter().any(KernelItem::is_ending) {
         return Verdict::idle();
     }
@@ -43,7 +43,7 @@ mod tests {
     use crate::session::handlers::Outcome;
     use crate::session::handlers::testing::{item, now, put, session, snapshot};
 
-    /// The verdict on a batch session that has run for a minute.
+    /// Returns the verdict on a Batch session that has run for a minute, with this limit in seconds.
     fn after_a_minute(limit: i64, kernel: KernelPhase) -> Verdict {
         let mut batch = session(json!({"type": "Batch", "batchTimeoutSeconds": limit}));
         put(&mut batch, SessionPhase::Running, chrono::TimeDelta::minutes(1));
@@ -51,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_that_runs_for_too_long_ends_as_failed() {
+    fn a_batch_session_fails_after_its_batch_timeout() {
         let verdict = after_a_minute(59, Running);
         assert!(matches!(verdict.outcome, Outcome::Success { to: None }));
         assert_eq!(verdict.reason, Some((Reason::BatchTimeout, "ran for more than 59 s".into())));
@@ -59,14 +59,14 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_within_its_time_is_evaluated_again_when_the_time_is_over() {
+    fn a_batch_session_within_its_timeout_is_evaluated_again_at_the_timeout() {
         let verdict = after_a_minute(60, Running);
-        assert!(matches!(verdict.outcome, Outcome::Idle), "strictly longer");
+        assert!(matches!(verdict.outcome, Outcome::Idle), "the time must exceed the timeout");
         assert_eq!(verdict.wake_at, Some(now() + chrono::TimeDelta::milliseconds(1)));
     }
 
     #[test]
-    fn a_batch_whose_kernel_has_ended_is_left_to_detect_termination() {
+    fn a_batch_session_whose_kernel_has_ended_is_left_to_detect_termination() {
         assert!(matches!(after_a_minute(59, Terminated).outcome, Outcome::Idle));
     }
 }
