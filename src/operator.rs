@@ -10,9 +10,10 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::cluster::client::client;
+use crate::cluster::commit::Committer;
 use crate::cluster::events::Events;
 use crate::cluster::lease::{Candidate, Leadership, asked};
-use crate::cluster::session::commit::Committer;
+use crate::cluster::serving::ServingHost;
 use crate::cluster::session::effects::Effects;
 use crate::cluster::session::hooks::Hooks;
 use crate::cluster::session::host::SessionHost;
@@ -22,10 +23,12 @@ use crate::cluster::session::warnings;
 use crate::cluster::store::quota_admission;
 use crate::cluster::store::world::{Scope, World};
 use crate::cluster::write::{Fence, Writer};
-use crate::cluster::{heartbeats, unreconciled, usage, watch as watches};
-use crate::coordinator::Coordinator;
+use crate::cluster::{heartbeats, serving, usage, watch as watches};
+use crate::coordinator::{Coordinator, hooks};
+use crate::deployment::Deployments;
 use crate::lifecycle::Timing;
 use crate::metrics::Metrics;
+use crate::route::Routes;
 
 /// The settings of an operator.
 #[derive(Clone, Debug)]
@@ -150,16 +153,28 @@ fn start(work: &Client, options: &Options, world: &Arc<World>, writer: &Writer, 
     tasks.spawn(sending);
     let effects = Effects { writer: writer.clone(), world: world.clone(), options: Arc::new(options.pods.clone()) };
     let committer = Committer { writer: writer.clone(), world: world.clone(), timing: world.timing.clone() };
+    let serving = Arc::new(ServingHost {
+        world: world.clone(),
+        writer: writer.clone(),
+        committer: committer.clone(),
+        events: events.clone(),
+    });
     let host = Arc::new(SessionHost { world: world.clone(), effects, committer, events });
     let (marks, timing, hooks) = (world.marks.handlers.clone(), world.timing.clone(), options.hooks.clone());
     let sessions = Arc::new(Coordinator::new(host.clone(), marks, timing, metrics.clone(), hooks));
+    let (marks, timing) = (world.deployments.marks.clone(), world.timing.clone());
+    let deployments = Coordinator::<Deployments, _>::new(serving.clone(), marks, timing, metrics.clone(), hooks::Hooks::none());
+    let (marks, timing) = (world.routes.marks.clone(), world.timing.clone());
+    let routes = Coordinator::<Routes, _>::new(serving, marks, timing, metrics.clone(), hooks::Hooks::none());
     world.begin();
     tasks.spawn(usage::publish(world.clone(), writer.clone()));
     tasks.spawn(heartbeats::look(work.clone(), world.clone()));
     tasks.spawn(quota_admission::admit(world.clone()));
     tasks.spawn(warnings::look(work.clone(), world.clone()));
-    unreconciled::start(&mut tasks, work, &Arc::new(writer.clone()));
+    tasks.spawn(serving::remove_orphans(world.clone(), writer.clone()));
     sessions.start(&mut tasks);
+    Arc::new(deployments).start(&mut tasks);
+    Arc::new(routes).start(&mut tasks);
     Arc::new(KernelTasks::new(host)).start(&mut tasks);
     tasks
 }

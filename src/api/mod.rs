@@ -2,6 +2,7 @@
 
 mod condition;
 mod deployment;
+mod deployment_status;
 mod domain;
 mod history;
 mod kernel;
@@ -14,6 +15,7 @@ mod reason;
 mod resource_policy;
 mod route;
 mod scaling_group;
+mod serving;
 mod session;
 mod session_status;
 mod slots;
@@ -23,6 +25,7 @@ mod waiting;
 
 pub use condition::*;
 pub use deployment::*;
+pub use deployment_status::*;
 pub use domain::*;
 pub use history::*;
 pub use kernel::*;
@@ -36,6 +39,7 @@ pub use resource_policy::*;
 pub use route::*;
 use scaling_group::yes;
 pub use scaling_group::*;
+pub use serving::*;
 pub use session::*;
 pub use session_status::*;
 pub use slots::*;

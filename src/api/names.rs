@@ -4,6 +4,7 @@ use std::fmt;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 /// The pattern of an object's name, as the API server accepts it.
 pub(super) const DNS_NAME: &str = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$";
@@ -87,13 +88,42 @@ impl From<&str> for NodeName {
     }
 }
 
+/// The metric label of objects whose scaling group does not exist. No object can have this name.
+pub const UNKNOWN_GROUP: &str = "(unknown)";
+
 /// A session's uid. It differs between two sessions of the same name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionUid(pub String);
 
+impl From<String> for SessionUid {
+    fn from(uid: String) -> Self {
+        Self(uid)
+    }
+}
+
 impl fmt::Display for SessionUid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// A deployment's uid.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DeploymentUid(pub String);
+
+impl From<String> for DeploymentUid {
+    fn from(uid: String) -> Self {
+        Self(uid)
+    }
+}
+
+/// A route's uid.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RouteUid(pub String);
+
+impl From<String> for RouteUid {
+    fn from(uid: String) -> Self {
+        Self(uid)
     }
 }
 
@@ -111,6 +141,26 @@ pub const LABEL_KERNEL: &str = "sokovan.dev/kernel";
 pub const LABEL_GENERATION: &str = "sokovan.dev/allocation-generation";
 /// On pods: the scaling group.
 pub const LABEL_GROUP: &str = "sokovan.dev/scaling-group";
+/// On everything that belongs to a deployment: the deployment's uid.
+pub const LABEL_DEPLOYMENT_UID: &str = "sokovan.dev/deployment-uid";
+/// On sessions and pods of a deployment: its name.
+pub const LABEL_DEPLOYMENT: &str = "sokovan.dev/deployment";
+/// On sessions and pods of a deployment: their revision.
+pub const LABEL_REVISION: &str = "sokovan.dev/revision";
+/// On the main pod of a replica: whether the Service of its deployment sends it requests.
+pub const LABEL_TRAFFIC: &str = "sokovan.dev/traffic";
+/// The value of [`LABEL_TRAFFIC`] of a replica that gets requests.
+pub const TRAFFIC_ON: &str = "on";
+/// The value of [`LABEL_TRAFFIC`] of a replica that gets none.
+pub const TRAFFIC_OFF: &str = "off";
+/// On routes: how much it costs to end the replica, as an integer. The cheapest ends first.
+pub const ANNOTATION_DELETION_COST: &str = "sokovan.dev/deletion-cost";
+/// On deployments: a new value tries a failed revision again.
+pub const ANNOTATION_RETRY: &str = "sokovan.dev/retry";
+/// On routes: keeps the object until its replica has ended.
+pub const FINALIZER_ROUTE: &str = "sokovan.dev/route";
+/// On deployments: keeps the object until its replicas have ended.
+pub const FINALIZER_DEPLOYMENT: &str = "sokovan.dev/deployment";
 /// On a gang's pods: `open` once the whole session may start. The gate reads it through the downward API.
 pub const ANNOTATION_GATE: &str = "sokovan.dev/gate";
 /// The value of [`ANNOTATION_GATE`] that starts a kernel.
@@ -123,3 +173,18 @@ pub const FINALIZER_SESSION: &str = "sokovan.dev/session";
 pub const FINALIZER_POD: &str = "sokovan.dev/record-end";
 /// The prefix of environment variables that are reserved for the operator.
 pub const RESERVED_ENV_PREFIX: &str = "BACKENDAI_";
+
+/// Returns eight hexadecimal characters of the text's hash.
+pub fn short_hash(text: &str) -> String {
+    Sha256::digest(text.as_bytes()).iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Returns the name of a replica: of its route and its session. It is never used again.
+pub fn replica_name(deployment: &str, uid: &str, revision: i64, ordinal: i64) -> String {
+    format!("{deployment}-{}", short_hash(&format!("{uid}/{revision}/{ordinal}")))
+}
+
+/// Returns the name of a deployment's revision.
+pub fn revision_name(deployment: &str, number: i64) -> String {
+    format!("{deployment}-r{number}")
+}

@@ -87,6 +87,33 @@ pub enum Reason {
     DeletionHeld,
     /// The API server refuses the status: the object is too large.
     StatusRefused,
+    /// The session of a route is on its way.
+    SessionStarting,
+    /// The session of a route was removed.
+    SessionGone,
+    /// The health check of a replica did not pass in time.
+    StartTimeout,
+    HealthCheckFailed,
+    NodeSilent,
+    NodeAnswers,
+    /// An unhealthy replica is not replaced yet.
+    EvictionHeld,
+    /// No replica of a deployment can serve.
+    NoHealthyReplica,
+    RevisionNotFound,
+    /// The template of a deployment cannot run.
+    InvalidTemplate,
+    ReplicasAvailable,
+    /// Replicas exist and are not available yet.
+    ReplicasNotAvailable,
+    /// Replicas of the revision end by themselves; the next one waits.
+    ReplicasFailing,
+    /// The revision was rolled back.
+    RolledBack,
+    RolloutPaused,
+    /// A new revision replaces the current one.
+    RollingOut,
+    SurgeHasNoCapacity,
     /// A reason written by another version of the operator.
     #[serde(other)]
     Unknown,

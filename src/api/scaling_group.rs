@@ -8,7 +8,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Cause, Condition, ProjectName, Reason, SessionType};
+use super::{Cause, Condition, Health, ProjectName, Reason, SessionType};
 
 /// The nodes, the rules of their queue, and the settings of every pod there.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
@@ -59,6 +59,11 @@ pub struct ScalingGroupSpec {
     #[serde(default = "default_lost_after")]
     #[schemars(range(min = 1, max = 86_400))]
     pub lost_after_seconds: i64,
+
+    /// The health that makes a replica of a deployment be replaced. `Stale` includes replicas on nodes that do not answer.
+    #[serde(default = "default_evict_health")]
+    #[schemars(length(max = 4))]
+    pub evict_health: Vec<Health>,
 
     /// The order of the queue within one priority: `FIFO` the oldest session first, `LIFO` the newest, `DRF` the keypair with
     /// the smallest dominant share.
@@ -287,6 +292,10 @@ pub(super) fn yes() -> bool {
 
 fn all_types() -> Vec<SessionType> {
     vec![SessionType::Interactive, SessionType::Batch, SessionType::Inference, SessionType::System]
+}
+
+fn default_evict_health() -> Vec<Health> {
+    vec![Health::Unhealthy]
 }
 
 fn default_lost_after() -> i64 {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::names::DNS_NAME;
 use super::quantity::written_amounts;
-use super::{AccessKey, GroupName, NodeName, Quantity, ResourceList, SessionStatus};
+use super::{AccessKey, GroupName, NodeName, Quantity, ResourceList, Serving, SessionStatus};
 
 /// The most kernels of one session.
 pub const MAX_KERNELS: i64 = 128;
@@ -47,6 +47,7 @@ pub const MAX_KERNELS: i64 = 128;
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("!has(self.batchTimeoutSeconds) || self.type == 'Batch'").message("batchTimeoutSeconds is for sessions of type Batch"),
+    validation = Rule::new("!has(self.serving) || self.type == 'Inference'").message("serving is for sessions of type Inference"),
     validation = Rule::new("self.kernels.map(k, has(k.replicas) ? k.replicas : 1).sum() <= 128").message("a session has at most 128 kernels")
 )]
 pub struct SessionSpec {
@@ -119,12 +120,17 @@ pub struct SessionSpec {
     /// Limits for attempts and times that are tighter than the limits of the scaling group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<SessionRetry>,
+
+    /// The endpoint of a session of type Inference: the port of its main kernel and how its health is checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serving: Option<Serving>,
 }
 
 /// A time with its offset. The format date-time alone admits times that cannot be read.
 const TIME: &str = r"^\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)$";
 
-fn default_priority() -> i32 {
+/// The priority of a session that names none.
+pub fn default_priority() -> i32 {
     10
 }
 

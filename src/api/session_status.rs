@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use strum::{Display, EnumIter, IntoStaticStr};
 
 use super::progress::is_zero;
-use super::{DomainName, GroupName, NodeName, Progress, ProjectName, ResourceList, Session, UserName, Waiting};
+use super::{
+    DomainName, GroupName, LABEL_DEPLOYMENT_UID, NodeName, Progress, ProjectName, ResourceList, Session, UserName, Waiting,
+};
 
 /// The phase of a session (docs/lifecycle.md#phases).
 #[derive(
@@ -244,11 +246,9 @@ impl Session {
         self.spec.scaling_group.as_ref().or_else(|| self.status.as_ref()?.scaling_group.as_ref())
     }
 
-    /// The uid of the deployment whose replica it is.
-    pub fn deployment_uid(&self) -> Option<String> {
-        let owners = self.metadata.owner_references.iter().flatten();
-        let mut deployments = owners.filter(|owner| owner.kind == "Deployment" && owner.api_version.starts_with("sokovan.dev/"));
-        deployments.next().map(|owner| owner.uid.clone())
+    /// The uid of the deployment whose replica it is. Only the operator sets the label.
+    pub fn deployment_uid(&self) -> Option<&String> {
+        self.metadata.labels.as_ref()?.get(LABEL_DEPLOYMENT_UID)
     }
 
     pub fn is_deleted(&self) -> bool {

@@ -127,7 +127,7 @@ impl World {
             state.nodes_changed();
             drop(state);
             self.mark_usage();
-            self.marks.everything();
+            self.mark_everything();
         }
     }
 }

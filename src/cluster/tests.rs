@@ -7,9 +7,9 @@ use chrono::TimeDelta;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use super::commit::Committer;
 use super::fake::{Answer, Fake};
 use super::lease::{Candidate, Leadership};
-use super::session::commit::Committer;
 use super::session::effects::{EffectContext, Effects};
 use super::session::pods::PodOptions;
 use super::store::identity::uid_of;
@@ -61,7 +61,7 @@ async fn commit(answers: Vec<Answer>) -> (Committed<Sessions>, Vec<String>, Sess
     let timing = Arc::new(Timing { coalesce: Duration::from_millis(1), ..Timing::default() });
     let committer = Committer { writer: writer(&fake, true), world: world.clone(), timing };
     let status = scheduled(&session);
-    let committed = committer.commit(&session, &session, status).await;
+    let committed = committer.commit::<Sessions>(&session, &session, status).await;
     let phase = world.lock().session(&uid_of(&session)).expect("it is known").phase();
     (committed, fake.requests(), phase)
 }
@@ -126,7 +126,7 @@ async fn without_the_lease_a_commit_is_not_sent_and_its_allocation_stays_reserve
     let fake = Fake::default();
     let (world, session) = world_with(waiting());
     let committer = Committer { writer: writer(&fake, false), world: world.clone(), timing: Arc::default() };
-    let write = committer.commit(&session, &session, scheduled(&session));
+    let write = committer.commit::<Sessions>(&session, &session, scheduled(&session));
     assert!(tokio::time::timeout(Duration::from_millis(50), write).await.is_err(), "the process ends, or leads again");
     assert!(fake.requests().is_empty());
     assert_eq!(world.lock().session(&uid_of(&session)).expect("it is known").phase(), SessionPhase::Scheduled);

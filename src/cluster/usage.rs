@@ -15,7 +15,6 @@ use super::store::world::World;
 use super::write::{WriteError, Writer};
 use crate::api::*;
 use crate::metrics::Metrics;
-use crate::session::snapshot::UNKNOWN_GROUP;
 use crate::views::{Tenancy, Tenant};
 
 /// Publishes usage and queues. Never returns.

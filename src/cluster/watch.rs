@@ -5,9 +5,11 @@ use std::sync::Arc;
 use backon::ExponentialBuilder;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt};
-use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ResourceQuota};
+use k8s_openapi::api::apps::v1::ControllerRevision;
+use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ResourceQuota, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::node::v1::RuntimeClass;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::core::DeserializeGuard;
 use kube::core::object::HasSpec;
@@ -21,12 +23,15 @@ use tokio::task::JoinSet;
 
 use super::store::identity::key_of;
 use super::store::pauses::{about_free_volumes, about_tenants, about_volumes};
+use super::store::serving::Served;
 use super::store::stores::{Stores, Watched};
 use super::store::table::{Key, Listing, Table};
 use super::store::world::World;
 use super::store::{extract, extract_storage};
 use crate::api::*;
+use crate::deployment::Deployments;
 use crate::lifecycle::Timing;
+use crate::route::Routes;
 use crate::views::{ClaimView, RuntimeClassView, StorageClassView, VolumeView};
 
 /// Starts all watches. They run as long as the set lives.
@@ -53,6 +58,12 @@ fn watch_of(kind: Watched, client: Client, world: Arc<World>) -> BoxFuture<'stat
         Watched::Kernel => run(client, world, KERNELS),
         Watched::Pod => run(client, world, PODS),
         Watched::EndpointSlice => run(client, world, SLICES),
+        Watched::Deployment => run(client, world, DEPLOYMENTS),
+        Watched::Route => run(client, world, ROUTES),
+        Watched::ControllerRevision => run(client, world, REVISIONS),
+        Watched::Service => run(client, world, SERVICES),
+        Watched::PodDisruptionBudget => run(client, world, BUDGETS),
+        Watched::TrafficSlice => run(client, world, TRAFFIC_SLICES),
         Watched::Node => run(client, world, NODES),
         Watched::ResourceQuota => run(client, world, QUOTAS),
         Watched::ScalingGroup => tenants(client, world, by_spec(|stores| &mut stores.groups)),
@@ -75,7 +86,7 @@ const SESSIONS: Ingest<DeserializeGuard<Session>> = Ingest {
     table: |stores| &mut stores.sessions,
     apply: apply_session,
     remove: World::remove_session,
-    relisted: |world| world.marks.everything(),
+    relisted: |world| world.mark_everything(),
 };
 
 const KERNELS: Ingest<DeserializeGuard<Kernel>> = Ingest {
@@ -93,7 +104,7 @@ const PODS: Ingest<Pod> = Ingest {
     table: |stores| &mut stores.pods,
     apply: |world, pod| world.upsert_pod(&pod),
     remove: World::remove_pod,
-    relisted: |world| world.marks.everything(),
+    relisted: |world| world.mark_everything(),
 };
 
 const SLICES: Ingest<EndpointSlice> = Ingest {
@@ -102,6 +113,60 @@ const SLICES: Ingest<EndpointSlice> = Ingest {
     table: |stores| &mut stores.slices,
     apply: |world, slice| world.upsert_slice(&slice),
     remove: World::remove_slice,
+    relisted: |_| {},
+};
+
+const DEPLOYMENTS: Ingest<DeserializeGuard<Deployment>> = Ingest {
+    labelled: None,
+    page: PAGE_OF_LARGE,
+    table: |stores| &mut stores.deployments,
+    apply: apply_object::<Deployments>,
+    remove: World::remove_object::<Deployments>,
+    relisted: |world| world.deployments.marks.everything(),
+};
+
+const ROUTES: Ingest<DeserializeGuard<Route>> = Ingest {
+    labelled: None,
+    page: PAGE,
+    table: |stores| &mut stores.routes,
+    apply: apply_object::<Routes>,
+    remove: World::remove_object::<Routes>,
+    relisted: |world| world.routes.marks.everything(),
+};
+
+const REVISIONS: Ingest<ControllerRevision> = Ingest {
+    labelled: Some(LABEL_DEPLOYMENT_UID),
+    page: PAGE,
+    table: |stores| &mut stores.revisions,
+    apply: |world, revision| world.upsert_revision(&revision),
+    remove: World::remove_revision,
+    relisted: |_| {},
+};
+
+const SERVICES: Ingest<Service> = Ingest {
+    labelled: Some(LABEL_DEPLOYMENT_UID),
+    page: PAGE,
+    table: |stores| &mut stores.services,
+    apply: |world, service| world.upsert_service(&service),
+    remove: World::remove_service,
+    relisted: |_| {},
+};
+
+const BUDGETS: Ingest<PodDisruptionBudget> = Ingest {
+    labelled: Some(LABEL_DEPLOYMENT_UID),
+    page: PAGE,
+    table: |stores| &mut stores.budgets,
+    apply: |world, budget| world.upsert_budget(&budget),
+    remove: World::remove_budget,
+    relisted: |_| {},
+};
+
+const TRAFFIC_SLICES: Ingest<EndpointSlice> = Ingest {
+    labelled: Some(LABEL_DEPLOYMENT_UID),
+    page: PAGE,
+    table: |stores| &mut stores.traffic_slices,
+    apply: |world, slice| world.upsert_traffic_slice(&slice),
+    remove: World::remove_traffic_slice,
     relisted: |_| {},
 };
 
@@ -241,6 +306,22 @@ fn apply_session(world: &World, DeserializeGuard(read): DeserializeGuard<Session
             let (name, namespace) = (&invalid.metadata.name, &invalid.metadata.namespace);
             tracing::error!(session = ?name, ?namespace, "cannot be read: {}", invalid.error);
             world.unreadable_session(&invalid.metadata);
+        }
+    }
+}
+
+fn apply_object<S: Served>(world: &World, DeserializeGuard(read): DeserializeGuard<S::Object>)
+where
+    S::Object: DeserializeOwned,
+{
+    match read {
+        Ok(object) => {
+            world.upsert_object::<S>(object);
+        }
+        Err(invalid) => {
+            let (name, namespace) = (&invalid.metadata.name, &invalid.metadata.namespace);
+            tracing::error!(kind = S::NAME, ?name, ?namespace, "cannot be read: {}", invalid.error);
+            S::store_mut(&mut world.lock().stores).cannot_read(key_of(&invalid.metadata));
         }
     }
 }

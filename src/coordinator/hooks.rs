@@ -76,6 +76,10 @@ impl<S: Subject, H> std::fmt::Debug for Hooks<S, H> {
 }
 
 impl<S: Subject, H: Send + Sync + 'static> Hooks<S, H> {
+    pub fn none() -> Self {
+        Self { gates: vec![], notices: vec![] }
+    }
+
     /// Whether every gate of a phase lets the object pass.
     pub async fn pass_gates(
         &self,

@@ -57,7 +57,9 @@ pub fn classify<S: Subject>(
         Outcome::Idle => None,
         Outcome::Success { to } => {
             let to = to.map_or(handler.transitions.success, To::phase);
-            (to.is_some() || effects != Effects::None).then_some(Classified { result: HistoryResult::Success, to })
+            let is_news =
+                to.is_some() || effects != Effects::None || S::is_news(snapshot, item, &verdict.change, HistoryResult::Success);
+            is_news.then_some(Classified { result: HistoryResult::Success, to })
         }
         Outcome::Skipped(reason, message) => {
             let recorded = progress_of::<S>(item).is_some_and(|progress| is_recorded_skip(progress, handler, *reason, message));

@@ -197,7 +197,7 @@ impl Subject for Lamps {
 
     fn conditions(status: &LampStatus) -> Vec<ConditionState> {
         let holds = (status.progress.phase != LampPhase::Broken).then_some(status.progress.phase == LampPhase::Lit);
-        vec![ConditionState { type_: "Bright", holds, shows_delay: false }]
+        vec![ConditionState { type_: "Bright", holds, shows_delay: false, is_explained: true }]
     }
 
     fn bytes_beside_progress(_: &LampStatus) -> usize {

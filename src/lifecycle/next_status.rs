@@ -161,7 +161,7 @@ fn set_conditions<S: Subject>(
     generation: i64,
     now: DateTime<Utc>,
 ) {
-    for ConditionState { type_, holds, shows_delay } in states {
+    for ConditionState { type_, holds, shows_delay, is_explained } in states {
         let Some(holds) = holds else {
             remove_condition(&mut progress.conditions, type_);
             continue;
@@ -169,7 +169,8 @@ fn set_conditions<S: Subject>(
         let delay = step.trouble().filter(|_| shows_delay && progress.phase.is_ending());
         let (reason, message) = match delay {
             Some((reason, message)) => (Some(reason), Some(shortened(message))),
-            None => (progress.reason, progress.message.clone()),
+            None if is_explained => (progress.reason, progress.message.clone()),
+            None => (None, None),
         };
         let condition = Condition {
             type_: type_.into(),

@@ -20,7 +20,7 @@ pub trait Subject: Copy + Debug + Send + Sync + Sized + 'static {
     type HandlerName: HandlerName;
     /// What two handlers must not do at once.
     type Lock: Copy + Debug + Ord + Send + Sync;
-    type Uid: Clone + Debug + Eq + Hash + Ord + Send + Sync;
+    type Uid: Clone + Debug + Eq + From<String> + Hash + Ord + Send + Sync;
     type Object: Resource<DynamicType = ()> + HasStatus<Status = Self::Status> + Clone + Debug + Send + Sync;
     type Status: HasProgress<Phase = Self::Phase>;
     /// One object as a decision sees it.
@@ -130,6 +130,8 @@ pub struct ConditionState {
     pub holds: Option<bool>,
     /// Whether it says what delays the end of an object that is ending.
     pub shows_delay: bool,
+    /// Whether the reason of the status is the condition's. Otherwise its reason is the phase.
+    pub is_explained: bool,
 }
 
 /// The phase of an object; the first one if it was never written.

@@ -56,6 +56,21 @@ pub struct Timing {
     pub warnings_again: Duration,
     /// How long a new leader may take to list everything.
     pub listing: Duration,
+    /// How long a node may be silent before its replicas count as unhealthy.
+    pub stale_replica: Duration,
+    /// The time in which several changes to an unhealthy state evict a replica at once.
+    pub flapping: Duration,
+    /// How long after its grace period a session that a route ends may remain before it is forced.
+    pub drain_slack: Duration,
+    /// The pause before the second replacement of a replica in a row; doubles up to `replacement_backoff_max`.
+    pub replacement_backoff: Duration,
+    pub replacement_backoff_max: Duration,
+    /// A replica that ran for this long ends a row of failures.
+    pub stable_replica: Duration,
+    /// How long a new replica of a rollout may find no node before that is reported.
+    pub surge_capacity: Duration,
+    /// How long changes of a deployment's numbers are gathered before they are written.
+    pub deployment_numbers: Duration,
     /// How long changes of usage are gathered before they are published.
     pub usage: Duration,
     /// Every timeout that users configure is divided by this; 1 outside tests.
@@ -108,6 +123,14 @@ impl Default for Timing {
             held_up: seconds(5),
             warnings_again: seconds(30),
             listing: seconds(300),
+            stale_replica: seconds(300),
+            flapping: seconds(600),
+            drain_slack: seconds(10),
+            replacement_backoff: seconds(10),
+            replacement_backoff_max: seconds(300),
+            stable_replica: seconds(600),
+            surge_capacity: seconds(60),
+            deployment_numbers: seconds(1),
             usage: seconds(5),
             scale: 1,
             lease: LeaseTiming {

@@ -105,5 +105,10 @@ fn request_of(session: &Session) -> Request {
             claims: claims_of(namespace, kernel),
         }
     });
-    Request { mode: spec.cluster_mode, private: spec.private, deployment: session.deployment_uid(), kernels: kernels.collect() }
+    Request {
+        mode: spec.cluster_mode,
+        private: spec.private,
+        deployment: session.deployment_uid().cloned(),
+        kernels: kernels.collect(),
+    }
 }

@@ -4,6 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::kernels::service_name;
 use crate::api::{KernelStatus, KernelTemplate, NodeName, SessionUid};
+pub use crate::views::PodRef;
 
 /// One write. Every effect is idempotent, so that it can be repeated after a crash.
 #[derive(Clone, Debug, PartialEq)]
@@ -89,20 +90,6 @@ impl Effect {
             Self::DeleteOrphanedService { session, .. } => service_name(session),
             _ => String::new(),
         }
-    }
-}
-
-/// Identifies one pod. The uid excludes a later pod of the same name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PodRef {
-    pub namespace: String,
-    pub name: String,
-    pub uid: String,
-}
-
-impl From<&crate::views::PodView> for PodRef {
-    fn from(pod: &crate::views::PodView) -> Self {
-        Self { namespace: pod.namespace.clone(), name: pod.name.clone(), uid: pod.uid.clone() }
     }
 }
 

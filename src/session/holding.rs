@@ -68,7 +68,7 @@ pub fn holding(session: Option<&Session>, pods: &[&PodView], overhead: &Resource
         private: session.is_some_and(|session| session.spec.private),
         active,
         claims: used_claims(session.filter(|_| active), &live),
-        deployment: session.and_then(Session::deployment_uid),
+        deployment: session.and_then(Session::deployment_uid).cloned(),
         nodes,
     })
 }

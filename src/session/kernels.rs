@@ -5,21 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use sha2::{Digest, Sha256};
 
 use super::ends::{EndCause, end_of, own_deletion};
 use super::kernel_state::step_to;
-use crate::api::{Kernel, KernelPhase, MAIN_HOSTNAME, NodeName, Reason, Session, SessionPhase};
+use crate::api::{Kernel, KernelPhase, MAIN_HOSTNAME, NodeName, Reason, Session, SessionPhase, short_hash};
 use crate::views::{GateState, Liveness, MainState, PodView};
 
 /// Returns the name of a kernel and its pod. It is never used again, because it carries a hash of session and allocation.
 pub fn kernel_name(session: &str, uid: &str, hostname: &str, generation: i64) -> String {
     format!("{session}-{hostname}-{}", short_hash(&format!("{uid}/{generation}")))
-}
-
-/// Returns eight hexadecimal characters of the text's hash.
-pub fn short_hash(text: &str) -> String {
-    Sha256::digest(text.as_bytes()).iter().take(4).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Returns the name of the Service through which a session's kernels resolve each other's names.

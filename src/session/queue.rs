@@ -75,7 +75,7 @@ mod tests {
         let reported = |spec, reason: &str, cause: Option<&str>| {
             let mut session = session(spec);
             let result = if cause.is_some() { "NeedRetry" } else { "Skipped" };
-            let entry = json!({"phase": "schedule-sessions", "result": result, "from": "Pending", "to": "Pending",
+            let entry = json!({"handler": "schedule-sessions", "result": result, "from": "Pending", "to": "Pending",
                                "errorCode": reason, "cause": cause, "attempts": 1, "createdAt": now(), "updatedAt": now()});
             session.status = serde_json::from_value(json!({"reason": reason, "history": [entry]})).expect("a status");
             session

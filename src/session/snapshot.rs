@@ -12,15 +12,12 @@ use super::handlers::Settings;
 use super::kernels::{KernelItem, kernel_name};
 use crate::api::{
     GroupName, HandlerRetry, NodeName, Reason, RetryPolicy, ScalingGroup, Session, SessionPhase, SessionResult, SessionStatus,
-    SessionUid, TryingHandler,
+    SessionUid, TryingHandler, UNKNOWN_GROUP,
 };
 use crate::lifecycle::{self, Timing};
 use crate::provisioner::{Ahead, Dependency, EquivalenceClass, Holding};
 use crate::views::Tenancy;
 use crate::views::{Liveness, NodeView, PodView};
-
-/// The metric label of sessions whose scaling group does not exist. No object can have this name.
-pub const UNKNOWN_GROUP: &str = "(unknown)";
 
 /// The cluster at one moment, for the sessions of one scaling group.
 #[derive(Clone, Debug)]

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use super::ends::is_disruption;
-use super::kernels::{KernelItem, short_hash};
+use super::kernels::KernelItem;
 use super::sessions::Sessions;
 use super::snapshot::{SessionItem, Snapshot};
 use crate::api::{
     Cause, FailedNode, HistoryResult, KernelPhase, Reason, ResourceList, Session, SessionPhase, SessionResult, SessionStatus,
-    requested,
+    requested, short_hash,
 };
 use crate::lifecycle::{ConditionState, Failure, Step, backoff, bytes_in_json, truncate};
 
@@ -156,7 +156,7 @@ pub fn conditions(status: &SessionStatus) -> Vec<ConditionState> {
     use SessionPhase::{Creating, Prepared, Running};
     let phase = status.phase;
     let has = |type_: &str| status.conditions.iter().any(|condition| condition.type_ == type_);
-    let state = |type_, holds| ConditionState { type_, holds, shows_delay: type_ == "Terminated" };
+    let state = |type_, holds| ConditionState { type_, holds, shows_delay: type_ == "Terminated", is_explained: true };
     let ended = phase.is_terminal();
     let (succeeded, failed) = match status.result.filter(|_| ended) {
         Some(SessionResult::Success) => (Some(true), None),

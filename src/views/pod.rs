@@ -56,11 +56,31 @@ pub struct PodView {
     /// Since when pulling has failed, as this operator observed it.
     pub image_error_since: Option<DateTime<Utc>>,
     pub ip: Option<String>,
+    /// Whether its containers are ready. A lost node does not change this.
+    pub containers_ready: bool,
+    /// Since when the pod is ready, if it is.
+    pub ready_since: Option<DateTime<Utc>>,
+    /// Whether the Service of its deployment sends it requests. None if it is no replica.
+    pub traffic: Option<bool>,
     pub created_at: Option<DateTime<Utc>>,
     /// The reason in the pod's status, for example `Evicted`.
     pub reason: Option<String>,
     pub message: Option<String>,
     pub resource_version: u64,
+}
+
+/// Identifies one pod. The uid excludes a later pod of the same name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodRef {
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+}
+
+impl From<&PodView> for PodRef {
+    fn from(pod: &PodView) -> Self {
+        Self { namespace: pod.namespace.clone(), name: pod.name.clone(), uid: pod.uid.clone() }
+    }
 }
 
 /// Why Kubernetes ends a pod.

@@ -110,39 +110,6 @@ async fn an_idle_operator_writes_nothing_to_running_sessions() {
 }
 
 #[tokio::test]
-async fn deployments_and_routes_have_a_condition_that_they_are_not_reconciled() {
-    let scene = Scene::with("served", 0, json!({})).await;
-    let operator = scene.operator().await;
-    let template = json!({
-        "type": "Inference", "accessKey": scene.name, "scalingGroup": scene.name, "kernels": [kernel("main", 1, &[])],
-    });
-    let deployment: Deployment = serde_json::from_value(json!({
-        "apiVersion": "sokovan.dev/v1alpha1", "kind": "Deployment", "metadata": {"name": "d"},
-        "spec": {"replicas": 2, "template": template},
-    }))
-    .unwrap();
-    scene.api().create(&kube::api::PostParams::default(), &deployment).await.unwrap();
-    let condition = eventually("the deployment to have a condition", || async {
-        let deployment = scene.api::<Deployment>().get("d").await.map_err(|error| error.to_string())?;
-        deployment.status.and_then(|status| status.conditions.into_iter().next()).ok_or("no condition".into())
-    })
-    .await;
-    assert_eq!((condition.type_.as_str(), condition.status), ("Reconciled", ConditionStatus::False));
-    assert!(condition.message.contains("does not reconcile objects of kind Deployment"), "{}", condition.message);
-    let route = json!({"metadata": {"name": "r"}, "spec": {"deployment": "d", "session": "s"}});
-    scene.make_here::<Route>(route).await;
-    let condition = eventually("the route to have a condition", || async {
-        let route = scene.api::<Route>().get("r").await.map_err(|error| error.to_string())?;
-        route.status.and_then(|status| status.conditions.into_iter().next()).ok_or("no condition".into())
-    })
-    .await;
-    assert_eq!((condition.type_.as_str(), condition.status), ("Reconciled", ConditionStatus::False));
-    let scale = scene.api::<Deployment>().get_scale("d").await.unwrap();
-    assert_eq!(scale.spec.and_then(|spec| spec.replicas), Some(2));
-    scene.end(operator).await;
-}
-
-#[tokio::test]
 async fn a_spec_change_without_effect_is_observed_while_running_and_after_the_end() {
     let scene = Scene::with("observed", 1, json!({})).await;
     let operator = scene.operator().await;

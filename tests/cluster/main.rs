@@ -28,6 +28,7 @@ mod removals;
 mod restarts;
 mod samples;
 mod scene;
+mod serving;
 mod stale;
 mod volumes;
 mod waiting;

@@ -37,6 +37,14 @@ pub fn fast() -> Timing {
         kernel_progress: millis(50),
         held_up: millis(500),
         warnings_again: Duration::from_secs(1),
+        stale_replica: Duration::from_secs(3),
+        flapping: Duration::from_secs(10),
+        drain_slack: millis(500),
+        replacement_backoff: millis(200),
+        replacement_backoff_max: Duration::from_secs(2),
+        stable_replica: Duration::from_secs(5),
+        surge_capacity: Duration::from_secs(1),
+        deployment_numbers: millis(50),
         usage: millis(300),
         scale: 60,
         lease: LeaseTiming { renew: millis(500), retry: millis(200), ..Timing::default().lease },
@@ -320,13 +328,25 @@ impl Scene {
 
     /// Deletes the sessions and everything they own, without their operator, because lists of other tests would include them.
     async fn forget_sessions(&self) {
-        let sessions = self.api::<Session>();
-        for session in sessions.list(&ListParams::default()).await.expect("sessions can be listed") {
-            let name = session.name_any();
+        self.forget::<Deployment>().await;
+        self.forget::<Route>().await;
+        self.forget::<Session>().await;
+    }
+
+    async fn forget<K>(&self)
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+            + serde::de::DeserializeOwned
+            + Clone
+            + std::fmt::Debug,
+    {
+        let objects = self.api::<K>();
+        for object in objects.list(&ListParams::default()).await.expect("objects can be listed") {
+            let name = object.name_any();
             let released = Patch::Merge(json!({"metadata": {"finalizers": null}}));
-            // Another test run may remove the session at the same time.
-            let _ = sessions.patch_metadata(&name, &PatchParams::default(), &released).await;
-            let _ = sessions.delete(&name, &DeleteParams::background()).await;
+            // Another test run may remove the object at the same time.
+            let _ = objects.patch_metadata(&name, &PatchParams::default(), &released).await;
+            let _ = objects.delete(&name, &DeleteParams::background()).await;
         }
     }
 
@@ -379,7 +399,7 @@ pub fn gang() -> Value {
     json!({"clusterMode": "MultiNode", "kernels": [kernel("main", 1, &[]), kernel("sub", 2, &[])]})
 }
 
-fn merge(into: &mut Value, from: Value) {
+pub fn merge(into: &mut Value, from: Value) {
     match (into, from) {
         (Value::Object(into), Value::Object(from)) => {
             for (key, value) in from {

@@ -42,7 +42,8 @@ spec:
 
 {{/* Whether the labels that only the operator sets are unchanged, in CEL. */}}
 {{- define "sokovan.ownLabels" -}}
-['session', 'session-uid', 'kernel', 'allocation-generation', 'scaling-group'].all(name,
+['session', 'session-uid', 'kernel', 'allocation-generation', 'scaling-group',
+  'deployment', 'deployment-uid', 'revision', 'traffic'].all(name,
   object.metadata.?labels['sokovan.dev/' + name]
   == (request.operation == 'CREATE' ? optional.none() : oldObject.metadata.?labels['sokovan.dev/' + name]))
 {{- end -}}

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Pod, Secret, Service};
-use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
-use kube::{Api, ResourceExt};
+use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
+
 use serde_json::json;
 
 use super::pods::{self, PodOptions, SshKeys};
 use crate::api::*;
+use crate::cluster::objects::{exactly, not_found_is_fine, ours};
 use crate::cluster::store::identity::{key_of, uid_of};
 use crate::cluster::store::world::World;
 use crate::cluster::write::{WriteError, Writer};
@@ -29,9 +30,6 @@ impl From<WriteError> for EffectError {
         }
     }
 }
-
-/// The largest number of tries to change finalizers that others change at the same time.
-const MAX_CONFLICTS: usize = 8;
 
 /// The session that effects belong to.
 #[derive(Clone, Debug)]
@@ -87,77 +85,21 @@ impl Effects {
         }
     }
 
-    fn api<K>(&self, namespace: &str) -> Api<K>
-    where
-        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
-    {
-        Api::namespaced(self.writer.client.clone(), namespace)
-    }
-
     async fn hold(&self, session: &Session) -> Result<(), EffectError> {
-        let hold = |finalizers: &[String]| match finalizers {
-            [] => vec![json!({"op": "add", "path": "/metadata/finalizers", "value": [FINALIZER_SESSION]})],
-            all if all.iter().any(|name| name == FINALIZER_SESSION) => vec![],
-            _ => vec![json!({"op": "add", "path": "/metadata/finalizers/-", "value": FINALIZER_SESSION})],
-        };
-        if session.finalizers().iter().any(|name| name == FINALIZER_SESSION) {
-            return Ok(());
+        if let Some(held) = self.writer.hold::<Session>("session-finalizer", &session.metadata, FINALIZER_SESSION).await? {
+            self.world.upsert_session(Session { metadata: held, ..session.clone() });
         }
-        let held = self.change_finalizers(&session.metadata, hold).await?;
-        if held.generation != session.metadata.generation {
-            return Err(EffectError::Again("the session changed meanwhile".into()));
-        }
-        self.world.upsert_session(Session { metadata: held, ..session.clone() });
         Ok(())
     }
 
-    /// Changes only the finalizers, so that it works for an unreadable session, and while others change its other fields.
-    /// `patch` returns the operations for the current finalizers.
-    async fn change_finalizers(
-        &self,
-        meta: &ObjectMeta,
-        patch: impl Fn(&[String]) -> Vec<serde_json::Value>,
-    ) -> Result<ObjectMeta, WriteError> {
-        let (namespace, name) = key_of(meta);
-        let api = self.api::<Session>(&namespace);
-        let mut finalizers = meta.finalizers.clone();
-        for _ in 0..MAX_CONFLICTS {
-            let mut operations = vec![
-                json!({"op": "test", "path": "/metadata/uid", "value": meta.uid}),
-                json!({"op": "test", "path": "/metadata/finalizers", "value": finalizers}),
-            ];
-            operations.extend(patch(finalizers.as_deref().unwrap_or_default()));
-            let operations = serde_json::from_value(json!(operations)).unwrap_or_default();
-            let json = Patch::Json::<()>(operations);
-            match self.writer.write("session-finalizer", api.patch_metadata(&name, &PatchParams::default(), &json)).await {
-                Err(error @ (WriteError::Refused(_) | WriteError::Conflict(_))) => {
-                    let read = self.writer.read(api.get_metadata(&name)).await?.metadata;
-                    if read.uid != meta.uid {
-                        return Err(WriteError::NotFound(error.to_string()));
-                    }
-                    if read.finalizers == finalizers {
-                        return Err(error);
-                    }
-                    finalizers = read.finalizers;
-                }
-                answer => return answer.map(|changed| changed.metadata),
-            }
-        }
-        Err(WriteError::Busy("the finalizers of the session keep changing".into()))
-    }
-
     async fn release(&self, meta: &ObjectMeta) -> Result<(), EffectError> {
-        let release = |finalizers: &[String]| {
-            let index = finalizers.iter().position(|name| name == FINALIZER_SESSION);
-            index.map(|index| json!({"op": "remove", "path": format!("/metadata/finalizers/{index}")})).into_iter().collect()
-        };
-        not_found_is_fine(self.change_finalizers(meta, release).await)
+        self.writer.release::<Session>("session-finalizer", meta, FINALIZER_SESSION).await
     }
 
     async fn delete_session(&self, session: &Session) -> Result<(), EffectError> {
         let (namespace, name) = key_of(&session.metadata);
         let params = exactly(session.metadata.uid.clone());
-        if let Some(held) = self.delete::<Session>("session-delete", &namespace, &name, params).await? {
+        if let Some(held) = self.writer.delete::<Session>("session-delete", &namespace, &name, params).await? {
             self.world.upsert_session(held);
         }
         Ok(())
@@ -165,7 +107,8 @@ impl Effects {
 
     async fn create_service(&self, context: &EffectContext, session: &Session) -> Result<(), EffectError> {
         let service = pods::service(session, &context.group_name());
-        let created = self.create_ours("service-create", &context.namespace, &service, session.metadata.uid.as_deref()).await;
+        let created =
+            self.writer.create_ours("service-create", &context.namespace, &service, session.metadata.uid.as_deref()).await;
         if let Err(EffectError::Wait(_)) = &created {
             let name = service_name(session.metadata.name.as_deref().unwrap_or_default());
             self.delete_abandoned_service(&context.namespace, &name).await?;
@@ -175,7 +118,7 @@ impl Effects {
 
     /// Deletes a Service of this name whose session is gone. An admin may have removed that session's finalizer.
     async fn delete_abandoned_service(&self, namespace: &str, name: &str) -> Result<(), EffectError> {
-        let Some(service) = self.find::<Service>(namespace, name).await? else { return Ok(()) };
+        let Some(service) = self.writer.find::<Service>(namespace, name).await? else { return Ok(()) };
         match session_uid(&service.metadata) {
             Some(uid) if !self.world.knows(&uid) => self.delete_orphaned_service(namespace, name, &uid).await,
             Some(_) | None => Ok(()),
@@ -183,49 +126,25 @@ impl Effects {
     }
 
     async fn delete_orphaned_service(&self, namespace: &str, name: &str, uid: &SessionUid) -> Result<(), EffectError> {
-        let Some(service) = self.find::<Service>(namespace, name).await? else { return Ok(()) };
+        let Some(service) = self.writer.find::<Service>(namespace, name).await? else { return Ok(()) };
         if session_uid(&service.metadata).as_ref() != Some(uid) {
             return Ok(());
         }
-        self.delete::<Service>("service-delete", namespace, name, exactly(service.metadata.uid)).await.map(|_| ())
+        self.writer.delete::<Service>("service-delete", namespace, name, exactly(service.metadata.uid)).await.map(|_| ())
     }
 
     async fn delete_service(&self, context: &EffectContext, session: &Session) -> Result<(), EffectError> {
         let name = service_name(session.metadata.name.as_deref().unwrap_or_default());
-        let Some(service) = self.find::<Service>(&context.namespace, &name).await? else { return Ok(()) };
+        let Some(service) = self.writer.find::<Service>(&context.namespace, &name).await? else { return Ok(()) };
         // After `--cascade=orphan` the Service has no owner. Its label, which only the operator sets, still names the
         // session.
         if session_uid(&service.metadata) != Some(uid_of(session)) {
             ours(&service.metadata, session.metadata.uid.as_deref(), "service", &name)?;
         }
-        self.delete::<Service>("service-delete", &context.namespace, &name, exactly(service.metadata.uid)).await.map(|_| ())
-    }
-
-    /// Creates an object, or returns the existing object of this name if it belongs to `owner`.
-    async fn create_ours<K>(
-        &self,
-        operation: &'static str,
-        namespace: &str,
-        object: &K,
-        owner: Option<&str>,
-    ) -> Result<K, EffectError>
-    where
-        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
-            + Clone
-            + serde::Serialize
-            + serde::de::DeserializeOwned
-            + std::fmt::Debug,
-    {
-        let api = self.api::<K>(namespace);
-        match self.writer.write(operation, api.create(&PostParams::default(), object)).await {
-            Err(WriteError::AlreadyExists) => {
-                let name = object.meta().name.clone().unwrap_or_default();
-                let existing = self.writer.read(api.get(&name)).await?;
-                ours(existing.meta(), owner, &K::kind(&()).to_lowercase(), &name)?;
-                Ok(existing)
-            }
-            answer => Ok(answer?),
-        }
+        self.writer
+            .delete::<Service>("service-delete", &context.namespace, &name, exactly(service.metadata.uid))
+            .await
+            .map(|_| ())
     }
 
     /// Creates the SSH key pair. We may not read Secrets. An existing Secret of this name is ours, because the name has a
@@ -234,7 +153,7 @@ impl Effects {
         let keys = SshKeys::generate()
             .map_err(|error| EffectError::Failed(Failure::fault(Reason::EffectFailed, format!("no key pair: {error}"))))?;
         let secret = pods::ssh_secret(session, &context.group_name(), &keys);
-        let api = self.api::<Secret>(&context.namespace);
+        let api = self.writer.api::<Secret>(&context.namespace);
         match self.writer.write("secret-create", api.create(&PostParams::default(), &secret)).await {
             Err(WriteError::AlreadyExists) => Ok(()),
             answer => Ok(answer.map(|_| ())?),
@@ -245,7 +164,7 @@ impl Effects {
     async fn delete_secret(&self, context: &EffectContext, name: &str) -> Result<(), EffectError> {
         match self
             .writer
-            .write("secret-delete", self.api::<Secret>(&context.namespace).delete(name, &DeleteParams::default()))
+            .write("secret-delete", self.writer.api::<Secret>(&context.namespace).delete(name, &DeleteParams::default()))
             .await
         {
             // The admission policy refuses it after somebody has changed the Secret's label. They have to delete it.
@@ -264,7 +183,7 @@ impl Effects {
             return Ok(());
         }
         let owner = kernel.metadata.uid.as_deref();
-        let created = self.create_ours("pod-create", &context.namespace, &pod, owner).await?;
+        let created = self.writer.create_ours("pod-create", &context.namespace, &pod, owner).await?;
         self.world.upsert_pod(&created);
         Ok(())
     }
@@ -281,26 +200,26 @@ impl Effects {
         }
         let kernel = pods::kernel(session, &context.group_name(), launch);
         let owner = session.metadata.uid.as_deref();
-        let created = self.create_ours("kernel-create", &context.namespace, &kernel, owner).await?;
+        let created = self.writer.create_ours("kernel-create", &context.namespace, &kernel, owner).await?;
         Ok(self.world.upsert_kernel(created))
     }
 
     async fn open_gate(&self, pod: &PodRef) -> Result<(), EffectError> {
         let patch = json!({"metadata": {"uid": pod.uid, "annotations": {ANNOTATION_GATE: GATE_OPEN}}});
-        let api = self.api::<Pod>(&pod.namespace);
+        let api = self.writer.api::<Pod>(&pod.namespace);
         let patched = self.writer.write("pod-gate", api.patch(&pod.name, &PatchParams::default(), &Patch::Merge(&patch))).await?;
         self.world.upsert_pod(&patched);
         Ok(())
     }
 
     async fn confirm_no_pod(&self, context: &EffectContext, name: &str) -> Result<(), EffectError> {
-        let Some(pod) = self.find::<Pod>(&context.namespace, name).await? else { return Ok(()) };
+        let Some(pod) = self.writer.find::<Pod>(&context.namespace, name).await? else { return Ok(()) };
         self.world.upsert_pod(&pod);
         Err(EffectError::Again(format!("pod {name} exists")))
     }
 
     async fn confirm_no_kernel(&self, context: &EffectContext, name: &str) -> Result<(), EffectError> {
-        let Some(kernel) = self.find::<Kernel>(&context.namespace, name).await? else { return Ok(()) };
+        let Some(kernel) = self.writer.find::<Kernel>(&context.namespace, name).await? else { return Ok(()) };
         self.world.upsert_kernel(kernel);
         Err(EffectError::Again(format!("kernel {name} exists")))
     }
@@ -308,7 +227,7 @@ impl Effects {
     async fn delete_pod(&self, pod: &PodRef, grace: Option<i64>) -> Result<(), EffectError> {
         let grace = grace.and_then(|seconds| u32::try_from(seconds).ok());
         let params = DeleteParams { grace_period_seconds: grace, ..exactly(Some(pod.uid.clone())) };
-        if let Some(held) = self.delete::<Pod>("pod-delete", &pod.namespace, &pod.name, params).await? {
+        if let Some(held) = self.writer.delete::<Pod>("pod-delete", &pod.namespace, &pod.name, params).await? {
             self.world.upsert_pod(&held);
         }
         Ok(())
@@ -316,7 +235,7 @@ impl Effects {
 
     /// Removes only our finalizer, and only from the pod with this uid.
     async fn release_pod(&self, pod: &PodRef) -> Result<(), EffectError> {
-        let api = self.api::<Pod>(&pod.namespace);
+        let api = self.writer.api::<Pod>(&pod.namespace);
         let patch = json!({"metadata": {"uid": pod.uid, "$deleteFromPrimitiveList/finalizers": [FINALIZER_POD]}});
         let params = PatchParams::default();
         let released = self.writer.write("pod-finalizer", api.patch(&pod.name, &params, &Patch::Strategic(&patch))).await;
@@ -339,7 +258,7 @@ impl Effects {
         }
         let mut next = (*kernel).clone();
         next.status = Some(status.clone());
-        let api = self.api::<Kernel>(&context.namespace);
+        let api = self.writer.api::<Kernel>(&context.namespace);
         match self.writer.write("kernel-status", api.replace_status(name, &PostParams::default(), &next)).await {
             Ok(written) => {
                 self.world.upsert_kernel(written);
@@ -350,70 +269,11 @@ impl Effects {
     }
 
     async fn delete_kernel(&self, context: &EffectContext, name: &str, uid: &str) -> Result<(), EffectError> {
-        self.delete::<Kernel>("kernel-delete", &context.namespace, name, exactly(Some(uid.to_owned()))).await.map(|_| ())
-    }
-
-    /// Returns the object of this name, if it exists.
-    async fn find<K>(&self, namespace: &str, name: &str) -> Result<Option<K>, EffectError>
-    where
-        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
-            + Clone
-            + serde::de::DeserializeOwned
-            + std::fmt::Debug,
-    {
-        match self.writer.read(self.api::<K>(namespace).get(name)).await {
-            Err(WriteError::NotFound(_)) => Ok(None),
-            read => Ok(Some(read?)),
-        }
-    }
-
-    /// Deletes an object. If a finalizer holds it, returns the object, which is being deleted now.
-    async fn delete<K>(
-        &self,
-        operation: &'static str,
-        namespace: &str,
-        name: &str,
-        params: DeleteParams,
-    ) -> Result<Option<K>, EffectError>
-    where
-        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
-            + Clone
-            + serde::de::DeserializeOwned
-            + std::fmt::Debug,
-    {
-        match self.writer.write(operation, self.api::<K>(namespace).delete(name, &params)).await {
-            Ok(answer) => Ok(answer.left().filter(|object| !object.finalizers().is_empty())),
-            Err(error) => not_found_is_fine::<()>(Err(error)).map(|()| None),
-        }
-    }
-}
-
-/// Returns the parameters to delete only the object with this uid, and its dependents in the background.
-fn exactly(uid: Option<String>) -> DeleteParams {
-    DeleteParams::background().preconditions(Preconditions { uid, resource_version: None })
-}
-
-/// Treats NotFound as success: the object to be removed or updated is gone, or another one has its name.
-fn not_found_is_fine<T>(answer: Result<T, WriteError>) -> Result<(), EffectError> {
-    match answer {
-        Ok(_) | Err(WriteError::NotFound(_)) => Ok(()),
-        Err(error) => Err(error.into()),
+        self.writer.delete::<Kernel>("kernel-delete", &context.namespace, name, exactly(Some(uid.to_owned()))).await.map(|_| ())
     }
 }
 
 /// Returns the uid of the session in an object's label.
 fn session_uid(meta: &ObjectMeta) -> Option<SessionUid> {
     meta.labels.as_ref()?.get(LABEL_SESSION_UID).map(|uid| SessionUid(uid.clone()))
-}
-
-/// Succeeds if an existing object is ours. Otherwise, or while it is being deleted, the effect has to wait.
-fn ours(meta: &kube::core::ObjectMeta, owner: Option<&str>, kind: &str, name: &str) -> Result<(), EffectError> {
-    let owned = meta.owner_references.iter().flatten().any(|reference| Some(reference.uid.as_str()) == owner);
-    if !owned {
-        return Err(EffectError::Wait(format!("the {kind} {name} exists and does not belong to this session")));
-    }
-    if meta.deletion_timestamp.is_some() {
-        return Err(EffectError::Wait(format!("{kind} {name} is being deleted")));
-    }
-    Ok(())
 }

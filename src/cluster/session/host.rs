@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::commit::Committer;
 use super::effects::{EffectContext, Effects};
 use crate::api::{Session, SessionStatus, SessionUid};
+use crate::cluster::commit::Committer;
 use crate::cluster::events::Events;
 use crate::cluster::store::world::World;
 use crate::coordinator::Claim;
@@ -58,7 +58,7 @@ impl Host<Sessions> for SessionHost {
     }
 
     async fn commit(&self, item: &SessionItem, before: &Arc<Session>, next: SessionStatus) -> Committed<Sessions> {
-        self.committer.commit(before, &item.stored, next).await
+        self.committer.commit::<Sessions>(before, &item.stored, next).await
     }
 
     fn defer(&self, session: &Arc<Session>, base: &Session, after: AfterCommit<Sessions>) {

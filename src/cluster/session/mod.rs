@@ -1,6 +1,5 @@
 //! All I/O for sessions: their host, snapshots, effects, commits and pods.
 
-pub mod commit;
 pub mod effects;
 pub mod hooks;
 pub mod host;

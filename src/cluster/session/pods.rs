@@ -6,11 +6,12 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as CoreQuantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::Resource;
 
 use crate::api::*;
 use crate::session::effect::Launch;
-use crate::session::kernels::{service_name, short_hash, ssh_secret_name};
+use crate::session::kernels::{service_name, ssh_secret_name};
 
 /// The path of the operator's own files in a kernel.
 pub const OWN_PATH: &str = "/opt/sokovan";
@@ -58,6 +59,13 @@ fn kernel_labels(session: &Session, group: &GroupName, launch: &Launch) -> BTree
     labels
 }
 
+/// Returns the labels by which the Service of a deployment finds a replica. Only the operator can set them on a session.
+fn replica_labels(session: &Session) -> BTreeMap<String, String> {
+    let wanted = [LABEL_DEPLOYMENT, LABEL_DEPLOYMENT_UID, LABEL_REVISION, LABEL_TRAFFIC];
+    let labels = session.metadata.labels.iter().flatten().filter(|(name, _)| wanted.contains(&name.as_str()));
+    labels.map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
 /// Returns the metadata of an object that belongs to a session.
 fn meta(session: &Session, name: String, labels: BTreeMap<String, String>) -> ObjectMeta {
     ObjectMeta {
@@ -94,6 +102,9 @@ pub fn pod(session: &Session, group: Option<&ScalingGroup>, kernel: &Kernel, lau
     let mut labels = BTreeMap::from([text(NO_ISTIO)]);
     labels.extend(given.labels.clone());
     labels.extend(kernel_labels(session, &kernel.spec.scaling_group, launch));
+    if launch.template.role == MAIN_ROLE {
+        labels.extend(replica_labels(session));
+    }
     let mut annotations = BTreeMap::from([text(NO_LINKERD)]);
     annotations.extend(given.annotations.clone());
     let mut spec = core::PodSpec {
@@ -253,8 +264,11 @@ fn main_container(session: &Session, kernel: &Kernel, launch: &Launch, given: &G
         protocol: Some(port.protocol.to_string()),
         ..core::ContainerPort::default()
     };
+    let serving = session.spec.serving.as_ref().filter(|_| template.role == MAIN_ROLE);
     core::Container {
         name: CONTAINER_MAIN.into(),
+        readiness_probe: serving.and_then(readiness_probe),
+        lifecycle: serving.and_then(pre_stop),
         image: Some(template.image.clone()),
         image_pull_policy: Some(template.image_pull_policy.to_string()),
         command: some(all_escaped(&template.command)),
@@ -266,6 +280,35 @@ fn main_container(session: &Session, kernel: &Kernel, launch: &Launch, given: &G
         security_context: given.container_security_context.clone(),
         ..core::Container::default()
     }
+}
+
+/// Returns the health check of a main kernel. Pods are never restarted, so there is no liveness or startup probe.
+fn readiness_probe(serving: &Serving) -> Option<core::Probe> {
+    let (check, port) = (&serving.health_check, IntOrString::Int(serving.port));
+    let mut probe = core::Probe {
+        period_seconds: Some(check.interval_seconds),
+        timeout_seconds: Some(check.timeout_seconds),
+        success_threshold: Some(check.success_threshold),
+        failure_threshold: Some(check.failure_threshold),
+        ..core::Probe::default()
+    };
+    match check.type_ {
+        HealthCheckType::Http => {
+            probe.http_get = Some(core::HTTPGetAction { path: Some(check.path.clone()), port, ..Default::default() });
+        }
+        HealthCheckType::Tcp => probe.tcp_socket = Some(core::TCPSocketAction { port, host: None }),
+        HealthCheckType::Grpc => probe.grpc = Some(core::GRPCAction { port: serving.port, service: None }),
+        HealthCheckType::None => return None,
+    }
+    Some(probe)
+}
+
+/// Returns a pause before SIGTERM: proxies that still send requests after the endpoint left are served.
+fn pre_stop(serving: &Serving) -> Option<core::Lifecycle> {
+    let sleep = core::SleepAction { seconds: serving.pre_stop_seconds };
+    let handler = core::LifecycleHandler { sleep: Some(sleep), ..core::LifecycleHandler::default() };
+    let wanted = serving.pre_stop_seconds > 0;
+    wanted.then(|| core::Lifecycle { pre_stop: Some(handler), ..core::Lifecycle::default() })
 }
 
 /// Returns the same amounts as requests and as limits.

@@ -148,7 +148,7 @@ impl World {
         let state = self.lock();
         let known: BTreeSet<SessionUid> = if mark.all {
             let index = &state.index;
-            index.pods_of.sessions().chain(index.kernels_of.sessions()).chain(state.unreadable.keys()).cloned().collect()
+            index.pods_of.owners().chain(index.kernels_of.owners()).chain(state.unreadable.keys()).cloned().collect()
         } else {
             mark.objects.iter().cloned().collect()
         };

@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 use super::requests::{amounts, requests};
 use crate::api::{
     ANNOTATION_GATE, CONTAINER_GATE, CONTAINER_GATE_COPY, CONTAINER_MAIN, FINALIZER_POD, GATE_OPEN, GroupName, LABEL_GENERATION,
-    LABEL_GROUP, LABEL_KERNEL, LABEL_PROJECT, LABEL_SESSION_UID, NodeName, ProjectName, SessionUid,
+    LABEL_GROUP, LABEL_KERNEL, LABEL_PROJECT, LABEL_SESSION_UID, LABEL_TRAFFIC, NodeName, ProjectName, SessionUid, TRAFFIC_ON,
 };
 use crate::views::ClaimKey;
 use crate::views::{Disruption, GateState, MainState, NodeView, PodView, Taint};
@@ -86,6 +86,9 @@ pub fn pod(pod: &Pod) -> Extracted {
         image_error: [copy, gate, main].into_iter().flatten().find_map(image_error),
         image_error_since: None,
         ip: status.pod_ip.clone(),
+        containers_ready: condition(pod, "ContainersReady").is_some_and(|c| c.status == "True"),
+        ready_since: condition(pod, "Ready").filter(|c| c.status == "True").and_then(|c| time(c.last_transition_time.as_ref())),
+        traffic: labels.and_then(|labels| labels.get(LABEL_TRAFFIC)).map(|traffic| traffic == TRAFFIC_ON),
         created_at: time(pod.metadata.creation_timestamp.as_ref()),
         reason: status.reason.clone(),
         message: status.message.clone(),

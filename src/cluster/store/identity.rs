@@ -1,20 +1,33 @@
-//! The identity of sessions, and which of their versions are the same for all decisions.
+//! The identity of objects, and which of their versions are the same for all decisions.
+
+use kube::Resource;
+use kube::core::object::HasStatus;
 
 use super::table::Key;
 use crate::api::{Session, SessionUid};
+use crate::lifecycle::Subject;
 
-/// Whether two versions of a session are the same for all decisions. Annotations, labels and managed fields may differ.
-pub fn is_same_for_decisions(one: &Session, other: &Session) -> bool {
-    let (a, b) = (&one.metadata, &other.metadata);
+/// Whether two versions of an object are the same for all decisions. Annotations, labels and managed fields may differ.
+pub fn is_same_for_decisions<K>(one: &K, other: &K) -> bool
+where
+    K: Resource + HasStatus,
+    K::Status: PartialEq,
+{
+    let (a, b) = (one.meta(), other.meta());
     a.uid == b.uid
         && a.generation == b.generation
         && a.deletion_timestamp == b.deletion_timestamp
         && a.finalizers == b.finalizers
-        && one.status == other.status
+        && one.status() == other.status()
 }
 
 pub fn uid_of(session: &Session) -> SessionUid {
     SessionUid(session.metadata.uid.clone().unwrap_or_default())
+}
+
+/// The uid of an object of any kind that the engine drives.
+pub fn uid_in<S: Subject>(object: &S::Object) -> S::Uid {
+    object.meta().uid.clone().unwrap_or_default().into()
 }
 
 pub fn key_of(meta: &kube::core::ObjectMeta) -> Key {

@@ -18,37 +18,42 @@ pub struct Index {
     place_of: HashMap<SessionUid, Place>,
     /// Pending sessions that name no scaling group. Changes of scaling groups and projects may assign them to another one.
     pub unassigned: HashSet<SessionUid>,
-    pub kernels_of: Keys,
-    pub pods_of: Keys,
-    pub slices_of: Keys,
+    pub kernels_of: Keys<SessionUid>,
+    pub pods_of: Keys<SessionUid>,
+    pub slices_of: Keys<SessionUid>,
     classes: EquivalenceClasses,
     pub class_of: HashMap<SessionUid, Arc<EquivalenceClass>>,
     /// The sessions that depend on the session of this namespace and name, which may not exist.
     pub dependents_of: HashMap<Key, BTreeSet<SessionUid>>,
 }
 
-/// The keys of objects by their session.
-#[derive(Default)]
-pub struct Keys(HashMap<SessionUid, BTreeSet<Key>>);
+/// The keys of objects by the uid of the object that they belong to.
+pub struct Keys<U>(HashMap<U, BTreeSet<Key>>);
 
-impl Keys {
-    pub fn of(&self, uid: &SessionUid) -> impl Iterator<Item = &Key> {
+impl<U> Default for Keys<U> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<U: Eq + std::hash::Hash> Keys<U> {
+    pub fn of(&self, uid: &U) -> impl Iterator<Item = &Key> {
         self.0.get(uid).into_iter().flatten()
     }
 
-    pub fn count(&self, uid: &SessionUid) -> usize {
+    pub fn count(&self, uid: &U) -> usize {
         self.0.get(uid).map_or(0, BTreeSet::len)
     }
 
-    pub fn sessions(&self) -> impl Iterator<Item = &SessionUid> {
+    pub fn owners(&self) -> impl Iterator<Item = &U> {
         self.0.keys()
     }
 
-    pub fn insert(&mut self, uid: SessionUid, key: Key) {
+    pub fn insert(&mut self, uid: U, key: Key) {
         self.0.entry(uid).or_default().insert(key);
     }
 
-    pub fn remove(&mut self, uid: &SessionUid, key: &Key) {
+    pub fn remove(&mut self, uid: &U, key: &Key) {
         if let Some(keys) = self.0.get_mut(uid) {
             keys.remove(key);
             if keys.is_empty() {

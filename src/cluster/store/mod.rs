@@ -12,6 +12,7 @@ mod overlay;
 pub mod pauses;
 pub mod quota_admission;
 pub mod requests;
+pub mod serving;
 pub mod state;
 pub mod stores;
 pub mod table;

@@ -11,6 +11,7 @@ use super::heartbeats::Heartbeats;
 use super::identity::{dependencies, uid_of};
 use super::index::{Index, Place};
 use super::overlay::Overlay;
+use super::serving::{ServingState, deployment_of};
 use super::stores::Stores;
 use super::table::Key;
 use crate::api::*;
@@ -18,6 +19,7 @@ use crate::lifecycle::Timing;
 use crate::provisioner::{Holding, Ledger};
 use crate::session::holding::holding;
 use crate::session::pending;
+use crate::session::sessions::Sessions;
 use crate::session::snapshot::Snapshot;
 use crate::views::{ClaimKey, NodeView, PodView, Tenancy};
 
@@ -26,7 +28,9 @@ use crate::views::{ClaimKey, NodeView, PodView, Tenancy};
 pub struct State {
     pub stores: Stores,
     pub index: Index,
-    pub overlay: Overlay,
+    pub overlay: Overlay<Sessions>,
+    /// Deployments and routes.
+    pub serving: ServingState,
     pub ledger: Ledger,
     /// The metadata of sessions that cannot be read.
     pub unreadable: HashMap<SessionUid, ObjectMeta>,
@@ -61,16 +65,24 @@ impl State {
 
     /// Returns the scaling group that a session names or was assigned to, otherwise the first that accepts it.
     pub fn group_of(&self, session: &Session) -> Option<GroupName> {
-        session.group().cloned().or_else(|| self.first_group_for(session))
+        let first = || self.first_group_for(session.metadata.namespace.as_deref(), session.spec.type_);
+        session.group().cloned().or_else(first)
     }
 
-    fn first_group_for(&self, session: &Session) -> Option<GroupName> {
-        let namespace = session.metadata.namespace.clone().unwrap_or_default();
+    /// Returns the scaling group of a deployment's sessions.
+    pub fn group_of_deployment(&self, deployment: &Deployment) -> Option<GroupName> {
+        let given = deployment.spec.template.scaling_group.as_ref();
+        let given = given.or_else(|| deployment.status.as_ref()?.scaling_group.as_ref());
+        given.cloned().or_else(|| self.first_group_for(deployment.metadata.namespace.as_deref(), SessionType::Inference))
+    }
+
+    fn first_group_for(&self, namespace: Option<&str>, type_: SessionType) -> Option<GroupName> {
+        let namespace = namespace.unwrap_or_default().to_owned();
         let project = self.stores.namespaces.get(&(String::new(), namespace)).cloned().flatten();
         let accepts = |group: &&Arc<ScalingGroup>| {
             let spec = &group.spec;
             let allowed = spec.projects.is_empty() || project.as_ref().is_some_and(|p| spec.projects.contains(p));
-            spec.active && allowed && spec.session_types.contains(&session.spec.type_)
+            spec.active && allowed && spec.session_types.contains(&type_)
         };
         let names = self.stores.groups.values().filter(accepts).filter_map(|group| group.metadata.name.clone());
         names.min().map(GroupName)
@@ -96,6 +108,9 @@ impl State {
         self.forget_dependencies(session);
         self.quarantined.remove(uid);
         self.overlay.forget(uid);
+        if let (Some(deployment), Some(key)) = (deployment_of(&session.metadata), self.index.key_of.remove(uid)) {
+            self.serving.sessions_of.remove(&deployment, &key);
+        }
         self.index.key_of.remove(uid);
         self.index.class_of.remove(uid);
         self.index.unassigned.remove(uid);

@@ -3,15 +3,18 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::node::v1::RuntimeClass;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::ListParams;
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use strum::EnumIter;
 
+use super::serving::{BudgetRow, RevisionRow, ServiceRow, TrafficSlice};
 use super::table::Table;
 use crate::api::*;
 use crate::views::{ClaimView, ForeignPod, NodeView, PodView, QuotaView, RuntimeClassView, StorageClassView, VolumeView};
@@ -57,6 +60,12 @@ macro_rules! stores {
 stores! {
     Session: sessions: Arc<Session>, of Session;
     Kernel: kernels: Arc<Kernel>, of Kernel;
+    Deployment: deployments: Arc<Deployment>, of Deployment;
+    Route: routes: Arc<Route>, of Route;
+    ControllerRevision: revisions: RevisionRow, of ControllerRevision;
+    Service: services: ServiceRow, of core::Service;
+    PodDisruptionBudget: budgets: BudgetRow, of PodDisruptionBudget;
+    TrafficSlice: traffic_slices: TrafficSlice, of EndpointSlice;
     Pod: pods: PodRow, of core::Pod;
     EndpointSlice: slices: Slice, of EndpointSlice;
     Node: nodes: Arc<NodeView>, of core::Node;

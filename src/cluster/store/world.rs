@@ -12,13 +12,16 @@ use super::extract::{self, Extracted};
 use super::identity::{is_same_for_decisions, key_of, uid_of};
 use super::marks::{KernelTask, SessionMarks};
 use super::pauses::about_nodes;
+use super::serving::{Queue, deployment_of};
 use super::state::State;
 use super::stores::{PodRow, Slice};
 use super::table::Key;
 use crate::api::*;
 use crate::coordinator::marks::Mark;
 use crate::coordinator::{Claim, Claims};
+use crate::deployment::Deployments;
 use crate::lifecycle::{Timing, Trigger};
+use crate::route::Routes;
 use crate::session::queue;
 use crate::session::sessions::Sessions;
 
@@ -46,6 +49,8 @@ pub struct World {
     pub marks: SessionMarks,
     claims: Arc<Claims<Sessions>>,
     pub timing: Arc<Timing>,
+    pub deployments: Queue<Deployments>,
+    pub routes: Queue<Routes>,
     /// Notified when the usage of tenants may have changed.
     usage_changed: Notify,
     pub(super) quota_changed: Notify,
@@ -57,7 +62,8 @@ impl World {
         let marks = SessionMarks::default();
         let claims = Arc::new(Claims::new(marks.handlers.clone()));
         let (usage_changed, quota_changed) = (Notify::new(), Notify::new());
-        Self { state: Mutex::default(), marks, claims, timing, usage_changed, quota_changed, scope }
+        let (deployments, routes) = (Queue::default(), Queue::default());
+        Self { state: Mutex::default(), marks, claims, timing, deployments, routes, usage_changed, quota_changed, scope }
     }
 
     pub(in crate::cluster) fn lock(&self) -> MutexGuard<'_, State> {
@@ -77,6 +83,19 @@ impl World {
     pub fn quarantine(&self, uid: &SessionUid, pause: Duration) {
         let until = Utc::now() + TimeDelta::from_std(pause).unwrap_or_default();
         self.lock().quarantined.insert(uid.clone(), until);
+    }
+
+    /// Evaluates again what may have waited for a change outside it.
+    fn trigger(&self, trigger: Trigger) {
+        self.marks.handlers.trigger(trigger, Mark::all());
+        self.deployments.marks.trigger(trigger, Mark::all());
+        self.routes.marks.trigger(trigger, Mark::all());
+    }
+
+    pub(in crate::cluster) fn mark_everything(&self) {
+        self.marks.everything();
+        self.deployments.marks.everything();
+        self.routes.marks.everything();
     }
 
     /// Whether this operator manages the sessions of all scaling groups.
@@ -115,7 +134,7 @@ impl World {
         }
         let was_unreadable = state.unreadable.remove(&uid).is_some();
         if let Some(old) = old.as_ref().filter(|_| !was_unreadable)
-            && is_same_for_decisions(old, &session)
+            && is_same_for_decisions(&**old, &*session)
         {
             if !self.claims.is_claimed(&uid) {
                 state.overlay.carry_over(&uid, &session);
@@ -141,6 +160,9 @@ impl World {
             state.overlay.drop_deferred(&uid);
         }
         state.index.key_of.insert(uid.clone(), key.clone());
+        if let Some(deployment) = deployment_of(&session.metadata) {
+            state.serving.sessions_of.insert(deployment, key.clone());
+        }
         let place = state.index.place(&uid).cloned();
         freed |= state.refresh(&uid);
         let moved = state.index.place(&uid) != place.as_ref();
@@ -155,6 +177,7 @@ impl World {
             self.mark_usage();
         }
         self.marks.handlers.trigger(Trigger::DependencyChanged, Mark::of(dependents));
+        self.mark_replica(&session);
         session
     }
 
@@ -184,6 +207,7 @@ impl World {
             self.marks.kernels.one(KernelTask::Sync, &uid);
             self.after_change(freed);
             self.mark_usage();
+            self.mark_replica(&session);
         }
     }
 
@@ -349,9 +373,9 @@ impl World {
         let health_changed = old.as_ref().is_none_or(|old| old.ready != view.ready || old.taints != view.taints);
         drop(state);
         self.mark_usage();
-        self.marks.handlers.trigger(Trigger::NodeChanged, Mark::all());
+        self.trigger(Trigger::NodeChanged);
         if health_changed {
-            self.marks.everything();
+            self.mark_everything();
         }
     }
 
@@ -362,7 +386,7 @@ impl World {
             state.nodes_changed();
             drop(state);
             self.mark_usage();
-            self.marks.everything();
+            self.mark_everything();
         }
     }
 
@@ -376,7 +400,7 @@ impl World {
         state.recount_overheads();
         drop(state);
         self.mark_usage();
-        self.marks.handlers.trigger(Trigger::TenancyChanged, Mark::all());
+        self.trigger(Trigger::TenancyChanged);
     }
 
     /// Marks everything once all kinds are listed, so that the handlers can begin.
@@ -386,19 +410,23 @@ impl World {
         state.reverify_pods();
         state.recount_overheads();
         drop(state);
-        self.marks.everything();
+        self.mark_everything();
     }
 
     pub(in crate::cluster) fn after_change(&self, freed: bool) {
         if freed {
             self.mark_usage();
-            self.marks.handlers.trigger(Trigger::CapacityFreed, Mark::all());
+            self.trigger(Trigger::CapacityFreed);
         }
     }
 
     /// Marks a session after a change of its pods, kernels or EndpointSlices.
     pub(in crate::cluster) fn mark_related(&self, uid: &SessionUid) {
-        let phase = self.lock().index.phase(uid);
+        let (phase, session) = {
+            let state = self.lock();
+            (state.index.phase(uid), state.session(uid).cloned())
+        };
+        session.iter().for_each(|session| self.mark_replica(session));
         match phase {
             Some(SessionPhase::Pending) | None => self.marks.kernels.one(KernelTask::Sync, uid),
             Some(phase) => self.marks.session(uid, phase),

@@ -13,7 +13,6 @@ pub fn select(pool: &Pool<'_>, choice: &Choice<'_>) -> Option<Index> {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
     use serde_json::json;
 
     use crate::provisioner::testing::{Setup, kernel, node, waiting};
@@ -49,13 +48,7 @@ mod tests {
     fn enforce_spreading_spreads_the_replicas_of_a_deployment() {
         let replica = |name: &str| {
             let mut session = waiting(name, json!({}));
-            session.metadata.owner_references = Some(vec![OwnerReference {
-                api_version: "sokovan.dev/v1alpha1".into(),
-                kind: "Deployment".into(),
-                name: "d".into(),
-                uid: "d-uid".into(),
-                ..OwnerReference::default()
-            }]);
+            session.metadata.labels = Some([(crate::api::LABEL_DEPLOYMENT_UID.to_owned(), "d-uid".to_owned())].into());
             session
         };
         let replicas = [replica("1"), replica("2"), replica("3")];

@@ -131,7 +131,7 @@ mod tests {
             let named_at =
                 item(session.clone(), &[Pulling]).phase_started_at().expect("a time") + chrono::TimeDelta::seconds(after);
             let entry = serde_json::json!({
-                "phase": "promote-to-prepared", "result": "Skipped", "from": "Pulling", "to": "Pulling", "message": "2 of 3",
+                "handler": "promote-to-prepared", "result": "Skipped", "from": "Pulling", "to": "Pulling", "message": "2 of 3",
                 "errorCode": Reason::WaitingForKernels.as_str(), "attempts": 1, "createdAt": named_at, "updatedAt": named_at,
             });
             let status = session.status.get_or_insert_default();

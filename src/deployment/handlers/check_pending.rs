@@ -1,0 +1,108 @@
+//! check-pending: checks a new deployment, and waits until one replica fits.
+
+use super::{Change, Decide, Handler, HandlerName, LockId, Mode, ROW as BASE, To, Transitions, Verdict, exits};
+use crate::api::{Cause, DeploymentPhase, FINALIZER_DEPLOYMENT, Reason};
+use crate::deployment::effect::Effect;
+use crate::deployment::population::has_failed;
+use crate::deployment::revision::{Content, Invalid, next_number};
+use crate::deployment::snapshot::{DeploymentItem, Snapshot};
+use crate::lifecycle::{Failure, Trigger};
+
+exits!(Pending, Failed);
+
+pub static ROW: Handler = Handler {
+    name: HandlerName::CheckPending,
+    targets: &[DeploymentPhase::Pending, DeploymentPhase::Failed],
+    transitions: Transitions { success: To::phase(DeploymentPhase::Provisioning), exits: Exit::PHASES, ..Transitions::NONE },
+    mode: Mode::Evaluates,
+    wakes_on: &[Trigger::CapacityFreed, Trigger::TenancyChanged, Trigger::NodeChanged],
+    lock: Some(LockId::Pending),
+    decide: Decide::Each(check),
+    ..BASE
+};
+
+fn check(snapshot: &Snapshot, item: &DeploymentItem) -> Verdict {
+    let content = Content::of(item.spec());
+    let session = content.session(item.spec());
+    if item.phase() == DeploymentPhase::Failed {
+        return leave_failed(item, session.is_ok());
+    }
+    let session = match session {
+        Ok(session) => session,
+        Err(Invalid(message)) => return Verdict::success_to(Exit::Failed).because(Reason::InvalidTemplate, message),
+    };
+    if !item.deployment.metadata.finalizers.iter().flatten().any(|name| name == FINALIZER_DEPLOYMENT) {
+        return Verdict::idle().effects(vec![Effect::HoldDeployment]);
+    }
+    if snapshot.group.is_none() {
+        let name = snapshot.group_name.as_ref().map_or("for this project and type", |name| name.as_str());
+        let message = format!("there is no scaling group {name}");
+        return Verdict::failure(Failure::new(Cause::Hold, Reason::ScalingGroupNotFound, message));
+    }
+    if let Some(refusal) = item.no_room.as_ref().filter(|_| item.spec().replicas > 0) {
+        let cause = refusal.cause.unwrap_or(Cause::Hold);
+        return Verdict::failure(Failure::new(cause, refusal.reason, refusal.message.clone()));
+    }
+    let number = item.wanted_revision().map(|revision| revision.number);
+    let target_port = session.serving.map_or(0, |serving| serving.port);
+    let mut effects = vec![Effect::ApplyService { port: item.spec().service.port, target_port }];
+    if number.is_none() {
+        effects.push(Effect::CreateRevision { number: next_number(&item.revisions), content: Box::new(content) });
+    }
+    let deploys = Some(number.unwrap_or_else(|| next_number(&item.revisions)));
+    Verdict::success().effects(effects).change(Change { deploys, ..Change::default() })
+}
+
+/// A failed deployment begins again when its template or the annotation `sokovan.dev/retry` changes.
+fn leave_failed(item: &DeploymentItem, is_valid: bool) -> Verdict {
+    let is_same = match item.wanted_revision() {
+        Some(wanted) => has_failed(item, &item.status(), wanted.number),
+        None => !is_valid,
+    };
+    if is_same { Verdict::idle() } else { Verdict::success_to(Exit::Pending) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::deployment::handlers::testing::{Case, leads, refusal, snapshot};
+    use crate::deployment::handlers::{Outcome, Verdict};
+
+    fn checked(case: Case) -> Verdict {
+        check(&snapshot(), &case.phase(DeploymentPhase::Pending).item())
+    }
+
+    #[test]
+    fn cd_001_a_new_deployment_gets_a_revision_and_a_service_and_its_replicas_are_requested() {
+        let verdict = checked(Case::new(3).without_revisions());
+        assert_eq!(leads(&ROW, &verdict), Some(DeploymentPhase::Provisioning));
+        assert!(matches!(&verdict.effects[..], [Effect::ApplyService { .. }, Effect::CreateRevision { number: 1, .. }]));
+        assert_eq!(verdict.change.deploys, Some(1));
+    }
+
+    #[test]
+    fn cd_002_a_deployment_without_room_stays_pending_with_the_reason() {
+        let verdict = checked(Case::new(3).no_room(refusal()));
+        let Outcome::Failure(failure) = &verdict.outcome else { panic!("it waits: {:?}", verdict.outcome) };
+        assert_eq!((failure.cause, failure.reason), (Cause::Capacity, Reason::NoAvailableNode));
+        assert!(verdict.effects.is_empty());
+        assert_eq!(leads(&ROW, &checked(Case::new(0).no_room(refusal()))), Some(DeploymentPhase::Provisioning));
+    }
+
+    #[test]
+    fn cd_003_a_deployment_with_an_invalid_image_fails_until_it_changes() {
+        let wrong = |case: Case| case.spec(|spec| spec.template.kernels[0].image = "Not/An/Image".into());
+        let verdict = checked(wrong(Case::new(1)).without_revisions());
+        assert_eq!(leads(&ROW, &verdict), Some(DeploymentPhase::Failed));
+        let failed = |case: Case| check(&snapshot(), &case.phase(DeploymentPhase::Failed).item());
+        assert!(matches!(failed(wrong(Case::new(1)).without_revisions()).outcome, Outcome::Idle));
+        assert_eq!(leads(&ROW, &failed(Case::new(1).without_revisions())), Some(DeploymentPhase::Pending));
+    }
+
+    #[test]
+    fn a_deployment_is_held_before_anything_of_it_exists() {
+        let verdict = checked(Case::new(1).without_finalizer());
+        assert_eq!(verdict.effects, [Effect::HoldDeployment]);
+        assert!(matches!(verdict.outcome, Outcome::Idle));
+    }
+}

@@ -1,0 +1,15 @@
+//! Deployments: how many replicas of which revision there shall be. Pure.
+
+pub mod effect;
+pub mod failures;
+pub mod handlers;
+mod image;
+pub mod population;
+pub mod revision;
+pub mod rollout;
+pub mod scale_in;
+pub mod snapshot;
+pub mod status;
+pub mod subject;
+
+pub use subject::Deployments;

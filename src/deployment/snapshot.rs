@@ -1,0 +1,141 @@
+//! What a decision on a deployment sees: the deployment, its replicas and revisions, and what else belongs to it.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::revision::{Content, Revision};
+use crate::api::{
+    Cause, Deployment, DeploymentPhase, DeploymentSpec, DeploymentStatus, DeploymentUid, GroupName, NodeName, Reason, Route,
+    RoutePhase, ScalingGroup, Session, SessionPhase,
+};
+use crate::lifecycle::{Timing, created_at};
+use crate::provisioner::Refusal;
+
+/// What decisions on deployments have in common.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    pub now: DateTime<Utc>,
+    pub timing: Arc<Timing>,
+    pub group_name: Option<GroupName>,
+    pub group: Option<Arc<ScalingGroup>>,
+}
+
+/// One deployment.
+#[derive(Clone, Debug)]
+pub struct DeploymentItem {
+    /// The deployment, with deferred commits.
+    pub deployment: Arc<Deployment>,
+    /// The deployment as the API server has it.
+    pub stored: Arc<Deployment>,
+    /// Every route of the deployment.
+    pub replicas: Vec<Replica>,
+    /// Its revisions, the oldest first.
+    pub revisions: Vec<Revision>,
+    /// The port of its Service, and the port that this leads to, if there is a Service.
+    pub service: Option<(i32, i32)>,
+    /// `minAvailable` of its PodDisruptionBudget, if there is one.
+    pub budget: Option<i32>,
+    /// Sessions of the deployment that have no route: name and uid.
+    pub without_route: Vec<(String, String)>,
+    /// Why no replica could be placed now, if that was asked for.
+    pub no_room: Option<Refusal>,
+}
+
+/// One replica: a route, and what is seen of its session and its main pod.
+#[derive(Clone, Debug)]
+pub struct Replica {
+    pub route: Arc<Route>,
+    pub session: Option<Arc<Session>>,
+    pub node: Option<NodeName>,
+    /// Whether an EndpointSlice of the deployment's Service lists its main pod as ready.
+    pub listed: bool,
+    /// Since when its main pod is ready, if it is.
+    pub ready_since: Option<DateTime<Utc>>,
+}
+
+impl Replica {
+    pub fn name(&self) -> &str {
+        self.route.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    pub fn phase(&self) -> RoutePhase {
+        self.route.phase()
+    }
+
+    pub fn revision(&self) -> i64 {
+        self.route.spec.revision
+    }
+
+    pub fn is_deleted(&self) -> bool {
+        self.route.metadata.deletion_timestamp.is_some()
+    }
+
+    /// Whether it is one of the replicas that there shall be.
+    pub fn is_counted(&self, status: &DeploymentStatus) -> bool {
+        !self.phase().is_ending() && !self.is_deleted() && !status.leaving.iter().any(|name| name == self.name())
+    }
+
+    /// Whether clients have been able to reach it for long enough.
+    pub fn is_available(&self, snapshot: &Snapshot, spec: &DeploymentSpec) -> bool {
+        self.phase() == RoutePhase::Running
+            && self.listed
+            && self.available_at(snapshot, spec).is_none_or(|at| at <= snapshot.now)
+    }
+
+    /// When its time of being ready is long enough.
+    pub fn available_at(&self, snapshot: &Snapshot, spec: &DeploymentSpec) -> Option<DateTime<Utc>> {
+        let long_enough = snapshot.timing.configured(spec.min_ready_seconds);
+        Some(self.ready_since? + TimeDelta::from_std(long_enough).unwrap_or_default())
+    }
+
+    pub fn has_served(&self) -> bool {
+        self.route.status.as_ref().is_some_and(|status| status.served_at.is_some())
+    }
+
+    /// Why its session waits for a node, and since when.
+    pub fn waits_for_capacity(&self) -> Option<(DateTime<Utc>, String)> {
+        let session = self.session.as_ref().filter(|session| session.phase() == SessionPhase::Pending)?;
+        let status = session.status.as_ref()?;
+        let cause = status.history.last().and_then(|last| last.cause);
+        let lacks_room = matches!(cause, Some(Cause::Capacity | Cause::Quota)) || status.reason == Some(Reason::NoAvailableNode);
+        let since = created_at(&**session)?;
+        lacks_room.then(|| (since, status.message.clone().unwrap_or_default()))
+    }
+}
+
+impl DeploymentItem {
+    pub fn uid(&self) -> DeploymentUid {
+        DeploymentUid(self.deployment.metadata.uid.clone().unwrap_or_default())
+    }
+
+    pub fn name(&self) -> &str {
+        self.deployment.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    pub fn spec(&self) -> &DeploymentSpec {
+        &self.deployment.spec
+    }
+
+    pub fn phase(&self) -> DeploymentPhase {
+        self.deployment.phase()
+    }
+
+    pub fn status(&self) -> DeploymentStatus {
+        self.deployment.status.clone().unwrap_or_default()
+    }
+
+    pub fn is_deleted(&self) -> bool {
+        self.deployment.metadata.deletion_timestamp.is_some()
+    }
+
+    pub fn revision(&self, number: i64) -> Option<&Revision> {
+        self.revisions.iter().find(|revision| revision.number == number)
+    }
+
+    /// The revision whose content is that of the spec, if it exists.
+    pub fn wanted_revision(&self) -> Option<&Revision> {
+        let content = Content::of(self.spec());
+        self.revisions.iter().rev().find(|revision| revision.content == content)
+    }
+}

@@ -1,0 +1,132 @@
+//! The handlers of routes: one file each with its row and its rule, and the table that lists them.
+
+mod check_running;
+mod end_routes;
+mod evict;
+mod finalize_routes;
+mod health_check;
+mod provision;
+mod service_discovery_sync;
+mod terminate;
+#[cfg(test)]
+pub(crate) mod testing;
+
+use super::Routes;
+use super::snapshot::RouteItem;
+pub use super::subject::LockId;
+use crate::api::{Health, RoutePhase, Traffic};
+use crate::lifecycle::{self, CommitMode};
+
+pub type Handler = lifecycle::Handler<Routes>;
+pub type Verdict = lifecycle::Verdict<Routes>;
+pub type Outcome = lifecycle::Outcome<Routes>;
+pub type Transitions = lifecycle::Transitions<Routes>;
+pub type Decide = lifecycle::Decide<Routes>;
+pub type Mode = lifecycle::Mode<Routes>;
+pub type After = lifecycle::After<Routes>;
+pub type To = lifecycle::To<RoutePhase>;
+
+/// How often the creation of a session may fail in a row.
+pub const MAX_ATTEMPTS: i32 = 5;
+
+/// The changes that a verdict makes in a route's status, apart from its progress.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Change {
+    pub health: Option<Health>,
+    pub traffic: Option<Traffic>,
+    /// The replica ends by itself.
+    pub failed: bool,
+}
+
+/// Declares the names of all handlers and the table of their rows. To add a handler, add its file, its `mod` and a line below.
+macro_rules! handlers {
+    ($($module:ident => $name:ident,)+) => {
+        /// The name of a handler, as history entries, metrics and marks use it.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, strum::Display, strum::IntoStaticStr)]
+        #[strum(serialize_all = "kebab-case")]
+        pub enum HandlerName {
+            $($name,)+
+        }
+
+        /// The rows of all handlers.
+        pub static HANDLERS: &[&Handler] = &[$(&$module::ROW,)+];
+    };
+}
+
+handlers! {
+    provision => Provision,
+    health_check => HealthCheck,
+    check_running => CheckRunning,
+    evict => Evict,
+    terminate => Terminate,
+    service_discovery_sync => ServiceDiscoverySync,
+    end_routes => EndRoutes,
+    finalize_routes => FinalizeRoutes,
+}
+
+impl lifecycle::HandlerName for HandlerName {
+    fn as_str(self) -> &'static str {
+        self.into()
+    }
+}
+
+/// The parts of a row that most handlers of routes share.
+const ROW: Handler = Handler {
+    name: HandlerName::Provision,
+    targets: &[],
+    transitions: Transitions::NONE,
+    mode: Mode::Waits,
+    follows: &[],
+    commit: CommitMode::Now,
+    wakes_on: &[],
+    lock: None,
+    overview: None,
+    trace: None,
+    settings: (),
+    decide: Decide::Each(idle),
+};
+
+fn idle(_: &super::snapshot::Snapshot, _: &RouteItem) -> Verdict {
+    Verdict::idle()
+}
+
+impl Verdict {
+    /// Records that the replica ends by itself.
+    pub fn failed(mut self) -> Self {
+        self.change.failed = true;
+        self
+    }
+
+    pub fn health(mut self, health: Health) -> Self {
+        self.change.health = Some(health);
+        self
+    }
+
+    pub fn traffic(mut self, traffic: Traffic) -> Self {
+        self.change.traffic = Some(traffic);
+        self
+    }
+}
+
+/// Declares the exits of a handler: an enum for its verdicts, and the list for its row.
+macro_rules! exits {
+    ($($phase:ident),+) => {
+        #[derive(Clone, Copy)]
+        enum Exit {
+            $($phase,)+
+        }
+
+        impl Exit {
+            const PHASES: &[$crate::api::RoutePhase] = &[$($crate::api::RoutePhase::$phase,)+];
+        }
+
+        impl $crate::lifecycle::Exit<$crate::route::Routes> for Exit {
+            fn phase(self) -> $crate::api::RoutePhase {
+                match self {
+                    $(Self::$phase => $crate::api::RoutePhase::$phase,)+
+                }
+            }
+        }
+    };
+}
+use exits;

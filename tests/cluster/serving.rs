@@ -1,0 +1,401 @@
+//! Deployments and routes on a real API server: replicas, traffic, rollouts, evictions, ends.
+
+use k8s_openapi::api::apps::v1::ControllerRevision;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::ResourceExt;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use serde_json::{Value, json};
+use sokovan::api::*;
+
+use crate::common::eventually;
+use crate::scene::{Scene, kernel};
+
+/// A deployment of this scene: replicas of one core that serve on port 8080. `spec` overrides these defaults.
+async fn deploy(scene: &Scene, name: &str, spec: Value) -> Deployment {
+    let template = json!({
+        "type": "Inference", "accessKey": scene.name, "scalingGroup": scene.name,
+        "kernels": [kernel("main", 1, &[])],
+    });
+    let mut full = json!({"template": template, "model": {"port": 8080}, "drain": {"delaySeconds": 30, "timeoutSeconds": 1}});
+    crate::scene::merge(&mut full, spec);
+    let object = json!({
+        "apiVersion": "sokovan.dev/v1alpha1", "kind": "Deployment",
+        "metadata": {"name": name, "namespace": scene.name}, "spec": full,
+    });
+    let deployment: Deployment = serde_json::from_value(object).expect("a deployment");
+    scene.api::<Deployment>().create(&Default::default(), &deployment).await.expect("the deployment is accepted")
+}
+
+async fn change(scene: &Scene, name: &str, spec: Value) {
+    let patch = Patch::Merge(json!({"spec": spec}));
+    scene.api::<Deployment>().patch(name, &PatchParams::default(), &patch).await.expect("the spec can be changed");
+}
+
+fn image(tag: &str) -> Value {
+    let mut main = kernel("main", 1, &[]);
+    main["image"] = json!(format!("busybox:{tag}"));
+    json!({"template": {"kernels": [main]}})
+}
+
+async fn until(scene: &Scene, name: &str, what: &str, holds: impl Fn(&Deployment) -> bool) -> DeploymentStatus {
+    eventually(&format!("deployment {name} to be {what}"), || async {
+        let deployment = scene.api::<Deployment>().get(name).await.map_err(|error| error.to_string())?;
+        match holds(&deployment) {
+            true => Ok(deployment.status.unwrap_or_default()),
+            false => Err(described(&deployment)),
+        }
+    })
+    .await
+}
+
+fn described(deployment: &Deployment) -> String {
+    let Some(status) = &deployment.status else { return "no status".into() };
+    let reason = status.reason.map_or("", Reason::as_str);
+    let numbers = (status.replicas, status.ready, status.available, status.updated);
+    let revisions = (status.current_revision, status.deploying_revision, status.failed_revision);
+    let message = status.message.clone().unwrap_or_default();
+    let history: Vec<String> =
+        status.history.iter().rev().take(6).map(|e| format!("{} {:?} {}", e.handler, e.result, e.message)).collect();
+    format!("{} {reason}: {message} {numbers:?} {revisions:?} {history:#?}", status.phase)
+}
+
+/// Ready, with the numbers of its spec, and settled.
+fn is_ready(deployment: &Deployment) -> bool {
+    deployment.status.as_ref().is_some_and(|status| {
+        status.phase == DeploymentPhase::Ready
+            && status.available == deployment.spec.replicas
+            && status.deploying_revision.is_none()
+            && Some(status.observed_generation) == deployment.metadata.generation
+    })
+}
+
+async fn until_ready(scene: &Scene, name: &str) -> DeploymentStatus {
+    until(scene, name, "ready", is_ready).await
+}
+
+async fn routes(scene: &Scene, name: &str) -> Vec<Route> {
+    let all = scene.api::<Route>().list(&ListParams::default().labels(&format!("{LABEL_DEPLOYMENT}={name}"))).await;
+    all.expect("routes can be listed").items
+}
+
+async fn live_routes(scene: &Scene, name: &str) -> Vec<Route> {
+    routes(scene, name)
+        .await
+        .into_iter()
+        .filter(|route| !route.phase().is_ending() && route.metadata.deletion_timestamp.is_none())
+        .collect()
+}
+
+/// The names of the pods that the Service of a deployment sends requests to.
+async fn endpoints(scene: &Scene, name: &str) -> Vec<String> {
+    let slices = scene.api::<EndpointSlice>().list(&ListParams::default().labels(&format!("{LABEL_SERVICE}={name}"))).await;
+    let endpoints = slices.expect("slices can be listed").items.into_iter().flat_map(|slice| slice.endpoints.unwrap_or_default());
+    let ready =
+        endpoints.filter(|endpoint| endpoint.conditions.as_ref().is_none_or(|conditions| conditions.ready != Some(false)));
+    ready.filter_map(|endpoint| endpoint.target_ref?.name).collect()
+}
+
+/// Makes the kubelet of a replica report its health check as passing or failing.
+async fn set_health(scene: &Scene, session: &str, healthy: bool) {
+    let status = if healthy { "True" } else { "False" };
+    let now = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+    let condition = |type_: &str| json!({"type": type_, "status": status, "lastTransitionTime": now});
+    let patch = Patch::Strategic(json!({"status": {"conditions": [condition("Ready"), condition("ContainersReady")]}}));
+    for pod in scene.pods(session).await {
+        let patched = scene.api::<Pod>().patch_status(&pod.name_any(), &PatchParams::default(), &patch).await;
+        patched.expect("the pod's status can be written");
+    }
+}
+
+#[tokio::test]
+async fn cd_001_sc_001_sd_001_a_deployment_runs_replicas_behind_its_service() {
+    let scene = Scene::with("deploy", 4, json!({})).await;
+    let operator = scene.operator().await;
+    deploy(&scene, "web", json!({"replicas": 3})).await;
+    let status = until_ready(&scene, "web").await;
+    assert_eq!((status.replicas, status.ready, status.available, status.updated), (3, 3, 3, 3));
+    assert_eq!((status.current_revision, status.replicas_ready.as_deref()), (Some(1), Some("3/3")));
+    assert_eq!(status.url.as_deref(), Some(format!("http://web.{}.svc:80", scene.name).as_str()));
+    let service = scene.api::<Service>().get("web").await.expect("a service").spec.expect("a spec");
+    assert_eq!(service.selector.expect("a selector")[LABEL_TRAFFIC], "on");
+    assert_eq!(endpoints(&scene, "web").await.len(), 3);
+    for route in routes(&scene, "web").await {
+        let status = route.status.clone().expect("a status");
+        assert_eq!((status.phase, status.health, status.traffic), (RoutePhase::Running, Health::Healthy, Traffic::In));
+        let session = scene.get(&route.name_any()).await;
+        assert_eq!(session.metadata.uid, status.session_uid, "the session has the name of its route");
+        let pod = scene.pods(&route.name_any()).await.remove(0);
+        let main = &pod.spec.as_ref().expect("a spec").containers[0];
+        assert!(main.readiness_probe.as_ref().is_some_and(|probe| probe.tcp_socket.is_some()), "a TCP check by default");
+        assert_eq!(status.address, Some(format!("{}:8080", pod.status.and_then(|s| s.pod_ip).expect("an address"))));
+    }
+    let budget = scene.api::<PodDisruptionBudget>().get("web").await.expect("a budget").spec.expect("a spec");
+    assert_eq!(budget.min_available, Some(k8s_openapi::apimachinery::pkg::util::intstr::IntOrString::Int(2)));
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn cd_002_sc_004_a_deployment_without_room_waits_and_says_why() {
+    let scene = Scene::with("noroom", 0, json!({})).await;
+    let operator = scene.operator().await;
+    deploy(&scene, "web", json!({"replicas": 2})).await;
+    let waits = until(&scene, "web", "waiting for a node", |deployment| {
+        deployment.status.as_ref().is_some_and(|status| status.reason.is_some())
+    })
+    .await;
+    assert_eq!((waits.phase, waits.replicas), (DeploymentPhase::Pending, 0));
+    assert!(routes(&scene, "web").await.is_empty(), "nothing is made that cannot run");
+    scene.node(0).await;
+    until_ready(&scene, "web").await;
+    change(&scene, "web", json!({"replicas": 40})).await;
+    let partial = until(&scene, "web", "partly scaled out", |deployment| {
+        deployment.status.as_ref().is_some_and(|status| {
+            status.reason == Some(Reason::NoAvailableNode) && status.message.as_ref().is_some_and(|m| m.contains("no room for"))
+        })
+    })
+    .await;
+    assert!(partial.available >= 2 && partial.available < 40);
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn cd_003_an_invalid_image_is_reported_with_its_field_and_a_corrected_one_starts() {
+    let scene = Scene::with("invalid", 1, json!({})).await;
+    let operator = scene.operator().await;
+    deploy(&scene, "web", image("-invalid")).await;
+    let failed = until(&scene, "web", "failed", |deployment| deployment.phase() == DeploymentPhase::Failed).await;
+    assert_eq!(failed.reason, Some(Reason::InvalidTemplate));
+    assert!(failed.message.as_ref().expect("a message").starts_with("spec.template.kernels: the image of role main"));
+    change(&scene, "web", image("1")).await;
+    until_ready(&scene, "web").await;
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn cr_002_cr_003_sc_002_a_deployment_follows_its_scale() {
+    let scene = Scene::with("scale", 4, json!({})).await;
+    let operator = scene.operator().await;
+    deploy(&scene, "web", json!({"replicas": 1})).await;
+    until_ready(&scene, "web").await;
+    let scaled = Patch::Merge(json!({"spec": {"replicas": 4}}));
+    scene.api::<Deployment>().patch_scale("web", &PatchParams::default(), &scaled).await.expect("kubectl scale");
+    until_ready(&scene, "web").await;
+    let cheap = live_routes(&scene, "web").await.remove(1).name_any();
+    let cost = Patch::Merge(json!({"metadata": {"annotations": {ANNOTATION_DELETION_COST: "-5"}}}));
+    scene.api::<Route>().patch(&cheap, &PatchParams::default(), &cost).await.expect("routes can be annotated");
+    change(&scene, "web", json!({"replicas": 3})).await;
+    until_ready(&scene, "web").await;
+    scene.until_gone::<Route>(&cheap).await;
+    assert_eq!(live_routes(&scene, "web").await.len(), 3);
+    scene.until_gone::<Session>(&cheap).await;
+    change(&scene, "web", json!({"replicas": 0})).await;
+    until_ready(&scene, "web").await;
+    assert_eq!(endpoints(&scene, "web").await, Vec::<String>::new());
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn a_rolling_update_replaces_every_replica_and_never_falls_below_its_floor() {
+    let scene = Scene::with("roll", 4, json!({})).await;
+    let operator = scene.operator().await;
+    deploy(&scene, "web", json!({"replicas": 3, "strategy": {"rolling": {"maxSurge": 1}}})).await;
+    until_ready(&scene, "web").await;
+    let before: Vec<String> = live_routes(&scene, "web").await.iter().map(ResourceExt::name_any).collect();
+    change(&scene, "web", image("2")).await;
+    let least = std::cell::Cell::new(3);
+    let status = until(&scene, "web", "of revision 2", |deployment| {
+        let status = deployment.status.clone().unwrap_or_default();
+        least.set(least.get().min(status.available));
+        is_ready(deployment) && status.current_revision == Some(2)
+    })
+    .await;
+    assert_eq!((least.get(), status.previous_revision, status.updated), (3, Some(1), 3));
+    let after: Vec<Route> = live_routes(&scene, "web").await;
+    assert!(after.iter().all(|route| route.spec.revision == 2 && !before.contains(&route.name_any())));
+    // Equal content takes its old revision again.
+    change(&scene, "web", image("1")).await;
+    until(&scene, "web", "of revision 1", |deployment| {
+        is_ready(deployment) && deployment.status.as_ref().is_some_and(|status| status.current_revision == Some(1))
+    })
+    .await;
+    let revisions = scene.api::<ControllerRevision>().list(&ListParams::default()).await.expect("revisions").items;
+    assert_eq!(revisions.len(), 2);
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn a_revision_that_cannot_start_is_rolled_back_and_not_tried_again() {
+    let scene = Scene::with("rollback", 4, json!({})).await;
+    let operator = scene.operator().await;
+    deploy(&scene, "web", json!({"replicas": 2, "progressDeadlineSeconds": 300})).await;
+    until_ready(&scene, "web").await;
+    let broken = json!({"template": {"kernels": [kernel("main", 1, &["sim", "fail", "50ms"])]}});
+    change(&scene, "web", broken).await;
+    let status = until(&scene, "web", "rolled back", |deployment| {
+        let status = deployment.status.clone().unwrap_or_default();
+        status.failed_revision == Some(2) && status.phase == DeploymentPhase::Ready
+    })
+    .await;
+    assert_eq!((status.current_revision, status.reason, status.available), (Some(1), Some(Reason::RolledBack), 2));
+    let deployment = scene.api::<Deployment>().get("web").await.expect("the deployment");
+    let is_true = |type_: &str| {
+        let conditions = deployment.status.iter().flat_map(|status| &status.conditions);
+        conditions.filter(|condition| condition.type_ == type_).all(|condition| condition.status == ConditionStatus::True)
+    };
+    assert!(is_true("Available"));
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn a_first_revision_that_cannot_start_fails_with_the_last_message_and_at_most_eight_sessions() {
+    let scene = Scene::with("hopeless", 4, json!({})).await;
+    let operator = scene.operator().await;
+    let broken = json!({"replicas": 3, "template": {"kernels": [kernel("main", 1, &["sim", "no-image"])]}});
+    deploy(&scene, "web", broken).await;
+    let status = until(&scene, "web", "failed", |deployment| deployment.phase() == DeploymentPhase::Failed).await;
+    assert_eq!(status.reason, Some(Reason::ReplicasFailing));
+    assert!(status.replicas_made <= 8, "{} replicas were made", status.replicas_made);
+    assert!(status.message.as_ref().is_some_and(|message| message.contains("none ever served")), "{:?}", status.message);
+    change(&scene, "web", image("2")).await;
+    until_ready(&scene, "web").await;
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn rr_002_re_001_an_unhealthy_replica_leaves_the_traffic_and_is_replaced() {
+    let scene = Scene::with("evict", 4, json!({})).await;
+    let operator = scene.operator().await;
+    deploy(&scene, "web", json!({"replicas": 2})).await;
+    until_ready(&scene, "web").await;
+    let sick = live_routes(&scene, "web").await.remove(0).name_any();
+    set_health(&scene, &sick, false).await;
+    eventually("the replica to be unhealthy", || async {
+        let route = scene.api::<Route>().get(&sick).await.map_err(|error| error.to_string())?;
+        if route.phase() == RoutePhase::Unhealthy { Ok(()) } else { Err(route.phase().to_string()) }
+    })
+    .await;
+    set_health(&scene, &sick, true).await;
+    until_ready(&scene, "web").await;
+    set_health(&scene, &sick, false).await;
+    eventually("the replica to be replaced", || async {
+        let live = live_routes(&scene, "web").await;
+        let replaced = live.len() == 2 && live.iter().all(|route| route.name_any() != sick);
+        if replaced { Ok(()) } else { Err(format!("{:?}", live.iter().map(|r| (r.name_any(), r.phase())).collect::<Vec<_>>())) }
+    })
+    .await;
+    until_ready(&scene, "web").await;
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn a_replica_deleted_by_hand_as_route_session_or_pod_is_replaced() {
+    let scene = Scene::with("replace", 4, json!({})).await;
+    let operator = scene.operator().await;
+    deploy(&scene, "web", json!({"replicas": 3})).await;
+    until_ready(&scene, "web").await;
+    let names: Vec<String> = live_routes(&scene, "web").await.iter().map(ResourceExt::name_any).collect();
+    let params = DeleteParams::default();
+    scene.api::<Route>().delete(&names[0], &params).await.expect("the route is deleted");
+    scene.delete(&names[1]).await;
+    let pod = scene.pods(&names[2]).await.remove(0).name_any();
+    scene.api::<Pod>().delete(&pod, &params).await.expect("the pod is deleted");
+    eventually("every replica to be replaced", || async {
+        let live = live_routes(&scene, "web").await;
+        let replaced = live.len() == 3 && live.iter().all(|route| !names.contains(&route.name_any()));
+        if replaced { Ok(()) } else { Err(format!("{:?}", live.iter().map(|r| (r.name_any(), r.phase())).collect::<Vec<_>>())) }
+    })
+    .await;
+    until_ready(&scene, "web").await;
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn rt_002_a_leaving_replica_is_out_of_the_traffic_for_its_delay_before_its_pod_is_deleted() {
+    let scene = Scene::with("drain", 2, json!({})).await;
+    let operator = scene.operator().await;
+    deploy(&scene, "web", json!({"replicas": 1, "drain": {"delaySeconds": 120, "timeoutSeconds": 1}})).await;
+    until_ready(&scene, "web").await;
+    let leaving = live_routes(&scene, "web").await.remove(0).name_any();
+    let pod = scene.pods(&leaving).await.remove(0).name_any();
+    change(&scene, "web", json!({"replicas": 0})).await;
+    eventually("the pod to leave the traffic", || async {
+        let labels = scene.api::<Pod>().get(&pod).await.map_err(|error| error.to_string())?.metadata.labels;
+        let traffic = labels.and_then(|labels| labels.get(LABEL_TRAFFIC).cloned());
+        if traffic.as_deref() == Some(TRAFFIC_OFF) { Ok(()) } else { Err(format!("{traffic:?}")) }
+    })
+    .await;
+    let left = tokio::time::Instant::now();
+    eventually("the pod to be deleted", || async {
+        let pod = scene.api::<Pod>().get_opt(&pod).await.map_err(|error| error.to_string())?;
+        let is_deleted = pod.is_none_or(|pod| pod.metadata.deletion_timestamp.is_some());
+        if is_deleted { Ok(()) } else { Err("it still runs".into()) }
+    })
+    .await;
+    let waited = left.elapsed();
+    assert!(waited.as_millis() >= 1800, "deleted {waited:?} after it left the traffic, and the delay is 2 s");
+    scene.until_gone::<Route>(&leaving).await;
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn rr_004_sd_003_a_replica_without_weight_gets_no_requests_and_keeps_running() {
+    let scene = Scene::with("weight", 2, json!({})).await;
+    let operator = scene.operator().await;
+    deploy(&scene, "web", json!({"replicas": 2})).await;
+    until_ready(&scene, "web").await;
+    let name = live_routes(&scene, "web").await.remove(0).name_any();
+    let weight = |weight: i32| Patch::Merge(json!({"spec": {"weight": weight}}));
+    scene.api::<Route>().patch(&name, &PatchParams::default(), &weight(0)).await.expect("the weight can be changed");
+    let listed = |count: usize| {
+        let scene = &scene;
+        async move {
+            eventually("the endpoints to follow", || async {
+                let listed = endpoints(scene, "web").await.len();
+                if listed == count { Ok(()) } else { Err(format!("{listed} endpoints")) }
+            })
+            .await;
+        }
+    };
+    listed(1).await;
+    assert_eq!(live_routes(&scene, "web").await.len(), 2);
+    scene.api::<Route>().patch(&name, &PatchParams::default(), &weight(50)).await.expect("the weight can be changed");
+    listed(2).await;
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn dd_001_a_deleted_deployment_drains_its_replicas_and_leaves_nothing() {
+    let scene = Scene::with("destroy", 2, json!({})).await;
+    let operator = scene.operator().await;
+    deploy(&scene, "web", json!({"replicas": 2})).await;
+    until_ready(&scene, "web").await;
+    scene.api::<Deployment>().delete("web", &DeleteParams::default()).await.expect("it is deleted");
+    scene.until_gone::<Deployment>("web").await;
+    assert!(routes(&scene, "web").await.is_empty());
+    scene.until_gone::<Service>("web").await;
+    scene.until_gone::<PodDisruptionBudget>("web").await;
+    eventually("its sessions to be gone", || async {
+        let left = scene.api::<Session>().list(&ListParams::default()).await.map_err(|error| error.to_string())?.items;
+        if left.is_empty() { Ok(()) } else { Err(format!("{} sessions", left.len())) }
+    })
+    .await;
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn dd_003_a_forced_deployment_is_destroyed_at_once_and_swept_afterwards() {
+    let scene = Scene::with("force", 2, json!({})).await;
+    let operator = scene.operator().await;
+    deploy(&scene, "web", json!({"replicas": 2, "drain": {"delaySeconds": 3600}})).await;
+    until_ready(&scene, "web").await;
+    change(&scene, "web", json!({"desiredState": "Destroyed", "force": true})).await;
+    until(&scene, "web", "destroyed", |deployment| deployment.phase() == DeploymentPhase::Destroyed).await;
+    eventually("its routes to be swept", || async {
+        let left = routes(&scene, "web").await.len();
+        if left == 0 { Ok(()) } else { Err(format!("{left} routes")) }
+    })
+    .await;
+    scene.end(operator).await;
+}
