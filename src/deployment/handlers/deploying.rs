@@ -3,19 +3,20 @@
 use chrono::TimeDelta;
 
 use super::replicas::{carried_out, missing, on_their_way, recorded, report, wake_at};
-use super::{After, Change, Decide, Handler, HandlerName, LockId, ROW as BASE, To, Transitions, Verdict, exits};
+use super::{After, Change, Decide, Handler, HandlerName, LockId, ROW as BASE, Transitions, Verdict, exits};
 use crate::api::{DeploymentPhase, DeploymentStatus, Reason, Rollout, RolloutStep};
 use crate::deployment::failures;
 use crate::deployment::population::Population;
 use crate::deployment::rollout::{paused, rolling, starving, starving_since};
 use crate::deployment::snapshot::{DeploymentItem, Snapshot};
 
-exits!(Failed);
+exits!(Ready, Failed);
 
 pub static ROW: Handler = Handler {
     name: HandlerName::Deploying,
     targets: &[DeploymentPhase::Deploying],
-    transitions: Transitions { success: To::phase(DeploymentPhase::Ready), exits: Exit::PHASES, ..Transitions::NONE },
+    // Success alone stays here: one step of the rollout is done.
+    transitions: Transitions { exits: Exit::PHASES, ..Transitions::NONE },
     follows: &[After::Reaching(DeploymentPhase::Deploying)],
     lock: Some(LockId::Deploying),
     decide: Decide::Each(deploy),
@@ -41,7 +42,8 @@ fn deploy(snapshot: &Snapshot, item: &DeploymentItem) -> Verdict {
     let change = recorded(snapshot, item, &population, plan, &change);
     if population.is_settled() && change.plan.is_empty() && change.leave.is_empty() {
         let change = Change { completes: true, ..change };
-        let verdict = Verdict::success_ready(carried_out(item)).change(change);
+        let verdict = Verdict::success_to(Exit::Ready).because(Reason::ReplicasAvailable, "every replica is available");
+        let verdict = verdict.effects(carried_out(item)).change(change);
         // What was rolled back stays the reason until the next rollout.
         return match status.failed_revision.filter(|_| status.deploying_revision.is_none()) {
             Some(_) => verdict.because(Reason::RolledBack, status.message.clone().unwrap_or_default()),
@@ -167,7 +169,7 @@ mod tests {
         let slow = || Case::new(2).running(2, 9000).of(2).provisioning(1);
         assert!(!deployed(rolling_out(slow(), 3599)).change.rolls_back);
         let late = deployed(rolling_out(slow(), 3600));
-        assert!(late.change.rolls_back);
+        assert!(late.change.rolls_back && leads(&ROW, &late).is_none(), "the current revision is still to be restored");
         let (reason, message) = late.reason.expect("a reason");
         assert_eq!(reason, Reason::RolledBack);
         assert!(message.starts_with("revision 2 failed and revision 1 is restored: no progress for 3600 s"), "{message}");

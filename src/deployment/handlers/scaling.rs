@@ -37,7 +37,8 @@ fn scale(snapshot: &Snapshot, item: &DeploymentItem) -> Verdict {
     let effects = carried_out(item);
     if population.is_settled() && change.plan.is_empty() && change.leave.is_empty() {
         let change = Change { completes: true, ..change };
-        return Verdict::success_ready(effects).change(change).wake_at(wake);
+        let verdict = Verdict::success().because(Reason::ReplicasAvailable, "every replica is available");
+        return verdict.effects(effects).change(change).wake_at(wake);
     }
     let (reason, message) = missing(snapshot, item, &population, &change);
     report(snapshot, item, Verdict::skipped(reason, message).effects(effects).change(change).wake_at(wake))
@@ -45,13 +46,6 @@ fn scale(snapshot: &Snapshot, item: &DeploymentItem) -> Verdict {
 
 fn every_name(population: &Population<'_>) -> Vec<String> {
     population.new.iter().chain(&population.old).map(|replica| replica.name().to_owned()).collect()
-}
-
-impl Verdict {
-    /// Every replica is available.
-    pub(super) fn success_ready(effects: Vec<crate::deployment::effect::Effect>) -> Self {
-        Self::success().because(Reason::ReplicasAvailable, "every replica is available").effects(effects)
-    }
 }
 
 #[cfg(test)]
