@@ -1,33 +1,33 @@
-//! Generates the table of handlers in docs/lifecycle.md from their rows, and checks that it is current.
+//! Generates the tables of handlers in the docs from their rows, and checks that they are current.
 
 use std::path::Path;
 
-use sokovan::session::handlers::{HANDLERS, Handler, Mode, To};
+use sokovan::deployment::Deployments;
+use sokovan::lifecycle::{Handler, HandlerName, Mode, Subject, To};
+use sokovan::route::Routes;
+use sokovan::session::sessions::Sessions;
 
-const BEGIN: &str = "<!-- handlers: generated -->\n";
-const END: &str = "<!-- /handlers -->";
-
-fn phases(phases: impl IntoIterator<Item = sokovan::api::SessionPhase>) -> String {
+fn phases<P: ToString>(phases: impl IntoIterator<Item = P>) -> String {
     phases.into_iter().map(|phase| phase.to_string()).collect::<Vec<_>>().join(", ")
 }
 
-fn transition(to: Option<To>) -> String {
+fn transition<P: ToString>(to: Option<To<P>>) -> String {
     match to {
         None => String::new(),
-        Some(to) if to.restarts => format!("{}, reset", to.phase),
+        Some(to) if to.restarts => format!("{}, reset", to.phase.to_string()),
         Some(to) => to.phase.to_string(),
     }
 }
 
-/// Returns the phases of a handler's sessions, shortened to a range such as `Pending to Terminating` if there are many.
-fn targets(handler: &Handler) -> String {
+/// Returns the phases of a handler's objects, shortened to a range such as `Pending to Terminating` if there are many.
+fn targets<S: Subject>(handler: &Handler<S>) -> String {
     match handler.targets {
-        [first, .., last] if handler.targets.len() > 3 => format!("{first} to {last}"),
+        [first, .., last] if handler.targets.len() > 4 => format!("{first} to {last}"),
         few => phases(few.iter().copied()),
     }
 }
 
-fn row(handler: &Handler) -> String {
+fn row<S: Subject>(handler: &Handler<S>) -> String {
     let transitions = &handler.transitions;
     let success = [transition(transitions.success), phases(transitions.exits.iter().copied())];
     let success = success.into_iter().filter(|words| !words.is_empty()).collect::<Vec<_>>().join(", ");
@@ -44,19 +44,30 @@ fn row(handler: &Handler) -> String {
     format!("| {name} | {targets} | {mode} | {success} | {retry} | {expired} | {gave_up} | {refused} | {lock} |\n")
 }
 
-#[test]
-fn the_table_of_handlers_matches_their_rows() {
-    let heading = "| handler | sessions in | mode | success | retry | expired | gave up | refused | lock |\n";
-    let rule = "|---|---|---|---|---|---|---|---|---|\n";
-    let table: String =
-        [heading.to_owned(), rule.to_owned()].into_iter().chain(HANDLERS.iter().map(|handler| row(handler))).collect();
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/lifecycle.md");
-    let page = std::fs::read_to_string(&path).expect("the page");
-    let (before, rest) = page.split_once(BEGIN).expect("a marker before the table");
-    let (_, after) = rest.split_once(END).expect("a marker after the table");
-    let fresh = format!("{before}{BEGIN}{table}{END}{after}");
+fn table<S: Subject>() -> String {
+    let name = S::NAME;
+    let heading = format!("| handler | {name}s in | mode | success | retry | expired | gave up | refused | lock |\n");
+    let rule = "|---|---|---|---|---|---|---|---|---|\n".to_owned();
+    [heading, rule].into_iter().chain(S::table().iter().map(|handler| row(handler))).collect()
+}
+
+/// Checks the table between its markers in a page, or writes it.
+fn check<S: Subject>(page: &str) {
+    let (begin, end) = (format!("<!-- {} handlers: generated -->\n", S::NAME), "<!-- /handlers -->");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
+    let text = std::fs::read_to_string(&path).expect("the page");
+    let (before, rest) = text.split_once(&begin).expect("a marker before the table");
+    let (_, after) = rest.split_once(end).expect("a marker after the table");
+    let fresh = format!("{before}{begin}{}{end}{after}", table::<S>());
     if std::env::var_os("WRITE_HANDLERS").is_some() {
         std::fs::write(&path, &fresh).expect("the page can be written");
     }
-    assert!(page == fresh || std::env::var_os("WRITE_HANDLERS").is_some(), "docs/lifecycle.md is out of date: run make handlers");
+    assert!(text == fresh || std::env::var_os("WRITE_HANDLERS").is_some(), "{page} is out of date: run make handlers");
+}
+
+#[test]
+fn the_tables_of_handlers_match_their_rows() {
+    check::<Sessions>("docs/lifecycle.md");
+    check::<Deployments>("docs/deployments.md");
+    check::<Routes>("docs/deployments.md");
 }

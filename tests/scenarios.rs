@@ -10,7 +10,7 @@ use std::path::Path;
 use sources::sources;
 
 /// The prefix, title and number of rows of each table.
-const TABLES: [(&str, &str, u32); 15] = [
+const TABLES: [(&str, &str, u32); 26] = [
     ("SC-CO", "coordinator", 25),
     ("CP", "check-precondition", 7),
     ("SS", "schedule-sessions", 10),
@@ -23,6 +23,17 @@ const TABLES: [(&str, &str, u32); 15] = [
     ("DT", "detection of the end", 4),
     ("PT", "promote-to-terminated", 3),
     ("SK", "sweep-stale-kernels", 4),
+    ("CD", "check-pending of deployments", 3),
+    ("CR", "check-replica", 4),
+    ("SC", "scaling", 4),
+    ("RC", "reconcile", 3),
+    ("DD", "destroying", 3),
+    ("RP", "provision", 3),
+    ("RH", "health-check", 4),
+    ("RR", "check-running", 4),
+    ("RE", "evict", 3),
+    ("RT", "terminate of routes", 3),
+    ("SD", "service-discovery-sync", 4),
     ("FC", "classification", 3),
     ("HE", "hooks", 3),
     ("DL", "locks", 3),

@@ -1,5 +1,6 @@
 //! Deployments: how many replicas of which revision there shall be. Pure.
 
+pub mod deployments;
 pub mod effect;
 pub mod failures;
 pub mod handlers;
@@ -12,4 +13,4 @@ pub mod snapshot;
 pub mod status;
 pub mod subject;
 
-pub use subject::Deployments;
+pub use deployments::Deployments;

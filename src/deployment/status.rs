@@ -1,9 +1,8 @@
 //! Applies a step to a deployment's status, apart from its progress: numbers, revisions, planned and leaving replicas. Pure.
 
-use super::handlers::Change;
+use super::deployments::Deployments;
 use super::population::{self, Population};
 use super::snapshot::{DeploymentItem, Snapshot};
-use super::subject::Deployments;
 use crate::api::{DeploymentPhase, DeploymentStatus, LABEL_DEPLOYMENT};
 use crate::lifecycle::{ConditionState, Step};
 
@@ -15,7 +14,7 @@ pub fn apply(status: &mut DeploymentStatus, step: &Step<'_, Deployments>, snapsh
     if let Some(failures) = &change.failures {
         status.failures = failures.clone();
     }
-    revisions(status, change, item);
+    revisions(status, step, item);
     status.replicas_made = change.plan.iter().map(|planned| planned.ordinal + 1).max().unwrap_or(0).max(status.replicas_made);
     status.planned.extend(change.plan.iter().cloned());
     status.leaving.extend(change.leave.iter().cloned());
@@ -25,7 +24,8 @@ pub fn apply(status: &mut DeploymentStatus, step: &Step<'_, Deployments>, snapsh
     numbers(status, snapshot, item);
 }
 
-fn revisions(status: &mut DeploymentStatus, change: &Change, item: &DeploymentItem) {
+fn revisions(status: &mut DeploymentStatus, step: &Step<'_, Deployments>, item: &DeploymentItem) {
+    let change = step.change;
     if let Some(rollout) = &change.rollout {
         status.rollout = Some(rollout.clone());
     }

@@ -5,27 +5,13 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
+use super::deployments::Deployments;
 use super::effect::Effect;
-use super::handlers::{Change, HANDLERS, Handler, HandlerName};
+use super::handlers::{Change, HANDLERS, Handler, HandlerName, LockId};
 use super::snapshot::{DeploymentItem, Snapshot};
 use super::status;
 use crate::api::{Deployment, DeploymentPhase, DeploymentStatus, DeploymentUid, HistoryResult, Progress, Reason, UNKNOWN_GROUP};
 use crate::lifecycle::{self, ConditionState, HasProgress, Limits, Step, Subject, Timing};
-
-/// Deployments: a subject of the engine.
-#[derive(Clone, Copy, Debug)]
-pub struct Deployments;
-
-/// Two handlers with the same lock never run at the same time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum LockId {
-    Pending,
-    Replica,
-    Scaling,
-    Deploying,
-    Reconcile,
-    Destroying,
-}
 
 impl Subject for Deployments {
     const NAME: &'static str = "deployment";

@@ -60,7 +60,7 @@ pub struct Timing {
     pub stale_replica: Duration,
     /// The time in which several changes to an unhealthy state evict a replica at once.
     pub flapping: Duration,
-    /// How long after its grace period a session that a route ends may remain before it is forced.
+    /// How long after its grace period a replica may remain before it is ended by force.
     pub drain_slack: Duration,
     /// The pause before the second replacement of a replica in a row; doubles up to `replacement_backoff_max`.
     pub replacement_backoff: Duration,

@@ -2,8 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use super::snapshot::RouteItem;
-use crate::api::{HealthCheckType, Reason, Session, SessionPhase};
+use crate::api::{Reason, Session, SessionPhase};
 use crate::views::{MainState, PodView};
 
 /// The session of a replica, as far as its route needs it.
@@ -39,15 +38,6 @@ impl Replica {
     /// Whether nothing of it runs any more.
     pub fn has_ended(&self) -> bool {
         matches!(self, Self::Absent | Self::Ending { ended: true, .. })
-    }
-}
-
-/// Whether the main pod serves, by its kubelet.
-pub fn serves(item: &RouteItem, pod: &PodView) -> bool {
-    let check = item.session.as_ref().and_then(|session| session.spec.serving.as_ref()).map(|serving| serving.health_check.type_);
-    match check {
-        Some(HealthCheckType::None) => matches!(pod.main, MainState::Running { .. }),
-        Some(HealthCheckType::Http | HealthCheckType::Tcp | HealthCheckType::Grpc) | None => pod.containers_ready,
     }
 }
 

@@ -3,7 +3,8 @@
 pub mod effect;
 pub mod handlers;
 pub mod health;
+pub mod routes;
 pub mod snapshot;
 pub mod subject;
 
-pub use subject::Routes;
+pub use routes::Routes;

@@ -6,9 +6,11 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use super::health::Replica;
-use crate::api::{Deployment, Drain, GroupName, Health, Route, RoutePhase, RouteUid, ScalingGroup, Session, SessionSpec};
+use crate::api::{
+    Deployment, Drain, GroupName, Health, HealthCheckType, Route, RoutePhase, RouteUid, ScalingGroup, Session, SessionSpec,
+};
 use crate::lifecycle::{Timing, created_at};
-use crate::views::PodView;
+use crate::views::{MainState, PodView};
 
 /// What decisions on the routes of one deployment have in common.
 #[derive(Clone, Debug)]
@@ -87,6 +89,15 @@ impl RouteItem {
     /// Whether the Service may send requests to the main pod.
     pub fn is_in_traffic(&self) -> bool {
         self.pod.as_ref().is_some_and(|pod| pod.traffic == Some(true))
+    }
+
+    /// Whether the main pod serves, by its kubelet.
+    pub fn serves(&self, pod: &PodView) -> bool {
+        let serving = self.session.as_ref().and_then(|session| session.spec.serving.as_ref());
+        match serving.map(|serving| serving.health_check.type_) {
+            Some(HealthCheckType::None) => matches!(pod.main, MainState::Running { .. }),
+            Some(HealthCheckType::Http | HealthCheckType::Tcp | HealthCheckType::Grpc) | None => pod.containers_ready,
+        }
     }
 
     /// Host and port of the replica.

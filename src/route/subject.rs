@@ -6,21 +6,12 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use super::effect::Effect;
-use super::handlers::{Change, HANDLERS, Handler, HandlerName, MAX_ATTEMPTS};
+use super::handlers::{Change, HANDLERS, Handler, HandlerName, LockId, MAX_ATTEMPTS};
 use super::health::Replica;
+use super::routes::Routes;
 use super::snapshot::{RouteItem, Snapshot};
 use crate::api::{Health, HistoryResult, Progress, Reason, Route, RoutePhase, RouteStatus, RouteUid, Traffic, UNKNOWN_GROUP};
 use crate::lifecycle::{self, ConditionState, HasProgress, Limits, Step, Subject, Timing};
-
-/// Routes: a subject of the engine.
-#[derive(Clone, Copy, Debug)]
-pub struct Routes;
-
-/// Two handlers with the same lock never run at the same time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum LockId {
-    Terminating,
-}
 
 /// The changes to an unhealthy state that a route remembers.
 const MAX_UNHEALTHY_TIMES: usize = 8;

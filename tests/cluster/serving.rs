@@ -312,7 +312,7 @@ async fn a_replica_deleted_by_hand_as_route_session_or_pod_is_replaced() {
 }
 
 #[tokio::test]
-async fn rt_002_a_leaving_replica_is_out_of_the_traffic_for_its_delay_before_its_pod_is_deleted() {
+async fn rt_002_sd_002_a_leaving_replica_is_out_of_the_traffic_for_its_delay_before_its_pod_is_deleted() {
     let scene = Scene::with("drain", 2, json!({})).await;
     let operator = scene.operator().await;
     deploy(&scene, "web", json!({"replicas": 1, "drain": {"delaySeconds": 120, "timeoutSeconds": 1}})).await;
@@ -327,6 +327,11 @@ async fn rt_002_a_leaving_replica_is_out_of_the_traffic_for_its_delay_before_its
     })
     .await;
     let left = tokio::time::Instant::now();
+    eventually("the endpoints to be without it", || async {
+        let listed = endpoints(&scene, "web").await;
+        if listed.is_empty() { Ok(()) } else { Err(format!("{listed:?}")) }
+    })
+    .await;
     eventually("the pod to be deleted", || async {
         let pod = scene.api::<Pod>().get_opt(&pod).await.map_err(|error| error.to_string())?;
         let is_deleted = pod.is_none_or(|pod| pod.metadata.deletion_timestamp.is_some());
@@ -397,5 +402,35 @@ async fn dd_003_a_forced_deployment_is_destroyed_at_once_and_swept_afterwards() 
         if left == 0 { Ok(()) } else { Err(format!("{left} routes")) }
     })
     .await;
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn rc_002_a_session_without_its_deployment_is_ended() {
+    let scene = Scene::with("orphans", 2, json!({})).await;
+    let operator = scene.operator().await;
+    deploy(&scene, "web", json!({"replicas": 1})).await;
+    until_ready(&scene, "web").await;
+    let name = live_routes(&scene, "web").await.remove(0).name_any();
+    assert_eq!(operator.stop().await, sokovan::operator::Ended::Stopped);
+    let (orphan, released) = (DeleteParams::orphan(), Patch::Merge(json!({"metadata": {"finalizers": null}})));
+    for finalizers_go in [false, true] {
+        if finalizers_go {
+            let _ = scene.api::<Route>().patch_metadata(&name, &PatchParams::default(), &released).await;
+            let _ = scene.api::<Deployment>().patch_metadata("web", &PatchParams::default(), &released).await;
+        } else {
+            scene.api::<Route>().delete(&name, &orphan).await.expect("the route is deleted");
+            scene.api::<Deployment>().delete("web", &orphan).await.expect("the deployment is deleted");
+            eventually("the garbage collector to orphan the session", || async {
+                let owners = scene.get(&name).await.metadata.owner_references.unwrap_or_default();
+                if owners.is_empty() { Ok(()) } else { Err(format!("{owners:?}")) }
+            })
+            .await;
+        }
+    }
+    scene.until_gone::<Deployment>("web").await;
+    scene.until_gone::<Route>(&name).await;
+    let operator = scene.operator().await;
+    scene.until_gone::<Session>(&name).await;
     scene.end(operator).await;
 }

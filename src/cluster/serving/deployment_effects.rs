@@ -7,7 +7,7 @@ use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
 use super::builders;
-use super::host::ServingHost;
+use super::host::{CarriedOut, ServingHost};
 use crate::api::*;
 use crate::cluster::objects::{exactly, not_found_is_fine};
 use crate::cluster::store::identity::key_of;
@@ -18,53 +18,55 @@ use crate::deployment::snapshot::DeploymentItem;
 use crate::lifecycle::{EffectError, Failure};
 use crate::route::Routes;
 
-impl ServingHost {
-    pub(super) async fn run_for_deployment(&self, item: &DeploymentItem, effect: &Effect) -> Result<(), EffectError> {
+impl CarriedOut for Deployments {
+    async fn carry_out(host: &ServingHost, item: &DeploymentItem, effect: &Effect) -> Result<(), EffectError> {
         let deployment = &*item.deployment;
         let (namespace, name) = key_of(&deployment.metadata);
         match effect {
-            Effect::HoldDeployment => self.hold_deployment(deployment).await,
+            Effect::HoldDeployment => host.hold_deployment(deployment).await,
             Effect::ReleaseDeployment => {
-                let (writer, meta) = (&self.writer, &deployment.metadata);
+                let (writer, meta) = (&host.writer, &deployment.metadata);
                 writer.release::<Deployment>("deployment-finalizer", meta, FINALIZER_DEPLOYMENT).await
             }
-            Effect::CreateRevision { number, content } => self.create_revision(deployment, *number, content).await,
+            Effect::CreateRevision { number, content } => host.create_revision(deployment, *number, content).await,
             Effect::DeleteRevision { name, uid } => {
                 let params = exactly(Some(uid.clone()));
-                self.writer.delete::<ControllerRevision>("revision-delete", &namespace, name, params).await.map(|_| ())
+                host.writer.delete::<ControllerRevision>("revision-delete", &namespace, name, params).await.map(|_| ())
             }
-            Effect::ApplyService { port, target_port } => self.apply_service(item, *port, *target_port).await,
+            Effect::ApplyService { port, target_port } => host.apply_service(item, *port, *target_port).await,
             Effect::DeleteService => {
-                let Some(service) = self.writer.find::<Service>(&namespace, &name).await? else { return Ok(()) };
+                let Some(service) = host.writer.find::<Service>(&namespace, &name).await? else { return Ok(()) };
                 if !belongs(&service.metadata, deployment) {
                     return Ok(());
                 }
                 let params = exactly(service.metadata.uid);
-                self.writer.delete::<Service>("service-delete", &namespace, &name, params).await.map(|_| ())
+                host.writer.delete::<Service>("service-delete", &namespace, &name, params).await.map(|_| ())
             }
-            Effect::ApplyBudget { min_available } => self.apply_budget(deployment, *min_available).await,
+            Effect::ApplyBudget { min_available } => host.apply_budget(deployment, *min_available).await,
             Effect::DeleteBudget => {
-                let Some(budget) = self.writer.find::<PodDisruptionBudget>(&namespace, &name).await? else { return Ok(()) };
+                let Some(budget) = host.writer.find::<PodDisruptionBudget>(&namespace, &name).await? else { return Ok(()) };
                 let params = exactly(budget.metadata.uid);
-                self.writer.delete::<PodDisruptionBudget>("budget-delete", &namespace, &name, params).await.map(|_| ())
+                host.writer.delete::<PodDisruptionBudget>("budget-delete", &namespace, &name, params).await.map(|_| ())
             }
-            Effect::CreateRoute(planned) => self.create_route(deployment, planned).await,
+            Effect::CreateRoute(planned) => host.create_route(deployment, planned).await,
             Effect::DeleteRoute { name, uid } => {
                 let params = exactly(Some(uid.clone()));
-                let held = self.writer.delete::<Route>("route-delete", &namespace, name, params).await?;
-                held.into_iter().for_each(|route| _ = self.world.upsert_object::<Routes>(route));
+                let held = host.writer.delete::<Route>("route-delete", &namespace, name, params).await?;
+                held.into_iter().for_each(|route| _ = host.world.upsert_object::<Routes>(route));
                 Ok(())
             }
             Effect::DeleteSession { name, uid } => {
                 let params = exactly(Some(uid.clone()));
-                let held = self.writer.delete::<Session>("session-delete", &namespace, name, params).await?;
-                held.into_iter().for_each(|session| _ = self.world.upsert_session(session));
+                let held = host.writer.delete::<Session>("session-delete", &namespace, name, params).await?;
+                held.into_iter().for_each(|session| _ = host.world.upsert_session(session));
                 Ok(())
             }
-            Effect::ForceSession { name } => self.end_session(&namespace, name, None, 0, true).await,
+            Effect::ForceSession { name } => host.end_session(&namespace, name, None, 0, true).await,
         }
     }
+}
 
+impl ServingHost {
     async fn hold_deployment(&self, deployment: &Deployment) -> Result<(), EffectError> {
         let meta = &deployment.metadata;
         if let Some(held) = self.writer.hold::<Deployment>("deployment-finalizer", meta, FINALIZER_DEPLOYMENT).await? {

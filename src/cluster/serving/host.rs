@@ -21,9 +21,18 @@ pub struct ServingHost {
     pub events: Events,
 }
 
+/// A kind whose effects the host carries out.
+pub trait CarriedOut: Seen {
+    fn carry_out(
+        host: &ServingHost,
+        item: &Self::Item,
+        effect: &Self::Effect,
+    ) -> impl Future<Output = Result<(), EffectError>> + Send;
+}
+
 impl<S> Host<S> for ServingHost
 where
-    S: Seen<Shared = ()>,
+    S: CarriedOut<Shared = ()>,
 {
     fn claim(&self, handler: &'static Handler<S>, mark: &Mark<S::Uid>) -> Vec<Batch<S>> {
         self.world.claim_objects(handler, mark)

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use crate::api::Session;
 use crate::cluster::objects::exactly;
-use crate::cluster::store::identity::{key_of, uid_of};
-use crate::cluster::store::serving::deployment_of;
+use crate::cluster::store::identity::{deployment_of, key_of, uid_of};
 use crate::cluster::store::world::World;
 use crate::cluster::write::Writer;
 

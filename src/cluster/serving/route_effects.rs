@@ -5,35 +5,38 @@ use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
 use super::builders;
-use super::host::ServingHost;
+use super::host::{CarriedOut, ServingHost};
 use crate::api::*;
 use crate::cluster::objects::{exactly, not_found_is_fine};
 use crate::cluster::store::identity::key_of;
 use crate::lifecycle::EffectError;
+use crate::route::Routes;
 use crate::route::effect::Effect;
 use crate::route::snapshot::RouteItem;
 use crate::views::PodRef;
 
-impl ServingHost {
-    pub(super) async fn run_for_route(&self, item: &RouteItem, effect: &Effect) -> Result<(), EffectError> {
+impl CarriedOut for Routes {
+    async fn carry_out(host: &ServingHost, item: &RouteItem, effect: &Effect) -> Result<(), EffectError> {
         let (namespace, name) = key_of(&item.route.metadata);
         match effect {
-            Effect::CreateSession(spec) => self.create_session(&item.route, spec).await,
-            Effect::SetTraffic { pod, on } => self.set_traffic(pod, *on).await,
+            Effect::CreateSession(spec) => host.create_session(&item.route, spec).await,
+            Effect::SetTraffic { pod, on } => host.set_traffic(pod, *on).await,
             Effect::EndSession { grace, forced } => {
                 let uid = item.session.as_ref().and_then(|session| session.metadata.uid.as_ref());
-                self.end_session(&namespace, &item.route.spec.session, uid, *grace, *forced).await
+                host.end_session(&namespace, &item.route.spec.session, uid, *grace, *forced).await
             }
             Effect::DeleteSession => {
                 let uid = item.session.as_ref().and_then(|session| session.metadata.uid.clone());
-                let held = self.writer.delete::<Session>("session-delete", &namespace, &name, exactly(uid)).await?;
-                held.into_iter().for_each(|session| _ = self.world.upsert_session(session));
+                let held = host.writer.delete::<Session>("session-delete", &namespace, &name, exactly(uid)).await?;
+                held.into_iter().for_each(|session| _ = host.world.upsert_session(session));
                 Ok(())
             }
-            Effect::ReleaseRoute => self.writer.release::<Route>("route-finalizer", &item.route.metadata, FINALIZER_ROUTE).await,
+            Effect::ReleaseRoute => host.writer.release::<Route>("route-finalizer", &item.route.metadata, FINALIZER_ROUTE).await,
         }
     }
+}
 
+impl ServingHost {
     async fn create_session(&self, route: &Route, spec: &SessionSpec) -> Result<(), EffectError> {
         let session = builders::session(route, spec);
         let (namespace, owner) = (key_of(&route.metadata).0, route.metadata.uid.as_deref());

@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use super::host::ServingHost;
 use crate::api::*;
 use crate::cluster::commit::Committable;
-use crate::cluster::store::identity::{key_of, uid_in, uid_of};
-use crate::cluster::store::serving::{Served, deployment_of};
+use crate::cluster::store::identity::{deployment_of, key_of, uid_in, uid_of};
+use crate::cluster::store::serving::Served;
 use crate::cluster::store::state::State;
 use crate::cluster::store::table::Key;
 use crate::cluster::store::world::World;
@@ -19,22 +18,17 @@ use crate::coordinator::marks::Mark;
 use crate::deployment::revision::{Content, Revision};
 use crate::deployment::snapshot::{DeploymentItem, Replica};
 use crate::deployment::{self, Deployments};
-use crate::lifecycle::{EffectError, Handler, Timing, phase_of, to_millis};
+use crate::lifecycle::{Handler, Timing, phase_of, to_millis};
 use crate::provisioner::{Candidate, Decision, EquivalenceClasses, Refusal, Scope, in_group, provision};
 use crate::route::snapshot::RouteItem;
 use crate::route::{self, Routes};
 use crate::session::kernels::kernel_name;
 use crate::views::{Liveness, NodeView, PodView};
 
-/// A kind whose snapshots the world takes, and whose effects the host carries out.
+/// A kind whose snapshots the world takes.
 pub trait Seen: Served + Committable {
     fn snapshot(state: &State, timing: &Arc<Timing>, object: &Self::Object) -> Self::Snapshot;
     fn item(state: &State, snapshot: &Self::Snapshot, object: &Arc<Self::Object>, stored: &Arc<Self::Object>) -> Self::Item;
-    fn carry_out(
-        host: &ServingHost,
-        item: &Self::Item,
-        effect: &Self::Effect,
-    ) -> impl Future<Output = Result<(), EffectError>> + Send;
 }
 
 impl World {
@@ -108,14 +102,6 @@ impl Seen for Deployments {
             stored: stored.clone(),
         }
     }
-
-    async fn carry_out(
-        host: &ServingHost,
-        item: &DeploymentItem,
-        effect: &deployment::effect::Effect,
-    ) -> Result<(), EffectError> {
-        host.run_for_deployment(item, effect).await
-    }
 }
 
 impl Seen for Routes {
@@ -168,10 +154,6 @@ impl Seen for Routes {
             node_lost: node.as_ref().is_some_and(is_lost),
             pod,
         }
-    }
-
-    async fn carry_out(host: &ServingHost, item: &RouteItem, effect: &route::effect::Effect) -> Result<(), EffectError> {
-        host.run_for_route(item, effect).await
     }
 }
 

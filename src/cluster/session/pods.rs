@@ -449,4 +449,18 @@ mod tests {
             assert!(!sent.replace("$$", "").contains('$'), "{sent}");
         }
     }
+
+    #[test]
+    fn rh_004_the_kubelet_counts_the_successes_and_failures_of_a_health_check() {
+        let check = |check: serde_json::Value| {
+            let serving = serde_json::json!({"port": 8000, "healthCheck": check});
+            readiness_probe(&serde_json::from_value(serving).expect("valid"))
+        };
+        let http = check(serde_json::json!({"type": "HTTP", "successThreshold": 3, "failureThreshold": 2})).expect("a probe");
+        assert_eq!((http.success_threshold, http.failure_threshold), (Some(3), Some(2)));
+        assert_eq!(http.http_get.and_then(|get| get.path).as_deref(), Some("/health"));
+        assert!(check(serde_json::json!({"type": "TCP"})).is_some_and(|probe| probe.tcp_socket.is_some()));
+        assert!(check(serde_json::json!({"type": "GRPC"})).is_some_and(|probe| probe.grpc.is_some()));
+        assert!(check(serde_json::json!({"type": "None"})).is_none());
+    }
 }

@@ -4,7 +4,7 @@ use kube::Resource;
 use kube::core::object::HasStatus;
 
 use super::table::Key;
-use crate::api::{Session, SessionUid};
+use crate::api::{DeploymentUid, LABEL_DEPLOYMENT_UID, Session, SessionUid};
 use crate::lifecycle::Subject;
 
 /// Whether two versions of an object are the same for all decisions. Annotations, labels and managed fields may differ.
@@ -38,4 +38,9 @@ pub fn key_of(meta: &kube::core::ObjectMeta) -> Key {
 pub fn dependencies(session: &Session) -> impl Iterator<Item = Key> {
     let namespace = session.metadata.namespace.clone().unwrap_or_default();
     session.spec.depends_on.iter().map(move |name| (namespace.clone(), name.clone()))
+}
+
+/// The deployment that an object belongs to, by the label that only the operator sets.
+pub fn deployment_of(meta: &kube::core::ObjectMeta) -> Option<DeploymentUid> {
+    meta.labels.as_ref()?.get(LABEL_DEPLOYMENT_UID).map(|uid| DeploymentUid(uid.clone()))
 }

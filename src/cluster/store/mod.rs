@@ -13,6 +13,7 @@ pub mod pauses;
 pub mod quota_admission;
 pub mod requests;
 pub mod serving;
+pub mod serving_state;
 pub mod state;
 pub mod stores;
 pub mod table;

@@ -1,71 +1,31 @@
 //! Deployments and routes in the world: their stores, what belongs to them, and the marks that changes set.
 
-use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{TimeDelta, Utc};
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::Resource;
 
 use super::extract;
-use super::identity::{is_same_for_decisions, key_of, uid_in};
-use super::index::Keys;
-use super::overlay::{Overlay, with_status_of};
+use super::identity::{deployment_of, is_same_for_decisions, key_of, uid_in};
+use super::overlay::with_status_of;
+use super::serving_state::{BudgetRow, KindState, Queue, RevisionRow, ServiceRow, ServingState, TrafficSlice};
 use super::state::State;
 use super::stores::Stores;
 use super::table::{Key, Table};
 use super::world::World;
 use crate::api::*;
+use crate::coordinator::Claim;
 use crate::coordinator::host::AfterCommit;
-use crate::coordinator::marks::{HandlerMarks, Mark};
-use crate::coordinator::{Claim, Claims};
+use crate::coordinator::marks::Mark;
 use crate::deployment::Deployments;
 use crate::deployment::revision::Revision;
 use crate::lifecycle::{Subject, phase_of};
 use crate::route::Routes;
-
-/// What is known of the objects of one kind besides their store.
-pub struct KindState<S: Subject> {
-    pub overlay: Overlay<S>,
-    pub key_of: HashMap<S::Uid, Key>,
-    /// Objects whose statuses the API server refuses, and until when they are left alone.
-    pub quarantined: HashMap<S::Uid, DateTime<Utc>>,
-}
-
-impl<S: Subject> Default for KindState<S> {
-    fn default() -> Self {
-        Self { overlay: Overlay::default(), key_of: HashMap::new(), quarantined: HashMap::new() }
-    }
-}
-
-/// What is known of deployments and routes besides their stores.
-#[derive(Default)]
-pub struct ServingState {
-    pub deployments: KindState<Deployments>,
-    pub routes: KindState<Routes>,
-    pub routes_of: Keys<DeploymentUid>,
-    pub sessions_of: Keys<DeploymentUid>,
-    pub revisions_of: Keys<DeploymentUid>,
-    pub slices_of: Keys<DeploymentUid>,
-}
-
-/// The marks and claims of one kind.
-pub struct Queue<S: Subject> {
-    pub marks: Arc<HandlerMarks<S>>,
-    pub claims: Arc<Claims<S>>,
-}
-
-impl<S: Subject> Default for Queue<S> {
-    fn default() -> Self {
-        let marks = Arc::new(HandlerMarks::default());
-        Self { claims: Arc::new(Claims::new(marks.clone())), marks }
-    }
-}
 
 /// A kind whose objects the world keeps as they are.
 pub trait Served: Subject {
@@ -158,37 +118,6 @@ impl Served for Routes {
         let deployment = state.object::<Deployments>(&Self::deployment(object));
         world.manages_all_groups() || deployment.is_some_and(|deployment| Deployments::is_managed(world, state, deployment))
     }
-}
-
-/// The deployment that an object belongs to, by the label that only the operator sets.
-pub fn deployment_of(meta: &ObjectMeta) -> Option<DeploymentUid> {
-    meta.labels.as_ref()?.get(LABEL_DEPLOYMENT_UID).map(|uid| DeploymentUid(uid.clone()))
-}
-
-/// A revision, and the deployment that it belongs to.
-pub struct RevisionRow {
-    pub deployment: DeploymentUid,
-    pub revision: Revision,
-}
-
-/// A deployment's Service: its port, and the port that this leads to.
-pub struct ServiceRow {
-    pub deployment: DeploymentUid,
-    pub ports: (i32, i32),
-}
-
-/// A deployment's PodDisruptionBudget.
-pub struct BudgetRow {
-    pub deployment: DeploymentUid,
-    pub min_available: i32,
-}
-
-/// An EndpointSlice of a deployment's Service.
-pub struct TrafficSlice {
-    pub deployment: DeploymentUid,
-    pub service: String,
-    /// The pods that it lists as ready.
-    pub ready: BTreeSet<String>,
 }
 
 impl State {

@@ -8,10 +8,10 @@ use chrono::{DateTime, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::heartbeats::Heartbeats;
-use super::identity::{dependencies, uid_of};
+use super::identity::{dependencies, deployment_of, uid_of};
 use super::index::{Index, Place};
 use super::overlay::Overlay;
-use super::serving::{ServingState, deployment_of};
+use super::serving_state::ServingState;
 use super::stores::Stores;
 use super::table::Key;
 use crate::api::*;

@@ -14,7 +14,7 @@ use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use strum::EnumIter;
 
-use super::serving::{BudgetRow, RevisionRow, ServiceRow, TrafficSlice};
+use super::serving_state::{BudgetRow, RevisionRow, ServiceRow, TrafficSlice};
 use super::table::Table;
 use crate::api::*;
 use crate::views::{ClaimView, ForeignPod, NodeView, PodView, QuotaView, RuntimeClassView, StorageClassView, VolumeView};

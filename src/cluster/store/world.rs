@@ -9,10 +9,10 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use tokio::sync::Notify;
 
 use super::extract::{self, Extracted};
-use super::identity::{is_same_for_decisions, key_of, uid_of};
+use super::identity::{deployment_of, is_same_for_decisions, key_of, uid_of};
 use super::marks::{KernelTask, SessionMarks};
 use super::pauses::about_nodes;
-use super::serving::{Queue, deployment_of};
+use super::serving_state::Queue;
 use super::state::State;
 use super::stores::{PodRow, Slice};
 use super::table::Key;

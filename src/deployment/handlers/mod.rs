@@ -12,9 +12,8 @@ mod scaling;
 #[cfg(test)]
 pub(crate) mod testing;
 
-use super::Deployments;
+use super::deployments::Deployments;
 use super::snapshot::{DeploymentItem, Snapshot};
-pub use super::subject::LockId;
 use crate::api::{DeploymentPhase, Failures, PlannedReplica, Reason, Rollout};
 use crate::lifecycle::{self, CommitMode};
 
@@ -26,6 +25,17 @@ pub type Decide = lifecycle::Decide<Deployments>;
 pub type Mode = lifecycle::Mode<Deployments>;
 pub type After = lifecycle::After<Deployments>;
 pub type To = lifecycle::To<DeploymentPhase>;
+
+/// Two handlers with the same lock never run at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum LockId {
+    Pending,
+    Replica,
+    Scaling,
+    Deploying,
+    Reconcile,
+    Destroying,
+}
 
 /// The changes that a verdict makes in a deployment's status, apart from its progress.
 #[derive(Clone, Debug, Default, PartialEq)]

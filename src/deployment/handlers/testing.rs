@@ -130,9 +130,8 @@ impl Case {
             let spec = json!({"deployment": "d", "session": name, "revision": self.revision, "ordinal": ordinal});
             let mut route = Route::new(&name, serde_json::from_value(spec).expect("a spec"));
             route.metadata.uid = Some(format!("uid-{ordinal}"));
-            let mut status = RouteStatus::default();
-            status.phase = phase;
-            status.phase_started_at = Some(now());
+            let progress = Progress { phase, phase_started_at: Some(now()), ..Progress::default() };
+            let mut status = RouteStatus { progress, ..RouteStatus::default() };
             let mut replica =
                 Replica { route: Arc::new(route.clone()), session: None, node: None, listed: false, ready_since: None };
             change(&mut replica, &mut status);
@@ -189,10 +188,9 @@ impl Case {
             let mut session = Session::new("s", serde_json::from_value(spec).expect("a spec"));
             let created = (now() - TimeDelta::seconds(seconds)).to_rfc3339();
             session.metadata.creation_timestamp = serde_json::from_value(json!(created)).ok();
-            let mut status = SessionStatus::default();
-            status.reason = Some(Reason::NoAvailableNode);
-            status.message = Some("no node has enough free resources".into());
-            session.status = Some(status);
+            let message = Some("no node has enough free resources".into());
+            let progress = Progress { reason: Some(Reason::NoAvailableNode), message, ..Progress::default() };
+            session.status = Some(SessionStatus { progress, ..SessionStatus::default() });
             replica.session = Some(Arc::new(session));
         })
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Decide, Handler, HandlerName, ROW as BASE, Transitions, Verdict, exits};
 use crate::api::{Health, Reason, RoutePhase};
-use crate::route::health::{Replica, last_words, serves};
+use crate::route::health::{Replica, last_words};
 use crate::route::snapshot::{RouteItem, Snapshot};
 
 exits!(Running, Unhealthy, Terminating);
@@ -33,7 +33,7 @@ fn check(snapshot: &Snapshot, item: &RouteItem) -> Verdict {
     if let Some(silent) = item.node_silent {
         return on_silent_node(snapshot, item, silent);
     }
-    match (item.phase(), serves(item, pod)) {
+    match (item.phase(), item.serves(pod)) {
         (RoutePhase::Running, false) => Verdict::success_to(Exit::Unhealthy).because(Reason::HealthCheckFailed, last_words(pod)),
         (RoutePhase::Unhealthy, true) => Verdict::success_to(Exit::Running),
         (_, true) if item.health() == Health::Stale => {

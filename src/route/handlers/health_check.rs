@@ -4,7 +4,7 @@ use super::{After, Decide, Handler, HandlerName, ROW as BASE, To, Transitions, V
 use crate::api::{Reason, RoutePhase};
 use crate::lifecycle::{is_over, over_at};
 use crate::route::effect::Effect;
-use crate::route::health::{Replica, last_words, serves, started_at};
+use crate::route::health::{Replica, last_words, started_at};
 use crate::route::snapshot::{RouteItem, Snapshot};
 
 exits!(Failed);
@@ -29,7 +29,7 @@ fn check(snapshot: &Snapshot, item: &RouteItem) -> Verdict {
         Replica::Starting | Replica::Running => {}
     }
     let Some(pod) = &item.pod else { return Verdict::idle() };
-    if serves(item, pod) {
+    if item.serves(pod) {
         return Verdict::success();
     }
     let serving = item.session.as_ref().and_then(|session| session.spec.serving.as_ref());

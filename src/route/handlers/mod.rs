@@ -11,9 +11,8 @@ mod terminate;
 #[cfg(test)]
 pub(crate) mod testing;
 
-use super::Routes;
+use super::routes::Routes;
 use super::snapshot::RouteItem;
-pub use super::subject::LockId;
 use crate::api::{Health, RoutePhase, Traffic};
 use crate::lifecycle::{self, CommitMode};
 
@@ -25,6 +24,12 @@ pub type Decide = lifecycle::Decide<Routes>;
 pub type Mode = lifecycle::Mode<Routes>;
 pub type After = lifecycle::After<Routes>;
 pub type To = lifecycle::To<RoutePhase>;
+
+/// Two handlers with the same lock never run at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum LockId {
+    Terminating,
+}
 
 /// How often the creation of a session may fail in a row.
 pub const MAX_ATTEMPTS: i32 = 5;

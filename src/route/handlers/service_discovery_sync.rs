@@ -56,6 +56,18 @@ mod tests {
     }
 
     #[test]
+    fn sd_004_a_sync_that_fails_is_tried_again_and_changes_no_phase() {
+        use crate::lifecycle::{Effects, Failure, classify};
+        let item = running().out_of_traffic().item();
+        let failed = sync(&snapshot(), &item).with_outcome(super::super::Outcome::Failure(Failure::fault(
+            crate::api::Reason::EffectFailed,
+            "the API server does not answer",
+        )));
+        let classified = classify(&ROW, &snapshot(), &item, &failed, Effects::Failed).expect("news");
+        assert_eq!((classified.result, classified.to), (crate::api::HistoryResult::NeedRetry, None));
+    }
+
+    #[test]
     fn a_replica_that_leaves_is_not_put_back_into_the_traffic() {
         assert_eq!(synced(100, running().deleted().out_of_traffic()), []);
     }

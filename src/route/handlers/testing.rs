@@ -131,7 +131,7 @@ impl Replica {
     }
 
     pub fn node_silent(mut self, seconds: u64) -> Self {
-        self.item.node_silent = Some(Duration::from_secs(seconds));
+        self.item.node_silent = Some(Duration::new(seconds, 0));
         self
     }
 
