@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -48,16 +50,25 @@ impl Default for Limits {
     }
 }
 
-/// Serves /healthz, /readyz and /metrics until the returned set is dropped. A replica is ready when it could lead.
-pub async fn serve(listen: Option<SocketAddr>, ready: Arc<AtomicBool>, metrics: Metrics) -> std::io::Result<JoinSet<()>> {
+/// Returns the replicas that serve as JSON, or None while they are not known.
+pub type Discovery = Arc<dyn Fn() -> Option<String> + Send + Sync>;
+
+/// Serves /healthz, /readyz, /metrics and /http_sd until the returned set is dropped. A replica of the operator is ready when
+/// it could lead.
+pub async fn serve(
+    listen: Option<SocketAddr>,
+    ready: Arc<AtomicBool>,
+    metrics: Metrics,
+    discovery: Discovery,
+) -> std::io::Result<JoinSet<()>> {
     let mut tasks = JoinSet::new();
     let Some(address) = listen else { return Ok(tasks) };
     let listener = TcpListener::bind(address).await?;
-    tasks.spawn(accept(listener, router(ready, metrics), Limits::default()));
+    tasks.spawn(accept(listener, router(ready, metrics, discovery), Limits::default()));
     Ok(tasks)
 }
 
-fn router(ready: Arc<AtomicBool>, metrics: Metrics) -> Router {
+fn router(ready: Arc<AtomicBool>, metrics: Metrics, discovery: Discovery) -> Router {
     let ready = move || {
         let ready = ready.load(Ordering::Relaxed);
         async move { if ready { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, "cannot list every kind") } }
@@ -66,6 +77,15 @@ fn router(ready: Arc<AtomicBool>, metrics: Metrics) -> Router {
         .route("/healthz", get(|| async { "ok" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(move || async move { metrics.text() }))
+        .route("/http_sd", get(move || async move { targets(discovery()) }))
+}
+
+/// An empty list would remove every target from Prometheus, so a replica that does not know them answers with an error.
+fn targets(known: Option<String>) -> Response {
+    match known {
+        Some(targets) => ([(CONTENT_TYPE, "application/json")], targets).into_response(),
+        None => (StatusCode::SERVICE_UNAVAILABLE, "this replica does not lead, or has not listed every kind yet").into_response(),
+    }
 }
 
 async fn accept(listener: TcpListener, router: Router, limits: Limits) {
@@ -147,7 +167,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, router(Arc::default(), Metrics::default()), limits));
+        tasks.spawn(accept(listener, router(Arc::default(), Metrics::default(), Arc::new(|| None)), limits));
         (address, tasks)
     }
 

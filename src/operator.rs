@@ -1,8 +1,8 @@
 //! The operator: takes part in leader election, watches and runs the handlers while it leads, and serves health and metrics.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use kube::{Client, Config};
@@ -61,7 +61,12 @@ pub async fn run(config: Config, options: Options, stop: watch::Receiver<bool>) 
     let work = client(config.clone(), timing.request)?;
     let fence = Fence::default();
     let ready = Arc::new(AtomicBool::new(false));
-    let _server = crate::http::serve(options.listen, ready.clone(), metrics.clone()).await?;
+    let known: Arc<OnceLock<Arc<World>>> = Arc::default();
+    let discovery = {
+        let known = known.clone();
+        Arc::new(move || serde_json::to_string(&known.get()?.discovery()?).ok())
+    };
+    let _server = crate::http::serve(options.listen, ready.clone(), metrics.clone(), discovery).await?;
 
     let (leadership, mut leads) = watch::channel(Leadership::Standby);
     let candidate = Candidate::new(
@@ -83,6 +88,7 @@ pub async fn run(config: Config, options: Options, stop: watch::Receiver<bool>) 
     let writer = Writer::new(work.clone(), fence, timing.request, metrics.clone());
     // A standby watches nothing. Lists from now on contain everything that the last leader wrote.
     let world = Arc::new(World::new(timing.clone(), options.scope.clone()));
+    _ = known.set(world.clone());
     let mut watches = watches::start(&work, &world);
     let lead = async {
         if tokio::time::timeout(timing.listing, synced(&world)).await.is_err() {

@@ -6,7 +6,7 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use crate::api::{
-    AccessKey, Amount, ClusterMode, NodeName, ResourceName, Resources, Session, SessionType, main_first, requested,
+    AccessKey, Amount, ClusterMode, NodeName, ResourceName, Resources, Session, SessionType, Spread, main_first, requested,
 };
 use crate::views::{ClaimKey, Mount, claims_of, mounts};
 
@@ -17,6 +17,8 @@ pub struct Request {
     pub private: bool,
     /// The uid of the deployment whose replica the session is.
     pub deployment: Option<String>,
+    /// Whether it avoids nodes that run other replicas.
+    pub spread: Spread,
     /// By role, in the order of allocation: main first.
     pub kernels: Vec<KernelRequest>,
 }
@@ -109,6 +111,7 @@ fn request_of(session: &Session) -> Request {
         mode: spec.cluster_mode,
         private: spec.private,
         deployment: session.deployment_uid().cloned(),
+        spread: spec.serving.as_ref().map(|serving| serving.spread).unwrap_or_default(),
         kernels: kernels.collect(),
     }
 }

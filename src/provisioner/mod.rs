@@ -24,7 +24,7 @@ pub use equivalence_class::*;
 pub use holding::{Holding, Load, Occupied};
 pub use ledger::*;
 pub use ledger_snapshot::{LedgerSnapshot, Own};
-pub use nodes::in_group;
+pub use nodes::{in_group, outage};
 pub use pipeline::*;
 pub use refusal::*;
 pub use scope::Scope;

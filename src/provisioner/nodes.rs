@@ -21,6 +21,8 @@ pub enum Rejection {
     Lacks(ResourceName, Amount, Amount),
     Occupied,
     KeptPrivate,
+    /// It runs a replica of the same deployment, and replicas must not share a node.
+    HasReplica,
 }
 
 impl std::fmt::Display for Rejection {
@@ -35,6 +37,7 @@ impl std::fmt::Display for Rejection {
             Self::Lacks(name, left, wanted) => write!(f, "{name} {left} of {wanted} needed"),
             Self::Occupied => f.write_str("not empty, and the session is private"),
             Self::KeptPrivate => f.write_str("occupied by a private session"),
+            Self::HasReplica => f.write_str("runs another replica of the deployment, whose spread is Required"),
         }
     }
 }
@@ -52,6 +55,22 @@ impl Rejection {
 }
 
 /// Whether a node belongs to a scaling group.
+/// Below this many silent nodes, and below this share, the nodes themselves are at fault.
+const OUTAGE_NODES: usize = 3;
+const OUTAGE_PERCENT: usize = 55;
+
+/// Why silence proves nothing about single nodes: most nodes of a scaling group are not ready, so the network or the API server
+/// is broken. Nothing is then counted as lost.
+pub fn outage<'n>(nodes: impl IntoIterator<Item = &'n NodeView>, group: &ScalingGroup) -> Option<String> {
+    let (mut all, mut silent) = (0, 0);
+    for node in nodes.into_iter().filter(|node| in_group(node, group)) {
+        all += 1;
+        silent += usize::from(!node.ready);
+    }
+    let is_outage = silent >= OUTAGE_NODES && silent * 100 >= all * OUTAGE_PERCENT;
+    is_outage.then(|| format!("{silent} of {all} nodes of the scaling group are not ready, so none counts as lost"))
+}
+
 pub fn in_group(node: &NodeView, group: &ScalingGroup) -> bool {
     node.has_labels(&group.spec.node_selector)
 }
@@ -130,5 +149,17 @@ mod tests {
         let lacks = |left: i64| Rejection::Lacks(ResourceName::Memory, Amount::from_units(left), Amount::from_units(4096));
         let rejections = (1..=40).map(lacks).chain([Rejection::NotReady, Rejection::NotReady]);
         assert_eq!(count(rejections, 2).to_string(), "40 of 42: memory 40 of 4Ki needed; 2 of 42: not ready");
+    }
+
+    #[test]
+    fn most_nodes_not_ready_is_an_outage_and_one_or_two_never_are() {
+        let group = serde_json::from_value(serde_json::json!({})).expect("a group");
+        let group = ScalingGroup::new("default", group);
+        let outage_of = |ready: usize, silent: usize| {
+            let node = |ready| NodeView { ready, ..NodeView::default() };
+            let nodes: Vec<NodeView> = (0..ready).map(|_| node(true)).chain((0..silent).map(|_| node(false))).collect();
+            outage(&nodes, &group).is_some()
+        };
+        assert_eq!([outage_of(0, 2), outage_of(3, 3), outage_of(2, 3), outage_of(0, 3)], [false, false, true, true]);
     }
 }

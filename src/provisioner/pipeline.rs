@@ -213,7 +213,9 @@ impl<'s, 'r> Cycle<'s, 'r> {
 /// Returns the strategy's choice among the nodes that are not avoided; if none of them fits, among all nodes.
 fn pick(pool: &mut Pool<'_>, select: Select, scope: &Scope<'_>, part: &Part, own: &[Index], avoided: &[Index]) -> Option<Index> {
     let choice = |excluded| Choice { request: &part.request, own, excluded, spread: scope.group.spec.enforce_spreading };
-    let index = select(pool, &choice(avoided));
+    // Replicas of a deployment spread, whatever the strategy chooses among nodes with equally few.
+    let crowded: Vec<Index> = pool.crowded(&choice(avoided)).into_iter().chain(avoided.iter().copied()).collect();
+    let index = select(pool, &choice(&crowded));
     let index = index.or_else(|| if avoided.is_empty() { None } else { select(pool, &choice(&[])) })?;
     pool.cursor = index + 1;
     Some(index)

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::equivalence_class::{KernelRequest, Request};
 use super::ledger_snapshot::LedgerSnapshot;
 use super::nodes::{Rejection, closed};
-use crate::api::{Amount, NodeName, ResourceName, Resources, ScalingGroup};
+use crate::api::{Amount, NodeName, ResourceName, Resources, ScalingGroup, Spread};
 use crate::views::NodeView;
 use crate::views::Tenancy;
 use crate::views::{ClaimKey, Reach};
@@ -65,6 +65,7 @@ pub struct PoolRequest {
     bound: Vec<(String, BTreeSet<Index>)>,
     private: bool,
     pub deployment: Option<String>,
+    pub spread: Spread,
 }
 
 /// The input of a selector.
@@ -168,6 +169,7 @@ impl<'a> Pool<'a> {
             bound: kernel.claims.iter().filter_map(|claim| self.reached(tenancy, claim)).collect(),
             private: request.private,
             deployment: request.deployment.clone(),
+            spread: request.spread,
         }
     }
 
@@ -176,6 +178,21 @@ impl<'a> Pool<'a> {
         let reach = tenancy.storage.reach(claim);
         let reaches = |index: &Index| reach.includes(self.slots[*index].node);
         (reach != Reach::Everywhere).then(|| (claim.name.clone(), (0..self.slots.len()).filter(reaches).collect()))
+    }
+
+    /// Whether a node runs a replica of the same deployment, and the deployment allows only one there.
+    fn has_other_replica(&self, index: Index, request: &PoolRequest) -> bool {
+        let deployment = request.deployment.as_deref().filter(|_| request.spread == Spread::Required);
+        deployment.is_some_and(|deployment| self.replicas(index, deployment) > 0)
+    }
+
+    /// Returns the nodes that have more replicas of the deployment than the node with the fewest, if replicas spread.
+    pub fn crowded(&self, choice: &Choice<'_>) -> Vec<Index> {
+        let request = choice.request;
+        let Some(deployment) = request.deployment.as_deref().filter(|_| request.spread != Spread::None) else { return vec![] };
+        let replicas = |index: &Index| self.replicas(*index, deployment);
+        let fewest = self.all(choice).map(|index| replicas(&index)).min().unwrap_or_default();
+        self.all(choice).filter(|index| replicas(index) > fewest).collect()
     }
 
     /// Whether a node takes the kernel now and may be chosen.
@@ -187,6 +204,7 @@ impl<'a> Pool<'a> {
             && request.architecture.as_ref().is_none_or(|wanted| *wanted == slot.node.architecture)
             && (slot.private == 0 || own())
             && (!request.private || slot.is_empty() || own())
+            && (!self.has_other_replica(index, request) || own())
             && slot.left.iter().zip(&request.wanted).all(|(left, wanted)| wanted <= left)
             && request.bound.iter().all(|(_, reached)| reached.contains(&index))
             && (request.designated.is_empty() || request.designated.contains(&slot.node.name))
@@ -208,6 +226,9 @@ impl<'a> Pool<'a> {
             }
             if slot.private > 0 {
                 return Some(Rejection::KeptPrivate);
+            }
+            if self.has_other_replica(index, request) {
+                return Some(Rejection::HasReplica);
             }
         }
         self.shortage(request, &slot.left)

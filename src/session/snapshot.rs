@@ -15,7 +15,7 @@ use crate::api::{
     SessionUid, TryingHandler, UNKNOWN_GROUP,
 };
 use crate::lifecycle::{self, Timing};
-use crate::provisioner::{Ahead, Dependency, EquivalenceClass, Holding};
+use crate::provisioner::{Ahead, Dependency, EquivalenceClass, Holding, outage};
 use crate::views::Tenancy;
 use crate::views::{Liveness, NodeView, PodView};
 
@@ -196,8 +196,17 @@ impl Snapshot {
     pub fn liveness(&self, node: &NodeName) -> Liveness {
         match self.nodes.get(node) {
             None => Liveness::Gone,
-            Some(node) => node.liveness(self.lost_after(), self.now),
+            Some(node) => match node.liveness(self.lost_after(), self.now) {
+                Liveness::Lost if self.is_outage() => Liveness::Doubtful { lost_at: None },
+                liveness => liveness,
+            },
         }
+    }
+
+    /// Whether most nodes of the scaling group are not ready. Ending every session would be the worst answer.
+    fn is_outage(&self) -> bool {
+        let nodes = self.nodes.values().map(Arc::as_ref);
+        self.group.as_ref().is_some_and(|group| outage(nodes, group).is_some())
     }
 
     fn lost_after(&self) -> Duration {

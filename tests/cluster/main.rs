@@ -29,6 +29,7 @@ mod restarts;
 mod samples;
 mod scene;
 mod serving;
+mod serving_attacks;
 mod stale;
 mod volumes;
 mod waiting;

@@ -2,6 +2,7 @@
 
 mod builders;
 mod deployment_effects;
+mod discovery;
 mod host;
 mod orphans;
 mod route_effects;

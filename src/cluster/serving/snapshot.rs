@@ -19,7 +19,7 @@ use crate::deployment::revision::{Content, Revision};
 use crate::deployment::snapshot::{DeploymentItem, Replica};
 use crate::deployment::{self, Deployments};
 use crate::lifecycle::{Handler, Timing, phase_of, to_millis};
-use crate::provisioner::{Candidate, Decision, EquivalenceClasses, Refusal, Scope, in_group, provision};
+use crate::provisioner::{Candidate, Decision, EquivalenceClasses, Refusal, Scope, outage, provision};
 use crate::route::snapshot::RouteItem;
 use crate::route::{self, Routes};
 use crate::session::kernels::kernel_name;
@@ -120,7 +120,7 @@ impl Seen for Routes {
         route::snapshot::Snapshot {
             now: now(),
             timing: timing.clone(),
-            outage: group.as_ref().and_then(|group| state.outage(group)),
+            outage: group.as_ref().and_then(|group| outage(state.node_views().values().map(Arc::as_ref), group)),
             in_eviction: replicas.iter().filter(in_eviction).count(),
             healthy: replicas.iter().filter(|replica| replica.phase() == RoutePhase::Running).count(),
             group_name,
@@ -166,10 +166,6 @@ fn silent_for(node: &NodeView, now: DateTime<Utc>) -> Option<Duration> {
     let since = node.not_ready_since.filter(|_| !node.ready);
     since.map(|since| (now - since).to_std().unwrap_or_default())
 }
-
-/// Below this many silent nodes, and below this share, the nodes themselves are at fault.
-const OUTAGE_NODES: usize = 3;
-const OUTAGE_PERCENT: usize = 55;
 
 impl State {
     fn replicas_of(&self, uid: &DeploymentUid) -> Vec<Replica> {
@@ -224,16 +220,6 @@ impl State {
         let sessions = keys.filter_map(|key| self.stores.sessions.get(key));
         let wanted = sessions.filter(|session| !session.is_deleted() && (all || !session.phase().is_ending()));
         wanted.map(|session| (session.metadata.name.clone().unwrap_or_default(), uid_of(session).0)).collect()
-    }
-
-    /// Why the health of replicas is not to be trusted: most nodes of a scaling group are not ready.
-    fn outage(&self, group: &ScalingGroup) -> Option<String> {
-        let nodes = self.node_views();
-        let members: Vec<&Arc<NodeView>> = nodes.values().filter(|node| in_group(node, group)).collect();
-        let (all, silent) = (members.len(), members.iter().filter(|node| !node.ready).count());
-        let is_outage = silent >= OUTAGE_NODES && silent * 100 >= all * OUTAGE_PERCENT;
-        is_outage
-            .then(|| format!("{silent} of {all} nodes of the scaling group are not ready, so nothing is replaced for its health"))
     }
 
     /// Why no replica of a deployment could be placed now.

@@ -235,7 +235,7 @@ impl State {
 }
 
 fn tenancy(stores: &Stores) -> Tenancy {
-    let mut tenancy = Tenancy { unreadable: stores.unreadable(), ..Tenancy::default() };
+    let mut tenancy = Tenancy { unreadable: stores.unreadable_tenants(), ..Tenancy::default() };
     for ((_, name), project) in stores.namespaces.iter() {
         if let Some(project) = project {
             tenancy.namespaces.insert(name.clone(), project.clone());

@@ -39,11 +39,6 @@ macro_rules! stores {
             pub fn is_synced(&self) -> bool {
                 $(self.$store.is_synced())&&+
             }
-
-            /// Returns the number of objects that cannot be read.
-            pub fn unreadable(&self) -> usize {
-                [$(self.$store.unreadable()),+].into_iter().sum()
-            }
         }
 
         impl Watched {
@@ -81,6 +76,15 @@ stores! {
     StorageClass: storage_classes: StorageClassView, of StorageClass;
     RuntimeClass: runtime_classes: RuntimeClassView, of RuntimeClass;
     ResourceQuota: quotas: QuotaView, of core::ResourceQuota;
+}
+
+impl Stores {
+    /// Returns the number of scaling groups and tenants that cannot be read.
+    pub fn unreadable_tenants(&self) -> usize {
+        let tenants = [self.domains.unreadable(), self.projects.unreadable(), self.users.unreadable()];
+        let rules = [self.groups.unreadable(), self.keypairs.unreadable(), self.policies.unreadable()];
+        tenants.into_iter().chain(rules).sum()
+    }
 }
 
 async fn list_one<K>(client: &Client) -> kube::Result<()>

@@ -45,17 +45,20 @@ mod tests {
     }
 
     #[test]
-    fn enforce_spreading_spreads_the_replicas_of_a_deployment() {
-        let replica = |name: &str| {
-            let mut session = waiting(name, json!({}));
-            session.metadata.labels = Some([(crate::api::LABEL_DEPLOYMENT_UID.to_owned(), "d-uid".to_owned())].into());
-            session
+    fn replicas_of_a_deployment_spread_unless_it_leaves_that_to_the_scaling_group() {
+        let placed = |spread: &str, group: serde_json::Value| {
+            let replicas = ["1", "2", "3"].map(|name| {
+                let serving = json!({"port": 80, "spread": spread});
+                let mut session = waiting(name, json!({"type": "Inference", "serving": serving}));
+                session.metadata.labels = Some([(crate::api::LABEL_DEPLOYMENT_UID.to_owned(), "d-uid".to_owned())].into());
+                session
+            });
+            Setup::new(group, vec![node("a", &[("cpu", 4)]), node("b", &[("cpu", 4)])]).run(&replicas)
         };
-        let replicas = [replica("1"), replica("2"), replica("3")];
-        let nodes = || vec![node("a", &[("cpu", 4)]), node("b", &[("cpu", 4)])];
-        let mut packed = Setup::new(json!({"selector": "Concentrated"}), nodes());
-        assert_eq!(packed.run(&replicas), [["a"], ["a"], ["a"]]);
-        let mut spread = Setup::new(json!({"selector": "Concentrated", "enforceSpreading": true}), nodes());
-        assert_eq!(spread.run(&replicas), [["a"], ["b"], ["a"]]);
+        let packing = || json!({"selector": "Concentrated"});
+        assert_eq!(placed("Preferred", packing()), [["a"], ["b"], ["a"]]);
+        assert_eq!(placed("Required", packing()), [vec!["a"], vec!["b"], vec![]], "two replicas never share a node");
+        assert_eq!(placed("None", packing()), [["a"], ["a"], ["a"]]);
+        assert_eq!(placed("None", json!({"selector": "Concentrated", "enforceSpreading": true})), [["a"], ["b"], ["a"]]);
     }
 }
