@@ -19,6 +19,10 @@ async fn the_api_server_accepts_every_sample() {
             let mut object = DynamicObject::deserialize(document).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
             let types = object.types.clone().expect("a kind");
             let kind = GroupVersionKind::try_from(&types).unwrap();
+            // The test cluster has no KEDA, so its objects are only read.
+            if kind.group == "keda.sh" {
+                continue;
+            }
             let (resource, capabilities) = discovery::pinned_kind(&client, &kind).await.unwrap();
             let api: Api<DynamicObject> = match capabilities.scope {
                 discovery::Scope::Cluster => Api::all_with(client.clone(), &resource),
@@ -35,5 +39,5 @@ async fn the_api_server_accepts_every_sample() {
             }
         }
     }
-    assert!(count >= 8, "{count}");
+    assert!(count >= 12, "{count}");
 }
