@@ -1,10 +1,12 @@
 //! How a main kernel serves requests: its port, its health check, and what a deployment says of its model.
 
+use chrono::{DateTime, Utc};
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Spread;
+use super::session::TIME;
 
 /// The endpoint of a session of type Inference. The kubelet checks its health and Kubernetes routes requests to it, also while
 /// the operator is down.
@@ -158,6 +160,11 @@ pub struct ModelSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512), regex(pattern = "^/"))]
     pub metrics_path: Option<String>,
+    /// The time of the last restart of all replicas. `kubectl sokovan rollout restart` sets it: a change begins a rollout, and
+    /// nothing else of a replica changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = TIME))]
+    pub restarted_at: Option<DateTime<Utc>>,
 }
 
 /// An inference server with known defaults.

@@ -127,7 +127,7 @@ pub struct SessionSpec {
 }
 
 /// A time with its offset. The format date-time alone admits times that cannot be read.
-const TIME: &str = r"^\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)$";
+pub(super) const TIME: &str = r"^\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)$";
 
 /// The priority of a session that names none.
 pub fn default_priority() -> i32 {

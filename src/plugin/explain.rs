@@ -7,7 +7,7 @@ use kube::ResourceExt;
 use serde::Serialize;
 
 use super::queue::{Place, place};
-use super::table::age;
+use super::table::{age, clock};
 use crate::api::{HistoryResult, Reason, ScalingGroup, Session, SessionPhase, SessionResult, Waiting};
 use crate::lifecycle::created_at;
 use crate::lifecycle::printable;
@@ -87,8 +87,7 @@ impl fmt::Display for Explanation {
             writeln!(f, "nodes of its scaling group ready now: {ready} of {nodes}")?;
         }
         if let Some(next) = self.next_attempt_at.filter(|next| *next > self.now) {
-            let format = if next.date_naive() == self.now.date_naive() { "%H:%M:%S" } else { "%Y-%m-%d %H:%M:%S" };
-            writeln!(f, "attempts: {}; next retry at {}", self.attempts, next.format(format))?;
+            writeln!(f, "attempts: {}; next retry at {}", self.attempts, clock(next, self.now))?;
         }
         if let Some(nodes) = &self.nodes {
             writeln!(f, "kernels running: {} on {nodes}", self.kernels_ready.as_deref().unwrap_or("?"))?;

@@ -1,13 +1,22 @@
-//! `kubectl sokovan`: shows the queue and sessions, with the user's own permissions. Each command is a pure view of the
-//! objects read. Only `fetch` and `watch` talk to the API server.
+//! `kubectl sokovan`: shows the queue, sessions and deployments, with the user's own permissions. Each command is a pure view of
+//! the objects read. Only `fetch`, `watch` and `rollout` talk to the API server, and only `rollout` writes: the spec of a
+//! deployment.
 
 mod explain;
+mod explain_deployment;
 mod fetch;
+mod finding;
+mod findings;
 mod history;
 mod queue;
+mod revisions;
+mod rollout;
+mod stuck;
 mod table;
+mod target;
 mod top;
 mod tree;
+mod tree_deployment;
 mod watch;
 
 use std::fmt::Display;
@@ -15,25 +24,41 @@ use std::io::Write;
 
 use chrono::Utc;
 use clap::{Args, Subcommand, ValueEnum};
-use kube::Client;
+use kube::{Client, ResourceExt};
 use serde::Serialize;
 
 use crate::api::SessionPhase;
-use fetch::Reader;
+use fetch::{Object, Parts, Reader};
+use target::Target;
 
 /// The plugin's commands.
 #[derive(Subcommand)]
 pub enum Command {
     /// Lists the waiting sessions of a scaling group, or of all, in their order and with the reason of each.
     Queue { group: Option<String> },
-    /// Explains why a session is in its state, and what would have to change.
-    Explain { session: String },
-    /// Lists what was tried for a session, when, how often, and step by step.
-    History { session: String },
+    /// Explains why a session or a deployment is in its state, and what would have to change.
+    Explain {
+        /// The name of a session or a deployment.
+        #[arg(value_name = "[KIND/]NAME")]
+        object: Target,
+    },
+    /// Lists what was tried for a session or a deployment, when, how often, and step by step.
+    History {
+        /// The name of a session or a deployment.
+        #[arg(value_name = "[KIND/]NAME")]
+        object: Target,
+    },
+    /// Shows or changes the rollout of a deployment.
+    #[command(subcommand)]
+    Rollout(rollout::Command),
     /// Shows the usage of nodes and tenants, as far as you may see them.
     Top,
-    /// Shows a session, its kernels and their pods.
-    Tree { session: String },
+    /// Shows a session, its kernels and their pods; or a deployment, its revisions, routes, sessions and pods.
+    Tree {
+        /// The name of a session or a deployment.
+        #[arg(value_name = "[KIND/]NAME")]
+        object: Target,
+    },
     /// Shows the namespace's sessions, redrawn as they change.
     Watch,
 }
@@ -66,20 +91,41 @@ pub async fn run(command: Command, output: OutputArgs) -> anyhow::Result<()> {
             let (groups, sessions) = (reader.groups(group.as_deref()).await?, reader.all_sessions().await?);
             print(format, &queue::view(group.as_deref(), groups.as_deref(), &sessions, now))
         }
-        Command::Explain { session } => {
-            let session = reader.session(&session).await?;
-            let group = reader.group_of(&session).await;
-            // Only a waiting session has a place in the queue.
-            let others = if session.phase() == SessionPhase::Pending { reader.all_sessions().await? } else { vec![] };
-            print(format, &explain::view(&session, group.as_ref(), &others, now))
-        }
-        Command::History { session } => print(format, &history::view(&reader.session(&session).await?)),
+        Command::Explain { object } => match reader.object(&object).await? {
+            Object::Session(session) => {
+                let group = reader.group_of(&session).await;
+                // Only a waiting session has a place in the queue.
+                let others = if session.phase() == SessionPhase::Pending { reader.all_sessions().await? } else { vec![] };
+                print(format, &explain::view(&session, group.as_ref(), &others, now))
+            }
+            Object::Deployment(deployment) => {
+                let parts = Parts { warnings: reader.warnings(&deployment).await, ..reader.parts(&deployment).await? };
+                print(format, &explain_deployment::view(&deployment, &parts, now))
+            }
+        },
+        Command::History { object } => match reader.object(&object).await? {
+            Object::Session(session) => {
+                let progress = session.status.as_ref().map(|status| &status.progress);
+                print(format, &history::view("session", session.name_any(), progress))
+            }
+            Object::Deployment(deployment) => {
+                let progress = deployment.status.as_ref().map(|status| &status.progress);
+                print(format, &history::view("deployment", deployment.name_any(), progress))
+            }
+        },
+        Command::Rollout(command) => rollout::run(command, &reader, format, now).await,
         Command::Top => print(format, &top::view(&reader.top().await?)),
-        Command::Tree { session } => {
-            let session = reader.session(&session).await?;
-            let (kernels, pods) = (reader.kernels(&session).await?, reader.pods(&session).await?);
-            print(format, &tree::view(&session, &kernels, pods.as_deref()))
-        }
+        Command::Tree { object } => match reader.object(&object).await? {
+            Object::Session(session) => {
+                let (kernels, pods) = (reader.kernels(&session).await?, reader.pods(&session).await?);
+                print(format, &tree::view(&session, &kernels, pods.as_deref()))
+            }
+            Object::Deployment(deployment) => {
+                let parts = reader.parts(&deployment).await?;
+                let pods = reader.pods_of(parts.sessions.as_deref().unwrap_or_default()).await?;
+                print(format, &tree_deployment::view(&deployment, &parts, pods.as_deref()))
+            }
+        },
         Command::Watch => watch::follow(&reader, format).await,
     }
 }

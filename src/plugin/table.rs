@@ -32,6 +32,12 @@ pub fn age(since: Option<DateTime<Utc>>, now: DateTime<Utc>) -> String {
     }
 }
 
+/// The time of day, with the date if that is another day.
+pub fn clock(at: DateTime<Utc>, now: DateTime<Utc>) -> String {
+    let format = if at.date_naive() == now.date_naive() { "%H:%M:%S" } else { "%Y-%m-%d %H:%M:%S" };
+    at.format(format).to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -33,8 +33,9 @@ struct Branch {
     pods: Vec<Leaf>,
 }
 
+/// A pod.
 #[derive(Clone, Serialize)]
-struct Leaf {
+pub struct Leaf {
     name: String,
     phase: String,
     ready: bool,
@@ -68,7 +69,7 @@ pub fn view(session: &Session, kernels: &[Kernel], visible: Option<&[Pod]>) -> T
     }
 }
 
-fn leaf(pod: &Pod) -> Leaf {
+pub fn leaf(pod: &Pod) -> Leaf {
     let status = pod.status.clone().unwrap_or_default();
     let ready = status.conditions.iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True");
     let phase = match pod.metadata.deletion_timestamp {
