@@ -1,5 +1,7 @@
 //! Revisions: what users wrote about a replica, as immutable content, and the session that follows from it.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::image;
@@ -99,13 +101,14 @@ impl Content {
 const PRE_STOP_SECONDS: i64 = 5;
 
 /// The number of the next revision.
-pub fn next_number(revisions: &[Revision]) -> i64 {
+pub fn next_number(revisions: &[Arc<Revision>]) -> i64 {
     revisions.iter().map(|revision| revision.number).max().unwrap_or(0) + 1
 }
 
 /// The numbers of revisions to remove: those that are not in use, except the newest `limit`.
-pub fn surplus<'r>(revisions: &'r [Revision], in_use: &[i64], limit: i32) -> Vec<&'r Revision> {
-    let mut unused: Vec<&Revision> = revisions.iter().filter(|revision| !in_use.contains(&revision.number)).collect();
+pub fn surplus<'r>(revisions: &'r [Arc<Revision>], in_use: &[i64], limit: i32) -> Vec<&'r Revision> {
+    let mut unused: Vec<&Revision> =
+        revisions.iter().map(Arc::as_ref).filter(|revision| !in_use.contains(&revision.number)).collect();
     unused.sort_by_key(|revision| std::cmp::Reverse(revision.number));
     unused.split_off(usize::try_from(limit).unwrap_or(0).min(unused.len()))
 }
@@ -180,8 +183,8 @@ mod tests {
     #[test]
     fn the_newest_unused_revisions_are_kept() {
         let content = Content::of(&spec(json!({})));
-        let revision = |number| Revision { number, name: String::new(), uid: String::new(), content: content.clone() };
-        let all: Vec<Revision> = (1..=5).map(revision).collect();
+        let revision = |number| Arc::new(Revision { number, name: String::new(), uid: String::new(), content: content.clone() });
+        let all: Vec<Arc<Revision>> = (1..=5).map(revision).collect();
         let numbers: Vec<i64> = surplus(&all, &[1, 5], 2).iter().map(|revision| revision.number).collect();
         assert_eq!(numbers, [2]);
         assert_eq!(next_number(&all), 6);

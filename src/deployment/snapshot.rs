@@ -31,7 +31,7 @@ pub struct DeploymentItem {
     /// Every route of the deployment.
     pub replicas: Vec<Replica>,
     /// Its revisions, the oldest first.
-    pub revisions: Vec<Revision>,
+    pub revisions: Vec<Arc<Revision>>,
     /// The port of its Service, and the port that this leads to, if there is a Service.
     pub service: Option<(i32, i32)>,
     /// `minAvailable` of its PodDisruptionBudget, if there is one.
@@ -130,12 +130,12 @@ impl DeploymentItem {
     }
 
     pub fn revision(&self, number: i64) -> Option<&Revision> {
-        self.revisions.iter().find(|revision| revision.number == number)
+        self.revisions.iter().map(Arc::as_ref).find(|revision| revision.number == number)
     }
 
     /// The revision whose content is that of the spec, if it exists.
     pub fn wanted_revision(&self) -> Option<&Revision> {
         let content = Content::of(self.spec());
-        self.revisions.iter().rev().find(|revision| revision.content == content)
+        self.revisions.iter().rev().map(Arc::as_ref).find(|revision| revision.content == content)
     }
 }

@@ -434,3 +434,27 @@ async fn rc_002_a_session_without_its_deployment_is_ended() {
     scene.until_gone::<Session>(&name).await;
     scene.end(operator).await;
 }
+
+#[tokio::test]
+async fn an_idle_operator_writes_nothing_to_a_ready_deployment() {
+    let scene = Scene::with("dquiet", 2, json!({})).await;
+    let operator = scene.operator().await;
+    deploy(&scene, "web", json!({"replicas": 3})).await;
+    until_ready(&scene, "web").await;
+    let versions = || async {
+        let deployment = scene.api::<Deployment>().get("web").await.expect("the deployment").metadata.resource_version;
+        let routes = routes(&scene, "web").await.into_iter().map(|route| (route.name_any(), route.metadata.resource_version));
+        let service = scene.api::<Service>().get("web").await.expect("the service").metadata.resource_version;
+        let budget = scene.api::<PodDisruptionBudget>().get("web").await.expect("the budget").metadata.generation;
+        (deployment, routes.collect::<Vec<_>>(), service, budget)
+    };
+    // The numbers of the last replica are written a moment after it became available.
+    scene.submit("first", json!({"type": "Batch", "kernels": [kernel("main", 1, &["sim", "run", "2s"])]})).await;
+    scene.until_phase("first", SessionPhase::Terminated).await;
+    let before = versions().await;
+    // The session takes several long cycles to run to its end.
+    scene.submit("other", json!({"type": "Batch", "kernels": [kernel("main", 1, &["sim", "run", "5s"])]})).await;
+    scene.until_phase("other", SessionPhase::Terminated).await;
+    assert_eq!(versions().await, before);
+    scene.end(operator).await;
+}

@@ -110,19 +110,12 @@ impl Seen for Routes {
         let deployment = state.object::<Deployments>(&uid);
         let group_name = deployment.and_then(|deployment| state.group_of_deployment(deployment));
         let group = group_name.as_ref().and_then(|name| state.group(name)).cloned();
-        let replicas = state.replicas_of(&uid);
-        let in_eviction = |replica: &&Replica| match replica.phase() {
-            RoutePhase::Evicting => true,
-            // It left the traffic for its eviction.
-            RoutePhase::Unhealthy => state.main_pod(replica.session.as_deref()).is_some_and(|pod| pod.traffic == Some(false)),
-            _ => false,
-        };
         route::snapshot::Snapshot {
             now: now(),
             timing: timing.clone(),
             outage: group.as_ref().and_then(|group| outage(state.node_views().values().map(Arc::as_ref), group)),
-            in_eviction: replicas.iter().filter(in_eviction).count(),
-            healthy: replicas.iter().filter(|replica| replica.phase() == RoutePhase::Running).count(),
+            in_eviction: state.routes_of(&uid).filter(|(key, route)| state.is_in_eviction(key, route, &uid)).count(),
+            healthy: state.routes_of(&uid).filter(|(_, route)| route.phase() == RoutePhase::Running).count(),
             group_name,
             group,
         }
@@ -135,6 +128,7 @@ impl Seen for Routes {
         let pod = state.main_pod(session.as_deref()).cloned();
         let node = pod.as_ref().and_then(|pod| pod.node.as_ref()).map(|name| state.node_views().get(name).cloned());
         let revision = state.revisions_of(&uid).into_iter().find(|revision| revision.number == route.spec.revision);
+        let revision = revision.filter(|_| session.is_none());
         let template = revision
             .zip(deployment.as_ref())
             .and_then(|(revision, deployment)| revision.content.session(&deployment.spec).ok().map(Box::new));
@@ -168,21 +162,36 @@ fn silent_for(node: &NodeView, now: DateTime<Utc>) -> Option<Duration> {
 }
 
 impl State {
+    /// The routes of a deployment, with assumed writes.
+    fn routes_of(&self, uid: &DeploymentUid) -> impl Iterator<Item = (&Key, &Arc<Route>)> {
+        let stored = self.serving.routes_of.of(uid).filter_map(|key| Some((key, self.stores.routes.get(key)?)));
+        stored.map(|(key, stored)| (key, self.object::<Routes>(&uid_in::<Routes>(stored)).unwrap_or(stored)))
+    }
+
+    /// Whether a replica is being replaced for its health, or has left the traffic to be.
+    fn is_in_eviction(&self, key: &Key, route: &Route, uid: &DeploymentUid) -> bool {
+        let session = || self.session_of_route(key, uid).map(Arc::as_ref);
+        let is_out = || self.main_pod(session()).is_some_and(|pod| pod.traffic == Some(false));
+        match route.phase() {
+            RoutePhase::Evicting => true,
+            RoutePhase::Unhealthy => is_out(),
+            _ => false,
+        }
+    }
+
     fn replicas_of(&self, uid: &DeploymentUid) -> Vec<Replica> {
-        let keys = self.serving.routes_of.of(uid);
-        let routes = keys.filter_map(|key| Some((key, self.stores.routes.get(key)?)));
-        let replica = |(key, stored): (&Key, &Arc<Route>)| {
+        let replica = |(key, route): (&Key, &Arc<Route>)| {
             let session = self.session_of_route(key, uid).cloned();
             let pod = self.main_pod(session.as_deref());
             Replica {
-                route: self.object::<Routes>(&uid_in::<Routes>(stored)).unwrap_or(stored).clone(),
+                route: route.clone(),
                 node: pod.and_then(|pod| pod.node.clone()),
                 listed: pod.is_some_and(|pod| self.is_listed(uid, pod)),
                 ready_since: pod.and_then(|pod| pod.ready_since),
                 session,
             }
         };
-        routes.map(replica).collect()
+        self.routes_of(uid).map(replica).collect()
     }
 
     /// Whether an EndpointSlice of the deployment's own Service lists a pod as ready. The label alone proves nothing.
@@ -207,9 +216,9 @@ impl State {
         self.our_pod(&(namespace, kernel_name(&name, &uid_of(session).0, MAIN_HOSTNAME, generation)))
     }
 
-    fn revisions_of(&self, uid: &DeploymentUid) -> Vec<Revision> {
+    fn revisions_of(&self, uid: &DeploymentUid) -> Vec<Arc<Revision>> {
         let rows = self.serving.revisions_of.of(uid).filter_map(|key| self.stores.revisions.get(key));
-        let mut revisions: Vec<Revision> = rows.map(|row| row.revision.clone()).collect();
+        let mut revisions: Vec<Arc<Revision>> = rows.map(|row| row.revision.clone()).collect();
         revisions.sort_by_key(|revision| revision.number);
         revisions
     }

@@ -206,7 +206,7 @@ impl World {
         let mut state = self.lock();
         let Some(content) = content else { return state.stores.revisions.cannot_read(key) };
         let (name, uid) = (key.1.clone(), object.metadata.uid.clone().unwrap_or_default());
-        let revision = Revision { number: object.revision, name, uid, content };
+        let revision = Arc::new(Revision { number: object.revision, name, uid, content });
         if state.stores.revisions.upsert(key.clone(), version, RevisionRow { deployment: deployment.clone(), revision }) {
             state.serving.revisions_of.insert(deployment.clone(), key);
         }

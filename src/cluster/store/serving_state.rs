@@ -57,7 +57,7 @@ impl<S: Subject> Default for Queue<S> {
 /// A revision, and the deployment that it belongs to.
 pub struct RevisionRow {
     pub deployment: DeploymentUid,
-    pub revision: Revision,
+    pub revision: Arc<Revision>,
 }
 
 /// A deployment's Service: its port, and the port that this leads to.

@@ -63,7 +63,7 @@ impl Case {
             stored: deployment.clone(),
             deployment,
             replicas: vec![],
-            revisions: vec![Revision { number: 1, name: "d-r1".into(), uid: "r1".into(), content }],
+            revisions: vec![Arc::new(Revision { number: 1, name: "d-r1".into(), uid: "r1".into(), content })],
             service: Some((80, 8080)),
             budget: None,
             without_route: vec![],
@@ -212,7 +212,8 @@ impl Case {
     /// A revision with the content of the spec.
     pub fn with_wanted_revision(mut self, number: i64) -> Self {
         let content = Content::of(self.item.spec());
-        self.item.revisions.push(Revision { number, name: format!("d-r{number}"), uid: format!("r{number}"), content });
+        let revision = Revision { number, name: format!("d-r{number}"), uid: format!("r{number}"), content };
+        self.item.revisions.push(Arc::new(revision));
         self
     }
 

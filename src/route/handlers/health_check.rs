@@ -41,7 +41,9 @@ fn check(snapshot: &Snapshot, item: &RouteItem) -> Verdict {
     }
     let message = format!("the health check did not pass within {seconds} s of the container's start: {}", last_words(pod));
     let end = Effect::EndSession { grace: item.drain().timeout_seconds, forced: false };
-    fails(Reason::StartTimeout, message).effects(vec![end])
+    // It was never ready, so no request is on its way to it.
+    let leave = item.is_in_traffic().then(|| Effect::SetTraffic { pod: (&**pod).into(), on: false });
+    fails(Reason::StartTimeout, message).effects(leave.into_iter().chain([end]).collect())
 }
 
 #[cfg(test)]
@@ -69,7 +71,11 @@ mod tests {
         let late = check(&snapshot(), &case().pod(false).started(1801).item());
         assert_eq!(leads(&ROW, &late), Some(RoutePhase::Failed));
         assert_eq!(late.reason.as_ref().map(|(reason, _)| *reason), Some(Reason::StartTimeout));
-        assert!(matches!(&late.effects[..], [Effect::EndSession { forced: false, .. }]), "its session ends with it");
+        let ends = [
+            matches!(late.effects[0], Effect::SetTraffic { on: false, .. }),
+            matches!(late.effects[1], Effect::EndSession { .. }),
+        ];
+        assert_eq!(ends, [true, true], "it leaves the traffic, and its session ends");
         assert!(late.change.failed);
     }
 
