@@ -50,7 +50,7 @@ pub(super) fn default_metrics_path() -> String {
 pub struct HealthCheck {
     /// `HTTP` asks for `path`, `TCP` opens a connection, `GRPC` uses the gRPC health protocol. With `None`, a replica counts as
     /// healthy as soon as its main container runs.
-    #[serde(rename = "type", default)]
+    #[serde(rename = "type", default = "default_type")]
     pub type_: HealthCheckType,
     /// The path of an HTTP check.
     #[serde(default = "default_path")]
@@ -79,6 +79,11 @@ pub struct HealthCheck {
     /// The HTTP status that means healthy, for documentation only: the kubelet takes every status from 200 to 399.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected_status: Option<i32>,
+}
+
+/// A health check that is given asks for its path. Without one, the port is enough.
+fn default_type() -> HealthCheckType {
+    HealthCheckType::Http
 }
 
 impl Default for HealthCheck {

@@ -4,11 +4,12 @@ use chrono::TimeDelta;
 
 use super::replicas::{carried_out, missing, on_their_way, recorded, report, wake_at};
 use super::{After, Change, Decide, Handler, HandlerName, LockId, ROW as BASE, Transitions, Verdict, exits};
-use crate::api::{DeploymentPhase, DeploymentStatus, Reason, Rollout, RolloutStep};
+use crate::api::{DeploymentPhase, DeploymentStatus, HistoryEntry, HistoryResult, Reason, Rollout, RolloutStep};
 use crate::deployment::failures;
 use crate::deployment::population::Population;
 use crate::deployment::rollout::{paused, rolling, starving, starving_since};
 use crate::deployment::snapshot::{DeploymentItem, Snapshot};
+use crate::lifecycle::Failure;
 
 exits!(Ready, Failed);
 
@@ -46,7 +47,7 @@ fn deploy(snapshot: &Snapshot, item: &DeploymentItem) -> Verdict {
         let verdict = verdict.effects(carried_out(item)).change(change);
         // What was rolled back stays the reason until the next rollout.
         return match status.failed_revision.filter(|_| status.deploying_revision.is_none()) {
-            Some(_) => verdict.because(Reason::RolledBack, status.message.clone().unwrap_or_default()),
+            Some(_) => verdict.because(Reason::RolledBack, rolled_back(&status).unwrap_or_default()),
             None => verdict,
         };
     }
@@ -111,16 +112,26 @@ fn given_up(snapshot: &Snapshot, item: &DeploymentItem, population: &Population<
     Some(match status.current_revision {
         Some(current) => {
             let message = format!("revision {revision} failed and revision {current} is restored: {why}");
-            Verdict::success().because(Reason::RolledBack, message).change(change)
+            // A failure, so that its Event is a warning.
+            Verdict::failure(Failure::fault(Reason::RolledBack, message)).change(change)
         }
         None => Verdict::success_to(Exit::Failed).because(Reason::ReplicasFailing, why).change(change),
     })
+}
+
+/// Why the last rollout was rolled back.
+fn rolled_back(status: &DeploymentStatus) -> Option<String> {
+    let failed = |entry: &&HistoryEntry| entry.result == HistoryResult::NeedRetry && entry.error_code == Some(Reason::RolledBack);
+    status.history.iter().rev().find(failed).map(|entry| entry.message.clone())
 }
 
 /// What the rollout waits for, with numbers.
 fn explained(snapshot: &Snapshot, item: &DeploymentItem, population: &Population<'_>, change: &Change) -> (Reason, String) {
     let (all, available) = (population.desired, population.available_new);
     let summary = format!("{available} of {all} replicas of revision {} are available", population.target);
+    if let Some(why) = rolled_back(&item.status()).filter(|_| item.status().deploying_revision.is_none()) {
+        return (Reason::RolledBack, format!("{summary}; {why}"));
+    }
     let no_room = population.new.iter().find_map(|replica| Some((replica.name(), starving_since(snapshot, replica)?)));
     if let Some((name, message)) = no_room {
         let count = starving(snapshot, population);
@@ -170,8 +181,9 @@ mod tests {
         assert!(!deployed(rolling_out(slow(), 3599)).change.rolls_back);
         let late = deployed(rolling_out(slow(), 3600));
         assert!(late.change.rolls_back && leads(&ROW, &late).is_none(), "the current revision is still to be restored");
-        let (reason, message) = late.reason.expect("a reason");
-        assert_eq!(reason, Reason::RolledBack);
+        let Outcome::Failure(failure) = &late.outcome else { panic!("it failed: {:?}", late.outcome) };
+        assert_eq!(failure.reason, Reason::RolledBack);
+        let message = &failure.message;
         assert!(message.starts_with("revision 2 failed and revision 1 is restored: no progress for 3600 s"), "{message}");
     }
 
