@@ -85,7 +85,11 @@ pub async fn run(command: Command, output: OutputArgs) -> anyhow::Result<()> {
     let config = kube::Config::infer().await?;
     let namespace = output.namespace.unwrap_or_else(|| config.default_namespace.clone());
     let reader = Reader { client: Client::try_from(config)?, namespace };
-    let (now, format) = (Utc::now(), output.output);
+    run_with(command, &reader, output.output).await.map_err(readable)
+}
+
+async fn run_with(command: Command, reader: &Reader, format: Format) -> anyhow::Result<()> {
+    let now = Utc::now();
     match command {
         Command::Queue { group } => {
             let (groups, sessions) = (reader.groups(group.as_deref()).await?, reader.all_sessions().await?);
@@ -113,7 +117,7 @@ pub async fn run(command: Command, output: OutputArgs) -> anyhow::Result<()> {
                 print(format, &history::view("deployment", deployment.name_any(), progress))
             }
         },
-        Command::Rollout(command) => rollout::run(command, &reader, format, now).await,
+        Command::Rollout(command) => rollout::run(command, reader, format, now).await,
         Command::Top => print(format, &top::view(&reader.top().await?)),
         Command::Tree { object } => match reader.object(&object).await? {
             Object::Session(session) => {
@@ -126,7 +130,15 @@ pub async fn run(command: Command, output: OutputArgs) -> anyhow::Result<()> {
                 print(format, &tree_deployment::view(&deployment, &parts, pods.as_deref()))
             }
         },
-        Command::Watch => watch::follow(&reader, format).await,
+        Command::Watch => watch::follow(reader, format).await,
+    }
+}
+
+/// An error in the API server's own words, without the rest of its answer.
+fn readable(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast_ref() {
+        Some(kube::Error::Api(status)) => anyhow::anyhow!("{}", status.message),
+        Some(_) | None => error,
     }
 }
 

@@ -7,6 +7,7 @@ use kube::ResourceExt;
 use serde::Serialize;
 
 use crate::api::{Deployment, DeploymentPhase, DeploymentStatus, Reason};
+use crate::deployment::revision::{Content, Invalid};
 use crate::lifecycle::printable;
 use crate::plugin::revisions::{Recorded, rolled_back, wanted, why_rolled_back};
 use crate::plugin::target::arguments;
@@ -76,15 +77,15 @@ fn classify(deployment: &Deployment, revisions: Option<&[Recorded]>) -> (State, 
 
 /// What a deployment waits for, in its own words if it has any.
 fn waits(status: &DeploymentStatus, otherwise: &str) -> String {
-    let stale = matches!(status.reason, Some(Reason::ReplicasAvailable | Reason::RolledBack));
+    let stale = matches!(status.reason, Some(Reason::ReplicasAvailable | Reason::RolledBack | Reason::InvalidTemplate));
     status.message.clone().filter(|message| !stale && !message.is_empty()).unwrap_or_else(|| otherwise.into())
 }
 
 /// Why the wanted revision does not serve and is not tried again.
 fn failure(deployment: &Deployment, status: &DeploymentStatus, revisions: Option<&[Recorded]>) -> Option<String> {
     let message = status.message.clone().unwrap_or_default();
-    if status.reason == Some(Reason::InvalidTemplate) {
-        return Some(message);
+    if let Err(Invalid(why)) = Content::of(&deployment.spec).session(&deployment.spec) {
+        return Some(why);
     }
     let rolled_back = rolled_back(deployment, status, revisions);
     if status.phase == DeploymentPhase::Failed {
@@ -174,8 +175,9 @@ mod tests {
         let status = json!({"phase": "Failed", "failedRevision": 1, "reason": "ReplicasFailing", "message": "5 failed"});
         assert_eq!(state("a", status.clone()), (State::Failed, "5 failed".into()));
         assert_eq!(state("b", status).0, State::Waiting, "another revision is tried");
-        let invalid = json!({"phase": "Ready", "currentRevision": 1, "reason": "InvalidTemplate", "message": "spec.model.port"});
-        assert_eq!(state("c", invalid), (State::Failed, "spec.model.port".into()));
+        let (invalid, why) = state("Not/An/Image", ready(1));
+        assert_eq!(invalid, State::Failed);
+        assert!(why.starts_with("spec.template.kernels"), "{why}");
         assert_eq!(state("a", json!({"phase": "Destroying"})).0, State::Failed);
     }
 
