@@ -49,13 +49,15 @@ func (r *report) record(kind, host string, started time.Time, err error) {
 	}
 	if r.First == 0 {
 		r.First = seconds(now)
-		fmt.Println("answered")
 	}
 	r.Answered[kind]++
+	if r.Hosts[host] == 0 {
+		fmt.Println("answered", host)
+	}
 	r.Hosts[host]++
 }
 
-// Sends requests until standard input ends, then prints a report. No request is retried: every one counts.
+// Sends requests until standard input ends, then prints a report. It prints a line for each server that answers first. No request is retried: every one counts.
 func load(arguments []string) {
 	flags := flag.NewFlagSet("load", flag.ExitOnError)
 	url := flags.String("url", "", "the server")

@@ -44,15 +44,19 @@ func serve(arguments []string) {
 	for path, next := range map[string]int32{"/fail": failing, "/hang": hung, "/heal": healthy} {
 		mux.HandleFunc("POST "+path, func(w http.ResponseWriter, _ *http.Request) {
 			state.Store(next)
-			fmt.Fprintln(w, hostname())
+			fmt.Fprintln(w, name())
 		})
 	}
 	log.Fatal(http.ListenAndServe(*listen, mux))
 }
 
-func hostname() string {
-	name, _ := os.Hostname()
-	return name
+// Names this server. The main kernel of every session has the same hostname, so the session's name comes first.
+func name() string {
+	if session := os.Getenv("BACKENDAI_SESSION_NAME"); session != "" {
+		return session
+	}
+	host, _ := os.Hostname()
+	return host
 }
 
 // Returns false if the client left while the server was hung.
@@ -67,15 +71,15 @@ func respond(r *http.Request) bool {
 	return true
 }
 
-func number(r *http.Request, name string) time.Duration {
-	value, _ := strconv.ParseFloat(r.URL.Query().Get(name), 64)
+func number(r *http.Request, key string) time.Duration {
+	value, _ := strconv.ParseFloat(r.URL.Query().Get(key), 64)
 	return time.Duration(value * float64(time.Second))
 }
 
 func answer(w http.ResponseWriter, r *http.Request) {
 	time.Sleep(number(r, "ms") / 1000)
 	if respond(r) {
-		fmt.Fprintln(w, hostname())
+		fmt.Fprintln(w, name())
 	}
 }
 
@@ -86,14 +90,14 @@ func health(w http.ResponseWriter, r *http.Request) {
 	if state.Load() == failing {
 		w.WriteHeader(http.StatusInternalServerError)
 	}
-	fmt.Fprintln(w, hostname())
+	fmt.Fprintln(w, name())
 }
 
 // Writes a line each 100 ms. The last line tells the client that the answer is complete.
 func stream(w http.ResponseWriter, r *http.Request) {
 	end := time.Now().Add(number(r, "seconds"))
 	for time.Now().Before(end) && respond(r) {
-		fmt.Fprintln(w, hostname())
+		fmt.Fprintln(w, name())
 		w.(http.Flusher).Flush()
 		time.Sleep(100 * time.Millisecond)
 	}
