@@ -298,12 +298,8 @@ async fn a_hung_replica_leaves_the_traffic_and_is_replaced() {
     let left = now();
     let successor = eventually("the replica to be replaced", || async {
         let names = served.names().await;
-        let others: Vec<&String> = names.iter().filter(|name| !before.contains(name)).collect();
-        if names.contains(&hung) {
-            Err(format!("{names:?}"))
-        } else {
-            others.first().map(|name| name.to_string()).ok_or_else(|| "no successor".to_owned())
-        }
+        let successor = names.iter().find(|name| !before.contains(name)).filter(|_| !names.contains(&hung));
+        successor.cloned().ok_or_else(|| format!("{names:?}"))
     })
     .await;
     load.until_answered_by(&successor).await;
