@@ -1,4 +1,4 @@
-//! Benchmarks on a cluster of simulated nodes, each compared with bare pods in the same run. Run them with `kit/bench NAME`,
+//! Benchmarks on a cluster of simulated nodes, each compared with bare pods or apps/v1 in the same run. Run them with `kit/bench NAME`,
 //! which provides the cluster and the operator's binary. The last line of the output is JSON.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot continue may panic")]
@@ -8,6 +8,7 @@ mod operator;
 mod queue;
 mod run;
 mod scale;
+mod serving;
 mod sessions;
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -33,7 +34,8 @@ async fn main() {
         }
         Some("scale") => scale::bench(&client).await,
         Some("queue") => queue::bench(&client).await,
-        _ => panic!("unknown benchmark: choose sessions, scale or queue"),
+        Some("serving") => serving::bench(&client, arguments.get(1).and_then(|argument| argument.parse().ok())).await,
+        _ => panic!("unknown benchmark: choose sessions, scale, queue or serving"),
     };
     println!("{figures}");
 }

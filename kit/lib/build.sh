@@ -68,7 +68,7 @@ build_programs() { # [NAME...]: the named programs of `versions` and programs/; 
     # shellcheck disable=SC2086 # one word each
     publish "$file" $KUBERNETES_NAMES
   fi
-  for name in pause certs crddocs; do
+  for name in pause certs server crddocs; do
     { [ "$#" = 0 ] && [ "$name" != crddocs ]; } || [[ "$wanted" == *" $name "* ]] || continue
     file="$KIT_CACHE/programs/$name-$(program_key "$(cat "$KIT_DIR/programs/$name"/*)" "$(go_version)")"
     build_with "$file" "$name" compile_local "$name"

@@ -32,14 +32,19 @@ find_busybox() {
   echo "$file"
 }
 
+# Pushes an image that holds one of the kit's programs and runs it.
+program_image() { # NAME:TAG PROGRAM
+  local root="$STATE/image-$2"
+  has_image "$1" && return 0
+  rm -rf "$root" && mkdir -p "$root" && cp "$(realpath "$KIT_BIN/$2")" "$root/$2"
+  tar -cf "$root.tar" --owner=0 --group=0 -C "$root" .
+  push_image "$1" "$root.tar" --entrypoint "/$2" --user 65535:65535
+}
+
 base_images() {
   local root busybox applet
-  if ! has_image pause:1; then
-    root="$STATE/image-pause"
-    rm -rf "$root" && mkdir -p "$root" && cp "$(realpath "$KIT_BIN/pause")" "$root/pause"
-    tar -cf "$STATE/pause.tar" --owner=0 --group=0 -C "$root" .
-    push_image pause:1 "$STATE/pause.tar" --entrypoint /pause --user 65535:65535
-  fi
+  program_image pause:1 pause
+  program_image library/server:1 server
   if ! has_image library/busybox:1; then
     busybox=$(find_busybox)
     root="$STATE/image-busybox"

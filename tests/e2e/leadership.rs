@@ -11,7 +11,7 @@ use crate::common::{self, eventually};
 use crate::machine::{signal_operator_of, signal_operators};
 use crate::{FOREVER, session, sessions};
 
-const NAMESPACE: &str = "sokovan-system";
+pub const NAMESPACE: &str = "sokovan-system";
 
 async fn lease() -> LeaseSpec {
     let leases: Api<Lease> = Api::namespaced(common::client().await, NAMESPACE);
@@ -41,7 +41,7 @@ fn waiting_reason(pod: &Pod) -> Option<&str> {
 
 /// Waits until both replicas are ready. The kubelet delays an operator that these tests killed often by up to five minutes,
 /// so its pod is replaced by a new one, which starts at once.
-async fn both_ready() {
+pub async fn both_ready() {
     let pods: Api<Pod> = Api::namespaced(common::client().await, NAMESPACE);
     eventually("both replicas to be ready", || async {
         let live: Vec<Pod> = replicas().await.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).collect();

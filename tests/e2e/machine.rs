@@ -1,17 +1,29 @@
 //! Actions on the machine of the cluster: stopping the kubelet and signalling operators.
 
 use std::fs;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 
 use crate::common::{client, eventually};
 
+const KIT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/kit/cluster");
+
 fn kit(arguments: &[&str]) {
-    let program = concat!(env!("CARGO_MANIFEST_DIR"), "/kit/cluster");
-    let status = Command::new(program).args(arguments).env("SIGNAL", "KILL").status().expect("the kit can be run");
+    let status = Command::new(KIT).args(arguments).env("SIGNAL", "KILL").status().expect("the kit can be run");
     assert!(status.success(), "kit/cluster {arguments:?}");
+}
+
+/// Runs a command of the kit and returns its output.
+pub fn output_of(arguments: &[&str]) -> String {
+    let output = Command::new(KIT).args(arguments).output().expect("the kit can be run");
+    String::from_utf8(output.stdout).expect("text").trim().to_owned()
+}
+
+/// Starts a command of the kit whose input and output are pipes.
+pub fn spawn(arguments: &[&str]) -> Child {
+    Command::new(KIT).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the kit can be run")
 }
 
 pub fn stop_kubelet() {
@@ -29,7 +41,7 @@ pub async fn start_kubelet() {
 }
 
 /// Returns the operator's processes in this kit's cluster, identified by the kit's cgroup.
-fn operators() -> Vec<u32> {
+pub fn operators() -> Vec<u32> {
     let cgroup = format!("sokovan-kit-{}/", std::env::var("KIT_NAME").expect("KIT_NAME"));
     let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
     pids.filter(|pid| {

@@ -9,6 +9,7 @@ mod common;
 mod failures;
 mod leadership;
 mod machine;
+mod serving;
 mod sessions;
 mod unreadable;
 

@@ -1,0 +1,3 @@
+module sokovan.dev/kit/server
+
+go 1.26.0
