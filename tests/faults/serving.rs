@@ -249,14 +249,21 @@ impl Objects {
         found
     }
 
-    /// Checks the number of replicas when one is made.
+    /// Checks the number of replicas when one is made. Those that the status lists as leaving do not count.
     fn too_many(&self, name: &str) -> Option<String> {
         let deployment = self.named(name)?;
-        let recorded = deployment.status.as_ref().map_or(0, |status| status.desired_replicas);
-        let desired = deployment.spec.replicas.max(recorded);
+        let status = deployment.status.clone().unwrap_or_default();
+        let desired = deployment.spec.replicas.max(status.desired_replicas);
         let surge = deployment.spec.strategy.rolling.max_surge.rounded_up(desired);
-        let counted = count(self.routes.values().filter(|route| route.spec.deployment == name && is_counted(route)));
-        (counted > desired + surge).then(|| format!("{counted} replicas are counted, and {desired} + {surge} may be"))
+        let own = self.routes.values().filter(|route| route.spec.deployment == name && is_counted(route));
+        let counted: Vec<(String, i64)> = own.map(|route| (route.name_any(), route.spec.revision)).collect();
+        let staying = count(counted.iter().filter(|(name, _)| !status.leaving.contains(name)));
+        (staying > desired + surge).then(|| {
+            let (planned, leaving) = (&status.planned, &status.leaving);
+            format!(
+                "{staying} replicas are counted, and {desired} + {surge} may be: {counted:?}, {planned:?}, leaving {leaving:?}"
+            )
+        })
     }
 
     fn deployment(&mut self, deployment: &Deployment, version: &Version) -> Vec<String> {
