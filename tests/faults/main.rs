@@ -1,11 +1,13 @@
 //! Fault tests: operators run through a proxy that disturbs one of their writes, and an oracle checks every version that
-//! results. Run them with `make faults`; PLANS=50 runs 50 random plans, PLAN=gang/kill-after/7 one.
+//! results. Run them with `make faults`; PLANS=50 runs 50 random plans, PLAN=gang/kill-after/7 one,
+//! PATHS=deploy those of the paths of deployments.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod answers;
 #[path = "../common/mod.rs"]
 mod common;
+mod deployments;
 mod oracle;
 mod paths;
 mod plan;
@@ -13,6 +15,7 @@ mod proxy;
 mod record;
 #[path = "../cluster/scene.rs"]
 mod scene;
+mod serving;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -26,7 +29,7 @@ use serde_json::json;
 use sokovan::operator::Options;
 use tokio::sync::watch;
 
-use paths::{PATHS, Path};
+use paths::Path;
 use plan::{Fault, Plan, Site};
 use proxy::Proxy;
 use record::Recording;
@@ -155,6 +158,7 @@ async fn run(path: &'static Path, plan: Plan, client: &Client) -> Outcome {
     violations.extend(oracle::violations(&recording.versions()));
     if !violations.is_empty() {
         violations.extend(oracle::last_sessions(&recording.versions()));
+        violations.extend(serving::last_objects(&recording.versions()));
     }
     scene.clear().await;
     Outcome { plan, writes: proxy.writes(), violations }
@@ -164,7 +168,7 @@ async fn run_all(plans: Vec<Plan>, client: &Client) -> Vec<Outcome> {
     let parallel = number("SIDE_BY_SIDE").unwrap_or(12);
     let total = plans.len();
     let running = plans.into_iter().map(|plan| {
-        let path = PATHS.iter().find(|path| path.name == plan.path).expect("a known path");
+        let path = paths().find(|path| path.name == plan.path).expect("a known path");
         run(path, plan, client)
     });
     let mut done = vec![];
@@ -181,11 +185,17 @@ async fn run_all(plans: Vec<Plan>, client: &Client) -> Vec<Outcome> {
     done
 }
 
+/// Returns the paths of sessions and of deployments whose name contains PATHS, if set.
+fn paths() -> impl Iterator<Item = &'static Path> {
+    let part = std::env::var("PATHS").unwrap_or_default();
+    paths::PATHS.iter().chain(&deployments::PATHS).filter(move |path| path.name.contains(&part))
+}
+
 /// Returns every fault at every write of every path.
 fn every_plan(lengths: &BTreeMap<&'static str, usize>) -> Vec<Plan> {
     let mut plans = vec![];
-    for path in &PATHS {
-        for fault in Fault::all() {
+    for path in paths() {
+        for fault in Fault::all(path.has_deployment()) {
             plans.extend((1..=lengths[path.name]).map(|at| Plan { path: path.name, fault: fault.clone(), at }));
         }
     }
@@ -199,7 +209,7 @@ const FEW_ROUNDS: usize = 2;
 /// its n-th write. There is a round for every n, or as many as RESTARTS asks for.
 fn restart_rounds(lengths: &BTreeMap<&'static str, usize>) -> Vec<Vec<Plan>> {
     let longest = lengths.values().copied().max().unwrap_or(0);
-    let round = |at| PATHS.iter().map(move |path| Plan { path: path.name, fault: Fault::Restart, at });
+    let round = |at| paths().map(move |path| Plan { path: path.name, fault: Fault::Restart, at });
     let mut rounds: Vec<Vec<Plan>> = (1..=longest).map(|at| round(at).collect()).collect();
     rounds.iter_mut().for_each(|round| round.retain(is_named));
     rounds.retain(|round| !round.is_empty());
@@ -244,7 +254,7 @@ async fn main() {
     config.default_retry = false;
     let client = Client::try_from(config).unwrap();
     let begun = Instant::now();
-    let undisturbed = PATHS.iter().map(|path| Plan { path: path.name, fault: Fault::None, at: 0 }).collect();
+    let undisturbed = paths().map(|path| Plan { path: path.name, fault: Fault::None, at: 0 }).collect();
     let first = run_all(undisturbed, &client).await;
     let mut lengths = BTreeMap::new();
     for outcome in &first {

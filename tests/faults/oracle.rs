@@ -9,10 +9,12 @@ use sokovan::api::expand;
 use sokovan::api::*;
 use sokovan::cluster::store::extract;
 use sokovan::cluster::store::requests::requests;
-use sokovan::session::handlers::HANDLERS;
+use sokovan::lifecycle::{HandlerName, Phase, Subject};
 use sokovan::session::kernels::kernel_name;
+use sokovan::session::sessions::Sessions;
 
 use crate::record::{Object, Version};
+use crate::serving;
 
 /// Returns a violation if a node of a plan, with 4 cores, 16 GiB and 110 pods, cannot hold these resources.
 fn overcommitted(node: &str, used: &Resources, by: &str) -> Option<String> {
@@ -40,7 +42,7 @@ fn replace<T: Clone>(into: &mut BTreeMap<String, T>, key: String, object: &T, de
 
 impl Objects {
     /// Applies one version, and returns its violations.
-    fn apply(&mut self, Version { number, deleted, object }: &Version) -> Vec<String> {
+    fn apply(&mut self, Version { number, deleted, object, .. }: &Version) -> Vec<String> {
         match object {
             Object::Session(session) => {
                 let key = session.metadata.uid.clone().unwrap_or_default();
@@ -66,6 +68,13 @@ impl Objects {
                 }
                 live_pods(&self.pods)
             }
+            // They are checked in `serving`.
+            Object::Deployment(_)
+            | Object::Route(_)
+            | Object::Service(_)
+            | Object::Slice(_)
+            | Object::Budget(_)
+            | Object::Revision(_) => vec![],
         }
     }
 
@@ -83,6 +92,7 @@ pub fn violations(versions: &[Version]) -> Vec<String> {
     let mut objects = Objects::default();
     let mut found: Vec<String> = versions.iter().flat_map(|version| objects.apply(version)).collect();
     found.extend(unfinished(&objects));
+    found.extend(serving::violations(versions));
     found.dedup();
     found
 }
@@ -91,7 +101,7 @@ pub fn violations(versions: &[Version]) -> Vec<String> {
 pub fn at_rest(versions: &[Version]) -> Vec<String> {
     let mut objects = Objects::default();
     versions.iter().for_each(|version| _ = objects.apply(version));
-    unfinished(&objects)
+    unfinished(&objects).into_iter().chain(serving::at_rest(versions)).collect()
 }
 
 /// Summarizes one version of a session.
@@ -110,8 +120,8 @@ fn exit_code(pod: &Pod) -> Option<i32> {
     Some(main.state.as_ref()?.terminated.as_ref()?.exit_code)
 }
 
-fn label<'a>(pod: &'a Pod, name: &str) -> &'a str {
-    pod.metadata.labels.as_ref().and_then(|labels| labels.get(name)).map(String::as_str).unwrap_or_default()
+pub fn label<'a>(object: &'a impl ResourceExt, name: &str) -> &'a str {
+    object.labels().get(name).map(String::as_str).unwrap_or_default()
 }
 
 /// Checks that no node is overcommitted by its pods, and that each kernel of an allocation has one live pod.
@@ -136,8 +146,8 @@ fn live_pods(pods: &BTreeMap<String, Pod>) -> Vec<String> {
 }
 
 /// Whether the handler's row permits this transition, or the phase does not change.
-fn is_legal(handler: &str, from: &str, to: &str) -> bool {
-    HANDLERS.iter().filter(|row| row.name.as_str() == handler).any(|row| {
+pub fn is_legal<S: Subject>(handler: &str, from: &str, to: &str) -> bool {
+    S::table().iter().filter(|row| row.name.as_str() == handler).any(|row| {
         let t = &row.transitions;
         let listed = [t.success, t.need_retry, t.expired, t.give_up].into_iter().flatten().map(|to| to.phase);
         let mut permitted = listed.chain(t.exits.iter().copied());
@@ -169,13 +179,13 @@ fn session_step(before: &Session, after: &Session) -> Vec<String> {
     if old.result.is_some() && old.result != new.result {
         found.push(format!("the result {:?} changed to {:?}", old.result, new.result));
     }
-    found.extend(history_step(&old, new));
+    found.extend(history_step::<Sessions>(&old, new));
     found
 }
 
 /// Checks the history of a change. A step adds an entry, or merges into the last entry, or into the last one that is not a
 /// skip, and then counts one more attempt. Together the entries explain the change of the phase.
-fn history_step(old: &SessionStatus, new: &SessionStatus) -> Vec<String> {
+pub fn history_step<S: Subject>(old: &Progress<S::Phase>, new: &Progress<S::Phase>) -> Vec<String> {
     let mut found = vec![];
     let dropped = usize::try_from(new.history_dropped - old.history_dropped).unwrap_or(0);
     let kept = old.history.len().saturating_sub(dropped);
@@ -200,7 +210,7 @@ fn history_step(old: &SessionStatus, new: &SessionStatus) -> Vec<String> {
         if entry.attempts != 1 {
             found.push(format!("a new entry has {} attempts: {entry:?}", entry.attempts));
         }
-        if entry.from != phase || !is_legal(&entry.handler, &entry.from, &entry.to) {
+        if entry.from != phase || !is_legal::<S>(&entry.handler, &entry.from, &entry.to) {
             found.push(format!(
                 "from {phase}: {} {} → {} is not a transition of the handler's row",
                 entry.handler, entry.from, entry.to

@@ -14,7 +14,14 @@ pub struct Path {
     pub run: for<'a> fn(&'a Scene) -> BoxFuture<'a, ()>,
 }
 
-pub const PATHS: [Path; 18] = [
+impl Path {
+    /// Whether the path has a deployment.
+    pub fn has_deployment(&self) -> bool {
+        self.name.starts_with("deploy-")
+    }
+}
+
+pub static PATHS: [Path; 18] = [
     Path { name: "single", group: || json!({}), run: |scene| Box::pin(single(scene)) },
     Path { name: "gang", group: || json!({}), run: |scene| Box::pin(three(scene)) },
     Path { name: "batch", group: || json!({}), run: |scene| Box::pin(batch(scene)) },

@@ -8,7 +8,7 @@ pub struct Site {
     pub verb: String,
     /// The resource with its subresource.
     pub kind: String,
-    /// The last phase that was written to the session before this write.
+    /// The last phase that was written before this write, to a session, a route or a deployment.
     pub phase: String,
     /// The position among equal writes, from 1.
     pub occurrence: usize,
@@ -45,7 +45,7 @@ pub enum Fault {
     Outage,
     /// The operators' API server is killed and restarted during the write, for all plans that run at that time.
     Restart,
-    /// The write is slow, and someone else changes the sessions meanwhile.
+    /// The write is slow, and someone else changes the sessions, routes and deployments meanwhile.
     Overtaken,
     /// This and all later requests of the operator, except watches, are held until another operator leads, and then sent.
     Pause,
@@ -55,13 +55,17 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Returns the faults that affect only their own plan.
-    pub fn all() -> Vec<Self> {
+    /// Returns the faults of a path that affect only their own plan. The kinds of deployments are watched in vain by a path
+    /// without any.
+    pub fn all(has_deployment: bool) -> Vec<Self> {
+        let served: &[&str] = if has_deployment { &["deployments", "routes"] } else { &[] };
         let mut all = vec![Self::KillBefore, Self::LoseAnswer, Self::KillAfter, Self::Reset, Self::LateTimeout];
         all.extend([409, 429, 500, 504].map(Self::Refuse));
-        all.extend(["sessions", "kernels", "pods", "nodes", "endpointslices"].map(|kind| Self::HoldWatch(kind.into())));
+        let held = ["sessions", "kernels", "pods", "nodes", "endpointslices"];
+        all.extend(held.iter().chain(served).map(|kind| Self::HoldWatch((*kind).into())));
         all.extend([Self::Compact, Self::Outage, Self::Overtaken, Self::Pause]);
-        all.extend(["sessions", "kernels", "pods"].map(|kind| Self::Handover(kind.into())));
+        let handed_over = ["sessions", "kernels", "pods"];
+        all.extend(handed_over.iter().chain(served).map(|kind| Self::Handover((*kind).into())));
         all
     }
 

@@ -10,11 +10,13 @@ use axum::extract::{Request, State};
 use axum::http::Method;
 use axum::response::Response;
 use futures::StreamExt;
+use k8s_openapi::NamespaceResourceScope;
 use kube::api::Patch;
 use kube::client::Body as KubeBody;
-use kube::{Api, Client, Config, ResourceExt};
+use kube::{Api, Client, Config, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use sokovan::api::Session;
+use sokovan::api::{Deployment, Route, Session};
 use tokio::sync::{Notify, watch};
 
 use crate::answers::{broken, complete, refusal};
@@ -29,13 +31,40 @@ const SLOW: Duration = Duration::from_millis(2200);
 /// How long no request is answered: long enough that the fence stops writes, but not so long that the lease is lost.
 const OUTAGE: Duration = Duration::from_millis(3200);
 
+/// The kinds whose writes count.
+const COUNTED: [&str; 9] = [
+    "sessions",
+    "kernels",
+    "pods",
+    "services",
+    "secrets",
+    "deployments",
+    "routes",
+    "controllerrevisions",
+    "poddisruptionbudgets",
+];
+/// The kinds whose phase names the site of a write.
+const PHASED: [&str; 3] = ["sessions", "deployments", "routes"];
+/// The kinds of which an operator sees only the plan's own objects.
+const NARROWED: [&str; 9] = [
+    "sessions",
+    "kernels",
+    "pods",
+    "endpointslices",
+    "deployments",
+    "routes",
+    "services",
+    "controllerrevisions",
+    "poddisruptionbudgets",
+];
+
 /// Whether the API server has been restarted for the current round of plans.
 static RESTARTED: tokio::sync::Mutex<bool> = tokio::sync::Mutex::const_new(false);
 
 #[derive(Default)]
 struct Inner {
     writes: Vec<Site>,
-    /// The last phase that was written to a session.
+    /// The last phase that was written.
     phase: String,
     outage_until: Option<tokio::time::Instant>,
     /// The watched kinds.
@@ -146,15 +175,15 @@ impl Proxy {
         let _ = self.held.subscribe().wait_for(|held| *held == 0).await;
     }
 
-    /// Counts a write of an object of a session. Returns true if the fault strikes at it.
+    /// Counts a write of an object of a session or a deployment. Returns true if the fault strikes at it.
     fn count(&self, method: &Method, path: &str, body: &[u8]) -> bool {
         let Some(kind) = resource_of(path) else { return false };
-        if *method == Method::GET || !["sessions", "kernels", "pods", "services", "secrets"].contains(&kind.as_str()) {
+        if *method == Method::GET || !COUNTED.contains(&kind.as_str()) {
             return false;
         }
         let subresource = if path.ends_with("/status") { "/status" } else { "" };
         let mut inner = self.lock();
-        if kind == "sessions" && !subresource.is_empty() {
+        if PHASED.contains(&kind.as_str()) && !subresource.is_empty() {
             let body: Value = serde_json::from_slice(body).unwrap_or_default();
             inner.phase = body["status"]["phase"].as_str().unwrap_or("?").to_owned();
         }
@@ -174,10 +203,9 @@ impl Proxy {
 
     /// Restricts a request for all namespaces to the plan's own.
     fn narrowed(&self, path: &str) -> String {
-        let restricted = ["sessions", "kernels", "pods", "endpointslices"];
         let (address, query) = path.split_once('?').unwrap_or((path, ""));
         match address.rsplit_once('/') {
-            Some((group, kind)) if restricted.contains(&kind) && !address.contains("/namespaces/") => {
+            Some((group, kind)) if NARROWED.contains(&kind) && !address.contains("/namespaces/") => {
                 format!("{group}/namespaces/{}/{kind}?{query}", self.namespace)
             }
             Some((_, "nodes")) => format!("{path}&labelSelector=scene%3D{}", self.namespace),
@@ -222,13 +250,22 @@ impl Proxy {
         Response::from_parts(parts, Body::from_stream(chunks.take_until(Box::pin(ended))))
     }
 
-    /// Changes an annotation of each session as a user might, without any meaning for the operator.
-    async fn change_sessions(&self) {
-        let sessions: Api<Session> = Api::namespaced(self.client.clone(), &self.namespace);
+    /// Changes an annotation of each session, route and deployment as a user might, without any meaning for the operator.
+    async fn change_objects(&self) {
+        self.annotate::<Session>().await;
+        self.annotate::<Route>().await;
+        self.annotate::<Deployment>().await;
+    }
+
+    async fn annotate<K>(&self)
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
+    {
+        let objects: Api<K> = Api::namespaced(self.client.clone(), &self.namespace);
         let note = Patch::Merge(json!({"metadata": {"annotations": {"overtaken": "true"}}}));
-        for session in sessions.list(&Default::default()).await.into_iter().flatten() {
-            // The session may be gone by now.
-            let _ = sessions.patch_metadata(&session.name_any(), &Default::default(), &note).await;
+        for object in objects.list(&Default::default()).await.into_iter().flatten() {
+            // The object may be gone by now.
+            let _ = objects.patch_metadata(&object.name_any(), &Default::default(), &note).await;
         }
     }
 
@@ -297,7 +334,7 @@ impl Proxy {
                 answer
             }
             Fault::Overtaken => {
-                self.change_sessions().await;
+                self.change_objects().await;
                 tokio::time::sleep(SLOW).await;
                 self.forward(request).await
             }

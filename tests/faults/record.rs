@@ -1,14 +1,18 @@
-//! Records every version of a plan's sessions, kernels and pods, in the order of their resource versions.
+//! Records every version of a plan's objects, in the order of their resource versions.
 
 use std::sync::{Arc, Mutex};
 
+use chrono::{DateTime, Utc};
 use futures::StreamExt;
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::apps::v1::ControllerRevision;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{WatchEvent, WatchParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
-use sokovan::api::{Kernel, Session};
+use sokovan::api::{Deployment, Kernel, Route, Session};
 use tokio::task::JoinSet;
 
 use crate::common::eventually;
@@ -18,11 +22,19 @@ pub enum Object {
     Session(Box<Session>),
     Kernel(Box<Kernel>),
     Pod(Box<Pod>),
+    Deployment(Box<Deployment>),
+    Route(Box<Route>),
+    Service(Box<Service>),
+    Slice(Box<EndpointSlice>),
+    Budget(Box<PodDisruptionBudget>),
+    Revision(Box<ControllerRevision>),
 }
 
 #[derive(Clone, Debug)]
 pub struct Version {
     pub number: u64,
+    /// When the watch reported it.
+    pub seen: DateTime<Utc>,
     pub deleted: bool,
     pub object: Object,
 }
@@ -40,6 +52,12 @@ impl Recording {
         follow::<Session>(client, namespace, &versions, &mut watches, |s| Object::Session(Box::new(s))).await;
         follow::<Kernel>(client, namespace, &versions, &mut watches, |k| Object::Kernel(Box::new(k))).await;
         follow::<Pod>(client, namespace, &versions, &mut watches, |p| Object::Pod(Box::new(p))).await;
+        follow::<Deployment>(client, namespace, &versions, &mut watches, |d| Object::Deployment(Box::new(d))).await;
+        follow::<Route>(client, namespace, &versions, &mut watches, |r| Object::Route(Box::new(r))).await;
+        follow::<Service>(client, namespace, &versions, &mut watches, |s| Object::Service(Box::new(s))).await;
+        follow::<EndpointSlice>(client, namespace, &versions, &mut watches, |s| Object::Slice(Box::new(s))).await;
+        follow::<PodDisruptionBudget>(client, namespace, &versions, &mut watches, |b| Object::Budget(Box::new(b))).await;
+        follow::<ControllerRevision>(client, namespace, &versions, &mut watches, |r| Object::Revision(Box::new(r))).await;
         Self { versions, _watches: watches }
     }
 
@@ -78,7 +96,7 @@ async fn follow<K>(
                 _ => continue,
             };
             let number = object.resource_version().and_then(|version| version.parse().ok()).unwrap_or_default();
-            versions.lock().expect("no panic").push(Version { number, deleted, object: wrap(object) });
+            versions.lock().expect("no panic").push(Version { number, seen: Utc::now(), deleted, object: wrap(object) });
         }
     });
 }
