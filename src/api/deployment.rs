@@ -160,8 +160,8 @@ pub struct Rolling {
     /// missing.
     #[serde(default = "none")]
     pub max_unavailable: Share,
-    /// What happens when a new replica finds no node. `Wait` keeps the old replicas and waits. `ReplaceInPlace` ends one old
-    /// replica at a time to make room.
+    /// A new replica may find no node. Then `Wait` keeps the old replicas and waits, and `ReplaceInPlace` ends one old replica at
+    /// a time to make room.
     #[serde(default)]
     pub when_no_capacity: WhenNoCapacity,
 }

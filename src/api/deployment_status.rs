@@ -170,7 +170,7 @@ pub struct Rollout {
     /// When the deployment was paused, while it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused_at: Option<DateTime<Utc>>,
-    /// What the rollout waits for, with numbers.
+    /// Whatever the rollout waits for, with numbers.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 512))]
     pub message: String,

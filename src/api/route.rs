@@ -164,7 +164,7 @@ pub struct RouteStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub became_unhealthy_at: Vec<DateTime<Utc>>,
-    /// Whether the replica ended by itself: nobody told the operator to end it.
+    /// Whether the replica ended by itself: nobody asked the operator to end it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub failed: bool,
     /// The time of the end.

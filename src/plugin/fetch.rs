@@ -142,10 +142,12 @@ impl Reader {
             return Ok(Object::Deployment(Box::new(self.deployment(&target.name).await?)));
         }
         let session = self.session(&target.name).await;
-        if target.kind.is_none() && matches!(&session, Err(kube::Error::Api(status)) if status.code == 404) {
-            if let Ok(deployment) = self.deployment(&target.name).await {
-                return Ok(Object::Deployment(Box::new(deployment)));
-            }
+        let is_missing = matches!(&session, Err(kube::Error::Api(status)) if status.code == 404);
+        if target.kind.is_none()
+            && is_missing
+            && let Ok(deployment) = self.deployment(&target.name).await
+        {
+            return Ok(Object::Deployment(Box::new(deployment)));
         }
         Ok(Object::Session(Box::new(session?)))
     }
