@@ -2,14 +2,16 @@
 
 use super::population::{Population, count};
 use super::scale_in::in_order;
-use super::snapshot::{Replica, Snapshot};
+use super::snapshot::{DeploymentItem, Replica, Snapshot};
 use crate::api::{DeploymentSpec, RoutePhase, WhenNoCapacity};
 
 /// What to change in one cycle.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// How many replicas of the target to make.
+    /// How many replicas to make.
     pub create: i32,
+    /// The revision of which they are made.
+    pub revision: i64,
     /// The names of replicas to end.
     pub end: Vec<String>,
 }
@@ -38,12 +40,13 @@ pub fn rolling(snapshot: &Snapshot, spec: &DeploymentSpec, population: &Populati
     if end.is_empty() && spec.strategy.rolling.when_no_capacity == WhenNoCapacity::ReplaceInPlace && is_starved(snapshot, p) {
         end.extend(in_order(&serving).first());
     }
-    Plan { create, end: end.into_iter().map(|replica| replica.name().to_owned()).collect() }
+    Plan { create, revision: p.target, end: end.into_iter().map(|replica| replica.name().to_owned()).collect() }
 }
 
-/// While a rollout stands still: as many replicas as there shall be, of the revisions that there are.
-pub fn paused(snapshot: &Snapshot, spec: &DeploymentSpec, population: &Population<'_>) -> Plan {
-    let p = population;
+/// While a rollout stands still: as many replicas as there shall be. Missing ones are made of the revision that serves.
+pub fn paused(snapshot: &Snapshot, item: &DeploymentItem, population: &Population<'_>) -> Plan {
+    let (p, spec) = (population, item.spec());
+    let revision = item.status().current_revision.unwrap_or(p.target);
     let all: Vec<&Replica> = p.old.iter().chain(&p.new).copied().collect();
     let surplus = usize::try_from(p.counted() - p.desired - p.surge).unwrap_or(0);
     let mut spare = p.available() - p.floor();
@@ -52,7 +55,8 @@ pub fn paused(snapshot: &Snapshot, spec: &DeploymentSpec, population: &Populatio
         spare -= i32::from(is_available);
         !is_available || spare >= 0
     });
-    Plan { create: (p.desired - p.counted()).max(0), end: ends.map(|replica| replica.name().to_owned()).collect() }
+    let create = (p.desired - p.counted()).max(0);
+    Plan { create, revision, end: ends.map(|replica| replica.name().to_owned()).collect() }
 }
 
 /// Whether the new replicas wait for room, and nothing that would make room is on its way.
@@ -150,7 +154,8 @@ mod tests {
     #[test]
     fn a_full_cluster_keeps_the_old_replica_unless_it_may_be_replaced_in_place() {
         let full = || Case::new(1).running(1, 900).of(2).starving(1, 61);
-        assert_eq!(plan(full().spec(strategy(1, 0)), 2), Plan::default());
+        let kept = plan(full().spec(strategy(1, 0)), 2);
+        assert_eq!((kept.create, kept.end.len()), (0, 0));
         let in_place = full().spec(|spec| {
             strategy(1, 0)(spec);
             spec.strategy.rolling.when_no_capacity = WhenNoCapacity::ReplaceInPlace;
@@ -162,9 +167,10 @@ mod tests {
     fn a_paused_rollout_replaces_what_ends_and_follows_the_number_of_replicas() {
         let plan = |case: Case| {
             let item = case.item();
-            paused(&snapshot(), item.spec(), &Population::of(&snapshot(), &item, 2))
+            paused(&snapshot(), &item, &Population::of(&snapshot(), &item, 2))
         };
-        assert_eq!(plan(Case::new(4).running(2, 900).of(2).running(1, 5).spec(strategy(1, 0))).create, 1);
+        let more = plan(Case::new(4).running(2, 900).of(2).running(1, 5).spec(strategy(1, 0)));
+        assert_eq!((more.create, more.revision), (1, 1), "of the revision that serves");
         assert_eq!(plan(Case::new(2).running(3, 900).of(2).running(1, 5).spec(strategy(1, 0))).end.len(), 1);
     }
 }

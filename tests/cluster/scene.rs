@@ -292,15 +292,18 @@ impl Scene {
 
     /// Ends the pods of a session that runs `sim alone`, as their kubelet would.
     pub async fn kill_pods(&self, session: &str) {
+        for pod in self.pods(session).await {
+            self.kill_pod(&pod).await;
+        }
+    }
+
+    pub async fn kill_pod(&self, pod: &Pod) {
         let ended = json!({"status": {"phase": "Failed", "containerStatuses": [{
             "name": "main", "image": "busybox:1", "imageID": "", "ready": false, "restartCount": 0,
             "state": {"terminated": {"exitCode": 137, "reason": "Error"}},
         }]}});
-        let pods = self.api::<Pod>();
-        for pod in self.pods(session).await {
-            let patched = pods.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Strategic(&ended)).await;
-            patched.expect("the pod's status can be written");
-        }
+        let patched = self.api::<Pod>().patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Strategic(&ended)).await;
+        patched.expect("the pod's status can be written");
     }
 
     async fn set_kubelet(&self, node: &str, kubelet: Value) {

@@ -152,7 +152,7 @@ async fn the_operator_creates_for_deployments_only_what_belongs_to_one() {
     let selects = json!({"selector": {"app": "x"}});
     refused("a service for other pods", try_to_make::<Service>(&operator, &service(selects)).await, limits);
     refused("a public service", try_to_make::<Service>(&operator, &service(json!({"type": "LoadBalancer"}))).await, limits);
-    let redirect = json!({"spec": {"selector": {"app": "x"}}});
+    let redirect = json!({"spec": {"selector": {LABEL_DEPLOYMENT: null, LABEL_TRAFFIC: null, "app": "x"}}});
     let redirected = operator.api::<Service>().patch("web", &PatchParams::default(), &Patch::Merge(redirect)).await;
     refused("a service redirected", outcome(redirected), limits);
     let owned = |mut object: Value| {

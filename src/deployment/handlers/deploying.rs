@@ -31,7 +31,7 @@ fn deploy(snapshot: &Snapshot, item: &DeploymentItem) -> Verdict {
     let rollout = progressed(snapshot, item, &status, &population);
     let change = Change { failures: failures::counted(snapshot, item, target), rollout, ..Change::default() };
     if item.spec().paused && status.deploying_revision.is_some() {
-        let change = recorded(snapshot, item, &population, paused(snapshot, item.spec(), &population), &change);
+        let change = recorded(snapshot, item, &population, paused(snapshot, item, &population), &change);
         let message = format!("paused with {} of {} replicas of revision {target}", population.all_new(), population.desired);
         let verdict = Verdict::skipped(Reason::RolloutPaused, message).effects(carried_out(item)).change(change);
         return report(snapshot, item, verdict);

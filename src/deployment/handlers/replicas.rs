@@ -47,17 +47,18 @@ fn is_failed(replica: &Replica) -> bool {
     replica.phase().is_terminal() && replica.route.status.as_ref().is_some_and(|status| status.failed)
 }
 
-/// A plan as the status records it: limited to one batch, and held back while replicas of the target fail.
+/// A plan as the status records it: limited to one batch, and held back while replicas of its revision fail.
 pub fn recorded(snapshot: &Snapshot, item: &DeploymentItem, population: &Population<'_>, plan: Plan, change: &Change) -> Change {
     let status = item.status();
     let failures = change.failures.as_ref().unwrap_or(&status.failures);
-    let batch = if failures.has_served && failures.revision == population.target { BATCH_ONCE_SERVED } else { BATCH };
-    let waits = failures::next_at(failures, population.target, &snapshot.timing, snapshot.now).is_some();
-    let create = if waits { 0 } else { plan.create.min(batch - population.planned_new).max(0) };
+    let batch = if failures.has_served && failures.revision == plan.revision { BATCH_ONCE_SERVED } else { BATCH };
+    let waits = failures::next_at(failures, plan.revision, &snapshot.timing, snapshot.now).is_some();
+    let planned = population.planned_new + population.planned_old;
+    let create = if waits { 0 } else { plan.create.min(batch - planned).max(0) };
     let used = item.replicas.iter().map(|replica| replica.route.spec.ordinal + 1).max().unwrap_or(0);
     let first = used.max(status.replicas_made);
     let planned = (0..i64::from(create)).map(|offset| {
-        let (revision, ordinal) = (population.target, first + offset);
+        let (revision, ordinal) = (plan.revision, first + offset);
         PlannedReplica { name: replica_name(item.name(), &item.uid().0, revision, ordinal), revision, ordinal }
     });
     let mut leave = plan.end;

@@ -26,7 +26,7 @@ fn evict(snapshot: &Snapshot, (): &mut (), items: &[RouteItem]) -> Vec<Verdict> 
     items
         .iter()
         .map(|item| {
-            if item.is_deleted() || !is_evictable(snapshot, item) {
+            if item.is_deleted() || !is_evictable(snapshot, item) || serves_again(item) {
                 return Verdict::idle();
             }
             if let Some(wake) = not_yet(snapshot, item) {
@@ -39,13 +39,21 @@ fn evict(snapshot: &Snapshot, (): &mut (), items: &[RouteItem]) -> Vec<Verdict> 
                 return Verdict::skipped(Reason::EvictionHeld, outage.clone());
             }
             if !has_begun && in_eviction >= limit {
-                let message = format!("{in_eviction} replicas are being replaced for their health; the limit is {limit}");
+                let replicas = item.desired_replicas();
+                let message = format!(
+                    "evictions of unhealthy replicas under way: {in_eviction}, and at most {limit} may be (25 % of {replicas} replicas)"
+                );
                 return Verdict::skipped(Reason::EvictionHeld, message);
             }
             in_eviction += usize::from(!has_begun);
             begin(snapshot, item)
         })
         .collect()
+}
+
+/// After an outage, the phase is older than what the kubelet reports now.
+fn serves_again(item: &RouteItem) -> bool {
+    item.node_silent.is_none() && item.pod.as_ref().is_some_and(|pod| item.serves(pod))
 }
 
 fn is_evictable(snapshot: &Snapshot, item: &RouteItem) -> bool {
@@ -93,6 +101,14 @@ mod tests {
 
     fn one(snapshot: &Snapshot, case: Case) -> Verdict {
         evict(snapshot, &mut (), &[case.item()]).remove(0)
+    }
+
+    #[test]
+    fn a_replica_that_serves_again_is_not_evicted_although_its_phase_is_old() {
+        let recovered = one(&snapshot(), unhealthy(500).pod(true));
+        assert!(recovered.effects.is_empty() && matches!(recovered.outcome, Outcome::Idle));
+        let silent = one(&snapshot(), unhealthy(500).pod(true).node_silent(400));
+        assert_eq!(silent.effects.len(), 1, "the kubelet's last report is old");
     }
 
     #[test]
