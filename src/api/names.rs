@@ -141,6 +141,8 @@ pub const LABEL_KERNEL: &str = "sokovan.dev/kernel";
 pub const LABEL_GENERATION: &str = "sokovan.dev/allocation-generation";
 /// On pods: the scaling group.
 pub const LABEL_GROUP: &str = "sokovan.dev/scaling-group";
+/// On ConfigMaps that deployments may name in `model.definitionFrom`. Its value does not matter.
+pub const LABEL_MODEL_DEFINITION: &str = "sokovan.dev/model-definition";
 /// On everything that belongs to a deployment: the deployment's uid.
 pub const LABEL_DEPLOYMENT_UID: &str = "sokovan.dev/deployment-uid";
 /// On sessions and pods of a deployment: its name.

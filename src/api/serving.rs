@@ -142,6 +142,9 @@ pub enum HealthCheckType {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ModelSpec {
+    /// A ConfigMap whose files fill in what the other fields leave open. A change of the files begins a rollout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub definition_from: Option<DefinitionSource>,
     /// The inference server, which gives the port and the health check where they are absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variant: Option<Variant>,
@@ -170,6 +173,32 @@ pub struct ModelSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = TIME))]
     pub restarted_at: Option<DateTime<Utc>>,
+}
+
+/// The files that define a model. A field that several of them give comes from the model definition, else from the variant's
+/// section of the deployment config, else from its root.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DefinitionSource {
+    /// A ConfigMap of this namespace with the label `sokovan.dev/model-definition`.
+    #[schemars(length(min = 1, max = 253))]
+    pub config_map: String,
+    /// The key of the model definition: its path, its start command, its port and its health check.
+    #[serde(default = "default_model_definition")]
+    #[schemars(length(min = 1, max = 253))]
+    pub model_definition: String,
+    /// The key of the deployment config: the same fields and environment variables, for all variants and for each.
+    #[serde(default = "default_deployment_config")]
+    #[schemars(length(min = 1, max = 253))]
+    pub deployment_config: String,
+}
+
+fn default_model_definition() -> String {
+    "model-definition.yaml".into()
+}
+
+fn default_deployment_config() -> String {
+    "deployment-config.yaml".into()
 }
 
 /// An inference server with known defaults.

@@ -6,7 +6,9 @@ use backon::ExponentialBuilder;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use k8s_openapi::api::apps::v1::ControllerRevision;
-use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ResourceQuota, Service};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ResourceQuota, Service,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::node::v1::RuntimeClass;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -64,6 +66,7 @@ fn watch_of(kind: Watched, client: Client, world: Arc<World>) -> BoxFuture<'stat
         Watched::Service => run(client, world, SERVICES),
         Watched::PodDisruptionBudget => run(client, world, BUDGETS),
         Watched::TrafficSlice => run(client, world, TRAFFIC_SLICES),
+        Watched::ConfigMap => run(client, world, DEFINITIONS),
         Watched::Node => run(client, world, NODES),
         Watched::ResourceQuota => run(client, world, QUOTAS),
         Watched::ScalingGroup => tenants(client, world, by_spec(|stores| &mut stores.groups)),
@@ -167,6 +170,15 @@ const TRAFFIC_SLICES: Ingest<EndpointSlice> = Ingest {
     table: |stores| &mut stores.traffic_slices,
     apply: |world, slice| world.upsert_traffic_slice(&slice),
     remove: World::remove_traffic_slice,
+    relisted: |_| {},
+};
+
+const DEFINITIONS: Ingest<ConfigMap> = Ingest {
+    labelled: Some(LABEL_MODEL_DEFINITION),
+    page: PAGE_OF_LARGE,
+    table: |stores| &mut stores.definitions,
+    apply: |world, files| world.upsert_definition(files),
+    remove: World::remove_definition,
     relisted: |_| {},
 };
 

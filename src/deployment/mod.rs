@@ -1,5 +1,6 @@
 //! Deployments: how many replicas of which revision there shall be. Pure.
 
+pub mod definition;
 pub mod deployments;
 pub mod effect;
 pub mod failures;

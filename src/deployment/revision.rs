@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::definition::Definition;
 use super::image;
 use crate::api::{
     DeploymentSpec, HealthCheck, HealthCheckType, MAIN_ROLE, ModelSpec, Serving, SessionSpec, SessionType, default_priority,
@@ -33,10 +34,12 @@ pub struct Revision {
 pub struct Invalid(pub String);
 
 impl Content {
-    /// The content of a deployment's spec. The priority of the sessions may change without a rollout.
-    pub fn of(spec: &DeploymentSpec) -> Self {
-        let template = SessionSpec { priority: default_priority(), ..spec.template.clone() };
-        Self { template, model: spec.model.clone() }
+    /// The content of a deployment's spec, completed by its model definition. The priority of the sessions may change without a
+    /// rollout.
+    pub fn of(spec: &DeploymentSpec, definition: &Definition) -> Self {
+        let mut template = SessionSpec { priority: default_priority(), ..spec.template.clone() };
+        definition.add_environment(&mut template);
+        Self { template, model: definition.complete(&spec.model) }
     }
 
     /// The session of a replica, with what the deployment adds to it.
@@ -128,7 +131,7 @@ mod tests {
 
     fn serving(model: Value) -> Serving {
         let spec = spec(model);
-        Content::of(&spec).session(&spec).expect("valid").serving.expect("serving")
+        Content::of(&spec, &Definition::default()).session(&spec).expect("valid").serving.expect("serving")
     }
 
     #[test]
@@ -144,7 +147,7 @@ mod tests {
     #[test]
     fn the_start_command_names_the_path_of_the_model() {
         let spec = spec(json!({"startCommand": ["serve", "--model={model_path}"], "modelPath": "/models/m"}));
-        let session = Content::of(&spec).session(&spec).expect("valid");
+        let session = Content::of(&spec, &Definition::default()).session(&spec).expect("valid");
         assert_eq!(session.kernels[0].command, ["serve", "--model=/models/m"]);
     }
 
@@ -152,11 +155,13 @@ mod tests {
     fn cd_003_an_invalid_template_is_refused_with_the_name_of_the_field() {
         let mut wrong = spec(json!({}));
         wrong.template.kernels[0].image = "Not/An/Image".into();
-        let Err(Invalid(message)) = Content::of(&wrong).session(&wrong) else { panic!("it is invalid") };
+        let Err(Invalid(message)) = Content::of(&wrong, &Definition::default()).session(&wrong) else { panic!("it is invalid") };
         assert!(message.starts_with("spec.template.kernels: the image of role main"), "{message}");
         let mut unclear = spec(json!({}));
         unclear.template.kernels[0].ports.clear();
-        let Err(Invalid(message)) = Content::of(&unclear).session(&unclear) else { panic!("it is invalid") };
+        let Err(Invalid(message)) = Content::of(&unclear, &Definition::default()).session(&unclear) else {
+            panic!("it is invalid")
+        };
         assert!(message.starts_with("spec.model.port"), "{message}");
     }
 
@@ -165,24 +170,24 @@ mod tests {
         let base = spec(json!({}));
         let mut same = base.clone();
         (same.replicas, same.template.priority, same.drain.delay_seconds) = (7, 99, 1);
-        assert_eq!(Content::of(&base), Content::of(&same));
+        assert_eq!(Content::of(&base, &Definition::default()), Content::of(&same, &Definition::default()));
         let mut other = base.clone();
         other.template.kernels[0].image = "example.com/server:2".into();
-        assert_ne!(Content::of(&base), Content::of(&other));
+        assert_ne!(Content::of(&base, &Definition::default()), Content::of(&other, &Definition::default()));
     }
 
     #[test]
     fn content_written_by_an_older_operator_equals_that_of_the_same_spec() {
         let base = spec(json!({}));
-        let mut written = serde_json::to_value(Content::of(&base)).expect("JSON");
+        let mut written = serde_json::to_value(Content::of(&base, &Definition::default())).expect("JSON");
         written.as_object_mut().expect("an object").remove("model");
         written["template"].as_object_mut().expect("an object").remove("private");
-        assert_eq!(serde_json::from_value::<Content>(written).expect("content"), Content::of(&base));
+        assert_eq!(serde_json::from_value::<Content>(written).expect("content"), Content::of(&base, &Definition::default()));
     }
 
     #[test]
     fn the_newest_unused_revisions_are_kept() {
-        let content = Content::of(&spec(json!({})));
+        let content = Content::of(&spec(json!({})), &Definition::default());
         let revision = |number| Arc::new(Revision { number, name: String::new(), uid: String::new(), content: content.clone() });
         let all: Vec<Arc<Revision>> = (1..=5).map(revision).collect();
         let numbers: Vec<i64> = surplus(&all, &[1, 5], 2).iter().map(|revision| revision.number).collect();

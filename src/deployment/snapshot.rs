@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::revision::{Content, Revision};
+use super::definition::Definition;
+use super::revision::{Content, Invalid, Revision};
 use crate::api::{
     Cause, Deployment, DeploymentPhase, DeploymentSpec, DeploymentStatus, DeploymentUid, GroupName, NodeName, Reason, Route,
     RoutePhase, ScalingGroup, Session, SessionPhase,
@@ -28,6 +29,8 @@ pub struct DeploymentItem {
     pub deployment: Arc<Deployment>,
     /// The deployment as the API server has it.
     pub stored: Arc<Deployment>,
+    /// What the files that the spec names add to it, or what is wrong with them.
+    pub definition: Result<Definition, Invalid>,
     /// Every route of the deployment.
     pub replicas: Vec<Replica>,
     /// Its revisions, the oldest first.
@@ -133,9 +136,14 @@ impl DeploymentItem {
         self.revisions.iter().map(Arc::as_ref).find(|revision| revision.number == number)
     }
 
+    /// The content that the spec asks for.
+    pub fn content(&self) -> Result<Content, Invalid> {
+        self.definition.as_ref().map(|definition| Content::of(self.spec(), definition)).map_err(Clone::clone)
+    }
+
     /// The revision whose content is that of the spec, if it exists.
     pub fn wanted_revision(&self) -> Option<&Revision> {
-        let content = Content::of(self.spec());
+        let content = self.content().ok()?;
         self.revisions.iter().rev().map(Arc::as_ref).find(|revision| revision.content == content)
     }
 }

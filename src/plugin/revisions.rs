@@ -5,6 +5,7 @@ use k8s_openapi::api::apps::v1::ControllerRevision;
 use kube::ResourceExt;
 
 use crate::api::{ANNOTATION_RETRY, Deployment, DeploymentStatus};
+use crate::deployment::definition::Definition;
 use crate::deployment::revision::{Content, Revision};
 use crate::lifecycle::created_at;
 
@@ -31,10 +32,17 @@ pub fn recorded(deployment: &Deployment, objects: Vec<ControllerRevision>) -> Ve
     all
 }
 
-/// The number of the revision that the spec asks for, if it was recorded already.
+/// The number of the revision that the spec asks for, if it was recorded already. None if that depends on the files of a
+/// ConfigMap, which only the operator reads.
 pub fn wanted(deployment: &Deployment, revisions: &[Recorded]) -> Option<i64> {
-    let content = Content::of(&deployment.spec);
+    let content = content(deployment)?;
     revisions.iter().rev().find(|one| one.revision.content == content).map(|one| one.revision.number)
+}
+
+/// The content that the spec asks for, if it does not depend on files.
+pub fn content(deployment: &Deployment) -> Option<Content> {
+    let has_files = deployment.spec.model.definition_from.is_some();
+    (!has_files).then(|| Content::of(&deployment.spec, &Definition::default()))
 }
 
 /// The revision of that number.
@@ -66,11 +74,11 @@ pub fn images(content: &Content) -> Vec<String> {
 }
 
 /// The revision that was rolled back, while the spec still asks for it and no other try was requested. Without a list of the
-/// revisions, the spec counts as unchanged as long as the status gives the roll-back as its reason.
+/// revisions, or with a model definition, the spec counts as unchanged as long as the status gives the roll-back as its reason.
 pub fn rolled_back(deployment: &Deployment, status: &DeploymentStatus, revisions: Option<&[Recorded]>) -> Option<i64> {
     let failed = status.failed_revision?;
     let retry = deployment.annotations().get(ANNOTATION_RETRY);
-    let still_wanted = match revisions {
+    let still_wanted = match revisions.filter(|_| deployment.spec.model.definition_from.is_none()) {
         Some(revisions) => wanted(deployment, revisions) == Some(failed),
         None => status.reason == Some(crate::api::Reason::RolledBack),
     };
@@ -113,7 +121,7 @@ pub mod testing {
     /// Revisions 1, 2 and so on with these images.
     pub fn revisions(images: &[&str]) -> Vec<Recorded> {
         let revision = |(number, image): (i64, &&str)| {
-            let content = Content::of(&serde_json::from_value(spec(image)).expect("a spec"));
+            let content = Content::of(&serde_json::from_value(spec(image)).expect("a spec"), &Definition::default());
             let name = crate::api::revision_name("chat", number);
             Recorded { created_at: None, revision: Revision { number, name, uid: format!("r{number}"), content } }
         };

@@ -10,6 +10,7 @@ mod attacks;
 mod attempts;
 mod claims;
 mod coordinator;
+mod definitions;
 mod disruptions;
 mod ending;
 mod explained;

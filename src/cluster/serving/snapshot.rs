@@ -15,7 +15,8 @@ use crate::cluster::store::table::Key;
 use crate::cluster::store::world::World;
 use crate::coordinator::host::Batch;
 use crate::coordinator::marks::Mark;
-use crate::deployment::revision::{Content, Revision};
+use crate::deployment::definition::Definition;
+use crate::deployment::revision::{Content, Invalid, Revision};
 use crate::deployment::snapshot::{DeploymentItem, Replica};
 use crate::deployment::{self, Deployments};
 use crate::lifecycle::{Handler, Timing, phase_of, to_millis};
@@ -90,7 +91,9 @@ impl Seen for Deployments {
         let uid = uid_in::<Self>(deployment);
         let (namespace, name) = key_of(&deployment.metadata);
         let key = (namespace, name);
-        let no_room = (deployment.phase() == DeploymentPhase::Pending).then(|| state.no_room(snapshot, deployment)).flatten();
+        let definition = state.definition_of(deployment);
+        let content = definition.as_ref().ok().filter(|_| deployment.phase() == DeploymentPhase::Pending);
+        let no_room = content.and_then(|definition| state.no_room(snapshot, deployment, definition));
         DeploymentItem {
             replicas: state.replicas_of(&uid),
             revisions: state.revisions_of(&uid),
@@ -98,6 +101,7 @@ impl Seen for Deployments {
             budget: state.stores.budgets.get(&key).filter(|row| row.deployment == uid).map(|row| row.min_available),
             without_route: state.sessions_without_route(&uid, deployment.phase().is_ending()),
             no_room,
+            definition,
             deployment: deployment.clone(),
             stored: stored.clone(),
         }
@@ -162,10 +166,14 @@ fn silent_for(node: &NodeView, now: DateTime<Utc>) -> Option<Duration> {
 }
 
 impl State {
-    /// The routes of a deployment, with assumed writes.
+    /// The routes of a deployment, with assumed writes. An end that is not written yet does not count: its successor would be
+    /// one replica too many if the write failed.
     fn routes_of(&self, uid: &DeploymentUid) -> impl Iterator<Item = (&Key, &Arc<Route>)> {
         let stored = self.serving.routes_of.of(uid).filter_map(|key| Some((key, self.stores.routes.get(key)?)));
-        stored.map(|(key, stored)| (key, self.object::<Routes>(&uid_in::<Routes>(stored)).unwrap_or(stored)))
+        stored.map(|(key, stored)| {
+            let assumed = self.object::<Routes>(&uid_in::<Routes>(stored)).unwrap_or(stored);
+            (key, if assumed.phase().is_ending() && !stored.phase().is_ending() { stored } else { assumed })
+        })
     }
 
     /// Whether a replica is being replaced for its health, or has left the traffic to be.
@@ -231,10 +239,24 @@ impl State {
         wanted.map(|session| (session.metadata.name.clone().unwrap_or_default(), uid_of(session).0)).collect()
     }
 
+    /// What the files that a deployment names add to its spec.
+    fn definition_of(&self, deployment: &Deployment) -> Result<Definition, Invalid> {
+        let model = &deployment.spec.model;
+        let Some(source) = &model.definition_from else { return Ok(Definition::default()) };
+        let namespace = deployment.metadata.namespace.clone().unwrap_or_default();
+        let files = self.stores.definitions.get(&(namespace, source.config_map.clone()));
+        Definition::read(source, model.variant, files.map(Arc::as_ref))
+    }
+
     /// Why no replica of a deployment could be placed now.
-    fn no_room(&self, snapshot: &deployment::snapshot::Snapshot, deployment: &Deployment) -> Option<Refusal> {
+    fn no_room(
+        &self,
+        snapshot: &deployment::snapshot::Snapshot,
+        deployment: &Deployment,
+        definition: &Definition,
+    ) -> Option<Refusal> {
         let (group, group_name) = (snapshot.group.as_ref()?, snapshot.group_name.as_ref()?);
-        let spec = Content::of(&deployment.spec).session(&deployment.spec).ok()?;
+        let spec = Content::of(&deployment.spec, definition).session(&deployment.spec).ok()?;
         let mut session = Session::new(deployment.metadata.name.as_deref().unwrap_or_default(), spec);
         session.metadata.namespace.clone_from(&deployment.metadata.namespace);
         let class = EquivalenceClasses::default().of(&session);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use chrono::{TimeDelta, Utc};
 use k8s_openapi::api::apps::v1::ControllerRevision;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{ConfigMap, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -277,6 +277,36 @@ impl World {
         state.serving.slices_of.remove(&row.deployment, key);
         drop(state);
         self.mark_deployment(&row.deployment);
+    }
+
+    pub fn upsert_definition(&self, object: ConfigMap) {
+        let (key, version) = (key_of(&object.metadata), extract::version(object.metadata.resource_version.as_ref()));
+        let files = Arc::new(object.data.unwrap_or_default());
+        let mut state = self.lock();
+        let is_same = state.stores.definitions.get(&key).is_some_and(|old| *old == files);
+        state.stores.definitions.upsert(key.clone(), version, files);
+        drop(state);
+        if !is_same {
+            self.mark_defined_by(&key);
+        }
+    }
+
+    pub fn remove_definition(&self, key: &Key, version: u64) {
+        let removed = self.lock().stores.definitions.remove(key, version);
+        removed.iter().for_each(|_| self.mark_defined_by(key));
+    }
+
+    /// The files of a ConfigMap changed: the deployments that name it are evaluated.
+    fn mark_defined_by(&self, (namespace, name): &Key) {
+        let state = self.lock();
+        let named = |deployment: &&Arc<Deployment>| {
+            let source = deployment.spec.model.definition_from.as_ref();
+            deployment.metadata.namespace.as_ref() == Some(namespace) && source.is_some_and(|source| source.config_map == *name)
+        };
+        let uids: Vec<DeploymentUid> =
+            state.stores.deployments.values().filter(named).map(|deployment| uid_in::<Deployments>(deployment)).collect();
+        drop(state);
+        uids.iter().for_each(|uid| self.mark_deployment(uid));
     }
 
     /// Claims an object. Returns None if it is claimed already.

@@ -17,6 +17,7 @@ use strum::EnumIter;
 use super::serving_state::{BudgetRow, RevisionRow, ServiceRow, TrafficSlice};
 use super::table::Table;
 use crate::api::*;
+use crate::deployment::definition::Files;
 use crate::views::{ClaimView, ForeignPod, NodeView, PodView, QuotaView, RuntimeClassView, StorageClassView, VolumeView};
 
 /// Declares every watched kind and its store. `watch::start` matches over `Watched`, which has one value for each kind, so a
@@ -61,6 +62,7 @@ stores! {
     Service: services: ServiceRow, of core::Service;
     PodDisruptionBudget: budgets: BudgetRow, of PodDisruptionBudget;
     TrafficSlice: traffic_slices: TrafficSlice, of EndpointSlice;
+    ConfigMap: definitions: Arc<Files>, of core::ConfigMap;
     Pod: pods: PodRow, of core::Pod;
     EndpointSlice: slices: Slice, of EndpointSlice;
     Node: nodes: Arc<NodeView>, of core::Node;

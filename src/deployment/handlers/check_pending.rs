@@ -4,7 +4,7 @@ use super::{Change, Decide, Handler, HandlerName, LockId, Mode, ROW as BASE, To,
 use crate::api::{Cause, DeploymentPhase, FINALIZER_DEPLOYMENT, Reason};
 use crate::deployment::effect::Effect;
 use crate::deployment::population::has_failed;
-use crate::deployment::revision::{Content, Invalid, next_number};
+use crate::deployment::revision::{Invalid, next_number};
 use crate::deployment::snapshot::{DeploymentItem, Snapshot};
 use crate::lifecycle::{Failure, Trigger};
 
@@ -22,13 +22,12 @@ pub static ROW: Handler = Handler {
 };
 
 fn check(snapshot: &Snapshot, item: &DeploymentItem) -> Verdict {
-    let content = Content::of(item.spec());
-    let session = content.session(item.spec());
+    let resolved = item.content().and_then(|content| Ok((content.session(item.spec())?, content)));
     if item.phase() == DeploymentPhase::Failed {
-        return leave_failed(item, session.is_ok());
+        return leave_failed(item, resolved.is_ok());
     }
-    let session = match session {
-        Ok(session) => session,
+    let (session, content) = match resolved {
+        Ok(resolved) => resolved,
         Err(Invalid(message)) => return Verdict::success_to(Exit::Failed).because(Reason::InvalidTemplate, message),
     };
     if !item.deployment.metadata.finalizers.iter().flatten().any(|name| name == FINALIZER_DEPLOYMENT) {

@@ -6,7 +6,7 @@ use crate::api::{DeploymentPhase, DeploymentStatus, Reason, Rollout, RolloutStep
 use crate::deployment::effect::Effect;
 use crate::deployment::failures;
 use crate::deployment::population::{Population, target};
-use crate::deployment::revision::{Content, Invalid, next_number};
+use crate::deployment::revision::{Invalid, next_number};
 use crate::deployment::snapshot::{DeploymentItem, Snapshot};
 use crate::deployment::status::is_outdated;
 
@@ -23,18 +23,18 @@ pub static ROW: Handler = Handler {
 };
 
 fn check(snapshot: &Snapshot, item: &DeploymentItem) -> Verdict {
-    let (status, content) = (item.status(), Content::of(item.spec()));
-    if let Err(Invalid(message)) = content.session(item.spec()) {
-        // What runs goes on.
-        return Verdict::skipped(Reason::InvalidTemplate, message).effects(carried_out(item));
-    }
+    let status = item.status();
+    let valid = item.content().and_then(|content| content.session(item.spec()).map(|_| content));
     let deploys = status.deploying_revision.or(status.current_revision);
-    let target = match (target(item), item.phase()) {
-        (Some(target), _) => target,
+    let target = match (target(item), &valid, deploys) {
+        (Some(target), Ok(_), _) => target,
+        // What runs goes on.
+        (_, Err(_), Some(deploys)) => deploys,
+        (_, Err(Invalid(message)), None) => return Verdict::skipped(Reason::InvalidTemplate, message.clone()),
         // The revision was made in the step before and is not visible yet.
-        (None, DeploymentPhase::Provisioning) if deploys.is_some() => deploys.unwrap_or_default(),
-        (None, _) => {
-            let revision = Effect::CreateRevision { number: next_number(&item.revisions), content: Box::new(content) };
+        (None, Ok(_), Some(deploys)) if item.phase() == DeploymentPhase::Provisioning => deploys,
+        (None, Ok(content), _) => {
+            let revision = Effect::CreateRevision { number: next_number(&item.revisions), content: Box::new(content.clone()) };
             return Verdict::idle().effects(vec![revision]);
         }
     };
@@ -51,6 +51,8 @@ fn check(snapshot: &Snapshot, item: &DeploymentItem) -> Verdict {
     }
     let verdict = if change.is_some() {
         Verdict::success().change(change.clone())
+    } else if let (Err(Invalid(message)), DeploymentPhase::Ready) = (&valid, item.phase()) {
+        Verdict::skipped(Reason::InvalidTemplate, message.clone())
     } else if item.phase() == DeploymentPhase::Ready {
         explain(snapshot, item, &population, &change)
     } else {
@@ -130,6 +132,14 @@ mod tests {
     fn rc_001_recorded_numbers_that_differ_from_what_is_seen_are_corrected() {
         let wrong = Case::new(3).running(3, 900).ready().status(|status| status.available = 1);
         assert!(matches!(checked(wrong).outcome, Outcome::Skipped(Reason::ReplicasAvailable, _)));
+    }
+
+    #[test]
+    fn with_an_invalid_template_what_runs_goes_on_and_is_replaced() {
+        let wrong = |case: Case| case.ready().spec(|spec| spec.template.kernels[0].image = "Not/An/Image".into());
+        let complete = checked(wrong(Case::new(3).running(3, 900)));
+        assert!(matches!(complete.outcome, Outcome::Skipped(Reason::InvalidTemplate, _)), "{:?}", complete.outcome);
+        assert_eq!(leads(&ROW, &checked(wrong(Case::new(3).running(2, 900)))), Some(DeploymentPhase::Scaling));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::{Decide, Handler, HandlerName, LockId, ROW as BASE, Verdict};
 use crate::api::{DeploymentPhase, PlannedReplica};
 use crate::deployment::effect::Effect;
-use crate::deployment::revision::{Content, surplus};
+use crate::deployment::revision::surplus;
 use crate::deployment::snapshot::{DeploymentItem, Snapshot};
 
 pub static ROW: Handler = Handler {
@@ -24,7 +24,7 @@ fn service(item: &DeploymentItem) -> Option<Effect> {
     let status = item.status();
     let serves = status.current_revision.or(status.deploying_revision);
     let content = serves.and_then(|number| item.revision(number)).map(|revision| revision.content.clone());
-    let session = content.unwrap_or_else(|| Content::of(item.spec())).session(item.spec()).ok()?;
+    let session = content.or_else(|| item.content().ok())?.session(item.spec()).ok()?;
     let wanted = (item.spec().service.port, session.serving?.port);
     (item.service != Some(wanted)).then_some(Effect::ApplyService { port: wanted.0, target_port: wanted.1 })
 }

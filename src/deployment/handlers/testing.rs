@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::{Handler, Outcome, Verdict};
 use crate::api::*;
+use crate::deployment::definition::Definition;
 use crate::deployment::revision::{Content, Revision};
 use crate::deployment::snapshot::{DeploymentItem, Replica, Snapshot};
 use crate::lifecycle::Timing;
@@ -53,7 +54,7 @@ impl Case {
         let kernel = json!({"image": "example.com/server:1", "resources": {"cpu": "1", "memory": "1Gi"}, "ports": ports});
         let template = json!({"type": "Inference", "accessKey": "alice", "kernels": [kernel]});
         let spec: DeploymentSpec = serde_json::from_value(json!({"template": template, "replicas": replicas})).expect("a spec");
-        let content = Content::of(&spec);
+        let content = Content::of(&spec, &Definition::default());
         let mut deployment = Deployment::new("d", spec);
         deployment.metadata.uid = Some("uid".into());
         deployment.metadata.finalizers = Some(vec![FINALIZER_DEPLOYMENT.into()]);
@@ -62,6 +63,7 @@ impl Case {
         let item = DeploymentItem {
             stored: deployment.clone(),
             deployment,
+            definition: Ok(Definition::default()),
             replicas: vec![],
             revisions: vec![Arc::new(Revision { number: 1, name: "d-r1".into(), uid: "r1".into(), content })],
             service: Some((80, 8080)),
@@ -211,7 +213,7 @@ impl Case {
 
     /// A revision with the content of the spec.
     pub fn with_wanted_revision(mut self, number: i64) -> Self {
-        let content = Content::of(self.item.spec());
+        let content = Content::of(self.item.spec(), &Definition::default());
         let revision = Revision { number, name: format!("d-r{number}"), uid: format!("r{number}"), content };
         self.item.revisions.push(Arc::new(revision));
         self

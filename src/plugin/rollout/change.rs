@@ -82,6 +82,7 @@ pub fn restart(deployment: &Deployment, now: DateTime<Utc>) -> Result<Value, Str
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plugin::revisions::content;
     use crate::plugin::revisions::testing::{deployment, revisions};
 
     fn number(undo: Result<Undo, String>) -> i64 {
@@ -125,7 +126,7 @@ mod tests {
         json_patch::patch(&mut object, &patch).expect("the patch applies");
         let restored: Deployment = serde_json::from_value(object).expect("a deployment");
         assert_eq!(restored.spec.template.priority, 70);
-        assert_eq!(Content::of(&restored.spec), all[0].revision.content);
+        assert_eq!(content(&restored).as_ref(), Some(&all[0].revision.content));
         assert_eq!(restored.resource_version().as_deref(), Some("77"));
         let patch = serde_json::to_value(&patch).expect("JSON");
         assert_eq!(patch[0], json!({"op": "replace", "path": "/metadata/resourceVersion", "value": "77"}));
@@ -152,7 +153,7 @@ mod tests {
         assert_eq!(patch, json!({"spec": {"model": {"restartedAt": "2026-01-01T12:00:00Z"}}}));
         let mut after = before.clone();
         after.spec.model = serde_json::from_value(patch["spec"]["model"].clone()).expect("a model");
-        let (old, new) = (Content::of(&before.spec), Content::of(&after.spec));
+        let (old, new) = (content(&before).expect("content"), content(&after).expect("content"));
         assert_ne!(old, new);
         assert_eq!(old.session(&before.spec), new.session(&after.spec));
         assert!(restart(&after, now).is_err(), "within the same second");

@@ -7,9 +7,9 @@ use kube::ResourceExt;
 use serde::Serialize;
 
 use crate::api::{Deployment, DeploymentPhase, DeploymentStatus, Reason};
-use crate::deployment::revision::{Content, Invalid};
+use crate::deployment::revision::Invalid;
 use crate::lifecycle::printable;
-use crate::plugin::revisions::{Recorded, rolled_back, wanted, why_rolled_back};
+use crate::plugin::revisions::{Recorded, content, rolled_back, wanted, why_rolled_back};
 use crate::plugin::target::arguments;
 
 /// The state of a rollout.
@@ -84,8 +84,14 @@ fn waits(status: &DeploymentStatus, otherwise: &str) -> String {
 /// Why the wanted revision does not serve and is not tried again.
 fn failure(deployment: &Deployment, status: &DeploymentStatus, revisions: Option<&[Recorded]>) -> Option<String> {
     let message = status.message.clone().unwrap_or_default();
-    if let Err(Invalid(why)) = Content::of(&deployment.spec).session(&deployment.spec) {
-        return Some(why);
+    match content(deployment) {
+        Some(content) => {
+            if let Err(Invalid(why)) = content.session(&deployment.spec) {
+                return Some(why);
+            }
+        }
+        None if status.reason == Some(Reason::InvalidTemplate) => return Some(message),
+        None => {}
     }
     let rolled_back = rolled_back(deployment, status, revisions);
     if status.phase == DeploymentPhase::Failed {

@@ -24,8 +24,9 @@ fn terminate(snapshot: &Snapshot, item: &RouteItem) -> Verdict {
         return Verdict::idle().effects(vec![Effect::SetTraffic { pod: (&**pod).into(), on: false }]);
     }
     let (drain, timing) = (item.drain(), &snapshot.timing);
-    // A replica that never served has no requests to finish.
-    let delay = if item.has_served() { timing.configured(drain.delay_seconds) } else { Duration::ZERO };
+    // A replica that never served has no requests to finish. One that is ready got some before its route said so.
+    let may_serve = item.has_served() || item.pod.as_ref().is_some_and(|pod| pod.ready_since.is_some());
+    let delay = if may_serve { timing.configured(drain.delay_seconds) } else { Duration::ZERO };
     let is_told = session.spec.desired_state == DesiredState::Terminated || session.is_deleted();
     if !is_told && !delay.is_zero() && !is_over(item.since(), Some(delay), snapshot.now) {
         return Verdict::idle().wake_at(over_at(item.since(), Some(delay)));
@@ -74,6 +75,8 @@ mod tests {
         assert_eq!(effects(leaving(31)), [Effect::EndSession { grace: 30, forced: false }]);
         let never_served = Case::new(RoutePhase::Terminating).session(SessionPhase::Running).pod(false).out_of_traffic();
         assert_eq!(effects(never_served.since(0)), [Effect::EndSession { grace: 30, forced: false }]);
+        let just_ready = Case::new(RoutePhase::Terminating).session(SessionPhase::Running).pod(true).out_of_traffic();
+        assert_eq!(effects(just_ready.since(0)), [], "clients reached it before its route was seen to serve");
     }
 
     #[test]

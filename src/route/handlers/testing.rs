@@ -113,6 +113,7 @@ impl Replica {
             pod.ip = Some("10.0.0.1".into());
             pod.main = MainState::Running { since: Some(now()) };
             pod.containers_ready = healthy;
+            pod.ready_since = healthy.then(now);
             pod.traffic = Some(true);
         })
     }
