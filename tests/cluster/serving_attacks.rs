@@ -7,7 +7,7 @@ use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use sokovan::api::*;
 
-use crate::attempts::{accepted, changed, lift, only_the_policy_refuses, outcome, refused, right, try_to_make};
+use crate::attempts::{accepted, changed, lift, only_the_policy_refuses, outcome, refused, restore, right, try_to_make};
 use crate::common::unique;
 use crate::permissions::OPERATOR;
 use crate::scene::{Scene, kernel};
@@ -39,6 +39,9 @@ async fn a_deployment_needs_the_right_to_use_what_its_sessions_name() {
     let name = scene.name.as_str();
     scene.grant(&user, json!(right("sokovan.dev", "scalinggroups", "use", &[name]))).await;
     refused("a deployment in somebody else's name", attempt().await, "may not use keypair");
+    lift(&scene, "use").await;
+    accepted("a deployment in somebody else's name", attempt).await;
+    restore(&scene, "use").await;
     scene.grant(&user, json!(right("sokovan.dev", "keypairs", "use", &[name]))).await;
     accepted("a deployment in one's own name", attempt).await;
 }
@@ -153,8 +156,12 @@ async fn the_operator_creates_for_deployments_only_what_belongs_to_one() {
     refused("a service for other pods", try_to_make::<Service>(&operator, &service(selects)).await, limits);
     refused("a public service", try_to_make::<Service>(&operator, &service(json!({"type": "LoadBalancer"}))).await, limits);
     let redirect = json!({"spec": {"selector": {LABEL_DEPLOYMENT: null, LABEL_TRAFFIC: null, "app": "x"}}});
-    let redirected = operator.api::<Service>().patch("web", &PatchParams::default(), &Patch::Merge(redirect)).await;
-    refused("a service redirected", outcome(redirected), limits);
+    let redirected =
+        || async { outcome(operator.api::<Service>().patch("web", &PatchParams::default(), &Patch::Merge(&redirect)).await) };
+    refused("a service redirected", redirected().await, limits);
+    lift(&scene, "operator-touches").await;
+    accepted("a service redirected", redirected).await;
+    restore(&scene, "operator-touches").await;
     let owned = |mut object: Value| {
         object["metadata"]["ownerReferences"] = owner("Deployment");
         object
