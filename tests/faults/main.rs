@@ -13,6 +13,7 @@ mod paths;
 mod plan;
 mod proxy;
 mod record;
+mod rest;
 #[path = "../cluster/scene.rs"]
 mod scene;
 mod serving;

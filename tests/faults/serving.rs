@@ -7,7 +7,6 @@ use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::{Resource, ResourceExt};
 use sokovan::api::*;
 use sokovan::cluster::store::extract;
@@ -18,29 +17,30 @@ use sokovan::route::Routes;
 
 use crate::oracle::{history_step, label};
 use crate::record::{Object, Version};
+use crate::rest;
 
 /// The annotation of an object that a path disturbs by itself.
 pub const BY_HAND: &str = "faults/by-hand";
 /// How much later one watch event may be reported than another.
 const JITTER: TimeDelta = TimeDelta::milliseconds(300);
-/// The failed replicas that are kept for their logs.
-const KEPT_FAILED: usize = 3;
 
 /// The objects of deployments at one version: by uid, or by name where the name is enough.
 #[derive(Default)]
-struct Objects {
-    deployments: BTreeMap<String, Deployment>,
-    routes: BTreeMap<String, Route>,
-    sessions: BTreeMap<String, Session>,
+pub struct Objects {
+    pub deployments: BTreeMap<String, Deployment>,
+    pub routes: BTreeMap<String, Route>,
+    pub sessions: BTreeMap<String, Session>,
     pods: BTreeMap<String, Pod>,
     slices: BTreeMap<String, EndpointSlice>,
-    services: BTreeMap<String, Service>,
-    budgets: BTreeMap<String, PodDisruptionBudget>,
-    revisions: BTreeMap<String, ControllerRevision>,
+    pub services: BTreeMap<String, Service>,
+    pub budgets: BTreeMap<String, PodDisruptionBudget>,
+    pub revisions: BTreeMap<String, ControllerRevision>,
     /// Since when a pod is out of the traffic.
     off: BTreeMap<String, DateTime<Utc>>,
-    /// The pods that clients could reach at some time.
+    /// The pods that clients could reach at some time before their sessions were asked to end.
     reached: BTreeSet<String>,
+    /// The names of sessions that were asked to end.
+    asked_to_end: BTreeSet<String>,
     /// The names of what somebody else has disturbed: replicas and pods.
     by_hand: BTreeSet<String>,
     /// The session of each route.
@@ -51,7 +51,7 @@ struct Objects {
     forced: BTreeSet<String>,
 }
 
-fn uid(object: &impl ResourceExt) -> String {
+pub fn uid(object: &impl ResourceExt) -> String {
     object.uid().unwrap_or_default()
 }
 
@@ -59,7 +59,7 @@ fn replace<K: Resource + Clone>(into: &mut BTreeMap<String, K>, object: &K, dele
     if deleted { into.remove(&uid(object)) } else { into.insert(uid(object), object.clone()) }
 }
 
-fn is_deleting(object: &impl ResourceExt) -> bool {
+pub fn is_deleting(object: &impl ResourceExt) -> bool {
     object.meta().deletion_timestamp.is_some()
 }
 
@@ -75,7 +75,7 @@ fn is_on(pod: &Pod) -> bool {
 }
 
 /// Whether the route is one of the replicas that there shall be.
-fn is_counted(route: &Route) -> bool {
+pub fn is_counted(route: &Route) -> bool {
     !route.phase().is_ending() && !is_deleting(route)
 }
 
@@ -87,7 +87,7 @@ fn floor(spec: &DeploymentSpec) -> i32 {
     (spec.replicas - if neither { 1 } else { unavailable }).max(0)
 }
 
-fn count<T>(items: impl Iterator<Item = T>) -> i32 {
+pub fn count<T>(items: impl Iterator<Item = T>) -> i32 {
     i32::try_from(items.count()).unwrap_or(i32::MAX)
 }
 
@@ -123,7 +123,7 @@ impl Objects {
     }
 
     /// The pods that slices of the deployment's Service list as ready.
-    fn listed(&self, deployment: &str) -> BTreeSet<String> {
+    pub fn listed(&self, deployment: &str) -> BTreeSet<String> {
         let slices = self.slices.values().filter(|slice| label(*slice, LABEL_SERVICE) == deployment);
         let endpoints = slices.flat_map(|slice| slice.endpoints.iter().flatten());
         let ready = endpoints.filter(|e| e.conditions.as_ref().is_none_or(|conditions| conditions.ready != Some(false)));
@@ -131,7 +131,7 @@ impl Objects {
     }
 
     /// The replicas that clients can reach.
-    fn available(&self, deployment: &str) -> Vec<&Pod> {
+    pub fn available(&self, deployment: &str) -> Vec<&Pod> {
         let listed = self.listed(deployment);
         let pods = self.pods.values().filter(|pod| label(*pod, LABEL_DEPLOYMENT) == deployment);
         pods.filter(|pod| is_ready(pod) && is_on(pod) && listed.contains(&pod.name_any())).collect()
@@ -139,7 +139,9 @@ impl Objects {
 
     fn note_reached(&mut self) {
         let names: BTreeSet<&str> = self.deployments.values().filter_map(|d| d.metadata.name.as_deref()).collect();
-        let reached: Vec<String> = names.iter().flat_map(|name| self.available(name)).map(uid).collect();
+        let reached = names.iter().flat_map(|name| self.available(name));
+        let reached: Vec<String> =
+            reached.filter(|pod| !self.asked_to_end.contains(label(*pod, LABEL_SESSION))).map(uid).collect();
         self.reached.extend(reached);
     }
 
@@ -207,6 +209,9 @@ impl Objects {
             return vec![];
         }
         self.note_by_hand(session);
+        if session.spec.desired_state == DesiredState::Terminated || is_deleting(session) {
+            self.asked_to_end.insert(session.name_any());
+        }
         let before = replace(&mut self.sessions, session, deleted);
         if before.is_some() || deleted {
             return vec![];
@@ -357,7 +362,7 @@ fn hurried(old: &DeploymentStatus, new: &DeploymentStatus, now: DateTime<Utc>) -
 pub fn violations(versions: &[Version]) -> Vec<String> {
     let mut objects = Objects::default();
     let mut found: Vec<String> = versions.iter().flat_map(|version| objects.apply(version)).collect();
-    found.extend(unfinished(&objects));
+    found.extend(rest::unfinished(&objects));
     found
 }
 
@@ -365,116 +370,7 @@ pub fn violations(versions: &[Version]) -> Vec<String> {
 pub fn at_rest(versions: &[Version]) -> Vec<String> {
     let mut objects = Objects::default();
     versions.iter().for_each(|version| _ = objects.apply(version));
-    unfinished(&objects)
-}
-
-fn unfinished(objects: &Objects) -> Vec<String> {
-    let mut found = orphaned(objects);
-    for deployment in objects.deployments.values() {
-        let status = deployment.status.clone().unwrap_or_default();
-        let left = match status.phase {
-            _ if is_deleting(deployment) => vec!["it is still being deleted".into()],
-            DeploymentPhase::Destroyed => remains(objects, deployment),
-            DeploymentPhase::Failed => vec![],
-            _ => differences(objects, deployment, &status),
-        };
-        found.extend(left.into_iter().map(|what| format!("deployment {} at rest: {what}", deployment.name_any())));
-    }
-    found
-}
-
-/// The objects of deployments that do not exist, and the sessions and routes that do not belong together.
-fn orphaned(objects: &Objects) -> Vec<String> {
-    let mut found = vec![];
-    let mut check = |kind: &str, name: String, owner: &str| {
-        if !owner.is_empty() && !objects.deployments.contains_key(owner) {
-            found.push(format!("{kind} {name} has no deployment"));
-        }
-    };
-    objects.routes.values().for_each(|o| check("route", o.name_any(), label(o, LABEL_DEPLOYMENT_UID)));
-    objects.sessions.values().for_each(|o| check("session", o.name_any(), label(o, LABEL_DEPLOYMENT_UID)));
-    objects.services.values().for_each(|o| check("service", o.name_any(), label(o, LABEL_DEPLOYMENT_UID)));
-    objects.budgets.values().for_each(|o| check("budget", o.name_any(), label(o, LABEL_DEPLOYMENT_UID)));
-    objects.revisions.values().for_each(|o| check("revision", o.name_any(), label(o, LABEL_DEPLOYMENT_UID)));
-    for session in objects.sessions.values() {
-        let route = objects.routes.values().find(|route| route.name_any() == session.name_any());
-        match route {
-            None => found.push(format!("session {} has no route", session.name_any())),
-            Some(route) if route.phase().is_ending() != session.phase().is_ending() => {
-                let (name, of_route, of_session) = (session.name_any(), route.phase(), session.phase());
-                found.push(format!("{name}: the route is {of_route} and the session {of_session}"));
-            }
-            Some(_) => {}
-        }
-    }
-    for route in objects.routes.values().filter(|route| !route.phase().is_ending()) {
-        if !objects.sessions.values().any(|session| session.name_any() == route.name_any()) {
-            found.push(format!("route {} has no session", route.name_any()));
-        }
-    }
-    found
-}
-
-/// What a destroyed deployment left.
-fn remains(objects: &Objects, deployment: &Deployment) -> Vec<String> {
-    let own = uid(deployment);
-    let is_own = |object: &dyn Fn(&str) -> String| object(LABEL_DEPLOYMENT_UID) == own;
-    let mut found = vec![];
-    found.extend(objects.routes.values().filter(|o| is_own(&|l| label(*o, l).into())).map(|o| format!("route {}", o.name_any())));
-    found.extend(
-        objects.sessions.values().filter(|o| is_own(&|l| label(*o, l).into())).map(|o| format!("session {}", o.name_any())),
-    );
-    found.extend(
-        objects.services.values().filter(|o| is_own(&|l| label(*o, l).into())).map(|o| format!("service {}", o.name_any())),
-    );
-    found.extend(
-        objects.budgets.values().filter(|o| is_own(&|l| label(*o, l).into())).map(|o| format!("budget {}", o.name_any())),
-    );
-    found.extend(
-        objects.revisions.values().filter(|o| is_own(&|l| label(*o, l).into())).map(|o| format!("revision {}", o.name_any())),
-    );
-    found.into_iter().map(|what| format!("{what} remains")).collect()
-}
-
-/// Compares the parts of a deployment that runs.
-fn differences(objects: &Objects, deployment: &Deployment, status: &DeploymentStatus) -> Vec<String> {
-    let (name, spec, desired) = (deployment.name_any(), &deployment.spec, deployment.spec.replicas);
-    let mut found = vec![];
-    let mut expect = |what: &str, is: String, shall: String| {
-        if is != shall {
-            found.push(format!("{what}: {is} instead of {shall}"));
-        }
-    };
-    expect("phase", status.phase.to_string(), DeploymentPhase::Ready.to_string());
-    expect(
-        "observed generation",
-        status.observed_generation.to_string(),
-        deployment.metadata.generation.unwrap_or(0).to_string(),
-    );
-    expect("planned", format!("{:?}", status.planned), "[]".into());
-    expect("leaving", format!("{:?}", status.leaving), "[]".into());
-    expect("deploying", format!("{:?}", status.deploying_revision), "None".into());
-    let routes: Vec<&Route> = objects.routes.values().filter(|route| route.spec.deployment == name).collect();
-    let running = count(routes.iter().filter(|route| route.phase() == RoutePhase::Running));
-    let failed = routes.iter().filter(|route| route.status.as_ref().is_some_and(|s| s.failed && s.phase.is_terminal())).count();
-    let current = count(routes.iter().filter(|r| is_counted(r) && Some(r.spec.revision) == status.current_revision));
-    expect("running routes", running.to_string(), desired.to_string());
-    expect("routes of the current revision", current.to_string(), desired.to_string());
-    expect("kept failures", failed.to_string(), failed.min(KEPT_FAILED).to_string());
-    expect("routes", routes.len().to_string(), (usize::try_from(running).unwrap_or(0) + failed).to_string());
-    let available = objects.available(&name);
-    let serving: BTreeSet<String> = available.iter().map(|pod| pod.name_any()).collect();
-    expect("available pods", serving.len().to_string(), desired.to_string());
-    expect("endpoints", format!("{:?}", objects.listed(&name)), format!("{serving:?}"));
-    let numbers = (status.replicas, status.ready, status.available, status.updated, status.desired_replicas);
-    expect("numbers", format!("{numbers:?}"), format!("{:?}", (desired, desired, desired, desired, desired)));
-    let services = objects.services.values().filter(|service| service.name_any() == name).count();
-    expect("services", services.to_string(), "1".into());
-    let budgets: Vec<_> = objects.budgets.values().filter_map(|budget| budget.spec.clone()?.min_available).collect();
-    let unavailable = spec.strategy.rolling.max_unavailable.rounded_down(desired).max(1);
-    let wanted = (desired >= 2).then(|| IntOrString::Int((desired - unavailable).max(0)));
-    expect("budgets", format!("{budgets:?}"), format!("{:?}", wanted.into_iter().collect::<Vec<_>>()));
-    found
+    rest::unfinished(&objects)
 }
 
 pub fn describe(deployment: &Deployment) -> String {
