@@ -6,6 +6,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod autoscaling;
 mod failures;
 mod leadership;
 mod machine;
