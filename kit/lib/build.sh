@@ -79,8 +79,9 @@ build_programs() { # [NAME...]: the named programs of `versions` and programs/; 
     cgo=0
     [ "$use" = lint ] && cgo=1
     { [ "$#" = 0 ] && [ -z "$use" ]; } || [[ "$wanted" == *" $name "* ]] || continue
-    file="$KIT_CACHE/programs/$name-$(program_key "$package" "$version" "$(go_version)")"
-    build_with "$file" "$name $version" compile_package "$package" "$version" "$cgo"
+    # shellcheck disable=SC2086 # no tags are no word
+    file="$KIT_CACHE/programs/$name-$(program_key "$package" "$version" $tags "$(go_version)")"
+    build_with "$file" "$name $version" compile_package "$package" "$version" "$cgo" "$tags"
     publish "$file" "$name"
   done <"$KIT_DIR/versions"
   flock -u 8

@@ -10,6 +10,7 @@ mod autoscaling;
 mod failures;
 mod leadership;
 mod machine;
+mod prometheus;
 mod serving;
 mod sessions;
 mod unreadable;
