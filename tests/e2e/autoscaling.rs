@@ -92,6 +92,16 @@ async fn an_hpa_scales_a_deployment_by_the_cpu_of_its_main_kernels() {
     object["spec"]["template"]["kernels"].as_array_mut().unwrap().push(second);
     kubectl(&["apply", "-f", "-"], &object);
     served.until_settled().await;
+    // This replica is kept for its logs, and its main pod succeeded.
+    let first = served.names().await;
+    served.post(&served.endpoints().await.remove(0), "/quit").await;
+    eventually("the replica to be replaced", || async {
+        let now = served.names().await;
+        if now.len() == 1 && now != first { Ok(()) } else { Err(format!("{now:?}")) }
+    })
+    .await;
+    served.until_settled().await;
+    assert!(!served.space.pods(&first[0]).await.is_empty(), "its pods are kept");
     assert_eq!(selected(&served).await, main_pods(&served).await);
 
     let metric =

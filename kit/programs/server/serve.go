@@ -63,6 +63,10 @@ func serve(arguments []string) {
 		busy.Store(false)
 		fmt.Fprintln(w, name())
 	})
+	mux.HandleFunc("POST /quit", func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintln(w, name())
+		time.AfterFunc(100*time.Millisecond, func() { os.Exit(0) })
+	})
 	mux.HandleFunc("/metrics", metrics)
 	log.Fatal(http.ListenAndServe(*listen, mux))
 }
