@@ -1,6 +1,6 @@
 # make up: a cluster with the operator and a running session.   make test: all tests.   make help: all targets.
 .DEFAULT_GOAL := help
-.PHONY: handlers faults bugs help up down kubeconfig test lint prose unit cluster e2e crds reference scenarios kit bench bench-scale bench-queue bench-serving bench-provisioner image
+.PHONY: handlers faults bugs prometheus help up down kubeconfig test lint prose unit cluster e2e crds reference scenarios kit bench bench-scale bench-queue bench-serving bench-provisioner image
 
 help: ## print this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -37,6 +37,9 @@ faults: ## crash the operator at every write (an hour); PLANS=50 for some, PLAN=
 
 bugs: ## plant bugs and check that the fault tests catch each; BUG=05 for one
 	@kit/bugs
+
+prometheus: ## let a real Prometheus find and scrape the replicas of a deployment; needs root
+	@kit/prometheus
 
 bench: ## compare sessions with bare pods on simulated nodes; N="500 2000"
 	@kit/bench sessions $(N)

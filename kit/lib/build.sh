@@ -31,7 +31,7 @@ build_with() { # FILE what command...: runs the command with OUT set, unless FIL
   say "built $what in $(($(date +%s) - started)) s"
 }
 
-KUBERNETES_NAMES="etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl"
+KUBERNETES_NAMES="etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl metrics-server"
 
 compile_kubernetes() {
   local version minor flags
@@ -47,23 +47,23 @@ compile_kubernetes() {
 
 compile_local() { (cd "$KIT_DIR/programs/$1" && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o "$OUT" .); }
 
-compile_package() { # PACKAGE VERSION CGO
+compile_package() { # PACKAGE VERSION CGO TAGS
   local bin
   bin=$(mktemp -d "$KIT_CACHE/install.XXXXXX")
-  GOBIN="$bin" CGO_ENABLED="$3" go install -trimpath -ldflags "-s -w" "$1@$2" && mv -f "$bin"/* "$OUT"
+  GOBIN="$bin" CGO_ENABLED="$3" go install -trimpath -tags "$4" -ldflags "-s -w" "$1@$2" && mv -f "$bin"/* "$OUT"
   local result=$?
   rm -rf "$bin"
   return $result
 }
 
-build_programs() { # [NAME...]: the named programs of `versions` and programs/; without a name, all except those that only `make lint` needs
-  local wanted=" $* " name package version use cgo file
+build_programs() { # [NAME...]: the named programs of `versions` and programs/; without a name, all except those with a purpose of their own
+  local wanted=" $* " name package version use tags cgo file
   command -v go >/dev/null || die "Go is needed to build the cluster's programs: https://go.dev/dl"
   mkdir -p "$KIT_BIN"
   exec 8>"$KIT_CACHE/build.lock"
   flock 8 # two kits started together build once
   if [ "$#" = 0 ] || [[ "$wanted" == *" kubernetes "* ]]; then
-    file="$KIT_CACHE/programs/kubernetes-$(program_key "$(cat "$KIT_DIR"/programs/kubernetes/{go.mod,go.sum,main.go})" "$(declare -f compile_kubernetes)" "$(go_version)")"
+    file="$KIT_CACHE/programs/kubernetes-$(program_key "$(cat "$KIT_DIR"/programs/kubernetes/*)" "$(declare -f compile_kubernetes)" "$(go_version)")"
     build_with "$file" "Kubernetes and etcd (the largest: 4 to 8 minutes on 2 cores)" compile_kubernetes
     # shellcheck disable=SC2086 # one word each
     publish "$file" $KUBERNETES_NAMES
@@ -74,16 +74,14 @@ build_programs() { # [NAME...]: the named programs of `versions` and programs/; 
     build_with "$file" "$name" compile_local "$name"
     publish "$file" "$name"
   done
-  while read -r name package version use; do
+  while read -r name package version use tags; do
     case "$name" in '' | '#'*) continue ;; esac
     cgo=0
-    if [ "$use" = lint ]; then
-      [ "$#" != 0 ] || continue
-      cgo=1
-    fi
-    [ "$#" = 0 ] || [[ "$wanted" == *" $name "* ]] || continue
-    file="$KIT_CACHE/programs/$name-$(program_key "$package" "$version" "$(go_version)")"
-    build_with "$file" "$name $version" compile_package "$package" "$version" "$cgo"
+    [ "$use" = lint ] && cgo=1
+    { [ "$#" = 0 ] && [ -z "$use" ]; } || [[ "$wanted" == *" $name "* ]] || continue
+    # shellcheck disable=SC2086 # no tags are no word
+    file="$KIT_CACHE/programs/$name-$(program_key "$package" "$version" $tags "$(go_version)")"
+    build_with "$file" "$name $version" compile_package "$package" "$version" "$cgo" "$tags"
     publish "$file" "$name"
   done <"$KIT_DIR/versions"
   flock -u 8

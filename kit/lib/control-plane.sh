@@ -28,6 +28,11 @@ start_apiserver() { # [NAME PORT]
     --authorization-mode Node,RBAC --enable-admission-plugins NodeRestriction --allow-privileged
     --kubelet-client-certificate "$STATE/pki/apiserver-kubelet-client.crt"
     --kubelet-client-key "$STATE/pki/apiserver-kubelet-client.key" --kubelet-preferred-address-types InternalIP
+    # The API server names the user of a request that it passes on to another API, such as the metrics of pods.
+    --requestheader-client-ca-file "$STATE/pki/ca.crt" --requestheader-allowed-names front-proxy-client
+    --requestheader-username-headers X-Remote-User --requestheader-group-headers X-Remote-Group
+    --requestheader-extra-headers-prefix X-Remote-Extra-
+    --proxy-client-cert-file "$STATE/pki/front-proxy-client.crt" --proxy-client-key-file "$STATE/pki/front-proxy-client.key"
   )
   if [ -n "$NETNS" ]; then
     flags+=(--advertise-address "$ADDRESS")
@@ -55,7 +60,8 @@ start_controllers() {
     --kubeconfig "$STATE/pki/kube-controller-manager.kubeconfig" --use-service-account-credentials \
     --root-ca-file "$STATE/pki/ca.crt" --service-account-private-key-file "$STATE/pki/service-account.key" \
     --cluster-signing-cert-file "" --leader-elect=false --bind-address 127.0.0.1 --secure-port "$PORT_KCM" \
-    --node-monitor-grace-period "${grace}s" --kube-api-qps 1000 --kube-api-burst 2000
+    --node-monitor-grace-period "${grace}s" --kube-api-qps 1000 --kube-api-burst 2000 \
+    --horizontal-pod-autoscaler-sync-period 3s
   cat >"$STATE/scheduler.yaml" <<YAML
 apiVersion: kubescheduler.config.k8s.io/v1
 kind: KubeSchedulerConfiguration

@@ -36,7 +36,7 @@ find_busybox() {
 program_image() { # NAME:TAG PROGRAM
   local root="$STATE/image-$2"
   has_image "$1" && return 0
-  rm -rf "$root" && mkdir -p "$root" && cp "$(realpath "$KIT_BIN/$2")" "$root/$2"
+  rm -rf "$root" && mkdir -p "$root" && cp "$(realpath "$KIT_BIN/$2")" "$root/$2" || die "the program $2 is not built"
   tar -cf "$root.tar" --owner=0 --group=0 -C "$root" .
   push_image "$1" "$root.tar" --entrypoint "/$2" --user 65535:65535
 }

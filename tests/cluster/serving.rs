@@ -95,7 +95,12 @@ async fn cr_002_cr_003_sc_002_a_deployment_follows_its_scale() {
     scene.until_gone::<Session>(&cheap).await;
     change(&scene, "web", json!({"replicas": 0})).await;
     until_ready(&scene, "web").await;
-    assert_eq!(endpoints(&scene, "web").await, Vec::<String>::new());
+    // A replica that leaves no longer counts, even before the slices are without it.
+    eventually("no endpoint to be left", || async {
+        let left = endpoints(&scene, "web").await;
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+    })
+    .await;
     scene.end(operator).await;
 }
 
@@ -125,6 +130,31 @@ async fn a_rolling_update_replaces_every_replica_and_never_falls_below_its_floor
     .await;
     let revisions = scene.api::<ControllerRevision>().list(&ListParams::default()).await.expect("revisions").items;
     assert_eq!(revisions.len(), 2);
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn an_autoscaler_does_not_see_the_pod_of_a_replica_that_has_ended() {
+    let scene = Scene::with("ended", 4, json!({})).await;
+    let operator = scene.operator().await;
+    deploy(&scene, "web", json!({"replicas": 2})).await;
+    until_ready(&scene, "web").await;
+    let ended = live_routes(&scene, "web").await.remove(0).name_any();
+    let pod = scene.pods(&ended).await.remove(0).name_any();
+    let state = json!({"terminated": {"exitCode": 0, "reason": "Completed"}});
+    let main = json!({"name": "main", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state});
+    let succeeded = Patch::Strategic(json!({"status": {"phase": "Succeeded", "containerStatuses": [main]}}));
+    scene.api::<Pod>().patch_status(&pod, &PatchParams::default(), &succeeded).await.expect("the status can be written");
+    let scale = scene.api::<Deployment>().get_scale("web").await.expect("the scale").status.expect("a status");
+    let selected = ListParams::default().labels(&scale.selector.expect("a selector"));
+    eventually("the scale to select exactly the pods that run", || async {
+        let pods = scene.api::<Pod>().list(&selected).await.map_err(|error| error.to_string())?.items;
+        let phase = |pod: &Pod| pod.status.as_ref().and_then(|status| status.phase.clone()).unwrap_or_default();
+        let phases: Vec<String> = pods.iter().map(phase).collect();
+        if phases == ["Running", "Running"] { Ok(()) } else { Err(format!("{phases:?}")) }
+    })
+    .await;
+    assert_eq!(scene.pods(&ended).await.len(), 1, "the pod is kept for its logs");
     scene.end(operator).await;
 }
 

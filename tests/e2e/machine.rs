@@ -1,10 +1,12 @@
 //! Actions on the machine of the cluster: stopping the kubelet and signalling operators.
 
 use std::fs;
+use std::io::Write;
 use std::process::{Child, Command, Stdio};
 
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
+use serde_json::Value;
 
 use crate::common::{client, eventually};
 
@@ -24,6 +26,24 @@ pub fn output_of(arguments: &[&str]) -> String {
 /// Starts a command of the kit whose input and output are pipes.
 pub fn spawn(arguments: &[&str]) -> Child {
     Command::new(KIT).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the kit can be run")
+}
+
+/// Starts the metrics server, unless it runs already. It stays: without it, every discovery of the API would fail.
+pub fn start_metrics_server() {
+    kit(&["start", "metrics-server"]);
+}
+
+/// Runs kubectl as an admin. The command reads this input.
+pub fn kubectl(arguments: &[&str], input: &Value) -> String {
+    let program = format!("{}/kubectl", output_of(&["bin"]));
+    let config = std::env::var("SOKOVAN_TEST_KUBECONFIG").expect("SOKOVAN_TEST_KUBECONFIG");
+    let mut command = Command::new(program);
+    command.args(["--kubeconfig", &config]).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().expect("kubectl can be run");
+    child.stdin.take().expect("a pipe").write_all(input.to_string().as_bytes()).expect("kubectl reads its input");
+    let output = child.wait_with_output().expect("kubectl ends");
+    assert!(output.status.success(), "kubectl {arguments:?}");
+    String::from_utf8(output.stdout).expect("text").trim().to_owned()
 }
 
 pub fn stop_kubelet() {

@@ -6,9 +6,11 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod autoscaling;
 mod failures;
 mod leadership;
 mod machine;
+mod prometheus;
 mod serving;
 mod sessions;
 mod unreadable;

@@ -21,56 +21,61 @@ use crate::sessions;
 
 /// Streams last up to 20 s. They end within the delay and the 5 s between the request to stop and SIGTERM.
 const PATIENT: Drain = Drain { delay_seconds: 18, timeout_seconds: 10 };
-const SHORT: Drain = Drain { delay_seconds: 3, timeout_seconds: 10 };
+pub const SHORT: Drain = Drain { delay_seconds: 3, timeout_seconds: 10 };
 /// How long kube-proxy may take to apply a change of the endpoints.
 const PROXY: f64 = 2.0;
 
-/// One deployment of the kit's test server in the first tenant's namespace.
-struct Served {
-    space: Space,
-    name: String,
+/// One deployment in the first tenant's namespace.
+pub struct Served {
+    pub space: Space,
+    pub name: String,
+}
+
+/// A deployment of the kit's test server. Its manifest leaves out `replicas`.
+pub fn manifest(name: &str, drain: Drain, command: &[&str]) -> Value {
+    json!({
+        "apiVersion": "sokovan.dev/v1alpha1", "kind": "Deployment",
+        "metadata": {"name": name, "namespace": "sessions"},
+        "spec": {
+            "template": {
+                "type": "Inference", "accessKey": "default", "scalingGroup": "default",
+                "kernels": [{
+                    "role": "main", "replicas": 1, "image": "server:1", "command": command,
+                    // The limit equals the request, and a throttled server would lose requests by itself.
+                    "resources": {"cpu": "100m", "memory": "32Mi"},
+                }],
+            },
+            "model": {
+                "port": 8080,
+                "healthCheck": {"type": "HTTP", "intervalSeconds": 1, "timeoutSeconds": 1, "failureThreshold": 2},
+            },
+            "drain": drain,
+            "eviction": {"afterSeconds": 3},
+        },
+    })
 }
 
 impl Served {
-    async fn create(replicas: i32, drain: Drain, command: &[&str]) -> Self {
+    pub async fn create(replicas: i32, drain: Drain, command: &[&str]) -> Self {
         let served = Self { space: sessions().await, name: unique("serve") };
-        let object = json!({
-            "apiVersion": "sokovan.dev/v1alpha1", "kind": "Deployment",
-            "metadata": {"name": served.name, "namespace": served.space.namespace},
-            "spec": {
-                "replicas": replicas,
-                "template": {
-                    "type": "Inference", "accessKey": "default", "scalingGroup": "default",
-                    "kernels": [{
-                        "role": "main", "replicas": 1, "image": "server:1", "command": command,
-                        // The limit equals the request, and a throttled server would lose requests by itself.
-                        "resources": {"cpu": "100m", "memory": "32Mi"},
-                    }],
-                },
-                "model": {
-                    "port": 8080,
-                    "healthCheck": {"type": "HTTP", "intervalSeconds": 1, "timeoutSeconds": 1, "failureThreshold": 2},
-                },
-                "drain": drain,
-                "eviction": {"afterSeconds": 3},
-            },
-        });
+        let mut object = manifest(&served.name, drain, command);
+        object["spec"]["replicas"] = json!(replicas);
         let object: Deployment = serde_json::from_value(object).unwrap();
         served.api().create(&PostParams::default(), &object).await.expect("the deployment is accepted");
         served
     }
 
-    fn api(&self) -> Api<Deployment> {
+    pub fn api(&self) -> Api<Deployment> {
         self.space.api()
     }
 
-    async fn change(&self, spec: Value) {
+    pub async fn change(&self, spec: Value) {
         let patch = Patch::Merge(json!({ "spec": spec }));
         self.api().patch(&self.name, &PatchParams::default(), &patch).await.expect("the spec can be changed");
     }
 
     /// Waits until the deployment has settled: all replicas are available and those that leave are gone.
-    async fn until_settled(&self) {
+    pub async fn until_settled(&self) {
         eventually("the deployment to be settled", || async {
             let deployment = self.api().get(&self.name).await.map_err(|error| error.to_string())?;
             let status = deployment.status.clone().unwrap_or_default();
@@ -95,14 +100,14 @@ impl Served {
     }
 
     /// The names of the replicas, without those that leave or have ended.
-    async fn names(&self) -> Vec<String> {
+    pub async fn names(&self) -> Vec<String> {
         let routes = self.routes().await;
         let live = routes.iter().filter(|route| !route.phase().is_ending() && route.metadata.deletion_timestamp.is_none());
         live.map(ResourceExt::name_any).collect()
     }
 
     /// The names of the pods that get requests.
-    async fn endpoints(&self) -> Vec<String> {
+    pub async fn endpoints(&self) -> Vec<String> {
         let ours = ListParams::default().labels(&format!("{LABEL_SERVICE}={}", self.name));
         let slices = self.space.api::<EndpointSlice>().list(&ours).await.expect("slices can be listed").items;
         let endpoints = slices.into_iter().flat_map(|slice| slice.endpoints.unwrap_or_default());
@@ -126,14 +131,14 @@ impl Served {
     }
 
     /// Sends a request to one replica, whether or not it gets requests through the Service.
-    async fn post(&self, pod: &str, path: &str) {
+    pub async fn post(&self, pod: &str, path: &str) {
         let path = format!("/api/v1/namespaces/{}/pods/{pod}:8080/proxy{path}", self.space.namespace);
         let request = http::Request::post(path).body(vec![]).unwrap();
         self.space.client.request_text(request).await.expect("the replica answers");
     }
 
     /// Waits for the Service and returns its address within the cluster.
-    async fn url(&self) -> String {
+    pub async fn url(&self) -> String {
         eventually("the Service", || async {
             let service = self.space.api::<Service>().get(&self.name).await.map_err(|error| error.to_string())?;
             let address = service.spec.and_then(|spec| spec.cluster_ip).filter(|address| !address.is_empty());
@@ -146,7 +151,7 @@ impl Served {
         Load::start(&self.url().await, options).await
     }
 
-    async fn remove(self) {
+    pub async fn remove(self) {
         self.change(json!({"force": true})).await;
         self.api().delete(&self.name, &DeleteParams::default()).await.expect("the deployment can be deleted");
         self.space.until_gone::<Deployment>(&self.name).await;

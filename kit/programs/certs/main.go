@@ -40,12 +40,14 @@ func main() {
 
 	ca.issue("apiserver", pkix.Name{CommonName: "kube-apiserver"}, addresses)
 	ca.issue("apiserver-kubelet-client", pkix.Name{CommonName: "kit", Organization: []string{"system:masters"}}, nil)
+	ca.issue("front-proxy-client", pkix.Name{CommonName: "front-proxy-client"}, nil)
 	ca.issue("kubelet", pkix.Name{CommonName: "system:node:" + node, Organization: []string{"system:nodes"}}, nil)
 	clients := map[string]pkix.Name{
 		"admin":                   {CommonName: "admin", Organization: []string{"system:masters"}},
 		"kube-controller-manager": {CommonName: "system:kube-controller-manager"},
 		"kube-scheduler":          {CommonName: "system:kube-scheduler"},
 		"kube-proxy":              {CommonName: "system:kube-proxy"},
+		"metrics-server":          {CommonName: "metrics-server", Organization: []string{"system:masters"}},
 		"coredns":                 {CommonName: "coredns", Organization: []string{"system:masters"}},
 		"kwok":                    {CommonName: "kwok", Organization: []string{"system:masters"}},
 	}

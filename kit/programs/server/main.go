@@ -1,7 +1,8 @@
-// An HTTP server for tests of deployments, and a client that counts lost requests.
+// An HTTP server for tests of deployments, a client that counts lost requests, and a metric that scales deployments.
 //
 //	server [--listen :8080] [--start-after 5s]
 //	server load --url http://10.96.0.7 [--rate 50] [--reuse 2s] [--streams 2]
+//	server external [--listen :8443] [--control :8080]
 package main
 
 import (
@@ -11,9 +12,16 @@ import (
 
 func main() {
 	log.SetFlags(0)
-	if len(os.Args) > 1 && os.Args[1] == "load" {
-		load(os.Args[2:])
-		return
+	command := ""
+	if len(os.Args) > 1 {
+		command = os.Args[1]
 	}
-	serve(os.Args[1:])
+	switch command {
+	case "load":
+		load(os.Args[2:])
+	case "external":
+		external(os.Args[2:])
+	default:
+		serve(os.Args[1:])
+	}
 }

@@ -22,6 +22,12 @@ const (
 // The state that /fail, /hang and /heal set.
 var state atomic.Int32
 
+// Set by /busy, and unset by /idle.
+var busy atomic.Bool
+
+// The answers to requests for /.
+var answers atomic.Int64
+
 func serve(arguments []string) {
 	flags := flag.NewFlagSet("server", flag.ExitOnError)
 	listen := flags.String("listen", ":8080", "the address to listen on")
@@ -47,6 +53,21 @@ func serve(arguments []string) {
 			fmt.Fprintln(w, name())
 		})
 	}
+	mux.HandleFunc("POST /busy", func(w http.ResponseWriter, _ *http.Request) {
+		if !busy.Swap(true) {
+			go work()
+		}
+		fmt.Fprintln(w, name())
+	})
+	mux.HandleFunc("POST /idle", func(w http.ResponseWriter, _ *http.Request) {
+		busy.Store(false)
+		fmt.Fprintln(w, name())
+	})
+	mux.HandleFunc("POST /quit", func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintln(w, name())
+		time.AfterFunc(100*time.Millisecond, func() { os.Exit(0) })
+	})
+	mux.HandleFunc("/metrics", metrics)
 	log.Fatal(http.ListenAndServe(*listen, mux))
 }
 
@@ -79,7 +100,23 @@ func number(r *http.Request, key string) time.Duration {
 func answer(w http.ResponseWriter, r *http.Request) {
 	time.Sleep(number(r, "ms") / 1000)
 	if respond(r) {
+		answers.Add(1)
 		fmt.Fprintln(w, name())
+	}
+}
+
+// Writes the number of answers in the text format of Prometheus.
+func metrics(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; version=0.0.4")
+	fmt.Fprintf(w, "# TYPE answers_total counter\nanswers_total %d\n", answers.Load())
+}
+
+// Uses a twentieth of a CPU until /idle. The pauses leave time for health checks.
+func work() {
+	for busy.Load() {
+		for end := time.Now().Add(5 * time.Millisecond); time.Now().Before(end); {
+		}
+		time.Sleep(95 * time.Millisecond)
 	}
 }
 

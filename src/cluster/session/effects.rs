@@ -233,10 +233,13 @@ impl Effects {
         Ok(())
     }
 
-    /// Removes only our finalizer, and only from the pod with this uid.
+    /// Removes our finalizer from the pod with this uid, and the label by which an autoscaler finds the replicas of a deployment. An
+    /// HPA would count a pod that succeeded and is kept for its logs as one that uses all of its CPU, and never scale in.
     async fn release_pod(&self, pod: &PodRef) -> Result<(), EffectError> {
         let api = self.writer.api::<Pod>(&pod.namespace);
-        let patch = json!({"metadata": {"uid": pod.uid, "$deleteFromPrimitiveList/finalizers": [FINALIZER_POD]}});
+        let labels = json!({LABEL_DEPLOYMENT: null});
+        let patch =
+            json!({"metadata": {"uid": pod.uid, "labels": labels, "$deleteFromPrimitiveList/finalizers": [FINALIZER_POD]}});
         let params = PatchParams::default();
         let released = self.writer.write("pod-finalizer", api.patch(&pod.name, &params, &Patch::Strategic(&patch))).await;
         if let Ok(patched) = &released {
