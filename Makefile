@@ -1,6 +1,6 @@
 # make up: a cluster with the operator and a running session.   make test: all tests.   make help: all targets.
 .DEFAULT_GOAL := help
-.PHONY: handlers faults bugs prometheus help up down kubeconfig test lint prose unit cluster e2e crds reference scenarios kit bench bench-scale bench-queue bench-serving bench-provisioner image
+.PHONY: handlers faults bugs prometheus help up down kubeconfig test lint prose unit cluster e2e crds reference scenarios kit bench bench-scale bench-queue bench-serving bench-traffic bench-provisioner image
 
 help: ## print this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -52,6 +52,9 @@ bench-queue: ## measure Kueue's load shape: 15,000 batch sessions under quota
 
 bench-serving: ## compare deployments with those of apps/v1 on simulated nodes; N=300
 	@kit/bench serving $(N)
+
+bench-traffic: ## count the requests that a rolling update loses on a real node, beside apps/v1; needs root
+	@kit/bench traffic
 
 bench-provisioner: ## measure the provisioner without a cluster: 100,000 sessions, 10,000 nodes
 	@kit/bench-provisioner

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::common::{Space, eventually, unique};
 use crate::kernel;
 use crate::machine::{kubectl, start_metrics_server};
-use crate::serving::{SHORT, Served, manifest};
+use crate::served::{SHORT, Served, manifest};
 use crate::sessions;
 
 /// An autoscaler of one deployment. It scales in without delay, so that a test need not wait for it.

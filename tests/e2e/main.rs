@@ -11,8 +11,10 @@ mod failures;
 mod leadership;
 mod machine;
 mod prometheus;
+mod served;
 mod serving;
 mod sessions;
+mod traffic;
 mod unreadable;
 
 use k8s_openapi::api::core::v1::Pod;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::common::{client, eventually};
 use crate::leadership::{NAMESPACE, both_ready};
-use crate::serving::{SHORT, Served};
+use crate::served::{SHORT, Served};
 
 const NAME: &str = "prometheus";
 /// As in docs/deployments.md, but Prometheus asks more often.
