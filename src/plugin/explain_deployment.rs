@@ -197,7 +197,7 @@ mod tests {
         let all = lines(&deployment("b", deploying()), &parts);
         let wanted = [
             "revision: 1, being replaced by 2",
-            "- revision 2 replaces revision 1: 1 of 4 replicas are healthy, 1 old ones remain (for 10m)",
+            "- revision 2 replaces revision 1: 1 of 4 replicas are healthy, still old: 1 (for 10m)",
             "    last progress 4m ago; at most 1 were available at once",
             "    chat-6 (revision 2): HealthChecking for 3m; the last warning: Unhealthy: Readiness probe failed: HTTP 503",
             "  next: rolled back to revision 1 at 12:56:00 unless more replicas become available",

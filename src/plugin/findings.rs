@@ -93,7 +93,7 @@ fn rollout(seen: &Seen<'_>) -> Option<Finding> {
     let healthy = new.iter().filter(|route| route.phase() == RoutePhase::Running).count();
     let replaces = seen.status.current_revision.map_or_else(String::new, |current| format!(" replaces revision {current}"));
     let numbers = match seen.parts.routes {
-        Some(_) => format!("{healthy} of {} replicas are healthy, {} old ones remain", seen.desired(), old.len()),
+        Some(_) => format!("{healthy} of {} replicas are healthy, still old: {}", seen.desired(), old.len()),
         None => format!("{} of {} replicas are made", seen.status.updated, seen.desired()),
     };
     let progress = age(Some(rollout.progressed_at), seen.now);

@@ -1,6 +1,9 @@
 //! Decides which nodes belong to a scaling group and accept kernels, and names the reason for each node that does not.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
 
 use super::refusal::NodeCounts;
 use crate::api::{Amount, ResourceName, ScalingGroup};
@@ -54,23 +57,33 @@ impl Rejection {
     }
 }
 
-/// Whether a node belongs to a scaling group.
-/// Below this many silent nodes, and below this share, the nodes themselves are at fault.
+/// Below this many nodes, and below this share, the nodes themselves are at fault.
 const OUTAGE_NODES: usize = 3;
 const OUTAGE_PERCENT: usize = 55;
 
 /// Why silence proves nothing about single nodes: most nodes of a scaling group are not ready, so the network or the API server
-/// is broken. Nothing is then counted as lost.
-pub fn outage<'n>(nodes: impl IntoIterator<Item = &'n NodeView>, group: &ScalingGroup) -> Option<String> {
-    let (mut all, mut silent) = (0, 0);
+/// is broken. Nothing is then counted as lost. A node that came back within `lost_after` still belongs to the outage, so that
+/// those that come back a little later are not lost meanwhile.
+pub fn outage<'n>(
+    nodes: impl IntoIterator<Item = &'n NodeView>,
+    group: &ScalingGroup,
+    lost_after: Duration,
+    now: DateTime<Utc>,
+) -> Option<String> {
+    let (mut all, mut silent, mut back) = (0, 0, 0);
+    let recently = now - TimeDelta::from_std(lost_after).unwrap_or_default();
     for node in nodes.into_iter().filter(|node| in_group(node, group)) {
         all += 1;
         silent += usize::from(!node.ready);
+        back += usize::from(node.ready && node.back_since.is_some_and(|since| since > recently));
     }
-    let is_outage = silent >= OUTAGE_NODES && silent * 100 >= all * OUTAGE_PERCENT;
-    is_outage.then(|| format!("{silent} of {all} nodes of the scaling group are not ready, so none counts as lost"))
+    let affected = silent + back;
+    let is_outage = silent > 0 && affected >= OUTAGE_NODES && affected * 100 >= all * OUTAGE_PERCENT;
+    let back = if back > 0 { format!(" and {back} have just come back") } else { String::new() };
+    is_outage.then(|| format!("{silent} of {all} nodes of the scaling group are not ready{back}, so none counts as lost"))
 }
 
+/// Whether a node belongs to a scaling group.
 pub fn in_group(node: &NodeView, group: &ScalingGroup) -> bool {
     node.has_labels(&group.spec.node_selector)
 }
@@ -155,11 +168,19 @@ mod tests {
     fn most_nodes_not_ready_is_an_outage_and_one_or_two_never_are() {
         let group = serde_json::from_value(serde_json::json!({})).expect("a group");
         let group = ScalingGroup::new("default", group);
-        let outage_of = |ready: usize, silent: usize| {
-            let node = |ready| NodeView { ready, ..NodeView::default() };
-            let nodes: Vec<NodeView> = (0..ready).map(|_| node(true)).chain((0..silent).map(|_| node(false))).collect();
-            outage(&nodes, &group).is_some()
+        let now = DateTime::from_timestamp(1_700_000_000, 0).expect("a time");
+        let outage_of = |ready: usize, back: (usize, i64), silent: usize| {
+            let back_since = Some(now - TimeDelta::seconds(back.1));
+            let steady = (0..ready).map(|_| NodeView { ready: true, ..NodeView::default() });
+            let returned = (0..back.0).map(|_| NodeView { ready: true, back_since, ..NodeView::default() });
+            let silent = (0..silent).map(|_| NodeView::default());
+            let nodes: Vec<NodeView> = steady.chain(returned).chain(silent).collect();
+            outage(&nodes, &group, Duration::from_secs(60), now).is_some()
         };
-        assert_eq!([outage_of(0, 2), outage_of(3, 3), outage_of(2, 3), outage_of(0, 3)], [false, false, true, true]);
+        let silent = |ready, silent| outage_of(ready, (0, 0), silent);
+        assert_eq!([silent(0, 2), silent(3, 3), silent(2, 3), silent(0, 3)], [false, false, true, true]);
+        assert!(outage_of(2, (6, 59), 2), "most nodes have just come back, and two are a little later");
+        assert!(!outage_of(2, (6, 61), 2), "the others are back for long");
+        assert!(!outage_of(0, (8, 10), 0), "all are back");
     }
 }

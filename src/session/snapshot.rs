@@ -206,7 +206,7 @@ impl Snapshot {
     /// Whether most nodes of the scaling group are not ready. Ending every session would be the worst answer.
     fn is_outage(&self) -> bool {
         let nodes = self.nodes.values().map(Arc::as_ref);
-        self.group.as_ref().is_some_and(|group| outage(nodes, group).is_some())
+        self.group.as_ref().is_some_and(|group| outage(nodes, group, self.lost_after(), self.now).is_some())
     }
 
     fn lost_after(&self) -> Duration {

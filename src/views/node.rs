@@ -17,6 +17,8 @@ pub struct NodeView {
     pub unschedulable: bool,
     pub ready: bool,
     pub not_ready_since: Option<DateTime<Utc>>,
+    /// Since when it is ready again, if it was not for some time after it had joined.
+    pub back_since: Option<DateTime<Utc>>,
     /// Whether its kubelet sends no heartbeats, whatever its status says.
     pub stale: bool,
 }

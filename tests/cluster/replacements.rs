@@ -151,7 +151,6 @@ async fn while_most_nodes_are_not_ready_nothing_is_evicted() {
     for node in lost {
         scene.bring_back_node(&node).await;
     }
-    // Once fewer nodes are silent, those that still are count as lost.
     until_ready(&scene, "web").await;
     scene.end(operator).await;
 }

@@ -114,10 +114,13 @@ impl Seen for Routes {
         let deployment = state.object::<Deployments>(&uid);
         let group_name = deployment.and_then(|deployment| state.group_of_deployment(deployment));
         let group = group_name.as_ref().and_then(|name| state.group(name)).cloned();
+        let (nodes, now) = (state.node_views(), now());
+        let lost_after = |group: &ScalingGroup| timing.configured(group.spec.lost_after_seconds);
+        let nodes = nodes.values().map(Arc::as_ref);
         route::snapshot::Snapshot {
-            now: now(),
+            now,
             timing: timing.clone(),
-            outage: group.as_ref().and_then(|group| outage(state.node_views().values().map(Arc::as_ref), group)),
+            outage: group.as_ref().and_then(|group| outage(nodes, group, lost_after(group), now)),
             in_eviction: state.routes_of(&uid).filter(|(key, route)| state.is_in_eviction(key, route, &uid)).count(),
             healthy: state.routes_of(&uid).filter(|(_, route)| route.phase() == RoutePhase::Running).count(),
             group_name,

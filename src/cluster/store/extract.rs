@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use k8s_openapi::api::core::v1::{ContainerStatus, Namespace, Node, Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 
@@ -206,13 +206,16 @@ pub fn heartbeat(node: &Node) -> Option<DateTime<Utc>> {
     time(conditions.into_iter().find(|condition| condition.type_ == "Ready")?.last_heartbeat_time.as_ref())
 }
 
+/// How long a new node takes to become ready for the first time.
+const JOINING: TimeDelta = TimeDelta::minutes(5);
+
 pub fn node(node: &Node) -> NodeView {
     let empty = Default::default();
     let status = node.status.as_ref().unwrap_or(&empty);
     let ready = status.conditions.iter().flatten().find(|condition| condition.type_ == "Ready");
     let is_ready = ready.is_some_and(|condition| condition.status == "True");
-    let since = time(ready.and_then(|condition| condition.last_transition_time.as_ref()))
-        .or_else(|| time(node.metadata.creation_timestamp.as_ref()));
+    let created = time(node.metadata.creation_timestamp.as_ref());
+    let since = time(ready.and_then(|condition| condition.last_transition_time.as_ref())).or(created);
     let labels = node.metadata.labels.clone().unwrap_or_default();
     let architecture = labels.get("kubernetes.io/arch").cloned();
     let info = status.node_info.as_ref().map(|info| info.architecture.clone());
@@ -225,6 +228,7 @@ pub fn node(node: &Node) -> NodeView {
         unschedulable: node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or(false),
         ready: is_ready,
         not_ready_since: if is_ready { None } else { since },
+        back_since: since.filter(|since| is_ready && created.is_some_and(|created| *since > created + JOINING)),
         stale: false,
     }
 }

@@ -142,7 +142,7 @@ fn explained(snapshot: &Snapshot, item: &DeploymentItem, population: &Population
         (Reason::ReplicasNotAvailable, _) => {
             let starting = on_their_way(population);
             let old = population.all_old();
-            (Reason::RollingOut, format!("{summary}, {starting} are starting, {old} old ones remain"))
+            (Reason::RollingOut, format!("{summary}, starting: {starting}, still old: {old}"))
         }
         (reason, message) => (reason, format!("revision {}: {message}", population.target)),
     }

@@ -148,7 +148,7 @@ mod tests {
         let not_begun = "the rollout of the new template has not begun yet".to_owned();
         assert_eq!(state("b", ready(1)), (State::Waiting, not_begun.clone()), "revision 2 is recorded");
         assert_eq!(state("c", ready(1)), (State::Waiting, not_begun), "its revision is not even recorded");
-        let message = "1 of 4 replicas of revision 2 are available, 1 are starting, 2 old ones remain";
+        let message = "1 of 4 replicas of revision 2 are available, starting: 1, still old: 2";
         let deploying =
             json!({"phase": "Deploying", "available": 4, "currentRevision": 1, "deployingRevision": 2, "message": message});
         assert_eq!(state("b", deploying.clone()), (State::Waiting, message.into()));
