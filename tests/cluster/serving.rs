@@ -49,6 +49,7 @@ async fn cd_002_sc_004_a_deployment_without_room_waits_and_says_why() {
     })
     .await;
     assert_eq!((waits.phase, waits.replicas), (DeploymentPhase::Pending, 0));
+    assert_eq!(waits.attempts, 0, "waiting for room costs no attempt");
     assert!(routes(&scene, "web").await.is_empty(), "nothing is made that cannot run");
     scene.node(0).await;
     until_ready(&scene, "web").await;
