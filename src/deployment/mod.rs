@@ -6,6 +6,7 @@ pub mod effect;
 pub mod failures;
 pub mod handlers;
 mod image;
+pub mod invalid;
 pub mod population;
 pub mod revision;
 pub mod rollout;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::definition::Definition;
 use super::image;
+use super::invalid::Invalid;
 use crate::api::{
     DeploymentSpec, HealthCheck, HealthCheckType, MAIN_ROLE, ModelSpec, Serving, SessionSpec, SessionType, default_priority,
 };
@@ -28,10 +29,6 @@ pub struct Revision {
     pub uid: String,
     pub content: Content,
 }
-
-/// Why a template cannot run: the field and what is wrong with it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Invalid(pub String);
 
 impl Content {
     /// The content of a deployment's spec, completed by its model definition. The priority of the sessions may change without a

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::definition::Definition;
-use super::revision::{Content, Invalid, Revision};
+use super::invalid::Invalid;
+use super::revision::{Content, Revision};
 use crate::api::{
     Cause, Deployment, DeploymentPhase, DeploymentSpec, DeploymentStatus, DeploymentUid, GroupName, NodeName, Reason, Route,
     RoutePhase, ScalingGroup, Session, SessionPhase,

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::de::DeserializeOwned;
 
-use super::revision::Invalid;
+use super::invalid::Invalid;
 use crate::api::{DefinitionSource, EnvVar, LABEL_MODEL_DEFINITION, MAIN_ROLE, ModelSpec, SessionSpec, Variant};
 use format::{Config, Models, Section};
 

@@ -3,8 +3,9 @@
 use super::{Change, Decide, Handler, HandlerName, LockId, Mode, ROW as BASE, To, Transitions, Verdict, exits};
 use crate::api::{Cause, DeploymentPhase, FINALIZER_DEPLOYMENT, Reason};
 use crate::deployment::effect::Effect;
+use crate::deployment::invalid::Invalid;
 use crate::deployment::population::has_failed;
-use crate::deployment::revision::{Invalid, next_number};
+use crate::deployment::revision::next_number;
 use crate::deployment::snapshot::{DeploymentItem, Snapshot};
 use crate::lifecycle::{Failure, Trigger};
 

@@ -5,8 +5,9 @@ use super::{After, Change, Decide, Handler, HandlerName, LockId, ROW as BASE, Tr
 use crate::api::{DeploymentPhase, DeploymentStatus, Reason, Rollout, RolloutStep};
 use crate::deployment::effect::Effect;
 use crate::deployment::failures;
+use crate::deployment::invalid::Invalid;
 use crate::deployment::population::{Population, target};
-use crate::deployment::revision::{Invalid, next_number};
+use crate::deployment::revision::next_number;
 use crate::deployment::snapshot::{DeploymentItem, Snapshot};
 use crate::deployment::status::is_outdated;
 

@@ -7,7 +7,7 @@ use kube::ResourceExt;
 use serde::Serialize;
 
 use crate::api::{Deployment, DeploymentPhase, DeploymentStatus, Reason};
-use crate::deployment::revision::Invalid;
+use crate::deployment::invalid::Invalid;
 use crate::lifecycle::printable;
 use crate::plugin::revisions::{Recorded, content, rolled_back, wanted, why_rolled_back};
 use crate::plugin::target::arguments;
