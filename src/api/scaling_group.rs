@@ -60,7 +60,8 @@ pub struct ScalingGroupSpec {
     #[schemars(range(min = 1, max = 86_400))]
     pub lost_after_seconds: i64,
 
-    /// The health that makes a replica of a deployment be replaced. `Stale` includes replicas on nodes that do not answer.
+    /// The health for which replicas of deployments are evicted. An empty list evicts none. A replica on a node that does not answer
+    /// becomes Unhealthy after 300 s.
     #[serde(default = "default_evict_health")]
     #[schemars(length(max = 4))]
     pub evict_health: Vec<Health>,

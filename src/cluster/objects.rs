@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::store::identity::key_of;
 use super::write::{WriteError, Writer};
+use crate::api::{LABEL_DEPLOYMENT_UID, LABEL_SESSION_UID};
 use crate::lifecycle::EffectError;
 
 /// Most times that finalizers are changed again at once, because somebody else changed them.
@@ -43,7 +44,11 @@ impl Writer {
             Err(WriteError::AlreadyExists) => {
                 let name = object.meta().name.clone().unwrap_or_default();
                 let existing = self.read(api.get(&name)).await?;
-                ours(existing.meta(), owner, &K::kind(&()).to_lowercase(), &name)?;
+                let kind = K::kind(&()).to_lowercase();
+                ours(existing.meta(), owner, &kind, &name)?;
+                if !has_the_labels_of(existing.meta(), object.meta()) {
+                    return Err(EffectError::Wait(format!("the {kind} {name} exists, and the operator did not create it")));
+                }
                 Ok(existing)
             }
             answer => Ok(answer?),
@@ -156,6 +161,14 @@ pub fn not_found_is_fine<T>(answer: Result<T, WriteError>) -> Result<(), EffectE
         Ok(_) | Err(WriteError::NotFound(_)) => Ok(()),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Whether an existing object names the same session and deployment. Only the operator may set these labels, while anybody may
+/// write any owner.
+fn has_the_labels_of(existing: &ObjectMeta, wanted: &ObjectMeta) -> bool {
+    let label = |meta: &ObjectMeta, name: &str| meta.labels.as_ref().and_then(|labels| labels.get(name)).cloned();
+    let same = |name: &&str| label(wanted, name).is_none_or(|value| label(existing, name) == Some(value));
+    [LABEL_SESSION_UID, LABEL_DEPLOYMENT_UID].iter().all(same)
 }
 
 /// Succeeds if an existing object is ours. Otherwise, or while it is being deleted, the effect has to wait.

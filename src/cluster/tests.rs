@@ -224,7 +224,7 @@ async fn run(effect: Effect, answers: Vec<Answer>) -> (Result<(), EffectError>, 
 
 fn service(owner: &str) -> Value {
     let owners = json!([{"apiVersion": "sokovan.dev/v1alpha1", "kind": "Session", "name": "s", "uid": owner}]);
-    json!({"metadata": {"name": "ses-s", "namespace": "ns", "uid": "uid-service", "ownerReferences": owners}})
+    json!({"metadata": {"name": "ses-s", "namespace": "ns", "uid": "uid-service", "labels": {"sokovan.dev/session-uid": "uid-s"}, "ownerReferences": owners}})
 }
 
 const EXISTS: Answer = Answer::Fail(409, "AlreadyExists", "it exists");
@@ -233,6 +233,10 @@ const EXISTS: Answer = Answer::Fail(409, "AlreadyExists", "it exists");
 async fn creating_an_object_that_exists_succeeds_only_if_the_object_is_ours() {
     let (ours, _) = run(Effect::CreateService, vec![EXISTS, Answer::Object(service("uid-s"))]).await;
     assert!(ours.is_ok());
+    let mut forged = service("uid-s");
+    forged["metadata"]["labels"] = json!({});
+    let (forged, _) = run(Effect::CreateService, vec![EXISTS, Answer::Object(forged.clone()), Answer::Object(forged)]).await;
+    assert!(matches!(forged, Err(EffectError::Wait(_))), "anybody may write any owner");
     let foreign = vec![EXISTS, Answer::Object(service("other")), Answer::Object(service("other"))];
     let (foreign, _) = run(Effect::CreateService, foreign).await;
     assert!(matches!(foreign, Err(EffectError::Wait(_))));

@@ -24,7 +24,8 @@ pub fn counted(snapshot: &Snapshot, item: &DeploymentItem, revision: i64) -> Opt
     let of_revision = |replica: &&Replica| replica.revision() == revision;
     next.has_served |= item.replicas.iter().filter(of_revision).any(Replica::has_served);
     next.counted.retain(|name| item.replicas.iter().any(|replica| replica.name() == name));
-    if next.count > 0 && item.replicas.iter().filter(of_revision).any(|replica| is_stable(snapshot, replica)) {
+    let stable = item.replicas.iter().filter(of_revision).filter_map(|replica| stable_at(snapshot, replica)).max();
+    if next.count > 0 && stable.is_some_and(|at| at <= snapshot.now && next.last_at.is_none_or(|last| at > last)) {
         (next.count, next.last_at) = (0, None);
     }
     let fresh = item.replicas.iter().filter(|replica| has_failed(replica) && !next.counted.iter().any(|n| n == replica.name()));
@@ -59,11 +60,11 @@ fn why(replica: &Replica) -> String {
     why
 }
 
-/// Whether a replica has run for long enough to end a row of failures.
-fn is_stable(snapshot: &Snapshot, replica: &Replica) -> bool {
+/// When a replica has run for long enough to end a row of failures before that.
+fn stable_at(snapshot: &Snapshot, replica: &Replica) -> Option<DateTime<Utc>> {
     let since = replica.route.status.as_ref().and_then(|status| status.phase_started_at);
     let long = TimeDelta::from_std(snapshot.timing.stable_replica).unwrap_or_default();
-    replica.phase() == RoutePhase::Running && since.is_some_and(|since| snapshot.now - since >= long)
+    Some(since.filter(|_| replica.phase() == RoutePhase::Running)? + long)
 }
 
 /// When the next replica of the revision may be made, if not at once. The first replacement is immediate.
@@ -99,8 +100,10 @@ mod tests {
         let failures = |count| Failures { revision: 1, count, last_at: Some(now()), ..Failures::default() };
         let pause = |count| next_at(&failures(count), 1, &Timing::default(), now()).map(|at| (at - now()).num_seconds());
         assert_eq!([pause(1), pause(2), pause(3), pause(4), pause(9)], [None, Some(10), Some(20), Some(40), Some(300)]);
-        let stable = Case::new(1).running(1, 601).status(|status| status.failures = failures(3));
-        assert_eq!(counted(&snapshot(), &stable.item(), 1).map(|failures| failures.count), Some(0));
+        let before = |seconds| Failures { last_at: Some(now() - TimeDelta::seconds(seconds)), has_served: true, ..failures(3) };
+        let stable = |failures: Failures| Case::new(1).running(1, 601).status(|status| status.failures = failures);
+        assert_eq!(counted(&snapshot(), &stable(before(10)).item(), 1).map(|failures| failures.count), Some(0));
+        assert_eq!(counted(&snapshot(), &stable(before(0)).item(), 1), None, "it was stable before another one failed");
         let young = Case::new(1).running(1, 20).status(|status| {
             status.failures = Failures { has_served: true, ..failures(3) };
         });

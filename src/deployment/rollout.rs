@@ -20,23 +20,15 @@ pub struct Plan {
 pub fn rolling(snapshot: &Snapshot, spec: &DeploymentSpec, population: &Population<'_>) -> Plan {
     let p = population;
     // Old replicas that never served, and unhealthy ones, serve nobody.
-    let serves = |replica: &&&Replica| replica.has_served() && replica.phase() != RoutePhase::Unhealthy;
-    let (serving, useless): (Vec<&Replica>, Vec<&Replica>) = p.old.iter().partition(serves);
+    let (serving, useless): (Vec<&Replica>, Vec<&Replica>) = p.old.iter().partition(|replica| may_serve(replica));
     let mut end: Vec<&Replica> = in_order(&useless);
     let old_left = count(serving.iter()) + p.planned_old;
     let create = (p.desired - p.all_new()).min(p.desired + p.surge - p.all_new() - old_left).max(0);
 
-    let mut spare = p.available() - p.floor();
-    let mut end_spare = |replica: &Replica| {
-        if !replica.is_available(snapshot, spec) {
-            return true;
-        }
-        spare -= 1;
-        spare >= 0
-    };
+    let mut spare = Spare::of(p);
     let surplus = usize::try_from(p.all_new() - p.desired).unwrap_or(0);
-    end.extend(in_order(&p.new).into_iter().take(surplus).filter(|replica| end_spare(replica)));
-    end.extend(in_order(&serving).into_iter().filter(|replica| end_spare(replica)));
+    end.extend(in_order(&p.new).into_iter().filter(|replica| spare.may_end(snapshot, spec, replica)).take(surplus));
+    end.extend(in_order(&serving).into_iter().filter(|replica| spare.may_end(snapshot, spec, replica)));
     if end.is_empty() && spec.strategy.rolling.when_no_capacity == WhenNoCapacity::ReplaceInPlace && is_starved(snapshot, p) {
         end.extend(in_order(&serving).first());
     }
@@ -46,23 +38,58 @@ pub fn rolling(snapshot: &Snapshot, spec: &DeploymentSpec, population: &Populati
 /// While a rollout stands still: as many replicas as there shall be. Missing ones are made of the revision that serves.
 pub fn paused(snapshot: &Snapshot, item: &DeploymentItem, population: &Population<'_>) -> Plan {
     let (p, spec) = (population, item.spec());
-    let revision = item.status().current_revision.unwrap_or(p.target);
     let all: Vec<&Replica> = p.old.iter().chain(&p.new).copied().collect();
     let surplus = usize::try_from(p.counted() - p.desired - p.surge).unwrap_or(0);
-    let mut spare = p.available() - p.floor();
-    let ends = in_order(&all).into_iter().take(surplus).filter(|replica| {
-        let is_available = replica.is_available(snapshot, spec);
-        spare -= i32::from(is_available);
-        !is_available || spare >= 0
-    });
+    let mut spare = Spare::of(p);
+    let ends = in_order(&all).into_iter().filter(|replica| spare.may_end(snapshot, spec, replica)).take(surplus);
     let create = (p.desired - p.counted()).max(0);
-    Plan { create, revision, end: ends.map(|replica| replica.name().to_owned()).collect() }
+    Plan { create, revision: made_while_paused(item, p.target), end: ends.map(|replica| replica.name().to_owned()).collect() }
 }
 
-/// Whether the new replicas wait for room, and nothing that would make room is on its way.
+/// The revision of the replicas that are made while a rollout is paused.
+pub fn made_while_paused(item: &DeploymentItem, target: i64) -> i64 {
+    item.status().current_revision.unwrap_or(target)
+}
+
+/// Whether a replica serves, or did and may do so again.
+fn may_serve(replica: &Replica) -> bool {
+    replica.has_served() && replica.phase() != RoutePhase::Unhealthy
+}
+
+/// How many replicas may end in one step.
+struct Spare {
+    /// Available replicas above the floor.
+    available: i32,
+    /// Whether one more may end that is not available at the moment.
+    one_more: bool,
+}
+
+impl Spare {
+    fn of(population: &Population<'_>) -> Self {
+        let available = population.available() - population.floor();
+        Self { available, one_more: available >= 0 }
+    }
+
+    /// Whether this replica may end too. One that runs and is not listed may come back at any time, so while too few are
+    /// available, as in an outage of the network, none of them ends.
+    fn may_end(&mut self, snapshot: &Snapshot, spec: &DeploymentSpec, replica: &Replica) -> bool {
+        if !may_serve(replica) {
+            return true;
+        }
+        if self.available > 0 {
+            self.available -= 1;
+            return true;
+        }
+        !replica.is_available(snapshot, spec) && std::mem::take(&mut self.one_more)
+    }
+}
+
+/// Whether the new replicas wait for room. While fewer than the floor are available, an old one has made room already, and its
+/// successor does not serve yet.
 fn is_starved(snapshot: &Snapshot, population: &Population<'_>) -> bool {
-    let starved = population.new.iter().filter_map(|replica| starving_since(snapshot, replica)).next().is_some();
-    starved && population.available_new == count(population.new.iter()) - starving(snapshot, population)
+    let starved = population.new.iter().any(|replica| starving_since(snapshot, replica).is_some());
+    let others_serve = population.available_new == count(population.new.iter()) - starving(snapshot, population);
+    starved && others_serve && population.available() >= population.floor()
 }
 
 /// How many new replicas have waited for room for too long.
@@ -161,6 +188,33 @@ mod tests {
             spec.strategy.rolling.when_no_capacity = WhenNoCapacity::ReplaceInPlace;
         });
         assert_eq!(plan(in_place, 2).end.len(), 1);
+    }
+
+    #[test]
+    fn one_old_replica_at_a_time_makes_room_in_place() {
+        let in_place = |case: Case| {
+            case.spec(|spec| {
+                strategy(1, 0)(spec);
+                spec.strategy.rolling.when_no_capacity = WhenNoCapacity::ReplaceInPlace;
+            })
+        };
+        assert_eq!(plan(in_place(Case::new(2).running(2, 900).of(2).starving(1, 61)), 2).end.len(), 1);
+        let leaving = Case::new(2).running(2, 900).leaving(1).of(2).starving(1, 62);
+        assert_eq!(plan(in_place(leaving), 2).end.len(), 0, "the room of the first is not taken yet");
+    }
+
+    #[test]
+    fn while_too_few_replicas_are_listed_none_that_runs_ends() {
+        let outage = plan(Case::new(3).unlisted(3).of(2).running(1, 5).spec(strategy(1, 0)), 2);
+        assert_eq!(outage.end.len(), 0);
+        let without_weight = plan(Case::new(3).running(2, 900).unlisted(1).of(2).running(1, 5).spec(strategy(1, 0)), 2);
+        assert_eq!(without_weight.end.len(), 1, "three serve, so the one that does not may end");
+    }
+
+    #[test]
+    fn a_replica_that_must_stay_does_not_keep_another_from_ending() {
+        let scale_in = plan(Case::new(2).unlisted(1).running(2, 900), 1);
+        assert_eq!(scale_in.end.len(), 1, "the one without requests ends, and the two that serve stay");
     }
 
     #[test]

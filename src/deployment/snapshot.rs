@@ -23,6 +23,15 @@ pub struct Snapshot {
     pub group: Option<Arc<ScalingGroup>>,
 }
 
+/// A deployment's Service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServiceView {
+    /// Its port, and the port that this leads to.
+    pub ports: (i32, i32),
+    /// Whether it is internal and selects the replicas in the traffic.
+    pub is_intact: bool,
+}
+
 /// One deployment.
 #[derive(Clone, Debug)]
 pub struct DeploymentItem {
@@ -36,8 +45,7 @@ pub struct DeploymentItem {
     pub replicas: Vec<Replica>,
     /// Its revisions, the oldest first.
     pub revisions: Vec<Arc<Revision>>,
-    /// The port of its Service, and the port that this leads to, if there is a Service.
-    pub service: Option<(i32, i32)>,
+    pub service: Option<ServiceView>,
     /// `minAvailable` of its PodDisruptionBudget, if there is one.
     pub budget: Option<i32>,
     /// Sessions of the deployment that have no route: name and uid.
@@ -103,7 +111,7 @@ impl Replica {
         let status = session.status.as_ref()?;
         let cause = status.history.last().and_then(|last| last.cause);
         let lacks_room = matches!(cause, Some(Cause::Capacity | Cause::Quota)) || status.reason == Some(Reason::NoAvailableNode);
-        let since = created_at(&**session)?;
+        let since = status.phase_started_at.or_else(|| created_at(&**session))?;
         lacks_room.then(|| (since, status.message.clone().unwrap_or_default()))
     }
 }

@@ -18,7 +18,7 @@ pub fn apply(status: &mut DeploymentStatus, step: &Step<'_, Deployments>, snapsh
     status.replicas_made = change.plan.iter().map(|planned| planned.ordinal + 1).max().unwrap_or(0).max(status.replicas_made);
     status.planned.extend(change.plan.iter().cloned());
     status.leaving.extend(change.leave.iter().cloned());
-    if status.phase.is_ending() {
+    if status.phase.is_ending() || status.phase == DeploymentPhase::Failed {
         status.planned.clear();
     }
     numbers(status, snapshot, item);
@@ -42,6 +42,8 @@ fn revisions(status: &mut DeploymentStatus, step: &Step<'_, Deployments>, item: 
         && status.current_revision != Some(deployed)
     {
         status.previous_revision = status.current_revision.replace(deployed);
+        // The template changed since the last failure.
+        (status.failed_revision, status.failed_retry) = (None, None);
     }
     if change.completes {
         status.rollout = None;

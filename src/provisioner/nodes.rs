@@ -80,7 +80,9 @@ pub fn outage<'n>(
     let affected = silent + back;
     let is_outage = silent > 0 && affected >= OUTAGE_NODES && affected * 100 >= all * OUTAGE_PERCENT;
     let back = if back > 0 { format!(" and {back} have just come back") } else { String::new() };
-    is_outage.then(|| format!("{silent} of {all} nodes of the scaling group are not ready{back}, so none counts as lost"))
+    is_outage.then(|| {
+        format!("{silent} of {all} nodes of the scaling group are not ready{back}: the network or the API server may be at fault")
+    })
 }
 
 /// Whether a node belongs to a scaling group.

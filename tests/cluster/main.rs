@@ -12,6 +12,7 @@ mod claims;
 mod coordinator;
 mod definitions;
 mod disruptions;
+mod drift;
 mod ending;
 mod explained;
 mod forbidden;

@@ -67,6 +67,24 @@ async fn without_room_the_old_replica_serves_until_the_rollback_and_can_be_repla
 }
 
 #[tokio::test]
+async fn replicas_are_replaced_in_place_one_at_a_time() {
+    let scene = Scene::with("rollplace", 2, json!({})).await;
+    let operator = scene.operator().await;
+    let mut spec = whole_node("1");
+    (spec["replicas"], spec["drain"]) = (json!(2), json!({"delaySeconds": 120}));
+    spec["strategy"] = json!({"rolling": {"maxSurge": 1, "whenNoCapacity": "ReplaceInPlace"}});
+    deploy(&scene, "web", spec).await;
+    until_ready(&scene, "web").await;
+    change(&scene, "web", whole_node("2")).await;
+    until(&scene, "web", "of revision 2", |deployment| {
+        assert!(status(deployment).available >= 1, "one replica at a time is replaced");
+        is_ready(deployment) && status(deployment).current_revision == Some(2)
+    })
+    .await;
+    scene.end(operator).await;
+}
+
+#[tokio::test]
 async fn old_replicas_that_can_never_start_make_room_without_waiting_for_a_deadline() {
     let scene = Scene::with("rolldead", 2, unhurried()).await;
     let operator = scene.operator().await;

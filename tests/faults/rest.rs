@@ -20,7 +20,7 @@ pub fn unfinished(objects: &Objects) -> Vec<String> {
         let left = match status.phase {
             _ if is_deleting(deployment) => vec!["it is still being deleted".into()],
             DeploymentPhase::Destroyed => remains(objects, deployment),
-            DeploymentPhase::Failed => vec![],
+            DeploymentPhase::Failed => live(objects, deployment),
             _ => differences(objects, deployment, &status),
         };
         found.extend(left.into_iter().map(|what| format!("deployment {} at rest: {what}", deployment.name_any())));
@@ -58,6 +58,12 @@ fn orphaned(objects: &Objects) -> Vec<String> {
         }
     }
     found
+}
+
+/// The replicas of a deployment that shall have none.
+fn live(objects: &Objects, deployment: &Deployment) -> Vec<String> {
+    let own = objects.routes.values().filter(|route| route.spec.deployment == deployment.name_any() && is_counted(route));
+    own.map(|route| format!("route {} lives", route.name_any())).collect()
 }
 
 /// What a destroyed deployment left.

@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, 
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::Resource;
+use serde_json::json;
 
 use crate::api::*;
 use crate::deployment::revision::Content;
@@ -82,7 +83,33 @@ pub fn service(deployment: &Deployment, port: i32, target_port: i32) -> Service 
     Service { metadata: meta(deployment, name), spec: Some(spec), status: None }
 }
 
-pub fn ports(port: i32, target_port: i32) -> Vec<ServicePort> {
+/// What makes a Service what it shall be. The patch is empty if it is already, and fails if another Service has its name now.
+pub fn restored(existing: &Service, wanted: &Service) -> serde_json::Result<json_patch::Patch> {
+    let (is, shall) = (existing.spec.clone().unwrap_or_default(), wanted.spec.clone().unwrap_or_default());
+    let ports = |spec: &ServiceSpec| {
+        let ports = spec.ports.iter().flatten();
+        ports.map(|port| (port.port, port.target_port.clone())).collect::<Vec<_>>()
+    };
+    let mut changes = vec![];
+    if ports(&is) != ports(&shall) {
+        changes.push(json!({"op": "add", "path": "/spec/ports", "value": shall.ports}));
+    }
+    if is.selector != shall.selector {
+        changes.push(json!({"op": "add", "path": "/spec/selector", "value": shall.selector}));
+    }
+    if is.type_.as_deref().is_some_and(|type_| type_ != "ClusterIP") {
+        changes.push(json!({"op": "add", "path": "/spec/type", "value": "ClusterIP"}));
+    }
+    if is.external_ips.is_some() {
+        changes.push(json!({"op": "remove", "path": "/spec/externalIPs"}));
+    }
+    if !changes.is_empty() {
+        changes.insert(0, json!({"op": "test", "path": "/metadata/uid", "value": existing.metadata.uid}));
+    }
+    serde_json::from_value(changes.into())
+}
+
+fn ports(port: i32, target_port: i32) -> Vec<ServicePort> {
     let target_port = Some(IntOrString::Int(target_port));
     vec![ServicePort { name: Some("http".into()), port, target_port, ..ServicePort::default() }]
 }

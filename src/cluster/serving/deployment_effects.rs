@@ -45,6 +45,9 @@ impl CarriedOut for Deployments {
             Effect::ApplyBudget { min_available } => host.apply_budget(deployment, *min_available).await,
             Effect::DeleteBudget => {
                 let Some(budget) = host.writer.find::<PodDisruptionBudget>(&namespace, &name).await? else { return Ok(()) };
+                if !belongs(&budget.metadata, deployment) {
+                    return Ok(());
+                }
                 let params = exactly(budget.metadata.uid);
                 host.writer.delete::<PodDisruptionBudget>("budget-delete", &namespace, &name, params).await.map(|_| ())
             }
@@ -77,7 +80,6 @@ impl ServingHost {
 
     /// A revision of this number that exists must have the same content. Otherwise our view is old, and it is decided again.
     async fn create_revision(&self, deployment: &Deployment, number: i64, content: &Content) -> Result<(), EffectError> {
-        let invalid = |error: serde_json::Error| EffectError::Failed(Failure::fault(Reason::EffectFailed, error.to_string()));
         let revision = builders::revision(deployment, number, content).map_err(invalid)?;
         let (namespace, owner) = (key_of(&deployment.metadata).0, deployment.metadata.uid.as_deref());
         let created = self.writer.create_ours("revision-create", &namespace, &revision, owner).await?;
@@ -94,14 +96,10 @@ impl ServingHost {
         let service = builders::service(deployment, port, target_port);
         let owner = deployment.metadata.uid.as_deref();
         let mut created = self.writer.create_ours("service-create", &namespace, &service, owner).await?;
-        let wanted = service.spec.as_ref().and_then(|spec| spec.ports.as_ref()).and_then(|ports| ports.first());
-        let found = created.spec.as_ref().and_then(|spec| spec.ports.as_ref()).and_then(|ports| ports.first());
-        let ports = |port: &k8s_openapi::api::core::v1::ServicePort| (port.port, port.target_port.clone());
-        if found.map(ports) != wanted.map(ports) {
-            let patch = json!({"metadata": {"uid": created.metadata.uid}, "spec": {"ports": builders::ports(port, target_port)}});
-            let api = self.writer.api::<Service>(&namespace);
-            let (params, patch) = (PatchParams::default(), Patch::Merge(&patch));
-            created = self.writer.write("service-patch", api.patch(&name, &params, &patch)).await?;
+        let restored = builders::restored(&created, &service).map_err(invalid)?;
+        if !restored.0.is_empty() {
+            let (api, params) = (self.writer.api::<Service>(&namespace), PatchParams::default());
+            created = self.writer.write("service-patch", api.patch(&name, &params, &Patch::Json::<()>(restored))).await?;
         }
         self.world.upsert_service(&created);
         Ok(())
@@ -114,7 +112,8 @@ impl ServingHost {
         let mut created = self.writer.create_ours("budget-create", &namespace, &budget, owner).await?;
         let limit = |budget: &PodDisruptionBudget| budget.spec.as_ref().and_then(|spec| spec.min_available.clone());
         if limit(&created) != limit(&budget) {
-            let patch = json!({"metadata": {"uid": created.metadata.uid}, "spec": {"minAvailable": min_available}});
+            let limits = json!({"minAvailable": min_available, "maxUnavailable": null});
+            let patch = json!({"metadata": {"uid": created.metadata.uid}, "spec": limits});
             let api = self.writer.api::<PodDisruptionBudget>(&namespace);
             let (params, patch) = (PatchParams::default(), Patch::Merge(&patch));
             created = self.writer.write("budget-patch", api.patch(&name, &params, &patch)).await?;
@@ -156,6 +155,10 @@ impl ServingHost {
         }
         not_found_is_fine(patched)
     }
+}
+
+fn invalid(error: serde_json::Error) -> EffectError {
+    EffectError::Failed(Failure::fault(Reason::EffectFailed, error.to_string()))
 }
 
 fn belongs(meta: &kube::core::ObjectMeta, deployment: &Deployment) -> bool {

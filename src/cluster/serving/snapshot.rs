@@ -98,7 +98,7 @@ impl Seen for Deployments {
         DeploymentItem {
             replicas: state.replicas_of(&uid),
             revisions: state.revisions_of(&uid),
-            service: state.stores.services.get(&key).filter(|row| row.deployment == uid).map(|row| row.ports),
+            service: state.stores.services.get(&key).filter(|row| row.deployment == uid).map(|row| row.service),
             budget: state.stores.budgets.get(&key).filter(|row| row.deployment == uid).map(|row| row.min_available),
             without_route: state.sessions_without_route(&uid, deployment.phase().is_ending()),
             no_room,
@@ -186,7 +186,7 @@ impl State {
         let is_out = || self.main_pod(session()).is_some_and(|pod| pod.traffic == Some(false));
         match route.phase() {
             RoutePhase::Evicting => true,
-            RoutePhase::Unhealthy => is_out(),
+            RoutePhase::Unhealthy => route.spec.weight > 0 && is_out(),
             _ => false,
         }
     }

@@ -24,6 +24,7 @@ use crate::coordinator::host::AfterCommit;
 use crate::coordinator::marks::Mark;
 use crate::deployment::Deployments;
 use crate::deployment::revision::Revision;
+use crate::deployment::snapshot::ServiceView;
 use crate::lifecycle::{Subject, phase_of};
 use crate::route::Routes;
 
@@ -227,7 +228,8 @@ impl World {
         let port = object.spec.iter().flat_map(|spec| spec.ports.iter().flatten()).next();
         let ports = port.map(|port| (port.port, integer(port.target_port.as_ref()).unwrap_or(port.port))).unwrap_or_default();
         let version = extract::version(object.metadata.resource_version.as_ref());
-        let row = ServiceRow { deployment: deployment.clone(), ports };
+        let service = ServiceView { ports, is_intact: is_intact(object) };
+        let row = ServiceRow { deployment: deployment.clone(), service };
         self.lock().stores.services.upsert(key_of(&object.metadata), version, row);
         self.mark_deployment(&deployment);
     }
@@ -361,6 +363,18 @@ impl State {
         kind.key_of.remove(&uid);
         kind.quarantined.remove(&uid);
     }
+}
+
+/// Whether a Service is internal and selects the replicas of its deployment that are in the traffic.
+fn is_intact(service: &Service) -> bool {
+    let Some(spec) = &service.spec else { return false };
+    let name = service.metadata.name.as_deref().unwrap_or_default();
+    let wanted = [(LABEL_DEPLOYMENT, name), (LABEL_TRAFFIC, TRAFFIC_ON)];
+    let selects = spec.selector.as_ref().is_some_and(|selector| {
+        selector.len() == wanted.len() && wanted.iter().all(|(label, value)| selector.get(*label).is_some_and(|is| is == value))
+    });
+    let is_internal = spec.type_.as_deref().is_none_or(|type_| type_ == "ClusterIP");
+    selects && is_internal && spec.external_ips.as_ref().is_none_or(Vec::is_empty)
 }
 
 fn integer(value: Option<&IntOrString>) -> Option<i32> {

@@ -13,6 +13,7 @@ use crate::coordinator::Claims;
 use crate::coordinator::marks::HandlerMarks;
 use crate::deployment::Deployments;
 use crate::deployment::revision::Revision;
+use crate::deployment::snapshot::ServiceView;
 use crate::lifecycle::Subject;
 use crate::route::Routes;
 
@@ -60,10 +61,10 @@ pub struct RevisionRow {
     pub revision: Arc<Revision>,
 }
 
-/// A deployment's Service: its port, and the port that this leads to.
+/// A Service, and the deployment that it belongs to.
 pub struct ServiceRow {
     pub deployment: DeploymentUid,
-    pub ports: (i32, i32),
+    pub service: ServiceView,
 }
 
 /// A deployment's PodDisruptionBudget.

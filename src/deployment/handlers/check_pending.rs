@@ -1,12 +1,14 @@
 //! check-pending: checks a new deployment, and waits until one replica fits.
 
+use super::replicas::{carried_out, report};
 use super::{Change, Decide, Handler, HandlerName, LockId, Mode, ROW as BASE, To, Transitions, Verdict, exits};
-use crate::api::{Cause, DeploymentPhase, FINALIZER_DEPLOYMENT, Reason};
+use crate::api::{Cause, DeploymentPhase, FINALIZER_DEPLOYMENT, Failures, Reason};
 use crate::deployment::effect::Effect;
 use crate::deployment::invalid::Invalid;
 use crate::deployment::population::has_failed;
 use crate::deployment::revision::next_number;
 use crate::deployment::snapshot::{DeploymentItem, Snapshot};
+use crate::deployment::status::is_outdated;
 use crate::lifecycle::{Failure, Trigger};
 
 exits!(Pending, Failed);
@@ -25,7 +27,7 @@ pub static ROW: Handler = Handler {
 fn check(snapshot: &Snapshot, item: &DeploymentItem) -> Verdict {
     let resolved = item.content().and_then(|content| Ok((content.session(item.spec())?, content)));
     if item.phase() == DeploymentPhase::Failed {
-        return leave_failed(item, resolved.is_ok());
+        return failed(snapshot, item, resolved.is_ok());
     }
     let (session, content) = match resolved {
         Ok(resolved) => resolved,
@@ -50,16 +52,27 @@ fn check(snapshot: &Snapshot, item: &DeploymentItem) -> Verdict {
         effects.push(Effect::CreateRevision { number: next_number(&item.revisions), content: Box::new(content) });
     }
     let deploys = Some(number.unwrap_or_else(|| next_number(&item.revisions)));
-    Verdict::success().effects(effects).change(Change { deploys, ..Change::default() })
+    // Earlier failures of the revision do not count against another try.
+    let failures = Failures { counted: item.status().failures.counted, ..Failures::default() };
+    let failures = (item.status().failures != failures).then_some(failures);
+    Verdict::success().effects(effects).change(Change { deploys, failures, ..Change::default() })
 }
 
-/// A failed deployment begins again when its template or the annotation `sokovan.dev/retry` changes.
-fn leave_failed(item: &DeploymentItem, is_valid: bool) -> Verdict {
+/// A failed deployment begins again when its template or the annotation `sokovan.dev/retry` changes. Until then, its replicas end.
+fn failed(snapshot: &Snapshot, item: &DeploymentItem, is_valid: bool) -> Verdict {
+    let status = item.status();
     let is_same = match item.wanted_revision() {
-        Some(wanted) => has_failed(item, &item.status(), wanted.number),
+        Some(wanted) => has_failed(item, &status, wanted.number),
         None => !is_valid,
     };
-    if is_same { Verdict::idle() } else { Verdict::success_to(Exit::Pending) }
+    if !is_same {
+        return Verdict::success_to(Exit::Pending);
+    }
+    let numbers = match status.reason.filter(|_| is_outdated(snapshot, item)) {
+        Some(reason) => Verdict::skipped(reason, status.message.clone().unwrap_or_default()),
+        None => Verdict::idle(),
+    };
+    report(snapshot, item, numbers.effects(carried_out(item)))
 }
 
 #[cfg(test)]
@@ -97,6 +110,21 @@ mod tests {
         let failed = |case: Case| check(&snapshot(), &case.phase(DeploymentPhase::Failed).item());
         assert!(matches!(failed(wrong(Case::new(1)).without_revisions()).outcome, Outcome::Idle));
         assert_eq!(leads(&ROW, &failed(Case::new(1).without_revisions())), Some(DeploymentPhase::Pending));
+    }
+
+    #[test]
+    fn a_failed_deployment_ends_its_replicas_and_forgets_its_failures_when_it_is_tried_again() {
+        let hopeless = |status: &mut crate::api::DeploymentStatus| {
+            (status.current_revision, status.failed_revision) = (None, Some(1));
+            status.failures = Failures { revision: 1, count: 5, ..Failures::default() };
+        };
+        let failed = Case::new(2).provisioning(2).leaving(2).phase(DeploymentPhase::Failed).status(hopeless);
+        assert!(matches!(
+            check(&snapshot(), &failed.item()).effects[..],
+            [Effect::DeleteRoute { .. }, Effect::DeleteRoute { .. }]
+        ));
+        let again = checked(Case::new(2).status(hopeless));
+        assert_eq!(again.change.failures.expect("no failures").count, 0);
     }
 
     #[test]

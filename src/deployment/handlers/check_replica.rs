@@ -1,6 +1,6 @@
 //! check-replica: compares the replicas with those that there shall be, and notices a new revision.
 
-use super::replicas::{carried_out, missing, report, wake_at};
+use super::replicas::{carried_out, missing, report, state_of, wake_at};
 use super::{After, Change, Decide, Handler, HandlerName, LockId, ROW as BASE, Transitions, Verdict, exits};
 use crate::api::{DeploymentPhase, DeploymentStatus, Reason, Rollout, RolloutStep};
 use crate::deployment::effect::Effect;
@@ -68,10 +68,7 @@ fn explain(snapshot: &Snapshot, item: &DeploymentItem, population: &Population<'
     if !is_outdated(snapshot, item) {
         return Verdict::idle();
     }
-    let (reason, message) = match population.is_settled() {
-        true => (Reason::ReplicasAvailable, "every replica is available".to_owned()),
-        false => missing(snapshot, item, population, change),
-    };
+    let (reason, message) = state_of(snapshot, item, population, change);
     Verdict::skipped(reason, message)
 }
 

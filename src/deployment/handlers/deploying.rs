@@ -2,12 +2,12 @@
 
 use chrono::TimeDelta;
 
-use super::replicas::{carried_out, missing, on_their_way, recorded, report, wake_at};
+use super::replicas::{carried_out, every_name, missing, on_their_way, recorded, report, wake_at};
 use super::{After, Change, Decide, Handler, HandlerName, LockId, ROW as BASE, Transitions, Verdict, exits};
 use crate::api::{DeploymentPhase, DeploymentStatus, HistoryEntry, HistoryResult, Reason, Rollout, RolloutStep};
 use crate::deployment::failures;
 use crate::deployment::population::Population;
-use crate::deployment::rollout::{paused, rolling, starving, starving_since};
+use crate::deployment::rollout::{made_while_paused, paused, rolling, starving, starving_since};
 use crate::deployment::snapshot::{DeploymentItem, Snapshot};
 use crate::lifecycle::Failure;
 
@@ -31,9 +31,14 @@ fn deploy(snapshot: &Snapshot, item: &DeploymentItem) -> Verdict {
     let rollout = progressed(snapshot, item, &status, &population);
     let change = Change { failures: failures::counted(snapshot, item, target), rollout, ..Change::default() };
     if item.spec().paused && status.deploying_revision.is_some() {
-        let change = recorded(snapshot, item, &population, paused(snapshot, item, &population), &change);
+        let failures = failures::counted(snapshot, item, made_while_paused(item, target));
+        let change = Change { failures, ..change };
+        let plan = paused(snapshot, item, &population);
+        let counted = change.failures.as_ref().unwrap_or(&status.failures);
+        let wake = failures::next_at(counted, plan.revision, &snapshot.timing, snapshot.now);
+        let change = recorded(snapshot, item, &population, plan, &change);
         let message = format!("paused with {} of {} replicas of revision {target}", population.all_new(), population.desired);
-        let verdict = Verdict::skipped(Reason::RolloutPaused, message).effects(carried_out(item)).change(change);
+        let verdict = Verdict::skipped(Reason::RolloutPaused, message).effects(carried_out(item)).change(change).wake_at(wake);
         return report(snapshot, item, verdict);
     }
     if let Some(verdict) = given_up(snapshot, item, &population, &change) {
@@ -46,8 +51,8 @@ fn deploy(snapshot: &Snapshot, item: &DeploymentItem) -> Verdict {
         let verdict = Verdict::success_to(Exit::Ready).because(Reason::ReplicasAvailable, "every replica is available");
         let verdict = verdict.effects(carried_out(item)).change(change);
         // What was rolled back stays the reason until the next rollout.
-        return match status.failed_revision.filter(|_| status.deploying_revision.is_none()) {
-            Some(_) => verdict.because(Reason::RolledBack, rolled_back(&status).unwrap_or_default()),
+        return match rolled_back(&status) {
+            Some(why) => verdict.because(Reason::RolledBack, why),
             None => verdict,
         };
     }
@@ -67,17 +72,17 @@ fn progressed(
 ) -> Option<Rollout> {
     let mut rollout = status.rollout.clone()?;
     let now = snapshot.now;
-    match (item.spec().paused, rollout.paused_at) {
+    match (item.spec().paused && status.deploying_revision.is_some(), rollout.paused_at) {
         (true, None) => (rollout.step, rollout.paused_at) = (RolloutStep::Paused, Some(now)),
         (false, Some(since)) => {
             // Time while paused does not count against the deadline.
             rollout.progressed_at += now - since;
-            (rollout.step, rollout.paused_at) = (RolloutStep::Replacing, None);
+            rollout.paused_at = None;
+            if rollout.step == RolloutStep::Paused {
+                rollout.step = RolloutStep::Replacing;
+            }
         }
         (true, Some(_)) | (false, None) => {}
-    }
-    if status.deploying_revision.is_none() {
-        rollout.step = RolloutStep::RollingBack;
     }
     if population.available_new > rollout.best {
         (rollout.best, rollout.progressed_at) = (population.available_new, now);
@@ -85,9 +90,10 @@ fn progressed(
     (Some(&rollout) != status.rollout.as_ref()).then_some(rollout)
 }
 
-/// When a rollout without progress is rolled back.
+/// When a rollout without progress is rolled back. Without a revision that serves, there is nothing to go back to.
 fn deadline(snapshot: &Snapshot, item: &DeploymentItem) -> Option<chrono::DateTime<chrono::Utc>> {
-    let rollout = item.deployment.status.as_ref()?.rollout.as_ref()?;
+    let status = item.deployment.status.as_ref().filter(|status| status.current_revision.is_some())?;
+    let rollout = status.rollout.as_ref()?;
     let limit = TimeDelta::from_std(snapshot.timing.configured(item.spec().progress_deadline_seconds)).ok()?;
     Some(rollout.progressed_at + limit)
 }
@@ -108,28 +114,34 @@ fn given_up(snapshot: &Snapshot, item: &DeploymentItem, population: &Population<
         }
         (false, false) => return None,
     };
-    let change = Change { rolls_back: true, ..change.clone() };
+    let step = RolloutStep::RollingBack;
+    let rollout = change.rollout.clone().or(status.rollout.clone()).map(|rollout| Rollout { step, ..rollout });
+    let change = Change { rolls_back: true, rollout, ..change.clone() };
     Some(match status.current_revision {
         Some(current) => {
             let message = format!("revision {revision} failed and revision {current} is restored: {why}");
             // A failure, so that its Event is a warning.
             Verdict::failure(Failure::fault(Reason::RolledBack, message)).change(change)
         }
-        None => Verdict::success_to(Exit::Failed).because(Reason::ReplicasFailing, why).change(change),
+        None => {
+            let change = Change { leave: every_name(population), ..change };
+            Verdict::success_to(Exit::Failed).because(Reason::ReplicasFailing, why).change(change)
+        }
     })
 }
 
-/// Why the last rollout was rolled back.
+/// Why the rollout is being rolled back, if it is.
 fn rolled_back(status: &DeploymentStatus) -> Option<String> {
+    status.rollout.as_ref().filter(|rollout| rollout.step == RolloutStep::RollingBack)?;
     let failed = |entry: &&HistoryEntry| entry.result == HistoryResult::NeedRetry && entry.error_code == Some(Reason::RolledBack);
-    status.history.iter().rev().find(failed).map(|entry| entry.message.clone())
+    Some(status.history.iter().rev().find(failed).map(|entry| entry.message.clone()).unwrap_or_default())
 }
 
 /// What the rollout waits for, with numbers.
 fn explained(snapshot: &Snapshot, item: &DeploymentItem, population: &Population<'_>, change: &Change) -> (Reason, String) {
     let (all, available) = (population.desired, population.available_new);
     let summary = format!("{available} of {all} replicas of revision {} are available", population.target);
-    if let Some(why) = rolled_back(&item.status()).filter(|_| item.status().deploying_revision.is_none()) {
+    if let Some(why) = rolled_back(&item.status()) {
         return (Reason::RolledBack, format!("{summary}; {why}"));
     }
     let no_room = population.new.iter().find_map(|replica| Some((replica.name(), starving_since(snapshot, replica)?)));

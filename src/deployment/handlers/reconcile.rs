@@ -1,6 +1,7 @@
 //! reconcile: restores what belongs to a deployment besides its replicas, and removes what should not exist.
 
-use super::{Decide, Handler, HandlerName, LockId, ROW as BASE, Verdict};
+use super::replicas::state;
+use super::{Decide, Handler, HandlerName, LockId, Mode, ROW as BASE, Verdict};
 use crate::api::{DeploymentPhase, PlannedReplica};
 use crate::deployment::effect::Effect;
 use crate::deployment::revision::surplus;
@@ -9,14 +10,21 @@ use crate::deployment::snapshot::{DeploymentItem, Snapshot};
 pub static ROW: Handler = Handler {
     name: HandlerName::Reconcile,
     targets: &[DeploymentPhase::Provisioning, DeploymentPhase::Ready, DeploymentPhase::Scaling, DeploymentPhase::Deploying],
+    mode: Mode::Acts,
     lock: Some(LockId::Reconcile),
     decide: Decide::Each(reconcile),
     ..BASE
 };
 
-fn reconcile(_: &Snapshot, item: &DeploymentItem) -> Verdict {
-    let effects = service(item).into_iter().chain(budget(item)).chain(sessions(item)).chain(revisions(item));
-    Verdict::idle().effects(effects.collect())
+fn reconcile(snapshot: &Snapshot, item: &DeploymentItem) -> Verdict {
+    let effects: Vec<Effect> =
+        service(item).into_iter().chain(sessions(item)).chain(revisions(item)).chain(budget(item)).collect();
+    if effects.is_empty() {
+        return Verdict::idle();
+    }
+    // A refusal is told. What is restored takes its reason back.
+    let (reason, message) = state(snapshot, item);
+    Verdict::success().because(reason, message).effects(effects)
 }
 
 /// The Service leads to the port of the newest revision: with a named port, every pod would answer on its own.
@@ -26,7 +34,8 @@ fn service(item: &DeploymentItem) -> Option<Effect> {
     let content = serves.and_then(|number| item.revision(number)).map(|revision| revision.content.clone());
     let session = content.or_else(|| item.content().ok())?.session(item.spec()).ok()?;
     let wanted = (item.spec().service.port, session.serving?.port);
-    (item.service != Some(wanted)).then_some(Effect::ApplyService { port: wanted.0, target_port: wanted.1 })
+    let is_right = item.service.is_some_and(|service| service.is_intact && service.ports == wanted);
+    (!is_right).then_some(Effect::ApplyService { port: wanted.0, target_port: wanted.1 })
 }
 
 /// A deployment of one replica or none has no budget: a node drain must end.

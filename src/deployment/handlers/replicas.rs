@@ -29,6 +29,11 @@ pub fn carried_out(item: &DeploymentItem) -> Vec<Effect> {
     create.chain(delete).collect()
 }
 
+/// The names of all replicas that are counted.
+pub fn every_name(population: &Population<'_>) -> Vec<String> {
+    population.new.iter().chain(&population.old).map(|replica| replica.name().to_owned()).collect()
+}
+
 pub fn delete_route(replica: &Replica) -> Effect {
     Effect::DeleteRoute { name: replica.name().to_owned(), uid: replica.route.metadata.uid.clone().unwrap_or_default() }
 }
@@ -66,6 +71,20 @@ pub fn recorded(snapshot: &Snapshot, item: &DeploymentItem, population: &Populat
     Change { plan: planned.collect(), leave, ..change.clone() }
 }
 
+/// Reason and message of a deployment as its replicas are now.
+pub fn state(snapshot: &Snapshot, item: &DeploymentItem) -> (Reason, String) {
+    let status = item.status();
+    let target = status.deploying_revision.or(status.current_revision).unwrap_or_default();
+    state_of(snapshot, item, &Population::of(snapshot, item, target), &Change::default())
+}
+
+pub fn state_of(snapshot: &Snapshot, item: &DeploymentItem, population: &Population<'_>, change: &Change) -> (Reason, String) {
+    match population.is_settled() {
+        true => (Reason::ReplicasAvailable, "every replica is available".to_owned()),
+        false => missing(snapshot, item, population, change),
+    }
+}
+
 /// Why not every replica is available, with numbers.
 pub fn missing(snapshot: &Snapshot, item: &DeploymentItem, population: &Population<'_>, change: &Change) -> (Reason, String) {
     let status = item.status();
@@ -81,6 +100,10 @@ pub fn missing(snapshot: &Snapshot, item: &DeploymentItem, population: &Populati
         let (count, why) = (failures.count, &failures.message);
         let next = next.format("%H:%M:%S");
         return (Reason::ReplicasFailing, format!("{summary}; {count} failed in a row, the next one starts at {next}: {why}"));
+    }
+    if population.counted() > population.desired && population.available() >= population.desired {
+        let (all, desired) = (population.counted(), population.desired);
+        return (Reason::ReplicasNotAvailable, format!("{all} replicas exist, and {desired} are wanted"));
     }
     let unhealthy = population.new.iter().chain(&population.old).find(|replica| replica.phase() == RoutePhase::Unhealthy);
     if let Some(replica) = unhealthy {

@@ -1,6 +1,6 @@
 //! scaling: makes missing replicas and ends those that are too many.
 
-use super::replicas::{carried_out, missing, recorded, report, wake_at};
+use super::replicas::{carried_out, every_name, missing, recorded, report, wake_at};
 use super::{After, Change, Decide, Handler, HandlerName, LockId, ROW as BASE, To, Transitions, Verdict, exits};
 use crate::api::{DeploymentPhase, Reason};
 use crate::deployment::failures;
@@ -42,10 +42,6 @@ fn scale(snapshot: &Snapshot, item: &DeploymentItem) -> Verdict {
     }
     let (reason, message) = missing(snapshot, item, &population, &change);
     report(snapshot, item, Verdict::skipped(reason, message).effects(effects).change(change).wake_at(wake))
-}
-
-fn every_name(population: &Population<'_>) -> Vec<String> {
-    population.new.iter().chain(&population.old).map(|replica| replica.name().to_owned()).collect()
 }
 
 #[cfg(test)]

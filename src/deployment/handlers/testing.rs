@@ -9,7 +9,7 @@ use super::{Handler, Outcome, Verdict};
 use crate::api::*;
 use crate::deployment::definition::Definition;
 use crate::deployment::revision::{Content, Revision};
-use crate::deployment::snapshot::{DeploymentItem, Replica, Snapshot};
+use crate::deployment::snapshot::{DeploymentItem, Replica, ServiceView, Snapshot};
 use crate::lifecycle::Timing;
 use crate::provisioner::Refusal;
 
@@ -66,7 +66,7 @@ impl Case {
             definition: Ok(Definition::default()),
             replicas: vec![],
             revisions: vec![Arc::new(Revision { number: 1, name: "d-r1".into(), uid: "r1".into(), content })],
-            service: Some((80, 8080)),
+            service: Some(ServiceView { ports: (80, 8080), is_intact: true }),
             budget: None,
             without_route: vec![],
             no_room: None,
@@ -155,6 +155,14 @@ impl Case {
             replica.ready_since = Some(now() - TimeDelta::seconds(seconds));
             status.served_at = replica.ready_since;
             status.phase_started_at = replica.ready_since;
+        })
+    }
+
+    /// Replicas that run, and that no slice lists: clients do not reach them.
+    pub fn unlisted(self, count: i64) -> Self {
+        self.add(count, RoutePhase::Running, |replica, status| {
+            replica.node = Some("node-3".into());
+            status.served_at = Some(now());
         })
     }
 

@@ -36,7 +36,7 @@ fn evict(snapshot: &Snapshot, (): &mut (), items: &[RouteItem]) -> Vec<Verdict> 
             let limit = usize::try_from(item.desired_replicas().max(1)).unwrap_or(1).div_ceil(4);
             let has_begun = item.pod.is_some() && !item.is_in_traffic() && item.route.spec.weight > 0;
             if let Some(outage) = &snapshot.outage {
-                return Verdict::skipped(Reason::EvictionHeld, outage.clone());
+                return Verdict::skipped(Reason::EvictionHeld, format!("nothing is evicted: {outage}"));
             }
             if !has_begun && in_eviction >= limit {
                 let replicas = item.desired_replicas();

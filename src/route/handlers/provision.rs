@@ -33,19 +33,21 @@ fn provision(_: &Snapshot, item: &RouteItem) -> Verdict {
             Verdict::success_to(Exit::Failed).because(Reason::SessionGone, format!("session {name} was removed")).failed()
         }
         Replica::Absent => match &item.template {
-            Some(template) => Verdict::idle().effects(vec![Effect::CreateSession(template.clone())]),
+            Some(template) => waits(name).effects(vec![Effect::CreateSession(template.clone())]),
             None => {
                 let revision = item.route.spec.revision;
                 Verdict::failure(Failure::fault(Reason::RevisionNotFound, format!("revision {revision} does not exist")))
             }
         },
-        Replica::Starting => Verdict::skipped(Reason::SessionStarting, format!("waits for session {name} to run")),
-        Replica::Running if item.address().is_none() => {
-            Verdict::skipped(Reason::SessionStarting, format!("waits for session {name} to run"))
-        }
+        Replica::Starting => waits(name),
+        Replica::Running if item.address().is_none() => waits(name),
         Replica::Running => Verdict::success(),
         Replica::Ending { reason, message, .. } => Verdict::success_to(Exit::Failed).because(reason, message).failed(),
     }
+}
+
+fn waits(session: &str) -> Verdict {
+    Verdict::skipped(Reason::SessionStarting, format!("waits for session {session} to run"))
 }
 
 /// A route never gets another session.
@@ -63,7 +65,8 @@ mod tests {
     #[test]
     fn rp_001_a_route_gets_a_session_and_is_checked_once_that_runs() {
         let created = provision(&snapshot(), &Case::new(RoutePhase::Provisioning).item());
-        assert!(matches!(&created.effects[..], [Effect::CreateSession(_)]) && matches!(created.outcome, Outcome::Idle));
+        assert!(matches!(&created.effects[..], [Effect::CreateSession(_)]));
+        assert!(matches!(created.outcome, Outcome::Skipped(Reason::SessionStarting, _)), "a refusal is recorded");
         let running = Case::new(RoutePhase::Provisioning).session(SessionPhase::Running).pod(false);
         assert_eq!(leads(&ROW, &provision(&snapshot(), &running.item())), Some(RoutePhase::HealthChecking));
     }

@@ -1,0 +1,73 @@
+//! What somebody else changes or takes of a deployment: it is restored, or the deployment says what is in its way.
+
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::api::{DeleteParams, Patch, PatchParams};
+use serde_json::json;
+use sokovan::api::*;
+
+use crate::common::eventually;
+use crate::scene::Scene;
+use crate::served::{deploy, endpoints, until, until_ready};
+
+async fn until_endpoints(scene: &Scene, count: usize) {
+    eventually(&format!("{count} endpoints"), || async {
+        let listed = endpoints(scene, "web").await;
+        if listed.len() == count { Ok(()) } else { Err(format!("{listed:?}")) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_changed_service_or_budget_is_restored() {
+    let scene = Scene::with("drift", 2, json!({})).await;
+    let operator = scene.operator().await;
+    deploy(&scene, "web", json!({"replicas": 2})).await;
+    until_ready(&scene, "web").await;
+    let (services, budgets) = (scene.api::<Service>(), scene.api::<PodDisruptionBudget>());
+    let away =
+        json!({"spec": {"selector": {LABEL_DEPLOYMENT: null, "app": "x"}, "type": "NodePort", "externalIPs": ["192.0.2.1"]}});
+    services.patch("web", &PatchParams::default(), &Patch::Merge(away)).await.expect("the service can be changed");
+    eventually("the service to be restored", || async {
+        let spec = services.get("web").await.map_err(|error| error.to_string())?.spec.unwrap_or_default();
+        let selector = spec.selector.clone().unwrap_or_default();
+        let is_restored = selector.len() == 2 && selector.get(LABEL_DEPLOYMENT).is_some_and(|name| name == "web");
+        let is_internal = spec.type_.as_deref() == Some("ClusterIP") && spec.external_ips.is_none();
+        if is_restored && is_internal { Ok(()) } else { Err(format!("{spec:?}")) }
+    })
+    .await;
+    until_endpoints(&scene, 2).await;
+    let other = json!({"spec": {"minAvailable": null, "maxUnavailable": 1}});
+    budgets.patch("web", &PatchParams::default(), &Patch::Merge(other)).await.expect("the budget can be changed");
+    eventually("the budget to be restored", || async {
+        let spec = budgets.get("web").await.map_err(|error| error.to_string())?.spec.unwrap_or_default();
+        if spec.min_available.is_some() && spec.max_unavailable.is_none() { Ok(()) } else { Err(format!("{spec:?}")) }
+    })
+    .await;
+    services.delete("web", &DeleteParams::default()).await.expect("the service can be deleted");
+    until_endpoints(&scene, 2).await;
+    let settled = until_ready(&scene, "web").await;
+    assert_eq!(settled.reason, Some(Reason::ReplicasAvailable));
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn a_deployment_says_that_its_budgets_name_is_taken() {
+    let scene = Scene::with("taken", 2, json!({})).await;
+    let operator = scene.operator().await;
+    let theirs = json!({"metadata": {"name": "web"}, "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "x"}}}});
+    scene.make_here::<PodDisruptionBudget>(theirs).await;
+    deploy(&scene, "web", json!({"replicas": 2})).await;
+    let told = until(&scene, "web", "told of the name", |deployment| {
+        deployment.status.as_ref().is_some_and(|status| status.reason == Some(Reason::NameTaken) && status.available == 2)
+    })
+    .await;
+    let message = told.message.clone().unwrap_or_default();
+    assert!(message.contains("the poddisruptionbudget web exists and does not belong to this object"), "{message}");
+    scene.api::<PodDisruptionBudget>().delete("web", &DeleteParams::default()).await.expect("theirs can be deleted");
+    until(&scene, "web", "well again", |deployment| {
+        deployment.status.as_ref().is_some_and(|status| status.reason == Some(Reason::ReplicasAvailable))
+    })
+    .await;
+    scene.end(operator).await;
+}
