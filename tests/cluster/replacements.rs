@@ -119,7 +119,8 @@ async fn only_a_quarter_of_the_replicas_is_evicted_at_a_time() {
 
 #[tokio::test]
 async fn while_most_nodes_are_not_ready_nothing_is_evicted() {
-    let scene = Scene::with("outage", 4, json!({})).await;
+    // The first node must not count as lost before the third is silent too.
+    let scene = Scene::with("outage", 4, json!({"lostAfterSeconds": 3600})).await;
     let operator = scene.operator().await;
     deploy(&scene, "web", json!({"replicas": 4, "spread": "Required", "eviction": {"afterSeconds": 30}})).await;
     until_ready(&scene, "web").await;
