@@ -100,7 +100,7 @@ impl<'a, S: Subject, H: Host<S>> Work<'a, S, H> {
         let mut done = if effects.is_empty() { Effects::None } else { Effects::Done };
         if let Err(error) = self.carry_out(current, &effects).await {
             done = Effects::Failed;
-            let outcome = self.after_error(&current.item, error, &verdict.outcome)?;
+            let outcome = self.after_error(&current.item, error, &verdict)?;
             verdict = verdict.with_outcome(outcome);
         }
         let mut classified = classify(self.handler, &self.snapshot, &current.item, &verdict, done)?;
@@ -115,8 +115,8 @@ impl<'a, S: Subject, H: Host<S>> Work<'a, S, H> {
     }
 
     /// The outcome after an effect that was not carried out. Returns None without the lease.
-    fn after_error(&self, item: &S::Item, error: EffectError, outcome: &Outcome<S>) -> Option<Outcome<S>> {
-        let idle = matches!(outcome, Outcome::Idle);
+    fn after_error(&self, item: &S::Item, error: EffectError, verdict: &Verdict<S>) -> Option<Outcome<S>> {
+        let idle = matches!(verdict.outcome, Outcome::Idle) && !verdict.records_failures;
         match error {
             EffectError::Fenced => {
                 self.retry_soon(item);

@@ -18,6 +18,8 @@ pub struct Verdict<S: Subject> {
     pub change: S::Change,
     /// When to evaluate again, if nothing else does so earlier.
     pub wake_at: Option<DateTime<Utc>>,
+    /// Whether an effect that fails is recorded although the outcome is idle.
+    pub records_failures: bool,
 }
 
 /// The outcome itself.
@@ -93,6 +95,7 @@ impl<S: Subject> Default for Verdict<S> {
             expired_to: None,
             change: S::Change::default(),
             wake_at: None,
+            records_failures: false,
         }
     }
 }
@@ -130,6 +133,12 @@ impl<S: Subject> Verdict<S> {
 
     pub fn wake_at(mut self, time: Option<DateTime<Utc>>) -> Self {
         self.wake_at = time;
+        self
+    }
+
+    /// An idle verdict writes nothing. This one does if an effect fails.
+    pub fn recording_failures(mut self) -> Self {
+        self.records_failures = true;
         self
     }
 

@@ -1,8 +1,8 @@
 //! What somebody else changes or takes of a deployment: it is restored, or the deployment says what is in its way.
 
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{ResourceQuota, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::json;
 use sokovan::api::*;
 
@@ -69,5 +69,27 @@ async fn a_deployment_says_that_its_budgets_name_is_taken() {
         deployment.status.as_ref().is_some_and(|status| status.reason == Some(Reason::ReplicasAvailable))
     })
     .await;
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn a_replica_whose_session_is_refused_says_why() {
+    let scene = Scene::with("refused", 2, json!({})).await;
+    let operator = scene.operator().await;
+    let none = json!({"metadata": {"name": "none"}, "spec": {"hard": {"count/sessions.sokovan.dev": "0"}}});
+    scene.make_here::<ResourceQuota>(none).await;
+    deploy(&scene, "web", json!({"replicas": 1})).await;
+    eventually("the route to be told of the refusal", || async {
+        let routes = scene.api::<Route>().list(&ListParams::default()).await.map_err(|error| error.to_string())?.items;
+        let told: Vec<String> = routes
+            .iter()
+            .filter_map(|route| route.status.as_ref())
+            .map(|status| format!("{:?} {:?}", status.reason, status.message))
+            .collect();
+        if told.iter().any(|told| told.contains("exceeded quota: none")) { Ok(()) } else { Err(format!("{told:?}")) }
+    })
+    .await;
+    scene.api::<ResourceQuota>().delete("none", &DeleteParams::default()).await.expect("the quota can be deleted");
+    until_ready(&scene, "web").await;
     scene.end(operator).await;
 }

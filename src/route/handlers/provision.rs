@@ -33,7 +33,7 @@ fn provision(_: &Snapshot, item: &RouteItem) -> Verdict {
             Verdict::success_to(Exit::Failed).because(Reason::SessionGone, format!("session {name} was removed")).failed()
         }
         Replica::Absent => match &item.template {
-            Some(template) => waits(name).effects(vec![Effect::CreateSession(template.clone())]),
+            Some(template) => Verdict::idle().effects(vec![Effect::CreateSession(template.clone())]).recording_failures(),
             None => {
                 let revision = item.route.spec.revision;
                 Verdict::failure(Failure::fault(Reason::RevisionNotFound, format!("revision {revision} does not exist")))
@@ -66,7 +66,7 @@ mod tests {
     fn rp_001_a_route_gets_a_session_and_is_checked_once_that_runs() {
         let created = provision(&snapshot(), &Case::new(RoutePhase::Provisioning).item());
         assert!(matches!(&created.effects[..], [Effect::CreateSession(_)]));
-        assert!(matches!(created.outcome, Outcome::Skipped(Reason::SessionStarting, _)), "a refusal is recorded");
+        assert!(matches!(created.outcome, Outcome::Idle) && created.records_failures);
         let running = Case::new(RoutePhase::Provisioning).session(SessionPhase::Running).pod(false);
         assert_eq!(leads(&ROW, &provision(&snapshot(), &running.item())), Some(RoutePhase::HealthChecking));
     }
