@@ -1,4 +1,4 @@
-//! Effects as data: the writes that a decision on a route needs. `cluster::serving::route_effects` performs them.
+//! Effects as data: the writes and reads that a decision on a route needs. `cluster::serving::route_effects` performs them.
 
 use crate::api::SessionSpec;
 use crate::views::PodRef;
@@ -10,6 +10,8 @@ pub enum Effect {
     CreateSession(Box<SessionSpec>),
     /// Sets whether the Service of the deployment sends requests to the main pod.
     SetTraffic { pod: PodRef, on: bool },
+    /// Confirms by a read that the session has no main pod. If it has one, the route is evaluated again.
+    ConfirmNoPod,
     /// Tells the session to end. `grace` is in seconds.
     EndSession { grace: i64, forced: bool },
     /// Deletes a session that the garbage collector would not delete with the route.
@@ -25,6 +27,7 @@ impl Effect {
             Self::CreateSession(_) => "create-session",
             Self::SetTraffic { on: true, .. } => "traffic-on",
             Self::SetTraffic { on: false, .. } => "traffic-off",
+            Self::ConfirmNoPod => "confirm-no-pod",
             Self::EndSession { .. } => "end-session",
             Self::DeleteSession => "delete-session",
             Self::ReleaseRoute => "release-route",
@@ -35,7 +38,9 @@ impl Effect {
     pub fn target(&self) -> String {
         match self {
             Self::SetTraffic { pod, .. } => pod.name.clone(),
-            Self::CreateSession(_) | Self::EndSession { .. } | Self::DeleteSession | Self::ReleaseRoute => String::new(),
+            Self::CreateSession(_) | Self::ConfirmNoPod | Self::EndSession { .. } | Self::DeleteSession | Self::ReleaseRoute => {
+                String::new()
+            }
         }
     }
 }

@@ -5,6 +5,7 @@ use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use sokovan::api::*;
 
+use crate::common::eventually;
 use crate::scene::{Scene, kernel, unhurried};
 use crate::served::{change, deploy, image, is_ready, live_routes, until, until_ready};
 
@@ -190,8 +191,10 @@ async fn the_clock_of_a_server_starts_with_its_container_and_not_with_the_pull_o
     let mut spec = command(&["sim", "no-image"]);
     spec["model"] = json!({"healthCheck": {"type": "TCP", "startTimeoutSeconds": 60}});
     deploy(&scene, "web", spec).await;
-    until(&scene, "web", "starting", |deployment| status(deployment).replicas == 1).await;
-    let name = live_routes(&scene, "web").await.remove(0).name_any();
+    let name = eventually("a replica", || async {
+        live_routes(&scene, "web").await.first().map(ResourceExt::name_any).ok_or_else(|| "none yet".to_owned())
+    })
+    .await;
     scene.until_phase(&name, SessionPhase::Pulling).await;
     // Another session takes longer than the start timeout, which is 1 s in this scene.
     scene.submit("other", json!({"type": "Batch", "kernels": [kernel("main", 1, &["sim", "run", "2s"])]})).await;

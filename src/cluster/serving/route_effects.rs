@@ -1,7 +1,7 @@
 //! Carries out effects of routes. Each may be repeated: what exists already counts as done if it is ours.
 
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Patch, PatchParams};
+use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::json;
 
 use super::builders;
@@ -21,6 +21,7 @@ impl CarriedOut for Routes {
         match effect {
             Effect::CreateSession(spec) => host.create_session(&item.route, spec).await,
             Effect::SetTraffic { pod, on } => host.set_traffic(pod, *on).await,
+            Effect::ConfirmNoPod => host.confirm_no_pod(&namespace, item.session.as_deref()).await,
             Effect::EndSession { grace, forced } => {
                 let uid = item.session.as_ref().and_then(|session| session.metadata.uid.as_ref());
                 host.end_session(&namespace, &item.route.spec.session, uid, *grace, *forced).await
@@ -37,6 +38,19 @@ impl CarriedOut for Routes {
 }
 
 impl ServingHost {
+    /// A pod may exist that no watch has reported yet. It must leave the traffic before its session ends.
+    async fn confirm_no_pod(&self, namespace: &str, session: Option<&Session>) -> Result<(), EffectError> {
+        let Some(uid) = session.and_then(|session| session.metadata.uid.as_ref()) else { return Ok(()) };
+        let main = ListParams::default().labels(&format!("{LABEL_SESSION_UID}={uid},{LABEL_KERNEL}={MAIN_HOSTNAME}"));
+        let pods = self.writer.read(self.writer.api::<Pod>(namespace).list(&main)).await?.items;
+        let live: Vec<&Pod> = pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).collect();
+        live.iter().for_each(|pod| self.world.upsert_pod(pod));
+        match live.first().and_then(|pod| pod.metadata.name.as_ref()) {
+            Some(name) => Err(EffectError::Again(format!("pod {name} exists"))),
+            None => Ok(()),
+        }
+    }
+
     async fn create_session(&self, route: &Route, spec: &SessionSpec) -> Result<(), EffectError> {
         let session = builders::session(route, spec);
         let (namespace, owner) = (key_of(&route.metadata).0, route.metadata.uid.as_deref());

@@ -22,8 +22,14 @@ fn end(_: &Snapshot, item: &RouteItem) -> Verdict {
         Some(pod) if item.is_in_traffic() => {
             Verdict::idle().effects(vec![Effect::SetTraffic { pod: (&**pod).into(), on: false }])
         }
-        Some(_) | None => Verdict::success().because(Reason::Deleted, "the replica is no longer needed"),
+        Some(_) => leaves(),
+        None if item.session.is_some() && !item.replica().has_ended() => leaves().effects(vec![Effect::ConfirmNoPod]),
+        None => leaves(),
     }
+}
+
+fn leaves() -> Verdict {
+    Verdict::success().because(Reason::Deleted, "the replica is no longer needed")
 }
 
 #[cfg(test)]
@@ -42,6 +48,13 @@ mod tests {
         let second = end(&snapshot(), &running().pod(true).out_of_traffic().item());
         assert_eq!(leads(&ROW, &second), Some(RoutePhase::Terminating));
         assert!(!second.change.failed);
+    }
+
+    #[test]
+    fn a_pod_that_is_not_seen_is_looked_for_before_its_session_ends() {
+        let starting = Case::new(RoutePhase::Provisioning).session(SessionPhase::Creating).deleted();
+        assert_eq!(end(&snapshot(), &starting.item()).effects, [Effect::ConfirmNoPod]);
+        assert_eq!(end(&snapshot(), &Case::new(RoutePhase::Provisioning).deleted().item()).effects, []);
     }
 
     #[test]
