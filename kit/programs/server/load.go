@@ -42,13 +42,10 @@ func seconds(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }
 func (r *report) record(kind, host string, started time.Time, err error) {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
-	now := time.Now()
 	if err != nil {
+		now := time.Now()
 		r.Lost = append(r.Lost, loss{kind, host, seconds(started), seconds(now), err.Error()})
 		return
-	}
-	if r.First == 0 {
-		r.First = seconds(now)
 	}
 	r.Answered[kind]++
 	if r.Hosts[host] == 0 {
@@ -72,6 +69,7 @@ func load(arguments []string) {
 		stop()
 	}()
 	report := &report{Answered: map[string]int{}, Hosts: map[string]int{}, Lost: []loss{}}
+	report.First = seconds(firstAnswer(ctx, *url))
 	var all sync.WaitGroup
 	every := time.Second * 2 * workers / time.Duration(*rate)
 	for number := range workers {
@@ -84,6 +82,18 @@ func load(arguments []string) {
 	}
 	all.Wait()
 	json.NewEncoder(os.Stdout).Encode(report)
+}
+
+// Waits until the server answers: no request counts before kube-proxy knows the first endpoint.
+func firstAnswer(ctx context.Context, url string) time.Time {
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}
+	for ctx.Err() == nil {
+		if _, err := post(client, url+"/"); err == nil {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return time.Now()
 }
 
 // Sends a request each period. A connection is used for as long as `reuse`; with a negative one, each request has its own.
