@@ -105,6 +105,14 @@ impl Replica {
         self.route.status.as_ref().is_some_and(|status| status.served_at.is_some())
     }
 
+    /// Why it does not serve yet, in the words of its session.
+    pub fn trouble(&self) -> Option<String> {
+        let session = self.session.as_ref().filter(|session| session.phase() != SessionPhase::Running)?;
+        let progress = &session.status.as_ref()?.progress;
+        let (reason, message) = (progress.reason?, progress.message.as_deref().unwrap_or_default());
+        Some(format!("{}: {reason}: {message}", self.name()))
+    }
+
     /// Why its session waits for a node, and since when.
     pub fn waits_for_capacity(&self) -> Option<(DateTime<Utc>, String)> {
         let session = self.session.as_ref().filter(|session| session.phase() == SessionPhase::Pending)?;

@@ -154,7 +154,9 @@ fn explained(snapshot: &Snapshot, item: &DeploymentItem, population: &Population
         (Reason::ReplicasNotAvailable, _) => {
             let starting = on_their_way(population);
             let old = population.all_old();
-            (Reason::RollingOut, format!("{summary}, starting: {starting}, still old: {old}"))
+            let trouble = population.new.iter().find_map(|replica| replica.trouble());
+            let trouble = trouble.map(|trouble| format!("; {trouble}")).unwrap_or_default();
+            (Reason::RollingOut, format!("{summary}, starting: {starting}, still old: {old}{trouble}"))
         }
         (reason, message) => (reason, format!("revision {}: {message}", population.target)),
     }
@@ -197,6 +199,13 @@ mod tests {
         assert_eq!(failure.reason, Reason::RolledBack);
         let message = &failure.message;
         assert!(message.starts_with("revision 2 failed and revision 1 is restored: no progress for 3600 s"), "{message}");
+    }
+
+    #[test]
+    fn a_rollout_names_the_trouble_of_a_replica_that_does_not_start() {
+        let verdict = deployed(rolling_out(Case::new(1).running(1, 9000).of(2).pulling_in_vain(1), 30));
+        let Outcome::Skipped(Reason::RollingOut, message) = &verdict.outcome else { panic!("it waits: {:?}", verdict.outcome) };
+        assert!(message.contains("still old: 1; d-") && message.ends_with(": ImagePullFailed: no such image"), "{message}");
     }
 
     #[test]

@@ -205,6 +205,18 @@ impl Case {
         })
     }
 
+    /// Replicas whose image cannot be pulled.
+    pub fn pulling_in_vain(self, count: i64) -> Self {
+        self.add(count, RoutePhase::Provisioning, |replica, _| {
+            let spec = json!({"accessKey": "alice", "kernels": []});
+            let mut session = Session::new("s", serde_json::from_value(spec).expect("a spec"));
+            let (reason, message) = (Some(Reason::ImagePullFailed), Some("no such image".into()));
+            let progress = Progress { phase: SessionPhase::Pulling, reason, message, ..Progress::default() };
+            session.status = Some(SessionStatus { progress, ..SessionStatus::default() });
+            replica.session = Some(Arc::new(session));
+        })
+    }
+
     /// Replicas that are decided and not there yet.
     pub fn planned(self, revision: i64, count: i64) -> Self {
         self.status(|status| {
