@@ -166,7 +166,7 @@ async fn a_reverted_rollout_keeps_the_replicas_that_it_had_not_replaced() {
 async fn a_paused_rollout_makes_and_ends_nothing_until_it_is_resumed() {
     let scene = Scene::with("rollpause", 4, json!({})).await;
     let operator = scene.operator().await;
-    deploy(&scene, "web", json!({"replicas": 2, "paused": true, "progressDeadlineSeconds": 120})).await;
+    deploy(&scene, "web", json!({"replicas": 2, "paused": true})).await;
     until_ready(&scene, "web").await;
     change(&scene, "web", image("2")).await;
     let paused = until(&scene, "web", "paused", |deployment| {
