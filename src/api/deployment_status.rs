@@ -1,13 +1,11 @@
 //! DeploymentStatus: everything the operator reports about a deployment.
 
-use std::ops::{Deref, DerefMut};
-
 use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use strum::{Display, EnumIter, IntoStaticStr};
 
-use super::progress::is_zero;
+use super::progress::{has_progress, is_zero};
 use super::{Deployment, GroupName, Progress, Reason};
 
 /// The phase of a deployment (docs/deployments.md#phases).
@@ -219,23 +217,4 @@ impl Failures {
     }
 }
 
-/// As in JSON: what progress has are fields of the status.
-impl Deref for DeploymentStatus {
-    type Target = Progress<DeploymentPhase>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.progress
-    }
-}
-
-impl DerefMut for DeploymentStatus {
-    fn deref_mut(&mut self) -> &mut Self::Target {
-        &mut self.progress
-    }
-}
-
-impl Deployment {
-    pub fn phase(&self) -> DeploymentPhase {
-        self.status.as_ref().map(|status| status.phase).unwrap_or_default()
-    }
-}
+has_progress!(Deployment, DeploymentStatus, DeploymentPhase);

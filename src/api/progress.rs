@@ -54,6 +54,35 @@ impl<P> Progress<P> {
     }
 }
 
+/// As in JSON: the fields of progress are fields of the status. An object without a status is in its first phase.
+macro_rules! has_progress {
+    ($status:ty, $phase:ty) => {
+        impl std::ops::Deref for $status {
+            type Target = $crate::api::Progress<$phase>;
+
+            fn deref(&self) -> &Self::Target {
+                &self.progress
+            }
+        }
+
+        impl std::ops::DerefMut for $status {
+            fn deref_mut(&mut self) -> &mut Self::Target {
+                &mut self.progress
+            }
+        }
+    };
+    ($object:ty, $status:ty, $phase:ty) => {
+        $crate::api::has_progress!($status, $phase);
+
+        impl $object {
+            pub fn phase(&self) -> $phase {
+                self.status.as_ref().map(|status| status.phase).unwrap_or_default()
+            }
+        }
+    };
+}
+pub(crate) use has_progress;
+
 pub(super) fn is_zero(number: &i32) -> bool {
     *number == 0
 }

@@ -1,7 +1,5 @@
 //! Route: the entry of one replica in its deployment's traffic.
 
-use std::ops::{Deref, DerefMut};
-
 use chrono::{DateTime, Utc};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -9,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use strum::{Display, EnumIter, IntoStaticStr};
 
 use super::Progress;
+use super::progress::has_progress;
 
 /// The replica and its share of the traffic.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -172,23 +171,4 @@ pub struct RouteStatus {
     pub ended_at: Option<DateTime<Utc>>,
 }
 
-/// As in JSON: what progress has are fields of the status.
-impl Deref for RouteStatus {
-    type Target = Progress<RoutePhase>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.progress
-    }
-}
-
-impl DerefMut for RouteStatus {
-    fn deref_mut(&mut self) -> &mut Self::Target {
-        &mut self.progress
-    }
-}
-
-impl Route {
-    pub fn phase(&self) -> RoutePhase {
-        self.status.as_ref().map(|status| status.phase).unwrap_or_default()
-    }
-}
+has_progress!(Route, RouteStatus, RoutePhase);

@@ -1,13 +1,11 @@
 //! SessionStatus: everything the operator reports about a session.
 
-use std::ops::{Deref, DerefMut};
-
 use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use strum::{Display, EnumIter, IntoStaticStr};
 
-use super::progress::is_zero;
+use super::progress::{has_progress, is_zero};
 use super::{
     DomainName, GroupName, LABEL_DEPLOYMENT_UID, NodeName, Progress, ProjectName, ResourceList, Session, UserName, Waiting,
 };
@@ -193,20 +191,7 @@ pub struct SessionStatus {
     pub occupied: ResourceList,
 }
 
-/// As in JSON: what progress has are fields of the status.
-impl Deref for SessionStatus {
-    type Target = Progress<SessionPhase>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.progress
-    }
-}
-
-impl DerefMut for SessionStatus {
-    fn deref_mut(&mut self) -> &mut Self::Target {
-        &mut self.progress
-    }
-}
+has_progress!(Session, SessionStatus, SessionPhase);
 
 /// The node of one kernel.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -230,11 +215,6 @@ pub struct FailedNode {
 }
 
 impl Session {
-    /// The phase; Pending for a session that the operator has not written yet.
-    pub fn phase(&self) -> SessionPhase {
-        self.status.as_ref().map(|status| status.phase).unwrap_or_default()
-    }
-
     /// The priority in the queue.
     pub fn priority(&self) -> i32 {
         let lost = self.status.as_ref().map_or(0, |status| status.priority_lost);

@@ -132,6 +132,7 @@ mod tests {
 
     use super::*;
     use crate::cluster::store::world::Scope;
+    use crate::lifecycle::HandlerName as _;
     use crate::metrics::{Run, RunResult};
     use crate::session::handlers::HandlerName;
     use crate::session::handlers::testing::group;

@@ -10,8 +10,8 @@ use super::effect::Effect;
 use super::handlers::{Change, HANDLERS, Handler, HandlerName, LockId};
 use super::snapshot::{DeploymentItem, Snapshot};
 use super::status;
-use crate::api::{Deployment, DeploymentPhase, DeploymentStatus, DeploymentUid, HistoryResult, Progress, Reason, UNKNOWN_GROUP};
-use crate::lifecycle::{self, ConditionState, HasProgress, Limits, Step, Subject, Timing};
+use crate::api::{Deployment, DeploymentPhase, DeploymentStatus, DeploymentUid, HistoryResult, Reason, UNKNOWN_GROUP};
+use crate::lifecycle::{self, ConditionState, Limits, Step, Subject, Timing};
 
 impl Subject for Deployments {
     const NAME: &'static str = "deployment";
@@ -73,28 +73,12 @@ impl Subject for Deployments {
 }
 
 impl lifecycle::Phase for DeploymentPhase {
-    fn as_str(self) -> &'static str {
-        self.into()
-    }
-
     fn is_terminal(self) -> bool {
         Self::is_terminal(self)
     }
 
     fn is_ending(self) -> bool {
         Self::is_ending(self)
-    }
-}
-
-impl HasProgress for DeploymentStatus {
-    type Phase = DeploymentPhase;
-
-    fn progress(&self) -> &Progress<DeploymentPhase> {
-        &self.progress
-    }
-
-    fn progress_mut(&mut self) -> &mut Progress<DeploymentPhase> {
-        &mut self.progress
     }
 }
 

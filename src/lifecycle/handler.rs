@@ -67,6 +67,30 @@ impl<S: Subject> Handler<S> {
     }
 }
 
+impl<S: Subject<Settings = ()>> Handler<S> {
+    /// A row that waits and decides nothing. Rows of kinds without settings name only what differs.
+    pub const fn base(name: S::HandlerName) -> Self {
+        Self {
+            name,
+            targets: &[],
+            transitions: Transitions::NONE,
+            mode: Mode::Waits,
+            follows: &[],
+            commit: CommitMode::Now,
+            wakes_on: &[],
+            lock: None,
+            overview: None,
+            trace: None,
+            settings: (),
+            decide: Decide::Each(idle),
+        }
+    }
+}
+
+fn idle<S: Subject>(_: &S::Snapshot, _: &S::Item) -> Verdict<S> {
+    Verdict::idle()
+}
+
 /// When a handler may follow another within one commit. Its effects must not need the earlier step committed.
 #[derive(Debug)]
 pub enum After<S: Subject> {
@@ -98,6 +122,51 @@ pub enum Trigger {
     /// An object that depends on this one changed.
     DependentChanged,
 }
+
+/// Declares the names of a kind's handlers and the table of their rows. To add a handler, add its file, its `mod` and a line.
+macro_rules! handlers {
+    ($kind:ty: $($module:ident => $name:ident,)+) => {
+        /// The name of a handler, as history entries, metrics and marks use it.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, strum::Display, strum::IntoStaticStr)]
+        #[strum(serialize_all = "kebab-case")]
+        pub enum HandlerName {
+            $($name,)+
+        }
+
+        impl $crate::lifecycle::HandlerName for HandlerName {}
+
+        /// The rows of all handlers.
+        pub static HANDLERS: &[&$crate::lifecycle::Handler<$kind>] = &[$(&$module::ROW,)+];
+    };
+}
+pub(crate) use handlers;
+
+/// Declares the exits of a handler: an enum for its verdicts, and the list for its row.
+macro_rules! exits {
+    ($kind:ty: $($phase:ident),+) => {
+        #[derive(Clone, Copy)]
+        enum Exit {
+            $($phase,)+
+        }
+
+        impl Exit {
+            const PHASES: &[<$kind as $crate::lifecycle::Subject>::Phase] = {
+                type Phase = <$kind as $crate::lifecycle::Subject>::Phase;
+                &[$(Phase::$phase,)+]
+            };
+        }
+
+        impl $crate::lifecycle::Exit<$kind> for Exit {
+            fn phase(self) -> <$kind as $crate::lifecycle::Subject>::Phase {
+                type Phase = <$kind as $crate::lifecycle::Subject>::Phase;
+                match self {
+                    $(Self::$phase => Phase::$phase,)+
+                }
+            }
+        }
+    };
+}
+pub(crate) use exits;
 
 /// Where an object goes, and whether it begins again from there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

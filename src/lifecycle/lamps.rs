@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use strum::{Display, IntoStaticStr};
 
 use super::*;
-use crate::api::{HistoryResult, Progress};
+use crate::api::{HistoryResult, Progress, has_progress};
 
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(group = "test.sokovan.dev", version = "v1", kind = "Lamp", status = "LampStatus", derive = "PartialEq")]
@@ -98,24 +98,7 @@ fn light(_: &Room, items: &mut i64, lamps: &[LampItem]) -> Vec<Verdict<Lamps>> {
     lamps.iter().map(|_| Verdict::success()).collect()
 }
 
-fn fade(_: &Room, _: &LampItem) -> Verdict<Lamps> {
-    Verdict::idle()
-}
-
-const NONE: Handler<Lamps> = Handler {
-    name: LampHandler::Plug,
-    targets: &[],
-    transitions: Transitions::NONE,
-    mode: Mode::Acts,
-    follows: &[],
-    commit: CommitMode::Now,
-    wakes_on: &[],
-    lock: None,
-    overview: None,
-    trace: None,
-    settings: (),
-    decide: Decide::Each(fade),
-};
+const NONE: Handler<Lamps> = Handler { mode: Mode::Acts, ..Handler::base(LampHandler::Plug) };
 
 pub static PLUG: Handler<Lamps> = Handler {
     targets: &[LampPhase::Off],
@@ -214,10 +197,6 @@ impl Subject for Lamps {
 }
 
 impl Phase for LampPhase {
-    fn as_str(self) -> &'static str {
-        self.into()
-    }
-
     fn is_terminal(self) -> bool {
         self == Self::Broken
     }
@@ -227,23 +206,9 @@ impl Phase for LampPhase {
     }
 }
 
-impl HandlerName for LampHandler {
-    fn as_str(self) -> &'static str {
-        self.into()
-    }
-}
+impl HandlerName for LampHandler {}
 
-impl HasProgress for LampStatus {
-    type Phase = LampPhase;
-
-    fn progress(&self) -> &Progress<LampPhase> {
-        &self.progress
-    }
-
-    fn progress_mut(&mut self) -> &mut Progress<LampPhase> {
-        &mut self.progress
-    }
-}
+has_progress!(LampStatus, LampPhase);
 
 impl Item<Lamps> for LampItem {
     fn object(&self) -> &Arc<Lamp> {

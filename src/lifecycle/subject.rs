@@ -2,6 +2,7 @@
 
 use std::fmt::{Debug, Display};
 use std::hash::Hash;
+use std::ops::DerefMut;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,8 +69,10 @@ pub trait Subject: Copy + Debug + Send + Sync + Sized + 'static {
 }
 
 /// A phase of a kind.
-pub trait Phase: Copy + Debug + Display + Default + Eq + Ord + Hash + Send + Sync + 'static {
-    fn as_str(self) -> &'static str;
+pub trait Phase: Copy + Debug + Display + Default + Eq + Ord + Hash + Into<&'static str> + Send + Sync + 'static {
+    fn as_str(self) -> &'static str {
+        self.into()
+    }
     /// A terminal phase is never left.
     fn is_terminal(self) -> bool;
     /// Whether the object is ending or has ended. It then keeps the reason of its end.
@@ -77,8 +80,10 @@ pub trait Phase: Copy + Debug + Display + Default + Eq + Ord + Hash + Send + Syn
 }
 
 /// The name of a handler: what history entries, metrics and marks carry.
-pub trait HandlerName: Copy + Debug + Display + Eq + Ord + Hash + Send + Sync + 'static {
-    fn as_str(self) -> &'static str;
+pub trait HandlerName: Copy + Debug + Display + Eq + Ord + Hash + Into<&'static str> + Send + Sync + 'static {
+    fn as_str(self) -> &'static str {
+        self.into()
+    }
 }
 
 /// A status that contains progress.
@@ -86,6 +91,21 @@ pub trait HasProgress: Clone + Debug + Default + PartialEq + Send + Sync {
     type Phase;
     fn progress(&self) -> &Progress<Self::Phase>;
     fn progress_mut(&mut self) -> &mut Progress<Self::Phase>;
+}
+
+impl<P, S> HasProgress for S
+where
+    S: DerefMut<Target = Progress<P>> + Clone + Debug + Default + PartialEq + Send + Sync,
+{
+    type Phase = P;
+
+    fn progress(&self) -> &Progress<P> {
+        self
+    }
+
+    fn progress_mut(&mut self) -> &mut Progress<P> {
+        self
+    }
 }
 
 /// One object as a decision sees it.

@@ -10,8 +10,8 @@ use super::handlers::{Change, HANDLERS, Handler, HandlerName, LockId, MAX_ATTEMP
 use super::health::Replica;
 use super::routes::Routes;
 use super::snapshot::{RouteItem, Snapshot};
-use crate::api::{Health, HistoryResult, Progress, Reason, Route, RoutePhase, RouteStatus, RouteUid, Traffic, UNKNOWN_GROUP};
-use crate::lifecycle::{self, ConditionState, HasProgress, Limits, Step, Subject, Timing};
+use crate::api::{Health, HistoryResult, Reason, Route, RoutePhase, RouteStatus, RouteUid, Traffic, UNKNOWN_GROUP};
+use crate::lifecycle::{self, ConditionState, Limits, Step, Subject, Timing};
 
 /// The changes to an unhealthy state that a route remembers.
 const MAX_UNHEALTHY_TIMES: usize = 8;
@@ -105,28 +105,12 @@ impl Subject for Routes {
 }
 
 impl lifecycle::Phase for RoutePhase {
-    fn as_str(self) -> &'static str {
-        self.into()
-    }
-
     fn is_terminal(self) -> bool {
         Self::is_terminal(self)
     }
 
     fn is_ending(self) -> bool {
         Self::is_ending(self)
-    }
-}
-
-impl HasProgress for RouteStatus {
-    type Phase = RoutePhase;
-
-    fn progress(&self) -> &Progress<RoutePhase> {
-        &self.progress
-    }
-
-    fn progress_mut(&mut self) -> &mut Progress<RoutePhase> {
-        &mut self.progress
     }
 }
 

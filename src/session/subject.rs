@@ -10,8 +10,8 @@ use super::handlers::{Change, HANDLERS, Handler, HandlerName, LockId, Mode, Sett
 pub use super::sessions::Sessions;
 use super::snapshot::{SessionItem, Snapshot};
 use super::status;
-use crate::api::{HistoryResult, Progress, Session, SessionPhase, SessionResult, SessionStatus, SessionUid, Waiting};
-use crate::lifecycle::{self, ConditionState, HasProgress, Limits, Step, Subject, Timing, is_over};
+use crate::api::{HistoryResult, Session, SessionPhase, SessionResult, SessionStatus, SessionUid, Waiting};
+use crate::lifecycle::{self, ConditionState, Limits, Step, Subject, Timing, is_over};
 use crate::provisioner::LedgerSnapshot;
 
 impl Subject for Sessions {
@@ -86,28 +86,12 @@ impl Subject for Sessions {
 }
 
 impl lifecycle::Phase for SessionPhase {
-    fn as_str(self) -> &'static str {
-        self.into()
-    }
-
     fn is_terminal(self) -> bool {
         Self::is_terminal(self)
     }
 
     fn is_ending(self) -> bool {
         Self::is_ending(self)
-    }
-}
-
-impl HasProgress for SessionStatus {
-    type Phase = SessionPhase;
-
-    fn progress(&self) -> &Progress<SessionPhase> {
-        &self.progress
-    }
-
-    fn progress_mut(&mut self) -> &mut Progress<SessionPhase> {
-        &mut self.progress
     }
 }
 
@@ -183,7 +167,7 @@ mod tests {
 
     use super::*;
     use crate::api::{Cause, HistoryEntry, Reason};
-    use crate::lifecycle::{Classified, Effects, Failure, To, classify, next_status};
+    use crate::lifecycle::{Classified, Effects, Failure, HandlerName as _, To, classify, next_status};
     use crate::provisioner::{Blocker, Refusal};
     use crate::session::handlers::testing::{group, item, now, put, session, session_in, snapshot};
     use crate::session::handlers::{Decide, Outcome, RESET, Verdict};

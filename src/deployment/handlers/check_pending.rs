@@ -1,7 +1,7 @@
 //! check-pending: checks a new deployment, and waits until one replica fits.
 
 use super::replicas::{carried_out, report};
-use super::{Change, Decide, Handler, HandlerName, LockId, Mode, ROW as BASE, To, Transitions, Verdict, exits};
+use super::{Change, Decide, Deployments, Handler, HandlerName, LockId, Mode, ROW as BASE, To, Transitions, Verdict};
 use crate::api::{Cause, DeploymentPhase, FINALIZER_DEPLOYMENT, Failures, Reason};
 use crate::deployment::effect::Effect;
 use crate::deployment::invalid::Invalid;
@@ -9,9 +9,9 @@ use crate::deployment::population::has_failed;
 use crate::deployment::revision::next_number;
 use crate::deployment::snapshot::{DeploymentItem, Snapshot};
 use crate::deployment::status::is_outdated;
-use crate::lifecycle::{Failure, Trigger};
+use crate::lifecycle::{Failure, Trigger, exits};
 
-exits!(Pending, Failed);
+exits!(Deployments: Pending, Failed);
 
 pub static ROW: Handler = Handler {
     name: HandlerName::CheckPending,

@@ -1,7 +1,7 @@
 //! check-replica: compares the replicas with those that there shall be, and notices a new revision.
 
 use super::replicas::{carried_out, missing, report, state_of, wake_at};
-use super::{After, Change, Decide, Handler, HandlerName, LockId, ROW as BASE, Transitions, Verdict, exits};
+use super::{After, Change, Decide, Deployments, Handler, HandlerName, LockId, ROW as BASE, Transitions, Verdict};
 use crate::api::{DeploymentPhase, DeploymentStatus, Reason, Rollout, RolloutStep};
 use crate::deployment::effect::Effect;
 use crate::deployment::failures;
@@ -10,8 +10,9 @@ use crate::deployment::population::{Population, target};
 use crate::deployment::revision::next_number;
 use crate::deployment::snapshot::{DeploymentItem, Snapshot};
 use crate::deployment::status::is_outdated;
+use crate::lifecycle::exits;
 
-exits!(Scaling, Deploying);
+exits!(Deployments: Scaling, Deploying);
 
 pub static ROW: Handler = Handler {
     name: HandlerName::CheckReplica,

@@ -3,15 +3,15 @@
 use chrono::TimeDelta;
 
 use super::replicas::{carried_out, every_name, missing, on_their_way, recorded, report, wake_at};
-use super::{After, Change, Decide, Handler, HandlerName, LockId, ROW as BASE, Transitions, Verdict, exits};
+use super::{After, Change, Decide, Deployments, Handler, HandlerName, LockId, ROW as BASE, Transitions, Verdict};
 use crate::api::{DeploymentPhase, DeploymentStatus, HistoryEntry, HistoryResult, Reason, Rollout, RolloutStep};
 use crate::deployment::failures;
 use crate::deployment::population::Population;
 use crate::deployment::rollout::{made_while_paused, paused, rolling, starving, starving_since};
 use crate::deployment::snapshot::{DeploymentItem, Snapshot};
-use crate::lifecycle::Failure;
+use crate::lifecycle::{Failure, exits};
 
-exits!(Ready, Failed);
+exits!(Deployments: Ready, Failed);
 
 pub static ROW: Handler = Handler {
     name: HandlerName::Deploying,

@@ -13,9 +13,8 @@ mod scaling;
 pub(crate) mod testing;
 
 use super::deployments::Deployments;
-use super::snapshot::{DeploymentItem, Snapshot};
 use crate::api::{DeploymentPhase, Failures, PlannedReplica, Reason, Rollout};
-use crate::lifecycle::{self, CommitMode};
+use crate::lifecycle::{self, handlers};
 
 pub type Handler = lifecycle::Handler<Deployments>;
 pub type Verdict = lifecycle::Verdict<Deployments>;
@@ -63,22 +62,8 @@ impl Change {
     }
 }
 
-/// Declares the names of all handlers and the table of their rows. To add a handler, add its file, its `mod` and a line below.
-macro_rules! handlers {
-    ($($module:ident => $name:ident,)+) => {
-        /// The name of a handler, as history entries, metrics and marks use it.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, strum::Display, strum::IntoStaticStr)]
-        #[strum(serialize_all = "kebab-case")]
-        pub enum HandlerName {
-            $($name,)+
-        }
-
-        /// The rows of all handlers.
-        pub static HANDLERS: &[&Handler] = &[$(&$module::ROW,)+];
-    };
-}
-
 handlers! {
+    Deployments:
     check_pending => CheckPending,
     check_replica => CheckReplica,
     scaling => Scaling,
@@ -89,31 +74,8 @@ handlers! {
     finalize_deployments => FinalizeDeployments,
 }
 
-impl lifecycle::HandlerName for HandlerName {
-    fn as_str(self) -> &'static str {
-        self.into()
-    }
-}
-
 /// The parts of a row that most handlers of deployments share.
-const ROW: Handler = Handler {
-    name: HandlerName::CheckPending,
-    targets: &[],
-    transitions: Transitions::NONE,
-    mode: Mode::Waits,
-    follows: &[],
-    commit: CommitMode::Now,
-    wakes_on: &[],
-    lock: None,
-    overview: None,
-    trace: None,
-    settings: (),
-    decide: Decide::Each(idle),
-};
-
-fn idle(_: &Snapshot, _: &DeploymentItem) -> Verdict {
-    Verdict::idle()
-}
+const ROW: Handler = Handler::base(HandlerName::CheckPending);
 
 impl Verdict {
     fn change(mut self, change: Change) -> Self {
@@ -121,26 +83,3 @@ impl Verdict {
         self
     }
 }
-
-/// Declares the exits of a handler: an enum for its verdicts, and the list for its row.
-macro_rules! exits {
-    ($($phase:ident),+) => {
-        #[derive(Clone, Copy)]
-        enum Exit {
-            $($phase,)+
-        }
-
-        impl Exit {
-            const PHASES: &[$crate::api::DeploymentPhase] = &[$($crate::api::DeploymentPhase::$phase,)+];
-        }
-
-        impl $crate::lifecycle::Exit<$crate::deployment::Deployments> for Exit {
-            fn phase(self) -> $crate::api::DeploymentPhase {
-                match self {
-                    $(Self::$phase => $crate::api::DeploymentPhase::$phase,)+
-                }
-            }
-        }
-    };
-}
-use exits;

@@ -1,14 +1,15 @@
 //! scaling: makes missing replicas and ends those that are too many.
 
 use super::replicas::{carried_out, every_name, missing, recorded, report, wake_at};
-use super::{After, Change, Decide, Handler, HandlerName, LockId, ROW as BASE, To, Transitions, Verdict, exits};
+use super::{After, Change, Decide, Deployments, Handler, HandlerName, LockId, ROW as BASE, To, Transitions, Verdict};
 use crate::api::{DeploymentPhase, Reason};
 use crate::deployment::failures;
 use crate::deployment::population::Population;
 use crate::deployment::rollout::rolling;
 use crate::deployment::snapshot::{DeploymentItem, Snapshot};
+use crate::lifecycle::exits;
 
-exits!(Failed);
+exits!(Deployments: Failed);
 
 pub static ROW: Handler = Handler {
     name: HandlerName::Scaling,

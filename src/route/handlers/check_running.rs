@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use super::{Decide, Handler, HandlerName, ROW as BASE, Transitions, Verdict, exits};
+use super::{Decide, Handler, HandlerName, ROW as BASE, Routes, Transitions, Verdict};
 use crate::api::{Health, Reason, RoutePhase};
+use crate::lifecycle::exits;
 use crate::route::health::{Replica, last_words};
 use crate::route::snapshot::{RouteItem, Snapshot};
 
-exits!(Running, Unhealthy, Terminating);
+exits!(Routes: Running, Unhealthy, Terminating);
 
 pub static ROW: Handler = Handler {
     name: HandlerName::CheckRunning,

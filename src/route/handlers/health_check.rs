@@ -1,13 +1,13 @@
 //! health-check: waits until the health check of a new replica passes.
 
-use super::{After, Decide, Handler, HandlerName, ROW as BASE, To, Transitions, Verdict, exits};
+use super::{After, Decide, Handler, HandlerName, ROW as BASE, Routes, To, Transitions, Verdict};
 use crate::api::{Reason, RoutePhase};
-use crate::lifecycle::{is_over, over_at};
+use crate::lifecycle::{exits, is_over, over_at};
 use crate::route::effect::Effect;
 use crate::route::health::{Replica, last_words, started_at};
 use crate::route::snapshot::{RouteItem, Snapshot};
 
-exits!(Failed);
+exits!(Routes: Failed);
 
 pub static ROW: Handler = Handler {
     name: HandlerName::HealthCheck,

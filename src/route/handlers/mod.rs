@@ -12,9 +12,8 @@ mod terminate;
 pub(crate) mod testing;
 
 use super::routes::Routes;
-use super::snapshot::RouteItem;
 use crate::api::{Health, RoutePhase, Traffic};
-use crate::lifecycle::{self, CommitMode};
+use crate::lifecycle::{self, handlers};
 
 pub type Handler = lifecycle::Handler<Routes>;
 pub type Verdict = lifecycle::Verdict<Routes>;
@@ -43,22 +42,8 @@ pub struct Change {
     pub failed: bool,
 }
 
-/// Declares the names of all handlers and the table of their rows. To add a handler, add its file, its `mod` and a line below.
-macro_rules! handlers {
-    ($($module:ident => $name:ident,)+) => {
-        /// The name of a handler, as history entries, metrics and marks use it.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, strum::Display, strum::IntoStaticStr)]
-        #[strum(serialize_all = "kebab-case")]
-        pub enum HandlerName {
-            $($name,)+
-        }
-
-        /// The rows of all handlers.
-        pub static HANDLERS: &[&Handler] = &[$(&$module::ROW,)+];
-    };
-}
-
 handlers! {
+    Routes:
     provision => Provision,
     health_check => HealthCheck,
     check_running => CheckRunning,
@@ -69,31 +54,8 @@ handlers! {
     finalize_routes => FinalizeRoutes,
 }
 
-impl lifecycle::HandlerName for HandlerName {
-    fn as_str(self) -> &'static str {
-        self.into()
-    }
-}
-
 /// The parts of a row that most handlers of routes share.
-const ROW: Handler = Handler {
-    name: HandlerName::Provision,
-    targets: &[],
-    transitions: Transitions::NONE,
-    mode: Mode::Waits,
-    follows: &[],
-    commit: CommitMode::Now,
-    wakes_on: &[],
-    lock: None,
-    overview: None,
-    trace: None,
-    settings: (),
-    decide: Decide::Each(idle),
-};
-
-fn idle(_: &super::snapshot::Snapshot, _: &RouteItem) -> Verdict {
-    Verdict::idle()
-}
+const ROW: Handler = Handler::base(HandlerName::Provision);
 
 impl Verdict {
     /// Records that the replica ends by itself.
@@ -112,26 +74,3 @@ impl Verdict {
         self
     }
 }
-
-/// Declares the exits of a handler: an enum for its verdicts, and the list for its row.
-macro_rules! exits {
-    ($($phase:ident),+) => {
-        #[derive(Clone, Copy)]
-        enum Exit {
-            $($phase,)+
-        }
-
-        impl Exit {
-            const PHASES: &[$crate::api::RoutePhase] = &[$($crate::api::RoutePhase::$phase,)+];
-        }
-
-        impl $crate::lifecycle::Exit<$crate::route::Routes> for Exit {
-            fn phase(self) -> $crate::api::RoutePhase {
-                match self {
-                    $(Self::$phase => $crate::api::RoutePhase::$phase,)+
-                }
-            }
-        }
-    };
-}
-use exits;

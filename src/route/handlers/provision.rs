@@ -1,13 +1,13 @@
 //! provision: creates the session of a replica, and waits until it runs.
 
-use super::{Decide, Handler, HandlerName, Mode, ROW as BASE, To, Transitions, Verdict, exits};
+use super::{Decide, Handler, HandlerName, Mode, ROW as BASE, Routes, To, Transitions, Verdict};
 use crate::api::{Reason, RoutePhase};
-use crate::lifecycle::Failure;
+use crate::lifecycle::{Failure, exits};
 use crate::route::effect::Effect;
 use crate::route::health::Replica;
 use crate::route::snapshot::{RouteItem, Snapshot};
 
-exits!(Failed);
+exits!(Routes: Failed);
 
 pub static ROW: Handler = Handler {
     name: HandlerName::Provision,

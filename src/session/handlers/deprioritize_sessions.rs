@@ -1,11 +1,11 @@
 //! deprioritize-sessions: returns a session that failed too often to the queue with a lower priority.
 
-use super::{Decide, Handler, HandlerName, Mode, Settings, To, Transitions, Verdict, exits};
+use super::{Decide, Handler, HandlerName, Mode, Sessions, Settings, To, Transitions, Verdict};
 use crate::api::{SessionPhase, SessionResult};
-use crate::lifecycle::{CommitMode, Reason};
+use crate::lifecycle::{CommitMode, Reason, exits};
 use crate::session::snapshot::{SessionItem, Snapshot};
 
-exits!(Cancelled);
+exits!(Sessions: Cancelled);
 
 pub static ROW: Handler = Handler {
     name: HandlerName::DeprioritizeSessions,

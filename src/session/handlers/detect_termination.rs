@@ -1,16 +1,16 @@
 //! detect-termination: ends a session when any of its kernels has ended or is ending.
 
 use super::reset_unschedulable::restarts_after_disruption;
-use super::{After, Decide, Handler, HandlerName, Mode, Settings, To, Transitions, Verdict, exits, trace_kernels};
+use super::{After, Decide, Handler, HandlerName, Mode, Sessions, Settings, To, Transitions, Verdict, trace_kernels};
 use crate::api::{KernelPhase, SessionPhase, SessionResult};
-use crate::lifecycle::{CommitMode, Reason};
+use crate::lifecycle::{CommitMode, Reason, exits};
 use crate::session::effect::Effect;
 use crate::session::ends::EndCause;
 use crate::session::kernels::{KernelItem, describe_all};
 use crate::session::matching::Match;
 use crate::session::snapshot::{SessionItem, Snapshot};
 
-exits!(Cancelled);
+exits!(Sessions: Cancelled);
 
 pub static ROW: Handler = Handler {
     name: HandlerName::DetectTermination,

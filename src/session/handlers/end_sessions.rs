@@ -1,11 +1,11 @@
 //! end-sessions: ends a session that its user deletes or sets to `desiredState: Terminated`.
 
-use super::{Decide, Handler, HandlerName, Mode, Settings, Transitions, Verdict, exits};
+use super::{Decide, Handler, HandlerName, Mode, Sessions, Settings, Transitions, Verdict};
 use crate::api::{DesiredState, SessionPhase, SessionResult, TerminationMode};
-use crate::lifecycle::{CommitMode, Reason};
+use crate::lifecycle::{CommitMode, Reason, exits};
 use crate::session::snapshot::{SessionItem, Snapshot};
 
-exits!(Cancelled, Terminating, Terminated);
+exits!(Sessions: Cancelled, Terminating, Terminated);
 
 pub static ROW: Handler = Handler {
     name: HandlerName::EndSessions,

@@ -23,23 +23,11 @@ pub(crate) mod testing;
 
 pub use row::*;
 
-/// Declares the names of all handlers and the table of their rows. To add a handler, add its file, its `mod` and a line
-/// below.
-macro_rules! handlers {
-    ($($module:ident => $name:ident,)+) => {
-        /// The name of a handler, as history entries, metrics and marks use it.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, strum::Display, strum::IntoStaticStr)]
-        #[strum(serialize_all = "kebab-case")]
-        pub enum HandlerName {
-            $($name,)+
-        }
-
-        /// The rows of all handlers.
-        pub static HANDLERS: &[&Handler] = &[$(&$module::ROW,)+];
-    };
-}
+use super::sessions::Sessions;
+use crate::lifecycle::handlers;
 
 handlers! {
+    Sessions:
     schedule_sessions => ScheduleSessions,
     check_precondition => CheckPrecondition,
     start_sessions => StartSessions,
@@ -58,25 +46,12 @@ handlers! {
     finalize_sessions => FinalizeSessions,
 }
 
-impl HandlerName {
-    pub fn as_str(self) -> &'static str {
-        self.into()
-    }
-}
-
-impl crate::lifecycle::HandlerName for HandlerName {
-    fn as_str(self) -> &'static str {
-        self.into()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::HandlerName::*;
     use super::*;
     use crate::api::SessionPhase as P;
     use crate::lifecycle::Subject;
-    use crate::session::sessions::Sessions;
 
     /// The expected row of one handler: name, lock, whether it waits, and its transitions (docs/lifecycle.md#handlers).
     type Line = (HandlerName, Option<LockId>, bool, [Option<To>; 5]);

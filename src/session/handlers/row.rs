@@ -75,29 +75,6 @@ impl Verdict {
     }
 }
 
-/// Declares the exits of a handler: an enum for its verdicts, and the list for its row.
-macro_rules! exits {
-    ($($phase:ident),+) => {
-        #[derive(Clone, Copy)]
-        enum Exit {
-            $($phase,)+
-        }
-
-        impl Exit {
-            const PHASES: &[$crate::api::SessionPhase] = &[$($crate::api::SessionPhase::$phase,)+];
-        }
-
-        impl $crate::lifecycle::Exit<$crate::session::sessions::Sessions> for Exit {
-            fn phase(self) -> $crate::api::SessionPhase {
-                match self {
-                    $(Self::$phase => $crate::api::SessionPhase::$phase,)+
-                }
-            }
-        }
-    };
-}
-pub(super) use exits;
-
 /// Returns the sub-step of a promotion: the number of kernels in each phase.
 pub fn trace_kernels(item: &SessionItem, _: &Verdict) -> Vec<Trace> {
     let mut counts: BTreeMap<KernelPhase, usize> = BTreeMap::new();

@@ -1,12 +1,12 @@
 //! sweep-sessions: ends sessions that were Pending, Preparing or Pulling for too long, and sessions without kernels.
 
-use super::{Decide, Handler, HandlerName, Mode, Settings, To, Transitions, Verdict, exits};
+use super::{Decide, Handler, HandlerName, Mode, Sessions, Settings, To, Transitions, Verdict};
 use crate::api::{SessionPhase, SessionResult};
-use crate::lifecycle::{CommitMode, Failure, Reason, Trigger, is_over, over_at};
+use crate::lifecycle::{CommitMode, Failure, Reason, Trigger, exits, is_over, over_at};
 use crate::session::kernels::{KernelItem, describe_all};
 use crate::session::snapshot::{SessionItem, Snapshot};
 
-exits!(Cancelled, Terminated);
+exits!(Sessions: Cancelled, Terminated);
 
 pub static ROW: Handler = Handler {
     name: HandlerName::SweepSessions,
