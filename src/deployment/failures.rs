@@ -15,7 +15,7 @@ const MAX_FAILURES: i32 = 5;
 
 /// The failures of a revision after those that are not counted yet. Returns None if nothing changes.
 pub fn counted(snapshot: &Snapshot, item: &DeploymentItem, revision: i64) -> Option<Failures> {
-    let before = item.status().failures;
+    let before = &item.status().failures;
     let mut next = if before.revision == revision {
         before.clone()
     } else {
@@ -39,7 +39,7 @@ pub fn counted(snapshot: &Snapshot, item: &DeploymentItem, revision: i64) -> Opt
             next.message = why(replica);
         }
     }
-    (next != before).then_some(next)
+    (next != *before).then_some(next)
 }
 
 fn has_failed(replica: &Replica) -> bool {

@@ -27,15 +27,20 @@ pub struct Population<'i> {
 
 impl<'i> Population<'i> {
     pub fn of(snapshot: &Snapshot, item: &'i DeploymentItem, target: i64) -> Self {
-        let (spec, status) = (item.spec(), item.status());
+        Self::with_status(snapshot, item, item.status(), target)
+    }
+
+    /// The same as a new status of the deployment counts them.
+    pub fn with_status(snapshot: &Snapshot, item: &'i DeploymentItem, status: &DeploymentStatus, target: i64) -> Self {
+        let spec = item.spec();
         let rolling = &spec.strategy.rolling;
         let desired = spec.replicas;
         let surge = rolling.max_surge.rounded_up(desired);
         let unavailable = rolling.max_unavailable.rounded_down(desired);
-        let counted = item.replicas.iter().filter(|replica| replica.is_counted(&status));
+        let counted = item.replicas.iter().filter(|replica| replica.is_counted(status));
         let (new, old): (Vec<_>, Vec<_>) = counted.partition(|replica| replica.revision() == target);
         let available = |replicas: &[&Replica]| count(replicas.iter().filter(|r| r.is_available(snapshot, spec)));
-        let (planned_new, planned_old) = planned(item, &status, target);
+        let (planned_new, planned_old) = planned(item, status, target);
         Self {
             available_new: available(&new),
             available_old: available(&old),
@@ -114,7 +119,7 @@ pub fn target(item: &DeploymentItem) -> Option<i64> {
     let status = item.status();
     let wanted = item.wanted_revision().map(|Revision { number, .. }| *number)?;
     match status.current_revision {
-        Some(current) if has_failed(item, &status, wanted) => Some(current),
+        Some(current) if has_failed(item, status, wanted) => Some(current),
         Some(_) | None => Some(wanted),
     }
 }

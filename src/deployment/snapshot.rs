@@ -1,10 +1,9 @@
 //! What a decision on a deployment sees: the deployment, its replicas and revisions, and what else belongs to it.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::definition::Definition;
 use super::invalid::Invalid;
 use super::revision::{Content, Revision};
 use crate::api::{
@@ -39,8 +38,8 @@ pub struct DeploymentItem {
     pub deployment: Arc<Deployment>,
     /// The deployment as the API server has it.
     pub stored: Arc<Deployment>,
-    /// What the files that the spec names add to it, or what is wrong with them.
-    pub definition: Result<Definition, Invalid>,
+    /// The content that the spec asks for, or what is wrong with the files that it names.
+    pub content: Result<Content, Invalid>,
     /// Every route of the deployment.
     pub replicas: Vec<Replica>,
     /// Its revisions, the oldest first.
@@ -141,8 +140,9 @@ impl DeploymentItem {
         self.deployment.phase()
     }
 
-    pub fn status(&self) -> DeploymentStatus {
-        self.deployment.status.clone().unwrap_or_default()
+    pub fn status(&self) -> &DeploymentStatus {
+        static NONE: LazyLock<DeploymentStatus> = LazyLock::new(DeploymentStatus::default);
+        self.deployment.status.as_ref().unwrap_or(&NONE)
     }
 
     pub fn is_deleted(&self) -> bool {
@@ -153,14 +153,9 @@ impl DeploymentItem {
         self.revisions.iter().map(Arc::as_ref).find(|revision| revision.number == number)
     }
 
-    /// The content that the spec asks for.
-    pub fn content(&self) -> Result<Content, Invalid> {
-        self.definition.as_ref().map(|definition| Content::of(self.spec(), definition)).map_err(Clone::clone)
-    }
-
     /// The revision whose content is that of the spec, if it exists.
     pub fn wanted_revision(&self) -> Option<&Revision> {
-        let content = self.content().ok()?;
-        self.revisions.iter().rev().map(Arc::as_ref).find(|revision| revision.content == content)
+        let content = self.content.as_ref().ok()?;
+        self.revisions.iter().rev().map(Arc::as_ref).find(|revision| revision.content == *content)
     }
 }

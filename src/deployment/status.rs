@@ -54,8 +54,7 @@ fn revisions(status: &mut DeploymentStatus, step: &Step<'_, Deployments>, item: 
 /// The numbers of the status, with every replica that is decided.
 pub fn numbers(status: &mut DeploymentStatus, snapshot: &Snapshot, item: &DeploymentItem) {
     let target = status.deploying_revision.or(status.current_revision).unwrap_or_default();
-    let seen = with_status(item, status);
-    let population = Population::of(snapshot, &seen, target);
+    let population = Population::with_status(snapshot, item, status, target);
     let (shown, floor) = (population.summary(), population.floor());
     let desired = if status.phase.is_ending() { 0 } else { item.spec().replicas };
     status.min_available = if desired == 0 { 0 } else { floor.max(1) };
@@ -72,19 +71,12 @@ pub fn numbers(status: &mut DeploymentStatus, snapshot: &Snapshot, item: &Deploy
     status.scaling_group = status.scaling_group.take().or_else(|| snapshot.group_name.clone());
 }
 
-/// The item as it is with a new status.
-fn with_status(item: &DeploymentItem, status: &DeploymentStatus) -> DeploymentItem {
-    let mut deployment = (*item.deployment).clone();
-    deployment.status = Some(status.clone());
-    DeploymentItem { deployment: std::sync::Arc::new(deployment), ..item.clone() }
-}
-
 /// Whether the numbers of the status are no longer what is seen.
 pub fn is_outdated(snapshot: &Snapshot, item: &DeploymentItem) -> bool {
     let before = item.status();
     let mut next = before.clone();
     numbers(&mut next, snapshot, item);
-    next != before
+    next != *before
 }
 
 /// The conditions as phase and numbers imply them.

@@ -92,9 +92,9 @@ impl Seen for Deployments {
         let uid = uid_in::<Self>(deployment);
         let (namespace, name) = key_of(&deployment.metadata);
         let key = (namespace, name);
-        let definition = state.definition_of(deployment);
-        let content = definition.as_ref().ok().filter(|_| deployment.phase() == DeploymentPhase::Pending);
-        let no_room = content.and_then(|definition| state.no_room(snapshot, deployment, definition));
+        let content = state.definition_of(deployment).map(|definition| Content::of(&deployment.spec, &definition));
+        let pending = content.as_ref().ok().filter(|_| deployment.phase() == DeploymentPhase::Pending);
+        let no_room = pending.and_then(|content| state.no_room(snapshot, deployment, content));
         DeploymentItem {
             replicas: state.replicas_of(&uid),
             revisions: state.revisions_of(&uid),
@@ -102,7 +102,7 @@ impl Seen for Deployments {
             budget: state.stores.budgets.get(&key).filter(|row| row.deployment == uid).map(|row| row.min_available),
             without_route: state.sessions_without_route(&uid, deployment.phase().is_ending()),
             no_room,
-            definition,
+            content,
             deployment: deployment.clone(),
             stored: stored.clone(),
         }
@@ -141,7 +141,8 @@ impl Seen for Routes {
             .zip(deployment.as_ref())
             .and_then(|(revision, deployment)| revision.content.session(&deployment.spec).ok().map(Box::new));
         let silent = node.as_ref().map(|node| node.as_deref().and_then(|node| silent_for(node, snapshot.now)));
-        let lost_after = snapshot.group.as_ref().map_or(60, |group| group.spec.lost_after_seconds);
+        let default = ScalingGroupSpec::lost_after_default();
+        let lost_after = snapshot.group.as_ref().map_or(default, |group| group.spec.lost_after_seconds);
         let lost_after = snapshot.timing.configured(lost_after);
         let is_lost = |node: &Option<Arc<NodeView>>| {
             node.as_ref().is_none_or(|node| node.liveness(lost_after, snapshot.now) == Liveness::Gone)
@@ -253,14 +254,9 @@ impl State {
     }
 
     /// Why no replica of a deployment could be placed now.
-    fn no_room(
-        &self,
-        snapshot: &deployment::snapshot::Snapshot,
-        deployment: &Deployment,
-        definition: &Definition,
-    ) -> Option<Refusal> {
+    fn no_room(&self, snapshot: &deployment::snapshot::Snapshot, deployment: &Deployment, content: &Content) -> Option<Refusal> {
         let (group, group_name) = (snapshot.group.as_ref()?, snapshot.group_name.as_ref()?);
-        let spec = Content::of(&deployment.spec, definition).session(&deployment.spec).ok()?;
+        let spec = content.session(&deployment.spec).ok()?;
         let mut session = Session::new(deployment.metadata.name.as_deref().unwrap_or_default(), spec);
         session.metadata.namespace.clone_from(&deployment.metadata.namespace);
         let class = EquivalenceClasses::default().of(&session);

@@ -25,7 +25,7 @@ pub static ROW: Handler = Handler {
 };
 
 fn check(snapshot: &Snapshot, item: &DeploymentItem) -> Verdict {
-    let resolved = item.content().and_then(|content| Ok((content.session(item.spec())?, content)));
+    let resolved = item.content.clone().and_then(|content| Ok((content.session(item.spec())?, content)));
     if item.phase() == DeploymentPhase::Failed {
         return failed(snapshot, item, resolved.is_ok());
     }
@@ -53,7 +53,7 @@ fn check(snapshot: &Snapshot, item: &DeploymentItem) -> Verdict {
     }
     let deploys = Some(number.unwrap_or_else(|| next_number(&item.revisions)));
     // Earlier failures of the revision do not count against another try.
-    let failures = Failures { counted: item.status().failures.counted, ..Failures::default() };
+    let failures = Failures { counted: item.status().failures.counted.clone(), ..Failures::default() };
     let failures = (item.status().failures != failures).then_some(failures);
     Verdict::success().effects(effects).change(Change { deploys, failures, ..Change::default() })
 }
@@ -62,7 +62,7 @@ fn check(snapshot: &Snapshot, item: &DeploymentItem) -> Verdict {
 fn failed(snapshot: &Snapshot, item: &DeploymentItem, is_valid: bool) -> Verdict {
     let status = item.status();
     let is_same = match item.wanted_revision() {
-        Some(wanted) => has_failed(item, &status, wanted.number),
+        Some(wanted) => has_failed(item, status, wanted.number),
         None => !is_valid,
     };
     if !is_same {

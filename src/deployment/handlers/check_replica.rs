@@ -26,7 +26,7 @@ pub static ROW: Handler = Handler {
 
 fn check(snapshot: &Snapshot, item: &DeploymentItem) -> Verdict {
     let status = item.status();
-    let valid = item.content().and_then(|content| content.session(item.spec()).map(|_| content));
+    let valid = item.content.as_ref().map_err(Clone::clone).and_then(|content| content.session(item.spec()).map(|_| content));
     let deploys = status.deploying_revision.or(status.current_revision);
     let target = match (target(item), &valid, deploys) {
         (Some(target), Ok(_), _) => target,
@@ -36,12 +36,12 @@ fn check(snapshot: &Snapshot, item: &DeploymentItem) -> Verdict {
         // The revision was made in the step before and is not visible yet.
         (None, Ok(_), Some(deploys)) if item.phase() == DeploymentPhase::Provisioning => deploys,
         (None, Ok(content), _) => {
-            let revision = Effect::CreateRevision { number: next_number(&item.revisions), content: Box::new(content.clone()) };
+            let revision = Effect::CreateRevision { number: next_number(&item.revisions), content: Box::new((*content).clone()) };
             return Verdict::idle().effects(vec![revision]);
         }
     };
     if deploys != Some(target) {
-        return begin(snapshot, item, &status, target);
+        return begin(snapshot, item, status, target);
     }
     let change = Change { failures: failures::counted(snapshot, item, target), ..Change::default() };
     let population = Population::of(snapshot, item, target);

@@ -28,7 +28,7 @@ fn deploy(snapshot: &Snapshot, item: &DeploymentItem) -> Verdict {
     let status = item.status();
     let Some(target) = status.deploying_revision.or(status.current_revision) else { return Verdict::idle() };
     let population = Population::of(snapshot, item, target);
-    let rollout = progressed(snapshot, item, &status, &population);
+    let rollout = progressed(snapshot, item, status, &population);
     let change = Change { failures: failures::counted(snapshot, item, target), rollout, ..Change::default() };
     if item.spec().paused && status.deploying_revision.is_some() {
         let failures = failures::counted(snapshot, item, made_while_paused(item, target));
@@ -51,7 +51,7 @@ fn deploy(snapshot: &Snapshot, item: &DeploymentItem) -> Verdict {
         let verdict = Verdict::success_to(Exit::Ready).because(Reason::ReplicasAvailable, "every replica is available");
         let verdict = verdict.effects(carried_out(item)).change(change);
         // What was rolled back stays the reason until the next rollout.
-        return match rolled_back(&status) {
+        return match rolled_back(status) {
             Some(why) => verdict.because(Reason::RolledBack, why),
             None => verdict,
         };
@@ -141,7 +141,7 @@ fn rolled_back(status: &DeploymentStatus) -> Option<String> {
 fn explained(snapshot: &Snapshot, item: &DeploymentItem, population: &Population<'_>, change: &Change) -> (Reason, String) {
     let (all, available) = (population.desired, population.available_new);
     let summary = format!("{available} of {all} replicas of revision {} are available", population.target);
-    if let Some(why) = rolled_back(&item.status()) {
+    if let Some(why) = rolled_back(item.status()) {
         return (Reason::RolledBack, format!("{summary}; {why}"));
     }
     let no_room = population.new.iter().find_map(|replica| Some((replica.name(), starving_since(snapshot, replica)?)));

@@ -32,7 +32,7 @@ fn service(item: &DeploymentItem) -> Option<Effect> {
     let status = item.status();
     let serves = status.current_revision.or(status.deploying_revision);
     let content = serves.and_then(|number| item.revision(number)).map(|revision| revision.content.clone());
-    let session = content.or_else(|| item.content().ok())?.session(item.spec()).ok()?;
+    let session = content.or_else(|| item.content.clone().ok())?.session(item.spec()).ok()?;
     let wanted = (item.spec().service.port, session.serving?.port);
     let is_right = item.service.is_some_and(|service| service.is_intact && service.ports == wanted);
     (!is_right).then_some(Effect::ApplyService { port: wanted.0, target_port: wanted.1 })

@@ -40,7 +40,7 @@ pub fn delete_route(replica: &Replica) -> Effect {
 
 /// Ended replicas that are not kept: those that left, and failed ones except the newest, once their failure is counted.
 fn ended(item: &DeploymentItem) -> impl Iterator<Item = &Replica> {
-    let counted = item.status().failures.counted;
+    let counted = &item.status().failures.counted;
     let mut failed: Vec<&Replica> = item.replicas.iter().filter(|replica| is_failed(replica)).collect();
     failed.sort_by_key(|replica| std::cmp::Reverse(replica.route.spec.ordinal));
     let surplus: Vec<&Replica> = failed.into_iter().skip(KEPT_FAILED).collect();

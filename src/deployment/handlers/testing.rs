@@ -63,7 +63,7 @@ impl Case {
         let item = DeploymentItem {
             stored: deployment.clone(),
             deployment,
-            definition: Ok(Definition::default()),
+            content: Ok(content.clone()),
             replicas: vec![],
             revisions: vec![Arc::new(Revision { number: 1, name: "d-r1".into(), uid: "r1".into(), content })],
             service: Some(ServiceView { ports: (80, 8080), is_intact: true }),
@@ -82,7 +82,9 @@ impl Case {
     }
 
     pub fn spec(self, change: impl Fn(&mut DeploymentSpec)) -> Self {
-        self.deployment(|deployment| change(&mut deployment.spec))
+        let mut case = self.deployment(|deployment| change(&mut deployment.spec));
+        case.item.content = Ok(Content::of(case.item.spec(), &Definition::default()));
+        case
     }
 
     pub fn status(self, change: impl FnOnce(&mut DeploymentStatus)) -> Self {
@@ -97,7 +99,7 @@ impl Case {
     pub fn ready(self) -> Self {
         let case = self.phase(DeploymentPhase::Ready);
         let item = case.item();
-        let mut status = item.status();
+        let mut status = item.status().clone();
         status.failures = crate::deployment::failures::counted(&snapshot(), &item, 1).unwrap_or_default();
         crate::deployment::status::numbers(&mut status, &snapshot(), &item);
         Self { item, revision: 1 }.status(|own| *own = status)
@@ -233,7 +235,7 @@ impl Case {
 
     /// A revision with the content of the spec.
     pub fn with_wanted_revision(mut self, number: i64) -> Self {
-        let content = Content::of(self.item.spec(), &Definition::default());
+        let content = self.item.content.clone().expect("content");
         let revision = Revision { number, name: format!("d-r{number}"), uid: format!("r{number}"), content };
         self.item.revisions.push(Arc::new(revision));
         self
