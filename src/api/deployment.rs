@@ -227,7 +227,7 @@ impl JsonSchema for Share {
     }
 }
 
-/// What happens when a new replica finds no node.
+/// The answer to a new replica that finds no node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum WhenNoCapacity {
     #[default]

@@ -88,7 +88,7 @@ impl Committer {
 
     /// Sends a write of unknown outcome again, with the same precondition, until the outcome is known. After a conflict with
     /// a change that matters to no decision, such as an annotation, it sends the status as a patch. The patch tests only the
-    /// fields that matter. Otherwise a user could keep a session from changing by patching it in a loop.
+    /// fields that matter. Otherwise a user could keep an object from changing by patching it in a loop.
     async fn write<S: Committable>(&self, next: &Arc<S::Object>, base: &S::Object) -> Committed<S> {
         let (namespace, name) = key_of(next.meta());
         let api = self.writer.api::<S::Object>(&namespace);
@@ -134,7 +134,7 @@ impl Committer {
         }
     }
 
-    /// Compares the session at the API server with the base of this commit. Returns None if no answer came.
+    /// Compares the object at the API server with the base of this commit. Returns None if no answer came.
     async fn compare<S: Committable>(&self, name: &str, next: &S::Object, base: &S::Object) -> Option<Current<S>> {
         let api = self.writer.api::<S::Object>(&key_of(next.meta()).0);
         match self.writer.read(api.get(name)).await {

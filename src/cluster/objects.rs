@@ -1,4 +1,4 @@
-//! What all effects do with objects: create ours, find, delete exactly one, change finalizers.
+//! Requests that all effects share: create an object of ours, find one, delete exactly one, change finalizers.
 
 use k8s_openapi::NamespaceResourceScope;
 use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};

@@ -83,7 +83,7 @@ pub fn service(deployment: &Deployment, port: i32, target_port: i32) -> Service 
     Service { metadata: meta(deployment, name), spec: Some(spec), status: None }
 }
 
-/// What makes a Service what it shall be. The patch is empty if it is already, and fails if another Service has its name now.
+/// The patch that restores a Service. It is empty if nothing differs, and fails if another Service has the name now.
 pub fn restored(existing: &Service, wanted: &Service) -> serde_json::Result<json_patch::Patch> {
     let (is, shall) = (existing.spec.clone().unwrap_or_default(), wanted.spec.clone().unwrap_or_default());
     let ports = |spec: &ServiceSpec| {

@@ -244,7 +244,7 @@ impl State {
         wanted.map(|session| (session.metadata.name.clone().unwrap_or_default(), uid_of(session).0)).collect()
     }
 
-    /// What the files that a deployment names add to its spec.
+    /// The model definition of a deployment, from the files that it names.
     fn definition_of(&self, deployment: &Deployment) -> Result<Definition, Invalid> {
         let model = &deployment.spec.model;
         let Some(source) = &model.definition_from else { return Ok(Definition::default()) };

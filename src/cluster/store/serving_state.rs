@@ -1,4 +1,4 @@
-//! What is known of deployments and routes besides their objects: indexes, assumed writes, and what belongs to them.
+//! The state of deployments and routes besides their objects: indexes, assumed writes, and the objects that belong to them.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::deployment::snapshot::ServiceView;
 use crate::lifecycle::Subject;
 use crate::route::Routes;
 
-/// What is known of the objects of one kind besides their store.
+/// The state of one kind besides its store.
 pub struct KindState<S: Subject> {
     pub overlay: Overlay<S>,
     pub key_of: HashMap<S::Uid, Key>,
@@ -31,7 +31,7 @@ impl<S: Subject> Default for KindState<S> {
     }
 }
 
-/// What is known of deployments and routes besides their stores.
+/// The state of deployments and routes besides their stores.
 #[derive(Default)]
 pub struct ServingState {
     pub deployments: KindState<Deployments>,

@@ -73,7 +73,7 @@ impl Config {
     }
 }
 
-/// What every part of the files may say. A field that is null counts as absent.
+/// The fields that every part of the files may have. A field that is null counts as absent.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Section {

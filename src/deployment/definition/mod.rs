@@ -1,4 +1,4 @@
-//! Model definitions: what the files of a ConfigMap say about a server. Files fill in what a deployment leaves open.
+//! Model definitions: the files of a ConfigMap that describe a server. They fill in the fields that a deployment leaves open.
 
 mod format;
 
@@ -13,7 +13,7 @@ use format::{Config, Models, Section};
 /// The most bytes of one file.
 const MAX_FILE: usize = 65_536;
 
-/// What the files say, merged: the model definition, before the variant's section, before the root of the deployment config.
+/// The files, merged: the model definition comes first, then the variant's section, then the root of the deployment config.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Definition {
     section: Section,

@@ -30,7 +30,7 @@ fn check(snapshot: &Snapshot, item: &DeploymentItem) -> Verdict {
     let deploys = status.deploying_revision.or(status.current_revision);
     let target = match (target(item), &valid, deploys) {
         (Some(target), Ok(_), _) => target,
-        // What runs goes on.
+        // The running replicas go on.
         (_, Err(_), Some(deploys)) => deploys,
         (_, Err(Invalid(message)), None) => return Verdict::skipped(Reason::InvalidTemplate, message.clone()),
         // The revision was made in the step before and is not visible yet.

@@ -50,7 +50,7 @@ fn deploy(snapshot: &Snapshot, item: &DeploymentItem) -> Verdict {
         let change = Change { completes: true, ..change };
         let verdict = Verdict::success_to(Exit::Ready).because(Reason::ReplicasAvailable, "every replica is available");
         let verdict = verdict.effects(carried_out(item)).change(change);
-        // What was rolled back stays the reason until the next rollout.
+        // The rollback stays the reason until the next rollout.
         return match rolled_back(status) {
             Some(why) => verdict.because(Reason::RolledBack, why),
             None => verdict,

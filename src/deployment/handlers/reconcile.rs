@@ -22,7 +22,7 @@ fn reconcile(snapshot: &Snapshot, item: &DeploymentItem) -> Verdict {
     if effects.is_empty() {
         return Verdict::idle();
     }
-    // A refusal is told. What is restored takes its reason back.
+    // A refusal becomes the reason of the status. A later success takes it back.
     let (reason, message) = state(snapshot, item);
     Verdict::success().because(reason, message).effects(effects)
 }
