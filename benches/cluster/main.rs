@@ -10,6 +10,7 @@ mod run;
 mod scale;
 mod serving;
 mod sessions;
+mod shapes;
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
@@ -30,7 +31,7 @@ async fn main() {
     let figures = match arguments.first().map(String::as_str) {
         Some("sessions") => {
             let counts: Vec<usize> = arguments[1..].iter().filter_map(|argument| argument.parse().ok()).collect();
-            sessions::bench(&client, if counts.is_empty() { vec![500, 2000] } else { counts }).await
+            sessions::bench(&client, if counts.is_empty() { vec![1000] } else { counts }).await
         }
         Some("scale") => scale::bench(&client).await,
         Some("queue") => queue::bench(&client).await,

@@ -19,6 +19,27 @@ impl Drop for Operator {
     }
 }
 
+/// The API server of the kit's cluster, a process of this machine.
+pub struct ApiServer(u32);
+
+impl ApiServer {
+    pub fn find() -> Self {
+        Self(std::env::var("APISERVER_PID").expect("kit/bench sets APISERVER_PID").parse().unwrap())
+    }
+
+    pub fn cpu_seconds(&self) -> f64 {
+        cpu_seconds(self.0)
+    }
+}
+
+/// Returns the CPU time of a process, in user and system mode.
+fn cpu_seconds(pid: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    let ticks: f64 = fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap();
+    ticks / 100.0
+}
+
 /// The number of writes so far, by kind of write.
 pub type Writes = BTreeMap<String, f64>;
 
@@ -44,10 +65,7 @@ impl Operator {
     }
 
     pub fn cpu_seconds(&self) -> f64 {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0.id())).unwrap();
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-        let ticks: f64 = fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap();
-        ticks / 100.0
+        cpu_seconds(self.0.id())
     }
 
     pub fn peak_mib(&self) -> f64 {

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use sokovan::api::{Domain, Keypair, Project, ResourcePolicy, Session, SessionPhase, User};
 use tokio::sync::Semaphore;
 
-use crate::objects::{Work, apply, pod, session};
+use crate::objects::{ABSENT, Work, apply, pod, session};
 use crate::operator::{Operator, between, each};
 use crate::run::{Object, PATIENCE, Run};
 use crate::setting;
@@ -89,7 +89,7 @@ pub async fn bench(client: &Client) -> Value {
     let make = |arrival: &Arrival| {
         let more = json!({"type": "Batch", "accessKey": format!("key-{}", arrival.project),
                           "priority": arrival.class.priority, "ttlSecondsAfterFinished": 0});
-        session(&arrival.name, 0, arrival.class.work, &more)
+        session(&arrival.name, 0, ABSENT, arrival.class.work, &more)
     };
     let sessions = drive::<Session>(client, &runs, &arrivals, make, session_stage).await;
     let after = operator.settled().await;

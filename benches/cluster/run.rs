@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::runtime::{WatchStreamExt, watcher};
@@ -32,6 +33,7 @@ pub trait Object:
 }
 impl Object for Pod {}
 impl Object for Session {}
+impl Object for Job {}
 
 pub struct Run {
     pub client: Client,
@@ -58,25 +60,42 @@ impl Run {
 
     /// Creates the objects, and returns the seconds from the first request until `done` is true for all.
     pub async fn create<K: Object>(&self, objects: &[K], done: impl Fn(&K) -> bool) -> f64 {
-        let api = self.api::<K>();
+        self.timed(self.create_all(objects), self.until_all(objects, done)).await
+    }
+
+    /// Returns the seconds that both take together.
+    pub async fn timed(&self, creating: impl Future<Output = ()>, done: impl Future<Output = ()>) -> f64 {
         let start = Instant::now();
-        let params = PostParams::default();
+        futures::future::join(creating, done).await;
+        start.elapsed().as_secs_f64()
+    }
+
+    pub async fn create_all<K: Object>(&self, objects: &[K]) {
+        let (api, params) = (self.api::<K>(), PostParams::default());
         let creating = stream::iter(objects).for_each_concurrent(CONCURRENCY, |object| async {
             api.create(&params, object).await.expect("the object can be created");
         });
-        futures::future::join(creating, self.until_all(objects, done)).await;
-        start.elapsed().as_secs_f64()
+        creating.await;
+    }
+
+    /// Waits until so many pods run, of whatever names.
+    pub async fn until_pods_run(&self, count: usize) {
+        self.until_count(count, |_: &Pod| true, pod_runs).await;
     }
 
     /// Waits until `done` is true for all objects.
     pub async fn until_all<K: Object>(&self, objects: &[K], done: impl Fn(&K) -> bool) {
         let names: HashSet<String> = objects.iter().map(ResourceExt::name_any).collect();
+        self.until_count(names.len(), |object: &K| names.contains(&object.name_any()), done).await;
+    }
+
+    async fn until_count<K: Object>(&self, count: usize, counts: impl Fn(&K) -> bool, done: impl Fn(&K) -> bool) {
         let watching = async {
             let mut watch = watcher(self.api::<K>(), watcher::Config::default()).applied_objects().boxed();
             let mut reached = HashSet::new();
-            while reached.len() < names.len() {
+            while reached.len() < count {
                 let object = watch.try_next().await.expect("the watch works").expect("the watch does not end");
-                if names.contains(&object.name_any()) && done(&object) {
+                if counts(&object) && done(&object) {
                     reached.insert(object.name_any());
                 }
             }
@@ -88,7 +107,7 @@ impl Run {
     pub async fn delete_all<K: Object>(&self) -> f64 {
         let api = self.api::<K>();
         let start = Instant::now();
-        let grace = DeleteParams::default().grace_period(0);
+        let grace = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::background() };
         let all = api.list_metadata(&ListParams::default()).await.unwrap().items;
         let deleting = stream::iter(&all).for_each_concurrent(CONCURRENCY, |object| async {
             let _ = api.delete(&object.name_any(), &grace).await;

@@ -9,7 +9,7 @@ use kube::api::ListParams;
 use serde_json::{Value, json};
 use sokovan::api::{Keypair, LABEL_SESSION, ResourcePolicy, Session};
 
-use crate::objects::{SMALL, Work, apply, pod, session};
+use crate::objects::{ABSENT, SMALL, Work, apply, pod, session};
 use crate::operator::{Operator, between};
 use crate::run::{Run, pod_runs, session_runs};
 use crate::setting;
@@ -34,7 +34,7 @@ pub async fn bench(client: &Client) -> Value {
     let operator = Operator::start().await;
     let before = operator.writes();
     let run = Run::new(client, "sessions", "default").await;
-    let sessions: Vec<_> = (0..count).map(|number| session(&format!("s-{number}"), 0, SMALL, &json!({}))).collect();
+    let sessions: Vec<_> = (0..count).map(|number| session(&format!("s-{number}"), 0, ABSENT, SMALL, &json!({}))).collect();
     let sessions_per_s = n / run.create(&sessions, session_runs).await;
     drop(sessions);
     let ratio = sessions_per_s / pods_per_s;
@@ -46,7 +46,7 @@ pub async fn bench(client: &Client) -> Value {
 
     let before = operator.writes();
     let run = Run::new(client, "gangs", "default").await;
-    let all: Vec<_> = (0..gangs).map(|number| session(&format!("g-{number}"), 19, SMALL, &json!({}))).collect();
+    let all: Vec<_> = (0..gangs).map(|number| session(&format!("g-{number}"), 19, ABSENT, SMALL, &json!({}))).collect();
     let kernels_per_s = gangs as f64 * 20.0 / run.create(&all, session_runs).await;
     let gang_ratio = kernels_per_s / pods_per_s;
     let gang_writes = between(&before, &operator.settled().await, false) / gangs.max(1) as f64;
@@ -54,7 +54,7 @@ pub async fn bench(client: &Client) -> Value {
 
     let alone = probe(client).await;
     let run = Run::new(client, "queue", "default").await;
-    let all: Vec<_> = (0..waiting).map(|number| session(&format!("w-{number}"), 0, WHOLE_NODE, &json!({}))).collect();
+    let all: Vec<_> = (0..waiting).map(|number| session(&format!("w-{number}"), 0, ABSENT, WHOLE_NODE, &json!({}))).collect();
     let queue = queue(&operator, &run, &all).await;
     let with_queue = probe(client).await;
     let reexplained = explain_again(&run, &all, count + gangs * 20).await;
@@ -112,7 +112,7 @@ async fn probe(client: &Client) -> Value {
     let run = Run::new(client, "probe", "default").await;
     let mut took = vec![];
     for number in 0..probes() {
-        took.push((run.create(&[session(&format!("p-{number}"), 0, SMALL, &json!({}))], session_runs).await, number));
+        took.push((run.create(&[session(&format!("p-{number}"), 0, ABSENT, SMALL, &json!({}))], session_runs).await, number));
     }
     took.sort_by(|a, b| a.0.total_cmp(&b.0));
     let (median, (slowest, which)) = (took[took.len() / 2].0, took[took.len() - 1]);

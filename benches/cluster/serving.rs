@@ -14,7 +14,7 @@ use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 use sokovan::api::{Deployment, DeploymentPhase, LABEL_DEPLOYMENT, LABEL_SERVICE, LABEL_SESSION, Session};
 
-use crate::objects::{SMALL, pod, session};
+use crate::objects::{ABSENT, SMALL, pod, session};
 use crate::operator::{Operator, between, each};
 use crate::run::{CONCURRENCY, Object, PATIENCE, Run};
 use crate::setting;
@@ -211,7 +211,8 @@ impl Served for Ours {
     type Kind = Deployment;
 
     fn deployment(&self, name: &str, replicas: usize, version: &str) -> Deployment {
-        let mut template = json!(session(name, 0, SMALL, &json!({"type": "Inference", "clusterMode": "SingleNode"})).spec);
+        let mut template =
+            json!(session(name, 0, ABSENT, SMALL, &json!({"type": "Inference", "clusterMode": "SingleNode"})).spec);
         template["kernels"][0]["image"] = json!(image(version));
         let object = json!({
             "apiVersion": "sokovan.dev/v1alpha1", "kind": "Deployment", "metadata": {"name": name},

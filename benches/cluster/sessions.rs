@@ -1,86 +1,115 @@
-//! Sessions from creation to Running, compared with bare pods, and the writes of sessions and gangs of three.
+//! Sessions and gangs compared with bare pods and plain Jobs: rate, API server CPU, writes, latency alone, ends.
 
 use std::time::Duration;
 
 use kube::Client;
 use serde_json::{Value, json};
 
-use crate::objects::{SMALL, pod, session};
-use crate::operator::{Operator, between};
-use crate::run::{Run, pod_runs, session_runs};
+use crate::objects::{ABSENT, PRESENT};
+use crate::operator::{ApiServer, Operator, between, each};
+use crate::run::Run;
 use crate::setting;
+use crate::shapes::{ALL, Shape, row};
 
+/// The shapes whose latency alone is measured.
+const ALONE: [Shape; 6] = [
+    Shape::Pod,
+    Shape::Job(1),
+    Shape::Session(1, PRESENT),
+    Shape::Job(10),
+    Shape::Session(10, PRESENT),
+    Shape::Session(10, ABSENT),
+];
+
+/// Measures each shape with about so many pods.
 pub async fn bench(client: &Client, counts: Vec<usize>) -> Value {
     let mut rows = vec![];
-    for count in counts {
-        rows.push(measure(client, count).await);
+    for pods in counts {
+        for shape in ALL {
+            rows.push(measure(client, shape, (pods / shape.pods()).max(1)).await);
+        }
     }
-    let gangs = gangs(client, 50).await;
-    print(&rows, &gangs);
-    json!({"bench": "sessions", "rows": rows, "gangs": gangs})
+    let alone = alone(client, setting("ALONE", 15)).await;
+    print(&rows, &alone);
+    json!({"bench": "sessions", "rows": rows, "alone_ms": alone})
 }
 
-async fn measure(client: &Client, count: usize) -> Value {
+async fn measure(client: &Client, shape: Shape, count: usize) -> Value {
     let n = count as f64;
-    let run = Run::new(client, "pods", "default").await;
-    let pods: Vec<_> = (0..count).map(|number| pod(&format!("bare-{number}"), SMALL)).collect();
-    let pod_seconds = run.create(&pods, pod_runs).await;
-    let pods_gone = run.delete_all::<k8s_openapi::api::core::v1::Pod>().await;
-
-    let operator = Operator::start().await;
-    let (before, cpu) = (operator.writes(), operator.cpu_seconds());
-    let run = Run::new(client, "sessions", "default").await;
-    let sessions: Vec<_> = (0..count).map(|number| session(&format!("s-{number}"), 0, SMALL, &json!({}))).collect();
-    let session_seconds = run.create(&sessions, session_runs).await;
-    let cpu = operator.cpu_seconds() - cpu;
-    let after = operator.quiet().await;
-    let idle = setting("IDLE_SECONDS", 60);
-    tokio::time::sleep(Duration::from_secs(idle as u64)).await;
-    let later = operator.writes();
-    let peak = operator.peak_mib();
-    let sessions_gone = run.delete_all::<sokovan::api::Session>().await;
-    json!({
-        "sessions": count, "sessions_per_s": n / session_seconds, "pods_per_s": n / pod_seconds,
-        "ratio": pod_seconds / session_seconds, "writes_per_session": between(&before, &after, false) / n,
-        "events_per_session": between(&before, &after, true) / n, "operator_cpu_s": cpu, "operator_peak_mib": peak,
-        "idle_seconds": idle, "idle_writes": between(&after, &later, false) + between(&after, &later, true),
-        "sessions_gone_per_s": n / sessions_gone, "pods_gone_per_s": n / pods_gone,
-    })
+    let server = ApiServer::find();
+    let operator = if shape.is_session() { Some(Operator::start().await) } else { None };
+    let run = Run::new(client, "shapes", "default").await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let (began, cpu) = (operator.as_ref().map(Operator::writes), server.cpu_seconds());
+    let own_cpu = operator.as_ref().map(Operator::cpu_seconds);
+    let seconds = shape.start(&run, "s", count).await;
+    let until_running = server.cpu_seconds() - cpu;
+    let written = match &operator {
+        Some(operator) => Some(operator.quiet().await),
+        None => {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            None
+        }
+    };
+    let in_all = server.cpu_seconds() - cpu;
+    let mut figures = json!({
+        "api_server_ms_until_running": until_running * 1000.0 / n, "api_server_ms": in_all * 1000.0 / n,
+    });
+    if let (Some(operator), Some(before), Some(after), Some(own_cpu)) = (&operator, &began, &written, own_cpu) {
+        figures["operator_ms"] = json!((operator.cpu_seconds() - own_cpu) * 1000.0 / n);
+        figures["operator_peak_mib"] = json!(operator.peak_mib());
+        figures["writes"] = json!(between(before, after, false) / n);
+        figures["events"] = json!(between(before, after, true) / n);
+        figures["writes_by_kind"] = json!(each(before, after, n));
+        let idle = setting("IDLE_SECONDS", 10);
+        tokio::time::sleep(Duration::from_secs(idle as u64)).await;
+        let later = operator.writes();
+        figures["idle_writes"] = json!(between(after, &later, false) + between(after, &later, true));
+    }
+    let cpu = server.cpu_seconds();
+    let ended = shape.end(&run).await;
+    figures["ends_per_s"] = json!(n / ended);
+    figures["api_server_ms_per_end"] = json!((server.cpu_seconds() - cpu) * 1000.0 / n);
+    if let (Some(operator), Some(before)) = (&operator, &written) {
+        figures["writes_per_end"] = json!(each(before, &operator.quiet().await, n));
+    }
+    let row = row(shape, count, seconds, figures);
+    eprintln!("{row}");
+    row
 }
 
-/// Measures the writes of gangs of three.
-async fn gangs(client: &Client, count: usize) -> Value {
+/// Returns the median milliseconds from creation to Running on an idle cluster.
+async fn alone(client: &Client, rounds: usize) -> Value {
     let operator = Operator::start().await;
-    let before = operator.writes();
-    let run = Run::new(client, "gangs", "default").await;
-    let gangs: Vec<_> = (0..count).map(|number| session(&format!("g-{number}"), 2, SMALL, &json!({}))).collect();
-    let seconds = run.create(&gangs, session_runs).await;
-    let writes = between(&before, &operator.quiet().await, false) / count as f64;
-    run.delete_all::<sokovan::api::Session>().await;
-    json!({"gangs_of_3": count, "gangs_per_s": count as f64 / seconds, "writes_per_gang": writes})
+    let mut medians = serde_json::Map::new();
+    for shape in ALONE {
+        let run = Run::new(client, "alone", "default").await;
+        let mut taken = vec![];
+        for round in 0..rounds {
+            taken.push(shape.start(&run, &format!("a{round}"), 1).await * 1000.0);
+            shape.end(&run).await;
+            operator.quiet().await;
+        }
+        taken.sort_by(f64::total_cmp);
+        medians.insert(shape.name(), json!(taken[rounds / 2]));
+    }
+    Value::Object(medians)
 }
 
-fn print(rows: &[Value], gangs: &Value) {
+fn print(rows: &[Value], alone: &Value) {
     println!(
-        "| N | sessions/s | bare pods/s | ratio | writes/session | events/session | operator CPU s | peak MiB | writes while idle | gone/s, sessions | pods |"
+        "| shape | objects | pods/s | objects/s | API server ms, until running | in all | writes | events | operator ms | ends/s | API server ms per end |"
     );
     println!("|---|---|---|---|---|---|---|---|---|---|---|");
     for row in rows {
-        let number = |key: &str| row[key].as_f64().unwrap();
-        println!(
-            "| {} | {:.1} | {:.1} | {:.2} | {:.2} | {:.2} | {:.1} | {:.0} | {} | {:.1} | {:.1} |",
-            row["sessions"],
-            number("sessions_per_s"),
-            number("pods_per_s"),
-            number("ratio"),
-            number("writes_per_session"),
-            number("events_per_session"),
-            number("operator_cpu_s"),
-            number("operator_peak_mib"),
-            number("idle_writes"),
-            number("sessions_gone_per_s"),
-            number("pods_gone_per_s"),
-        );
+        let number = |key: &str| row[key].as_f64().map_or_else(String::new, |value| format!("{value:.1}"));
+        let numbers = ["pods_per_s", "objects_per_s", "api_server_ms_until_running", "api_server_ms", "writes", "events"];
+        let ends = ["operator_ms", "ends_per_s", "api_server_ms_per_end"];
+        let cells: Vec<String> = numbers.into_iter().chain(ends).map(number).collect();
+        println!("| {} | {} | {} |", row["shape"].as_str().unwrap(), row["objects"], cells.join(" | "));
     }
-    println!("\ngangs of 3: {:.2} writes each (6 + 4 per kernel = 18)", gangs["writes_per_gang"].as_f64().unwrap());
+    println!("\n| alone | ms |\n|---|---|");
+    for (shape, ms) in alone.as_object().into_iter().flatten() {
+        println!("| {shape} | {:.0} |", ms.as_f64().unwrap());
+    }
 }

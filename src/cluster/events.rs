@@ -52,12 +52,10 @@ impl Events {
         (events, send_all(writer, identity, timing, queued))
     }
 
-    /// Queues Events. Events that do not fit are dropped and counted.
-    pub fn send<S: Subject>(&self, events: Vec<Event<S>>) {
-        for event in events {
-            if self.queue.try_send(queued(event)).is_err() {
-                self.metrics.dropped_event();
-            }
+    /// Queues an Event. One that does not fit is dropped and counted.
+    pub fn send<S: Subject>(&self, event: Event<S>) {
+        if self.queue.try_send(queued(event)).is_err() {
+            self.metrics.dropped_event();
         }
     }
 }
@@ -92,11 +90,11 @@ fn queued<S: Subject>(event: Event<S>) -> Queued {
     let uid = meta.uid.clone().unwrap_or_default();
     let mut creation_id = event.object.annotations().get(ANNOTATION_CREATION_ID).cloned().unwrap_or_default();
     truncate(&mut creation_id, MAX_CREATION_ID);
-    let mut note = event.note;
+    let mut note = event.note();
     truncate(&mut note, MAX_NOTE);
     let annotations = [
         ("sokovan.dev/from", event.from.as_str().to_owned()),
-        ("sokovan.dev/to", event.to.as_str().to_owned()),
+        ("sokovan.dev/to", event.to().as_str().to_owned()),
         (ANNOTATION_CREATION_ID, if creation_id.is_empty() { uid.clone() } else { creation_id }),
     ];
     Queued {

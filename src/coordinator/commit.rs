@@ -7,8 +7,9 @@ use kube::ResourceExt;
 use kube::core::object::HasStatus;
 
 use super::engine::Coordinator;
+use super::event::{Event, EventReason};
 use super::hooks::Transition;
-use super::host::{AfterCommit, Committed, Event, EventReason, Host};
+use super::host::{AfterCommit, Committed, Host};
 use crate::api::Reason;
 use crate::lifecycle::{HandlerName, HasProgress, Item, Snapshot, Subject, phase_of};
 
@@ -53,7 +54,7 @@ impl<S: Subject, H: Host<S>> Coordinator<S, H> {
                     kind, name, namespace, handler = by, phase = %phase_of::<S>(&written),
                     reason = progress.and_then(|progress| progress.reason).map_or("", Reason::as_str), "committed"
                 );
-                self.host.publish(all.events);
+                all.event.into_iter().for_each(|event| self.host.publish(event));
                 for to in all.reached {
                     self.hooks.notify(to, || self.transition(&snapshot, &item, to), self.timing.hook).await;
                 }
@@ -68,7 +69,7 @@ impl<S: Subject, H: Host<S>> Coordinator<S, H> {
             }
             Committed::Refused(why) => {
                 tracing::error!(kind, name, namespace, handler = by, "the API server refuses the status: {why}");
-                self.host.publish(vec![refused_status(&original, by, &why)]);
+                self.host.publish(refused_status(&original, by, &why));
                 self.host.quarantine(&uid, self.timing.fault_backoff_max);
                 self.marks.object(&uid, phase);
             }
@@ -78,14 +79,13 @@ impl<S: Subject, H: Host<S>> Coordinator<S, H> {
 
 /// The Event for a status that cannot say itself that it is refused.
 fn refused_status<S: Subject>(original: &Arc<S::Object>, action: &'static str, why: &str) -> Event<S> {
-    let phase = phase_of::<S>(original);
     Event {
         object: original.clone(),
         action,
         warning: true,
         reason: EventReason::Reason(Reason::StatusRefused),
-        note: format!("the API server refuses the status, so the {} stays as it is: {why}", S::NAME),
-        from: phase,
-        to: phase,
+        message: format!("the API server refuses the status, so the {} stays as it is: {why}", S::NAME),
+        from: phase_of::<S>(original),
+        reached: vec![],
     }
 }

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::claims::Claim;
+pub use super::event::{Event, EventReason};
 use super::marks::Mark;
-use crate::api::{HistoryResult, Reason};
+use crate::api::HistoryResult;
 use crate::lifecycle::{EffectError, Handler, Subject};
 
 /// What the engine needs from outside. Every write is refused once the lease is lost.
@@ -56,8 +57,8 @@ pub trait Host<S: Subject>: Send + Sync + 'static {
     /// Whether many objects are on their way. Writes that only inform people then wait.
     fn is_busy(&self) -> bool;
 
-    /// Sends Events, without waiting.
-    fn publish(&self, events: Vec<Event<S>>);
+    /// Sends an Event, without waiting.
+    fn publish(&self, event: Event<S>);
 }
 
 /// The claimed objects of one partition.
@@ -80,7 +81,8 @@ pub enum Committed<S: Subject> {
 
 /// What follows a commit once it is written.
 pub struct AfterCommit<S: Subject> {
-    pub events: Vec<Event<S>>,
+    /// One for all its steps.
+    pub event: Option<Event<S>>,
     /// The phases that were reached.
     pub reached: Vec<S::Phase>,
     /// The result of each handler's step.
@@ -89,35 +91,22 @@ pub struct AfterCommit<S: Subject> {
 
 impl<S: Subject> Default for AfterCommit<S> {
     fn default() -> Self {
-        Self { events: vec![], reached: vec![], results: vec![] }
+        Self { event: None, reached: vec![], results: vec![] }
     }
 }
 
 impl<S: Subject> AfterCommit<S> {
     pub fn append(&mut self, mut later: Self) {
-        self.events.append(&mut later.events);
+        later.event.take().into_iter().for_each(|event| self.add_event(event));
         self.reached.append(&mut later.reached);
         self.results.append(&mut later.results);
     }
-}
 
-/// An Event on an object.
-#[derive(Clone, Debug)]
-pub struct Event<S: Subject> {
-    pub object: Arc<S::Object>,
-    /// The handler.
-    pub action: &'static str,
-    pub warning: bool,
-    /// Why, or the phase that was reached.
-    pub reason: EventReason<S::Phase>,
-    pub note: String,
-    pub from: S::Phase,
-    pub to: S::Phase,
-}
-
-/// The reason of an Event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EventReason<P> {
-    Reason(Reason),
-    Reached(P),
+    /// Joins the Event of a step to the Event of the steps before it.
+    pub fn add_event(&mut self, event: Event<S>) {
+        self.event = Some(match self.event.take() {
+            Some(earlier) => earlier.followed_by(event),
+            None => event,
+        });
+    }
 }

@@ -6,13 +6,13 @@ mod commit;
 mod cycle;
 mod deferred;
 mod engine;
+mod event;
 pub mod hooks;
 pub mod host;
 mod locks;
 pub mod marks;
 mod recorder;
 mod step;
-#[cfg(test)]
 #[cfg(test)]
 mod tests;
 

@@ -12,7 +12,8 @@ use kube::core::object::HasStatus;
 use super::commit::Pending;
 use super::deferred::may_be_deferred;
 use super::engine::{Coordinator, Decided};
-use super::host::{AfterCommit, Event, EventReason, Host};
+use super::event::{Event, EventReason};
+use super::host::{AfterCommit, Host};
 use super::locks::Held;
 use super::recorder::Recorder;
 use crate::api::{Cause, HistoryResult, Reason, SubStep};
@@ -259,20 +260,15 @@ impl<'a, S: Subject, H: Host<S>> Work<'a, S, H> {
             Some((reason, message)) => (Some(reason), Some(message)),
             None => (progress.reason, progress.message.clone()),
         };
-        let moved = (from != to).then(|| format!("{from} → {to}"));
-        if moved.is_some() {
-            self.after.events.retain(|event| event.from != event.to); // the history has what failed before
-        }
-        let message = message.filter(|message| !message.is_empty());
         let failed = !matches!(classified.result, HistoryResult::Success | HistoryResult::Skipped);
-        self.after.events.push(Event {
+        self.after.add_event(Event {
             object: current.original.clone(),
             action: self.handler.name.as_str(),
             warning: failed || (from != to && S::has_ended_badly(status)),
             reason: reason.map_or(EventReason::Reached(to), EventReason::Reason),
+            message: message.unwrap_or_default(),
             from,
-            to,
-            note: moved.into_iter().chain(message).collect::<Vec<_>>().join(": "),
+            reached: if from == to { vec![] } else { vec![to] },
         });
     }
 }

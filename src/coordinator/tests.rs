@@ -183,8 +183,8 @@ impl Host<Lamps> for Map {
         self.lock().is_busy
     }
 
-    fn publish(&self, events: Vec<Event<Lamps>>) {
-        self.lock().events.extend(events);
+    fn publish(&self, event: Event<Lamps>) {
+        self.lock().events.push(event);
     }
 }
 
@@ -224,7 +224,7 @@ async fn sc_co_008_a_step_is_one_write_with_phase_history_condition_and_event() 
     assert_eq!((entry.from.as_str(), entry.to.as_str(), entry.attempts), ("Warm", "Lit", 1));
     assert_eq!(progress.conditions[0].type_, "Bright");
     let event = map.lock().events.pop().expect("an Event");
-    assert_eq!((event.reason, event.note.as_str(), event.warning), (EventReason::Reached(LampPhase::Lit), "Warm → Lit", false));
+    assert_eq!((event.reason, event.note().as_str(), event.warning), (EventReason::Reached(LampPhase::Lit), "Warm → Lit", false));
     assert!(!map.claims.is_claimed(&"a".to_owned()));
 }
 
@@ -241,7 +241,9 @@ async fn a_deferred_step_is_written_with_the_next_one_and_history_lists_both() {
     assert_eq!((map.phase("a"), map.writes()), (LampPhase::Warm, 1));
     let both = [("Plug".to_owned(), HistoryResult::Success), ("Warm".to_owned(), HistoryResult::Success)];
     assert_eq!(map.history("a"), both);
-    assert_eq!(map.events(), 2);
+    assert!(map.status("a").progress.history.iter().all(|entry| entry.steps.is_empty()), "nothing failed");
+    let notes: Vec<String> = map.lock().events.iter().map(Event::note).collect();
+    assert_eq!(notes, ["Off → Plugged → Warm"], "one Event for the one write");
     assert!(map.lock().deferred.is_empty());
 }
 

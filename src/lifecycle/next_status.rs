@@ -10,7 +10,9 @@ use super::{
     ConditionState, Failure, HandlerName, HasProgress, Item, Phase, Snapshot, Subject, Timing, To, Trace, backoff, bound,
     bytes_in_json, created_at, last_attempt, push, to_millis, truncate,
 };
-use crate::api::{Cause, Condition, HistoryEntry, HistoryResult, Progress, Reason, SubStep, remove_condition, set_condition};
+use crate::api::{
+    Cause, Condition, HistoryEntry, HistoryResult, Progress, Reason, SubStep, SubStepResult, remove_condition, set_condition,
+};
 
 /// Most bytes of a status, as JSON.
 const MAX_STATUS_BYTES: usize = 62 * 1024;
@@ -106,7 +108,7 @@ fn record<S: Subject>(progress: &mut Progress<S::Phase>, step: &Step<'_, S>, fro
         attempts: 1,
         created_at: now,
         updated_at: now,
-        steps: step.steps.clone(),
+        steps: telling_steps(step),
     };
     progress.history_dropped += push(&mut progress.history, entry);
     progress.attempts = match step.result {
@@ -116,6 +118,13 @@ fn record<S: Subject>(progress: &mut Progress<S::Phase>, step: &Step<'_, S>, fro
             last_attempt(&progress.history).map_or(0, |last| last.attempts)
         }
     };
+}
+
+/// The sub-steps that an entry keeps. Those of a success say nothing that the object does not say, unless one failed.
+fn telling_steps<S: Subject>(step: &Step<'_, S>) -> Vec<SubStep> {
+    let succeeded = step.result == HistoryResult::Success;
+    let tells = |sub_step: &&SubStep| !succeeded || sub_step.result == SubStepResult::Failure;
+    step.steps.iter().filter(tells).cloned().collect()
 }
 
 /// Sets reason and message: those of the verdict, else those of the failure or the skip, else none. An object that is ending
@@ -186,7 +195,6 @@ fn set_conditions<S: Subject>(
 
 /// The sub-step for a trace.
 pub fn trace_step(Trace { name, failed, detail }: Trace, at: DateTime<Utc>) -> SubStep {
-    use crate::api::SubStepResult;
     let result = if failed.is_some() { SubStepResult::Failure } else { SubStepResult::Success };
     SubStep { name: name.into(), result, detail, error_code: failed, started_at: at, ended_at: at }
 }

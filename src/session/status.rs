@@ -167,7 +167,7 @@ pub fn conditions(status: &SessionStatus) -> Vec<ConditionState> {
         state("Scheduled", Some(phase.holds_resources())),
         state("Prepared", Some(matches!(phase, Prepared | Creating | Running))),
         state("Running", Some(phase == Running)),
-        state("Terminated", Some(ended)),
+        state("Terminated", phase.is_ending().then_some(ended)),
         state("Ready", (!ended).then_some(phase == Running)),
         state("Succeeded", succeeded),
         state("Failed", failed),
@@ -223,8 +223,8 @@ mod tests {
         assert_eq!(status.occupied.get("cpu").map(|cpu| cpu.0.as_str()), Some("1"));
         assert_eq!((status.kernels_ready.as_deref(), status.started_at), (Some("1/1"), Some(now())));
         let holds = |type_: &str| status.conditions.iter().find(|c| c.type_ == type_).map(|c| c.status);
-        let (yes, no) = (Some(true.into()), Some(false.into()));
-        assert_eq!([holds("Scheduled"), holds("Prepared"), holds("Running"), holds("Terminated")], [yes, yes, yes, no]);
+        let yes = Some(true.into());
+        assert_eq!([holds("Scheduled"), holds("Prepared"), holds("Running"), holds("Terminated")], [yes, yes, yes, None]);
         assert_eq!([holds("Ready"), holds("Succeeded"), holds("Failed")], [yes, None, None]);
     }
 

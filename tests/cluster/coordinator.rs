@@ -1,5 +1,6 @@
 //! The coordinator on a real API server: hooks, commits with their history, Events, parallel scaling groups, metrics.
 
+use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -7,8 +8,8 @@ use std::time::Duration;
 use futures::TryStreamExt;
 use k8s_openapi::api::core::v1::{ResourceQuota, Service};
 use k8s_openapi::api::events::v1::Event;
-use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
+use kube::{Api, ResourceExt};
 use serde_json::json;
 use sokovan::api::*;
 use sokovan::cluster::session::hooks::{Hook, Hooks, Transition};
@@ -175,35 +176,51 @@ async fn sc_co_008_every_version_of_a_session_has_a_phase_and_a_history_that_agr
     scene.end(operator).await;
 }
 
-/// Returns the two phases and the session's creation id of a transition's Event, and None for any other Event.
-fn transition(event: &Event) -> Option<(String, String, String)> {
+/// Returns the phases that an Event names, from the first to the last, and the session's creation id. None if the phase stayed.
+fn transition(event: &Event) -> Option<(Vec<String>, String)> {
     let annotation = |name: &str| event.metadata.annotations.as_ref().and_then(|all| all.get(name)).cloned();
     let (from, to) = (annotation("sokovan.dev/from")?, annotation("sokovan.dev/to")?);
-    (from != to).then_some((from, to, annotation("sokovan.dev/creation-id")?))
+    let phases = event.note.as_deref()?.split(": ").next()?.split(" → ").map(str::to_owned).collect::<Vec<_>>();
+    let agree = from != to && phases.first() == Some(&from) && phases.last() == Some(&to);
+    agree.then_some((phases, annotation("sokovan.dev/creation-id")?))
 }
 
 #[tokio::test]
-async fn sc_co_010_each_transition_publishes_one_event_with_from_and_to() {
+async fn sc_co_010_each_commit_publishes_one_event_that_names_every_transition() {
     let scene = Scene::new("events").await;
+    let versions = scene.api::<Session>().watch(&WatchParams::default(), "0").await.expect("a watch");
     let operator = scene.operator().await;
     let mut named = scene.session("two", json!({}));
     named["metadata"]["annotations"] = json!({"sokovan.dev/creation-id": "c2"});
     let one = scene.submit("one", json!({})).await.metadata.uid.unwrap();
     let two = scene.create(named).await.expect("the session is accepted").metadata.uid.unwrap();
-    let events: Api<Event> = scene.api();
-    for (name, uid, creation) in [("one", &one, one.as_str()), ("two", &two, "c2")] {
+    let mut passed = HashMap::new();
+    for name in ["one", "two"] {
         scene.until_phase(name, SessionPhase::Running).await;
         scene.patch_spec(name, json!({"desiredState": "Terminated"})).await.expect("the change is accepted");
-        let passed = path(&scene.until_phase(name, SessionPhase::Terminated).await.status.unwrap());
-        let mut expected: Vec<_> =
-            passed.windows(2).map(|step| (step[0].clone(), step[1].clone(), creation.to_owned())).collect();
-        expected.sort();
-        eventually("exactly one Event for each transition", || async {
-            let events = events.list(&ListParams::default()).await.map_err(|error| error.to_string())?.items;
-            let ours = events.iter().filter(|event| event.regarding.as_ref().and_then(|r| r.uid.as_ref()) == Some(uid));
-            let mut published: Vec<_> = ours.filter_map(transition).collect();
-            published.sort();
-            if published == expected { Ok(()) } else { Err(format!("{published:?} instead of {expected:?}")) }
+        passed.insert(name, path(&scene.until_phase(name, SessionPhase::Terminated).await.status.unwrap()));
+    }
+    // The phases of each session at the API server, one for each commit that moved it.
+    let mut committed: HashMap<String, Vec<String>> = HashMap::new();
+    let mut versions = std::pin::pin!(versions);
+    while committed.values().filter(|phases| phases.last().is_some_and(|last| last == "Terminated")).count() < 2 {
+        let Some(event) = versions.try_next().await.expect("the watch continues") else { break };
+        let (WatchEvent::Added(session) | WatchEvent::Modified(session)) = event else { continue };
+        let phases = committed.entry(session.name_any()).or_default();
+        phases.push(session.phase().as_str().to_owned());
+        phases.dedup();
+    }
+    for (name, uid, creation) in [("one", &one, one.as_str()), ("two", &two, "c2")] {
+        eventually("exactly one Event for each commit", || async {
+            let about = ListParams::default().fields(&format!("regarding.uid={uid}"));
+            let mut events = scene.api::<Event>().list(&about).await.map_err(|error| error.to_string())?.items;
+            events.sort_by_key(|event| event.event_time.as_ref().map(|time| time.0));
+            let published: Vec<_> = events.iter().filter_map(transition).collect();
+            let ends: Vec<_> = published.iter().map(|(phases, _)| phases[phases.len() - 1].clone()).collect();
+            let steps = published.iter().flat_map(|(phases, _)| &phases[1..]);
+            let whole = steps.eq(&passed[name][1..]) && ends == committed[name][1..];
+            let is_right = whole && published.iter().all(|(_, given)| given == creation);
+            if is_right { Ok(()) } else { Err(format!("{published:?} instead of {:?}, {:?}", passed[name], committed[name])) }
         })
         .await;
     }

@@ -82,7 +82,7 @@ where
         self.world.is_busy()
     }
 
-    fn publish(&self, events: Vec<Event<S>>) {
-        self.events.send(events);
+    fn publish(&self, event: Event<S>) {
+        self.events.send(event);
     }
 }

@@ -85,7 +85,7 @@ impl Host<Sessions> for SessionHost {
         self.world.is_busy()
     }
 
-    fn publish(&self, events: Vec<Event<Sessions>>) {
-        self.events.send(events);
+    fn publish(&self, event: Event<Sessions>) {
+        self.events.send(event);
     }
 }
