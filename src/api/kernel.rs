@@ -19,7 +19,7 @@ use super::{GroupName, NodeName, ResourceList};
     derive = "PartialEq",
     shortname = "krn",
     category = "sokovan",
-    doc = "One container of a session, in one pod of the same name. Only the operator writes it.",
+    doc = "One container of a session, in one pod of the same name. The operator alone writes it, once the container runs, is held up, or has ended.",
     printcolumn(name = "Session", type_ = "string", json_path = ".spec.session"),
     printcolumn(name = "Kernel", type_ = "string", json_path = ".spec.hostname"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
@@ -125,13 +125,13 @@ impl KernelPhase {
     }
 }
 
-/// The state of a kernel. The operator writes it when the kernel runs, is held up, or has ended.
+/// The state of a kernel. The operator writes it when the kernel runs, is held up, or has ended. It is no subresource, so that
+/// the operator creates a kernel and its state with one write.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-map-type" = "atomic"))] // Only the operator writes this, so the API server need not track field owners.
 pub struct KernelStatus {
-    /// The last state recorded. It is empty until the kernel runs, is held up, or has ended. The session's status describes
-    /// earlier states.
+    /// The last state recorded. Earlier states are in the session's status.
     #[serde(default)]
     pub phase: KernelPhase,
     /// The reason, as one stable CamelCase word.
@@ -142,6 +142,10 @@ pub struct KernelStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub message: Option<String>,
+    /// The uid of its pod: `BACKENDAI_KERNEL_ID` in its environment.
+    #[serde(rename = "podUID", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub pod_uid: Option<String>,
     /// The address of its pod.
     #[serde(rename = "podIP", default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]

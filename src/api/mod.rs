@@ -57,7 +57,7 @@ pub const GROUP: &str = "sokovan.dev";
 pub fn crds() -> Vec<CustomResourceDefinition> {
     vec![
         Session::crd(),
-        Kernel::crd(),
+        without_subresources(Kernel::crd()),
         Deployment::crd(),
         Route::crd(),
         ScalingGroup::crd(),
@@ -67,6 +67,12 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         Keypair::crd(),
         ResourcePolicy::crd(),
     ]
+}
+
+/// A kind whose status is written together with its spec.
+fn without_subresources(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
+    crd.spec.versions.iter_mut().for_each(|version| version.subresources = None);
+    crd
 }
 
 /// The container that runs what the user asked for.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::names::DNS_NAME;
 use super::quantity::written_amounts;
+use super::scaling_group::yes;
 use super::{AccessKey, GroupName, NodeName, Quantity, ResourceList, Serving, SessionStatus};
 
 /// The most kernels of one session.
@@ -81,6 +82,11 @@ pub struct SessionSpec {
         validation = Rule::new("self.all(k, (has(k.role) && k.role != 'main') || !has(k.replicas) || k.replicas == 1)").message("the role main has one replica"),
     )]
     pub kernels: Vec<KernelTemplate>,
+
+    /// Whether all kernels start at the same moment, when each can resolve the names of all others. If false, and every node of
+    /// the session has the images already, each kernel starts as soon as it can, and its program has to retry lookups of names.
+    #[serde(default = "yes")]
+    pub start_together: bool,
 
     /// The earliest start, for example 2026-01-31T09:00:00Z.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -234,4 +234,10 @@ impl Session {
     pub fn is_deleted(&self) -> bool {
         self.metadata.deletion_timestamp.is_some()
     }
+
+    /// Whether its user deleted it, and nothing but the operator's finalizer keeps it. Nobody waits for its result.
+    pub fn is_leaving(&self) -> bool {
+        let by_user = self.status.as_ref().and_then(|status| status.result) == Some(SessionResult::UserCancelled);
+        by_user && self.is_deleted() && self.metadata.finalizers.iter().flatten().all(|name| name == super::FINALIZER_SESSION)
+    }
 }

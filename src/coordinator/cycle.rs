@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use super::engine::{CONCURRENCY, Coordinator, Decided};
 use super::host::{Batch, Host};
 use super::locks::{Held, Locks};
-use super::marks::{HandlerMarks, Mark, long_cycle};
+use super::marks::{HandlerMarks, Mark, Pace, long_cycle};
 use super::recorder::shortened;
 use super::step::Work;
 use crate::api::{Reason, SubStep};
@@ -47,11 +47,11 @@ impl<S: Subject, H: Host<S>> Coordinator<S, H> {
     }
 
     async fn run(self: Arc<Self>, handler: &'static Handler<S>) {
-        let mut long_cycle = long_cycle(&self.timing);
+        let (mut long_cycle, mut pace) = (long_cycle(&self.timing), Pace::new(self.timing.coalesce));
         let mut late = FuturesUnordered::new();
         loop {
             tokio::select! {
-                () = self.marks.wait(handler.name, &mut long_cycle, self.timing.coalesce) => {}
+                () = self.marks.wait(handler.name, &mut long_cycle, &pace) => {}
                 Some(()) = late.next() => continue,
             }
             let mark = self.marks.take(handler.name);
@@ -63,6 +63,7 @@ impl<S: Subject, H: Host<S>> Coordinator<S, H> {
                 }
             };
             late.extend(rest);
+            pace.ended();
         }
     }
 

@@ -1,5 +1,6 @@
 //! Deferred commits: a step that changes neither allocation nor result is written together with the next step, if that follows
-//! soon. This saves a write. A crash meanwhile costs nothing: the effects are done again and change nothing.
+//! soon. The last steps of an object that is about to be removed are written only if that takes long. This saves writes. A crash
+//! meanwhile costs nothing: the effects are done again and change nothing.
 
 use std::sync::Arc;
 
@@ -14,8 +15,11 @@ use super::host::{AfterCommit, Host};
 use crate::api::HistoryResult;
 use crate::lifecycle::{CommitMode, HasProgress, Item, Subject, Timing, is_outdated, observe, phase_of};
 
-/// Whether a commit may wait: one success, of a handler whose row says so.
-pub(super) fn may_be_deferred<S: Subject>(after: &AfterCommit<S>) -> bool {
+/// Whether a commit may wait: one success, of a handler whose row says so, or any successes of an object that is leaving.
+pub(super) fn may_be_deferred<S: Subject>(object: &S::Object, after: &AfterCommit<S>) -> bool {
+    if S::is_leaving(object) {
+        return after.results.iter().all(|(_, result)| *result == HistoryResult::Success);
+    }
     let [(handler, HistoryResult::Success)] = after.results[..] else { return false };
     S::row(handler).is_some_and(|row| row.commit == CommitMode::Deferred)
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::Notify;
-use tokio::time::Interval;
+use tokio::time::{Instant, Interval};
 
 use crate::lifecycle::{Subject, Timing, Trigger};
 
@@ -155,11 +155,10 @@ impl<K: Copy + Eq + Hash + Ord, U: Clone + Eq + Hash + Ord> Marks<K, U> {
         }
     }
 
-    /// Waits until a key is marked or its long cycle is due, which marks everything. Marks set close together are taken
-    /// together.
-    pub async fn wait(&self, key: K, long_cycle: &mut Interval, coalesce: Duration) {
+    /// Waits until a key is marked and it is its turn, or its long cycle is due, which marks everything.
+    pub async fn wait(&self, key: K, long_cycle: &mut Interval, pace: &Pace) {
         tokio::select! {
-            () = self.marked(key) => tokio::time::sleep(coalesce).await,
+            () = self.marked(key) => pace.turn().await,
             _ = long_cycle.tick() => self.all(key),
         }
     }
@@ -200,6 +199,29 @@ impl<K: Copy + Eq + Hash + Ord, U: Clone + Eq + Hash + Ord> Marks<K, U> {
             self.one(key, &uid);
         }
         next
+    }
+}
+
+/// The pause between two cycles, in which marks set close together gather. A cycle after a longer rest begins at once.
+pub struct Pace {
+    pause: Duration,
+    ended: Option<Instant>,
+}
+
+impl Pace {
+    pub fn new(pause: Duration) -> Self {
+        Self { pause, ended: None }
+    }
+
+    /// Says that a cycle has ended.
+    pub fn ended(&mut self) {
+        self.ended = Some(Instant::now());
+    }
+
+    async fn turn(&self) {
+        if let Some(ended) = self.ended {
+            tokio::time::sleep_until(ended + self.pause).await;
+        }
     }
 }
 

@@ -77,7 +77,7 @@ impl<'a, S: Subject, H: Host<S>> Work<'a, S, H> {
         if self.after.results.is_empty() {
             return;
         }
-        if may_be_deferred(&self.after) {
+        if may_be_deferred::<S>(current.item.object(), &self.after) {
             let object = current.item.object().clone();
             self.coordinator.defer(&current.item, &object, self.after);
             self.coordinator.marks.object(&current.item.uid(), phase_of::<S>(&object));

@@ -262,6 +262,17 @@ async fn a_deferred_step_that_nothing_follows_is_written_by_itself() {
 }
 
 #[tokio::test]
+async fn the_steps_of_an_object_that_is_leaving_are_written_only_if_it_takes_long() {
+    let mut leaving = lamp("a", 60, LampPhase::Warm);
+    leaving.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Default::default()));
+    let (map, engine) = engine(vec![leaving]);
+    run(&engine, &LIGHT).await;
+    assert_eq!((map.writes(), map.deferrals()), (0, 1), "LIGHT is never deferred otherwise");
+    engine.commit_deferred("a".into()).await;
+    assert_eq!((map.writes(), map.phase("a")), (1, LampPhase::Lit), "it has taken long");
+}
+
+#[tokio::test]
 async fn a_conflict_counts_no_attempt_and_evaluates_the_object_again() {
     let (map, engine) = engine(vec![lamp("a", 60, LampPhase::Warm)]);
     map.lock().commits.push_back(Answer::Conflict);

@@ -191,6 +191,10 @@ impl Subject for Lamps {
         status.progress.phase == LampPhase::Broken
     }
 
+    fn is_leaving(lamp: &Lamp) -> bool {
+        lamp.metadata.deletion_timestamp.is_some()
+    }
+
     fn takes_more(_: Option<&LampStatus>, next: &LampStatus) -> bool {
         next.progress.phase == LampPhase::Lit
     }

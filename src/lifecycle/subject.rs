@@ -64,6 +64,11 @@ pub trait Subject: Copy + Debug + Send + Sync + Sized + 'static {
     /// Whether the object has ended in a way that deserves a warning.
     fn has_ended_badly(status: &Self::Status) -> bool;
 
+    /// Whether the object is removed as soon as it has ended, so that its last statuses are written only if that takes long.
+    fn is_leaving(_: &Self::Object) -> bool {
+        false
+    }
+
     /// Whether a commit takes something that later cycles do not know to be taken.
     fn takes_more(before: Option<&Self::Status>, next: &Self::Status) -> bool;
 }

@@ -11,7 +11,7 @@ pub struct Timing {
     pub long_cycle: Duration,
     /// When the first long cycle begins.
     pub long_cycle_initial: Duration,
-    /// How long changes are gathered before a cycle takes them together.
+    /// The pause between two cycles of a handler, in which changes gather. A cycle after a longer rest begins at once.
     pub coalesce: Duration,
     /// Longest wait for an in-process lock, and longest time that a cycle holds it.
     pub lock_lifetime: Duration,

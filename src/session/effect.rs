@@ -1,9 +1,10 @@
 //! Effects as data: the writes that a decision needs. `cluster::session::effects` performs them.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::ResourceExt;
 
 use super::kernels::service_name;
-use crate::api::{KernelStatus, KernelTemplate, NodeName, SessionUid};
+use crate::api::{Kernel, KernelTemplate, NodeName, SessionUid};
 pub use crate::views::PodRef;
 
 /// One write. Every effect is idempotent, so that it can be repeated after a crash.
@@ -17,6 +18,8 @@ pub enum Effect {
     ReleaseUnreadable(Box<ObjectMeta>),
     /// Deletes the session itself, because its time to live has passed.
     DeleteSession,
+    /// Confirms by a read that nobody else has a Service of this session's name.
+    ConfirmServiceName,
     /// Creates the Service through which the kernels resolve each other's names.
     CreateService,
     DeleteService,
@@ -29,7 +32,7 @@ pub enum Effect {
         session: String,
         uid: SessionUid,
     },
-    /// Creates a kernel and its pod.
+    /// Creates the pod of a kernel.
     Launch(Box<Launch>),
     /// Lets a gated pod start.
     OpenGate(PodRef),
@@ -40,12 +43,8 @@ pub enum Effect {
     },
     /// Removes our finalizer from a pod, once its end is recorded.
     ReleasePod(PodRef),
-    /// Writes a kernel's status, if the kernel still has the version that the decision was based on.
-    RecordKernel {
-        name: String,
-        version: Option<String>,
-        status: Box<KernelStatus>,
-    },
+    /// Writes a kernel's record: creates it, or replaces the version that the decision was based on.
+    RecordKernel(Box<Kernel>),
     /// Deletes a kernel of a former allocation.
     DeleteKernel {
         name: String,
@@ -53,8 +52,6 @@ pub enum Effect {
     },
     /// Confirms by a read that there is no pod of this name. Its absence from our stores may be out of date.
     ConfirmNoPod(String),
-    /// Confirms by a read that there is no kernel of this name.
-    ConfirmNoKernel(String),
 }
 
 impl Effect {
@@ -64,6 +61,7 @@ impl Effect {
             Self::HoldSession => "hold-session",
             Self::ReleaseSession | Self::ReleaseUnreadable(_) => "release-session",
             Self::DeleteSession => "delete-session",
+            Self::ConfirmServiceName => "confirm-service-name",
             Self::CreateService => "create-service",
             Self::DeleteService => "delete-service",
             Self::CreateSshSecret => "create-ssh-secret",
@@ -73,10 +71,32 @@ impl Effect {
             Self::OpenGate(_) => "open-gate",
             Self::DeletePod { .. } => "delete-pod",
             Self::ReleasePod(_) => "release-pod",
-            Self::RecordKernel { .. } => "record-kernel",
+            Self::RecordKernel(_) => "record-kernel",
             Self::DeleteKernel { .. } => "delete-kernel",
             Self::ConfirmNoPod(_) => "confirm-no-pod",
-            Self::ConfirmNoKernel(_) => "confirm-no-kernel",
+        }
+    }
+
+    /// Whether it concerns the pod or the record of one kernel alone, which `target` names.
+    pub fn is_of_one_kernel(&self) -> bool {
+        match self {
+            Self::Launch(_)
+            | Self::OpenGate(_)
+            | Self::DeletePod { .. }
+            | Self::ReleasePod(_)
+            | Self::RecordKernel(_)
+            | Self::ConfirmNoPod(_) => true,
+            Self::HoldSession
+            | Self::ReleaseSession
+            | Self::ReleaseUnreadable(_)
+            | Self::DeleteSession
+            | Self::ConfirmServiceName
+            | Self::CreateService
+            | Self::DeleteService
+            | Self::CreateSshSecret
+            | Self::DeleteSshSecret(_)
+            | Self::DeleteOrphanedService { .. }
+            | Self::DeleteKernel { .. } => false,
         }
     }
 
@@ -85,15 +105,15 @@ impl Effect {
         match self {
             Self::Launch(launch) => format!("{} on {}", launch.name, launch.node),
             Self::OpenGate(pod) | Self::DeletePod { pod, .. } | Self::ReleasePod(pod) => pod.name.clone(),
-            Self::RecordKernel { name, .. } | Self::DeleteKernel { name, .. } => name.clone(),
-            Self::ConfirmNoPod(name) | Self::ConfirmNoKernel(name) | Self::DeleteSshSecret(name) => name.clone(),
+            Self::RecordKernel(kernel) => kernel.name_any(),
+            Self::DeleteKernel { name, .. } | Self::ConfirmNoPod(name) | Self::DeleteSshSecret(name) => name.clone(),
             Self::DeleteOrphanedService { session, .. } => service_name(session),
             _ => String::new(),
         }
     }
 }
 
-/// A kernel to create, with everything that its pod needs.
+/// A kernel to start, with everything that its pod needs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Launch {
     /// The name of the kernel and its pod.
@@ -104,8 +124,20 @@ pub struct Launch {
     pub hostname: String,
     pub node: NodeName,
     pub generation: i64,
-    /// Whether a gate holds it until all kernels of the session may start.
-    pub gated: bool,
+    /// Whether other kernels share its session, so that it has a name among them and the session's SSH keys.
+    pub in_gang: bool,
+    pub gate: Gate,
+}
+
+/// What holds a kernel back until all kernels of its session may start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gate {
+    /// Nothing.
+    None,
+    /// A gate in the operator's image. All nodes have the images, so only the names are waited for.
+    Names,
+    /// A gate in the kernel's own image, so that the image is pulled before the gate can run.
+    Images,
 }
 
 #[cfg(test)]

@@ -1,20 +1,23 @@
 //! Records the ends of kernels, releases ended pods and removes leftovers, independently of the session's phase. Each pod is
 //! decided on its own, so that one pod never holds up another.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::ResourceExt;
 
 use super::effect::{Effect, PodRef};
+use super::kernel_record::new_record;
 use super::kernel_state::step_to;
 use super::kernels::{KernelState, ssh_secret_name, state_by_pod};
 use super::snapshot::Snapshot;
 use crate::api::Reason;
 use crate::api::{
     DesiredState, FINALIZER_SESSION, Kernel, KernelPhase, KernelStatus, LABEL_GENERATION, MAIN_HOSTNAME, NodeName, Session,
-    SessionUid, TerminationMode,
+    SessionPhase, SessionUid, TerminationMode,
 };
 use crate::lifecycle::truncate;
 use crate::views::{Liveness, MainState, PodView};
@@ -31,6 +34,8 @@ pub struct Remains {
     pub session: Option<Arc<Session>>,
     /// The metadata of a session that cannot be read and is being deleted.
     pub unreadable: Option<ObjectMeta>,
+    /// Whether the session is removed as soon as its pods are gone, and its records with it.
+    pub is_leaving: bool,
     pub kernels: Vec<Arc<Kernel>>,
     pub pods: Vec<Arc<PodView>>,
     pub liveness: HashMap<NodeName, Liveness>,
@@ -63,8 +68,20 @@ impl Remains {
         }
     }
 
-    fn record_of(&self, name: &str) -> Option<&Kernel> {
-        self.kernels.iter().find(|kernel| kernel.metadata.name.as_deref() == Some(name)).map(|kernel| &**kernel)
+    /// Returns the record of a pod's kernel, or a new one if the pod is of the session's last allocation.
+    fn record_of(&self, pod: &PodView) -> Option<Cow<'_, Kernel>> {
+        let written = self.kernels.iter().find(|kernel| kernel.metadata.name.as_ref() == Some(&pod.name));
+        if let Some(written) = written {
+            return Some(Cow::Borrowed(written));
+        }
+        match self.allocation_state(&pod.kernel, pod.generation) {
+            AllocationState::Current | AllocationState::Ended => self.new_record(&pod.kernel).map(Cow::Owned),
+            AllocationState::Leftover => None,
+        }
+    }
+
+    fn new_record(&self, hostname: &str) -> Option<Kernel> {
+        new_record(self.session.as_deref()?, &self.snapshot.group_name.clone().unwrap_or_default(), hostname)
     }
 
     /// Whether its user ends it without a grace period.
@@ -105,16 +122,11 @@ fn for_pods(remains: &Remains) -> Vec<Effect> {
 fn for_pod(remains: &Remains, pod: &PodView) -> Vec<Effect> {
     let mut effects = vec![];
     let allocation = remains.allocation_state(&pod.kernel, pod.generation);
-    let record = remains.record_of(&pod.name);
     // A pod that was deleted before it was bound, or whose node is gone, will never report its end.
     let never_reports = pod.deleting && (!pod.bound || remains.is_gone(pod));
     let released = pod.held && (pod.ended || never_reports);
-    match record {
-        Some(record) => effects.extend(kernel_end(remains, pod, record, never_reports)),
-        None if released && !matches!(allocation, AllocationState::Leftover) => {
-            effects.push(Effect::ConfirmNoKernel(pod.name.clone()));
-        }
-        None => {}
+    if let Some(record) = remains.record_of(pod).filter(|_| !remains.is_leaving) {
+        effects.extend(kernel_end(remains, pod, &record, never_reports));
     }
     if released {
         effects.push(Effect::ReleasePod(PodRef::from(pod)));
@@ -175,7 +187,7 @@ fn kernel_end(remains: &Remains, pod: &PodView, record: &Kernel, never_reports: 
 
 /// Records that kernels run, or why they are late. Only people read this, so the records may come late.
 pub fn progress(remains: &Remains) -> Vec<Effect> {
-    remains.pods.iter().filter_map(|pod| kernel_progress(remains, pod, remains.record_of(&pod.name)?)).collect()
+    remains.pods.iter().filter_map(|pod| kernel_progress(remains, pod, &*remains.record_of(pod)?)).collect()
 }
 
 fn kernel_progress(remains: &Remains, pod: &PodView, record: &Kernel) -> Option<Effect> {
@@ -192,6 +204,7 @@ fn kernel_progress(remains: &Remains, pod: &PodView, record: &Kernel) -> Option<
         phase: state.phase,
         reason: state.reason,
         message: state.message,
+        pod_uid: Some(pod.uid.clone()),
         pod_ip: pod.ip.clone(),
         started_at: old.started_at.or(since),
         ..old.clone()
@@ -208,8 +221,7 @@ fn recorded(record: &Kernel, old: KernelStatus, mut new: KernelStatus) -> Option
     if !may_step || new == old {
         return None;
     }
-    let version = record.metadata.resource_version.clone();
-    Some(Effect::RecordKernel { name: record.metadata.name.clone()?, version, status: Box::new(new) })
+    Some(Effect::RecordKernel(Box::new(Kernel { status: Some(new), ..record.clone() })))
 }
 
 /// Returns the reason why a kernel counts as ending without a report of its pod, for example a lost node.
@@ -226,6 +238,7 @@ fn ended(old: &KernelStatus, pod: &PodView, state: &KernelState, now: DateTime<U
         phase: KernelPhase::Terminated,
         reason: recorded_reason(old).or(state.reason.clone()),
         message: state.message.clone().filter(|message| !message.is_empty()),
+        pod_uid: Some(pod.uid.clone()),
         pod_ip: pod.ip.clone().or(old.pod_ip.clone()),
         started_at: old.started_at.or(started_at),
         finished_at: finished_at.or(Some(now)),
@@ -235,7 +248,48 @@ fn ended(old: &KernelStatus, pod: &PodView, state: &KernelState, now: DateTime<U
 
 /// Ends kernels whose pod is gone without a recorded end, and removes kernels of former allocations.
 fn for_kernels(remains: &Remains) -> Vec<Effect> {
-    remains.kernels.iter().flat_map(|kernel| for_kernel(remains, kernel)).collect()
+    if remains.is_leaving {
+        return vec![]; // the garbage collector removes its records
+    }
+    let absent = remains.session.as_deref().map_or(vec![], |session| absent_kernels(remains, session));
+    remains.kernels.iter().flat_map(|kernel| for_kernel(remains, kernel)).chain(absent).collect()
+}
+
+/// Records the ends of kernels that have lost their pod before anything was recorded of them.
+fn absent_kernels(remains: &Remains, session: &Session) -> Vec<Effect> {
+    if !has_launched(session) {
+        return vec![];
+    }
+    let allocation = session.status.iter().flat_map(|status| &status.allocation);
+    let new = allocation.filter_map(|allocated| remains.new_record(&allocated.kernel));
+    let is_absent = |record: &Kernel| {
+        let name = record.metadata.name.as_ref();
+        let has_pod = remains.pods.iter().any(|pod| Some(&pod.name) == name);
+        !has_pod && !remains.kernels.iter().any(|kernel| kernel.metadata.name.as_ref() == name)
+    };
+    new.filter(is_absent).flat_map(|record| gone(remains, &record)).collect()
+}
+
+/// Whether the pods of its present allocation have been created.
+fn has_launched(session: &Session) -> bool {
+    let history = session.status.iter().flat_map(|status| &status.history).rev();
+    let mut phases = history.map(|entry| entry.to.as_str());
+    let launched = phases.find(|to| [SessionPhase::Scheduled, SessionPhase::Preparing].iter().any(|phase| phase.as_str() == *to));
+    launched == Some(SessionPhase::Preparing.as_str())
+}
+
+/// Records that a kernel's pod is gone, once a read has confirmed it.
+fn gone(remains: &Remains, record: &Kernel) -> Vec<Effect> {
+    let status = record.status.clone().unwrap_or_default();
+    let new = KernelStatus {
+        phase: KernelPhase::Terminated,
+        reason: recorded_reason(&status).or(Some(Reason::PodGone.as_str().into())),
+        message: Some("its pod is gone".into()),
+        finished_at: Some(remains.now()),
+        ..status
+    };
+    let confirmation = Effect::ConfirmNoPod(record.name_any());
+    vec![confirmation, Effect::RecordKernel(Box::new(Kernel { status: Some(new), ..record.clone() }))]
 }
 
 fn for_kernel(remains: &Remains, kernel: &Kernel) -> Vec<Effect> {
@@ -257,18 +311,7 @@ fn for_kernel(remains: &Remains, kernel: &Kernel) -> Vec<Effect> {
         _ if status.phase.is_terminal() => vec![],
         // A Scheduled session has no pods yet, so a missing pod is no end.
         AllocationState::Current if is_before_pods(remains.session.as_deref()) => vec![],
-        _ => {
-            let new = KernelStatus {
-                phase: KernelPhase::Terminated,
-                reason: recorded_reason(&status).or(Some(Reason::PodGone.as_str().into())),
-                message: Some("its pod is gone".into()),
-                finished_at: Some(remains.now()),
-                ..status
-            };
-            let version = kernel.metadata.resource_version.clone();
-            let confirmation = Effect::ConfirmNoPod(name.clone());
-            vec![confirmation, Effect::RecordKernel { name, version, status: Box::new(new) }]
-        }
+        _ => gone(remains, kernel),
     }
 }
 
@@ -291,13 +334,12 @@ fn orphan_removal(kernel: &Kernel, name: String) -> Vec<Effect> {
 }
 
 fn is_before_pods(session: Option<&Session>) -> bool {
-    session.is_some_and(|session| session.phase() == crate::api::SessionPhase::Scheduled)
+    session.is_some_and(|session| session.phase() == SessionPhase::Scheduled)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::SessionPhase;
     use crate::session::handlers::testing::{kernel_of, pod_of, session_in, snapshot};
 
     fn remains(session: Option<&Session>, kernel: Option<Kernel>, pod: Option<PodView>) -> Remains {
@@ -305,6 +347,7 @@ mod tests {
             uid: SessionUid("uid-s".into()),
             namespace: "ns".into(),
             unreadable: None,
+            is_leaving: session.is_some_and(Session::is_leaving),
             session: session.cloned().map(Arc::new),
             kernels: kernel.into_iter().map(Arc::new).collect(),
             pods: pod.into_iter().map(Arc::new).collect(),
@@ -315,6 +358,11 @@ mod tests {
 
     fn names(effects: &[Effect]) -> Vec<&'static str> {
         effects.iter().map(Effect::name).collect()
+    }
+
+    fn recorded_status(effect: &Effect) -> KernelStatus {
+        let Effect::RecordKernel(kernel) = effect else { panic!("no record: {effect:?}") };
+        kernel.status.clone().expect("a state")
     }
 
     #[test]
@@ -329,7 +377,7 @@ mod tests {
         };
         let pod = PodView { ended: true, main: ended_with(&"ä".repeat(4096)), ..pod_of(&session) };
         let effects = for_pods(&remains(Some(&session), Some(kernel_of(&session)), Some(pod)));
-        let Effect::RecordKernel { status, .. } = &effects[0] else { panic!("a record") };
+        let status = recorded_status(&effects[0]);
         assert!(status.message.as_ref().is_some_and(|message| message.len() <= 1024 && message.len() > 1000));
         assert!(status.reason.as_ref().is_some_and(|reason| reason.len() <= 128));
     }
@@ -340,13 +388,7 @@ mod tests {
         let record = |kernel: &Kernel, pod: PodView| {
             let remains = remains(Some(&session), Some(kernel.clone()), Some(pod));
             assert!(for_pods(&remains).is_empty());
-            match progress(&remains).pop() {
-                Some(Effect::RecordKernel { status, .. }) => Some(*status),
-                other => {
-                    assert_eq!(other, None);
-                    None
-                }
-            }
+            progress(&remains).pop().map(|effect| recorded_status(&effect))
         };
         let failing = |word: &str| PodView { image_error: Some((word.into(), "not found".into())), ..pod_of(&session) };
         let mut kernel = kernel_of(&session);
@@ -368,7 +410,8 @@ mod tests {
         let held_up = Some("ImagePullFailed".to_owned());
         kernel.status = Some(KernelStatus { phase: KernelPhase::Pulling, reason: held_up, ..KernelStatus::default() });
         let effects = for_kernels(&remains(Some(&session), Some(kernel), None));
-        let [_, Effect::RecordKernel { status, .. }] = &effects[..] else { panic!("{effects:?}") };
+        assert_eq!(names(&effects), ["confirm-no-pod", "record-kernel"]);
+        let status = recorded_status(&effects[1]);
         assert_eq!(status.reason.as_deref(), Some("PodGone"));
     }
 
@@ -385,22 +428,68 @@ mod tests {
         let pod = PodView { ended: true, held: true, main, ..pod_of(&session) };
         let effects = for_pods(&remains(Some(&session), Some(kernel_of(&session)), Some(pod)));
         assert_eq!(names(&effects), ["record-kernel", "release-pod"]);
-        let Effect::RecordKernel { status, .. } = &effects[0] else { panic!("no record") };
+        let status = recorded_status(&effects[0]);
         assert_eq!((status.phase, status.exit_code), (KernelPhase::Terminated, Some(3)));
     }
 
     #[test]
-    fn a_pod_without_a_kernel_is_released_only_after_a_read_confirms_that_there_is_none() {
+    fn a_kernel_is_recorded_with_one_write_when_it_runs_and_its_end_even_if_nothing_was_recorded_before() {
         let session = session_in(SessionPhase::Running);
-        let pod = PodView { ended: true, held: true, ..pod_of(&session) };
-        assert_eq!(names(&for_pods(&remains(Some(&session), None, Some(pod)))), ["confirm-no-kernel", "release-pod"]);
+        let starting = remains(Some(&session), None, Some(pod_of(&session)));
+        assert!(progress(&starting).is_empty(), "nothing is to be said yet");
+        let running = PodView { main: MainState::Running { since: None }, ..pod_of(&session) };
+        let effects = progress(&remains(Some(&session), None, Some(running)));
+        let [Effect::RecordKernel(kernel)] = &effects[..] else { panic!("{effects:?}") };
+        assert_eq!(kernel.metadata.resource_version, None, "it is created");
+        assert_eq!((kernel.name_any(), &kernel.spec.node), (pod_of(&session).name, &"node-1".into()));
+        let status = recorded_status(&effects[0]);
+        assert_eq!((status.phase, status.pod_uid.as_deref()), (KernelPhase::Running, Some("uid-pod")));
+        let ended = PodView { ended: true, held: true, ..pod_of(&session) };
+        let effects = for_pods(&remains(Some(&session), None, Some(ended.clone())));
+        assert_eq!(names(&effects), ["record-kernel", "release-pod"]);
+        let older = PodView { generation: 0, ..ended };
+        let effects = for_pods(&remains(Some(&session), None, Some(older)));
+        assert_eq!(names(&effects), ["release-pod", "delete-pod"], "a former allocation is not recorded again");
+    }
+
+    #[test]
+    fn the_end_of_a_deleted_session_is_not_recorded_in_kernels_that_are_removed_with_it() {
+        let mut session = session_in(SessionPhase::Running);
+        session.metadata.finalizers = Some(vec![FINALIZER_SESSION.into()]);
+        session.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Default::default()));
+        let ended = PodView { ended: true, held: true, ..pod_of(&session) };
+        let effects = |session: &Session| names(&sync(&remains(Some(session), Some(kernel_of(session)), Some(ended.clone()))));
+        assert_eq!(effects(&session), ["record-kernel", "release-pod"], "its exit code may decide its result");
+        session.status.get_or_insert_default().result = Some(crate::api::SessionResult::UserCancelled);
+        assert_eq!(effects(&session), ["release-pod"]);
+        session.metadata.finalizers.get_or_insert_default().push("orphan".into());
+        assert_eq!(effects(&session), ["record-kernel", "release-pod"], "somebody else keeps it");
+    }
+
+    #[test]
+    fn a_kernel_that_loses_its_pod_before_anything_was_recorded_is_recorded_as_gone() {
+        let mut session = session_in(SessionPhase::Pulling);
+        let entry = |to: &str| {
+            let at = DateTime::UNIX_EPOCH;
+            let entry = serde_json::json!({"handler": "x", "result": "Success", "from": "x", "to": to, "attempts": 1,
+                                           "createdAt": at, "updatedAt": at});
+            serde_json::from_value::<crate::api::HistoryEntry>(entry).expect("an entry")
+        };
+        let effects = |session: &Session| names(&for_kernels(&remains(Some(session), None, None)));
+        assert!(effects(&session).is_empty(), "its pods were never created");
+        session.status.get_or_insert_default().history = vec![entry("Scheduled"), entry("Preparing"), entry("Pulling")];
+        assert_eq!(effects(&session), ["confirm-no-pod", "record-kernel"]);
+        session.status.get_or_insert_default().history.push(entry("Scheduled"));
+        assert!(effects(&session).is_empty(), "the pods of its new allocation are not created yet");
     }
 
     #[test]
     fn an_ended_pod_stays_for_its_logs_and_a_running_pod_of_an_ended_session_is_deleted() {
         let session = session_in(SessionPhase::Terminated);
         let ended = PodView { ended: true, ..pod_of(&session) };
-        assert!(names(&for_pods(&remains(Some(&session), None, Some(ended)))).is_empty());
+        let mut record = kernel_of(&session);
+        record.status = Some(KernelStatus { phase: KernelPhase::Terminated, ..KernelStatus::default() });
+        assert!(names(&for_pods(&remains(Some(&session), Some(record), Some(ended)))).is_empty());
         let running = pod_of(&session);
         assert_eq!(names(&for_pods(&remains(Some(&session), None, Some(running)))), ["delete-pod"]);
     }
@@ -439,7 +528,7 @@ mod tests {
         let running = session_in(SessionPhase::Running);
         let effects = for_kernels(&remains(Some(&running), Some(kernel_of(&running)), None));
         assert_eq!(names(&effects), ["confirm-no-pod", "record-kernel"]);
-        let Effect::RecordKernel { status, .. } = &effects[1] else { panic!("a record") };
+        let status = recorded_status(&effects[1]);
         assert_eq!((status.phase, status.reason.as_deref()), (KernelPhase::Terminated, Some("PodGone")));
     }
 

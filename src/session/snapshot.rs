@@ -67,6 +67,11 @@ pub enum DisruptedStart {
 }
 
 impl SessionItem {
+    /// Whether its kernels must not start yet, because they could not resolve each other's names.
+    pub fn awaits_names(&self) -> bool {
+        self.session.spec.start_together && !self.names_resolve
+    }
+
     pub fn name(&self) -> &str {
         self.session.metadata.name.as_deref().unwrap_or_default()
     }

@@ -80,6 +80,10 @@ impl Subject for Sessions {
         status.result == Some(SessionResult::Error)
     }
 
+    fn is_leaving(session: &Session) -> bool {
+        session.is_leaving()
+    }
+
     fn takes_more(before: Option<&SessionStatus>, next: &SessionStatus) -> bool {
         next.allocation_generation > before.map_or(0, |status| status.allocation_generation)
     }

@@ -1,5 +1,6 @@
 //! Views of the cluster's objects: only the fields that decisions use. Pure.
 
+mod images;
 mod node;
 mod pod;
 mod quota;
@@ -8,6 +9,7 @@ mod tenancy;
 pub(crate) mod testing;
 mod volumes;
 
+pub use images::*;
 pub use node::*;
 pub use pod::*;
 pub use quota::*;

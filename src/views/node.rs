@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use super::images::Images;
 use crate::api::{NodeName, Resources};
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -21,6 +22,7 @@ pub struct NodeView {
     pub back_since: Option<DateTime<Utc>>,
     /// Whether its kubelet sends no heartbeats, whatever its status says.
     pub stale: bool,
+    pub images: Images,
 }
 
 /// A node's taint.
@@ -67,6 +69,11 @@ impl Liveness {
 pub const TAINT_OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
 impl NodeView {
+    /// Whether both differ in nothing that decides where a session may run.
+    pub fn is_same_place_as(&self, other: &Self) -> bool {
+        Self { images: other.images.clone(), ..self.clone() } == *other
+    }
+
     pub fn has_labels(&self, labels: &BTreeMap<String, String>) -> bool {
         labels.iter().all(|(key, value)| self.labels.get(key) == Some(value))
     }

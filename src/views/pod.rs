@@ -14,7 +14,7 @@ pub struct PodView {
     pub name: String,
     pub uid: String,
     pub session_uid: SessionUid,
-    /// The uid of its controller, which is the kernel.
+    /// The uid of its controller, which is the session.
     pub owner_uid: Option<String>,
     pub group: GroupName,
     /// The kernel's role and index, from the pod's label.

@@ -156,6 +156,10 @@ async fn raising_a_priority_needs_the_right_and_lowering_it_does_not() {
     accepted("any lower priority", || raise(&theirs, 40)).await;
 }
 
+/// The labels by which sessions and deployments find their pods, Services and endpoints, each with its policy.
+const FINDING_LABELS: [(&str, &str); 3] =
+    [(LABEL_SESSION_UID, "session"), (LABEL_DEPLOYMENT_UID, "deployment-uid"), (LABEL_DEPLOYMENT, "deployment")];
+
 #[tokio::test]
 async fn users_cannot_create_or_relabel_pods_as_pods_of_a_session() {
     let scene = Scene::with("pass", 0, json!({})).await;
@@ -171,7 +175,7 @@ async fn users_cannot_create_or_relabel_pods_as_pods_of_a_session() {
         outcome(done)
     };
     let relabel_by_status = || async {
-        let patch = Patch::Merge(json!({"metadata": {"labels": {LABEL_KERNEL: "main1"}}}));
+        let patch = Patch::Merge(json!({"metadata": {"labels": {LABEL_DEPLOYMENT_UID: "u"}}}));
         let done = theirs.api::<Pod>().patch_status("own", &PatchParams::default(), &patch).await;
         outcome(done)
     };
@@ -193,13 +197,11 @@ async fn users_cannot_create_or_relabel_pods_as_pods_of_a_session() {
     };
     refused("a pod relabelled by its binding", bind().await, words);
     let forged = |label: &str| changed(&pod, "/metadata/labels", json!({label: "x"}));
-    let cases = [
-        ("a pod of a session", forged(LABEL_SESSION_UID), words),
-        ("a pod of a kernel", forged(LABEL_KERNEL), words),
-        ("a pod of a scaling group", forged(LABEL_GROUP), words),
-        ("a pod of an allocation", forged(LABEL_GENERATION), words),
-    ];
-    only_the_policy_refuses::<Pod>(&scene, &theirs, "pod-labels", &cases).await;
+    // The other labels mean nothing without one of these.
+    for (label, policy) in FINDING_LABELS {
+        let cases = [(label, forged(label), words)];
+        only_the_policy_refuses::<Pod>(&scene, &theirs, &format!("pod-labels-{policy}"), &cases).await;
+    }
     accepted("a pod relabelled", relabel).await;
     accepted("a pod relabelled by its status", relabel_by_status).await;
     accepted("a pod relabelled by its binding", bind).await;
@@ -335,12 +337,12 @@ async fn users_cannot_give_services_or_endpoints_the_labels_of_a_session() {
         outcome(done)
     };
     let relabel_by_status = || async {
-        let patch = Patch::Merge(json!({"metadata": {"labels": {LABEL_SESSION: "s"}}}));
+        let patch = Patch::Merge(json!({"metadata": {"labels": {LABEL_DEPLOYMENT_UID: "u"}}}));
         let done = theirs.api::<Service>().patch_status("own", &PatchParams::default(), &patch).await;
         outcome(done)
     };
     let forge_slice = || async { try_to_make::<EndpointSlice>(&theirs, &forged(&slice, LABEL_SESSION_UID)).await };
-    let forge_endpoints = || async { try_to_make::<Endpoints>(&theirs, &forged(&endpoints, LABEL_SESSION)).await };
+    let forge_endpoints = || async { try_to_make::<Endpoints>(&theirs, &forged(&endpoints, LABEL_DEPLOYMENT)).await };
     refused("a service relabelled", relabel().await, "may not set labels of sokovan.dev on services: only the Sokovan operator");
     refused("a service relabelled by its status", relabel_by_status().await, "labels of sokovan.dev on services");
     refused("a session's endpoint slice", forge_slice().await, "labels of sokovan.dev on endpointslices");
@@ -356,13 +358,10 @@ async fn users_cannot_give_services_or_endpoints_the_labels_of_a_session() {
     })
     .await;
     let words = "labels of sokovan.dev on services";
-    let cases = [
-        ("a session's service", forged(&service, LABEL_SESSION), words),
-        ("a kernel's service", forged(&service, LABEL_KERNEL), words),
-        ("a scaling group's service", forged(&service, LABEL_GROUP), words),
-        ("an allocation's service", forged(&service, LABEL_GENERATION), words),
-    ];
-    only_the_policy_refuses::<Service>(&scene, &theirs, "service-labels", &cases).await;
+    for (label, policy) in FINDING_LABELS {
+        let cases = [(label, forged(&service, label), words)];
+        only_the_policy_refuses::<Service>(&scene, &theirs, &format!("service-labels-{policy}"), &cases).await;
+    }
     accepted("a service relabelled", relabel).await;
     accepted("a service relabelled by its status", relabel_by_status).await;
     accepted("a session's endpoint slice", forge_slice).await;

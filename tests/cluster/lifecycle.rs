@@ -42,8 +42,7 @@ async fn a_pod_has_its_node_its_limits_and_no_privileges() {
     assert!(spec.host_network.is_none() && spec.host_pid.is_none() && spec.host_ipc.is_none());
     assert!(spec.init_containers.is_none(), "a single kernel needs no gate");
     let owner = &pods[0].metadata.owner_references.clone().unwrap()[0];
-    let kernel = &scene.kernels("one").await[0];
-    assert_eq!((owner.kind.as_str(), Some(&owner.uid)), ("Kernel", kernel.metadata.uid.as_ref()));
+    assert_eq!((owner.kind.as_str(), Some(&owner.uid)), ("Session", session.metadata.uid.as_ref()));
     scene.end(operator).await;
 }
 

@@ -17,6 +17,7 @@ mod ending;
 mod explained;
 mod forbidden;
 mod gangs;
+mod gates;
 mod holds;
 mod isolation;
 mod leadership;

@@ -23,10 +23,15 @@ async fn policies_restrict_the_pods_and_secrets_that_the_operator_creates() {
     let operator = scene.as_user(OPERATOR).await;
     let owner = |kind: &str| json!([{"apiVersion": "sokovan.dev/v1alpha1", "kind": kind, "name": "o", "uid": "u"}]);
     let pod = json!({
-        "metadata": {"ownerReferences": owner("Kernel"), "labels": {LABEL_SESSION: "own"}},
+        "metadata": {"ownerReferences": owner("Session"), "labels": {LABEL_SESSION: "own"}},
         "spec": {"automountServiceAccountToken": false, "containers": [{"name": "c", "image": "i"}]},
     });
     try_to_make::<Pod>(&operator, &pod).await.expect("a pod as the operator creates it");
+    let main = |path: &str| {
+        let variable = json!({"name": "X", "valueFrom": {"fieldRef": {"fieldPath": path}}});
+        changed(&pod, "/spec/containers", json!([{"name": "main", "image": "i", "env": [variable]}]))
+    };
+    try_to_make::<Pod>(&operator, &main("metadata.uid")).await.expect("a pod that knows its own uid");
     let volume = |volume: Value| changed(&pod, "/spec/volumes", json!([volume]));
     let container = |more: Value| {
         let mut container = json!({"name": "c", "image": "i"});
@@ -39,6 +44,7 @@ async fn policies_restrict_the_pods_and_secrets_that_the_operator_creates() {
             changed(&pod, "/spec/automountServiceAccountToken", json!(true)),
             "must set automountServiceAccountToken to false",
         ),
+        ("another field of the pod", main("spec.nodeName"), "only their own uid"),
         ("the host's network", changed(&pod, "/spec/hostNetwork", json!(true)), "must not use hostNetwork, hostPID or hostIPC"),
         ("the host's processes", changed(&pod, "/spec/hostPID", json!(true)), "must not use hostNetwork, hostPID or hostIPC"),
         ("the host's shared memory", changed(&pod, "/spec/hostIPC", json!(true)), "must not use hostNetwork, hostPID or hostIPC"),
@@ -80,7 +86,7 @@ async fn policies_restrict_the_pods_and_secrets_that_the_operator_creates() {
             "must not set seccomp or AppArmor to Unconfined",
         ),
         ("a whole secret", container(json!({"envFrom": [{"secretRef": {"name": "token"}}]})), "never a whole secret"),
-        ("a pod of no kernel", changed(&pod, "/metadata/ownerReferences", json!([])), "must be owned by a kernel"),
+        ("a pod of no session", changed(&pod, "/metadata/ownerReferences", json!([])), "must be owned by a session"),
     ];
     only_the_policy_refuses::<Pod>(&scene, &operator, "operator-pods", &cases).await;
     let secret = json!({
@@ -178,7 +184,7 @@ async fn the_operator_creates_pods_only_in_namespaces_of_projects() {
     let bare = Patch::Merge(json!({"metadata": {"labels": {LABEL_PROJECT: null}}}));
     namespaces.patch(&scene.name, &PatchParams::default(), &bare).await.unwrap();
     let pod = json!({
-        "metadata": {"ownerReferences": [{"apiVersion": "sokovan.dev/v1alpha1", "kind": "Kernel", "name": "o", "uid": "u"}]},
+        "metadata": {"ownerReferences": [{"apiVersion": "sokovan.dev/v1alpha1", "kind": "Session", "name": "o", "uid": "u"}]},
         "spec": {"automountServiceAccountToken": false, "containers": [{"name": "c", "image": "i"}]},
     });
     let attempt = || async { try_to_make::<Pod>(&operator, &pod).await };

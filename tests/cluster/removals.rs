@@ -1,11 +1,13 @@
 //! Removals by others: of a namespace, a kernel object, a scaling group, or a session in the foreground.
 
-use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
+use k8s_openapi::api::core::v1::{Namespace, Service};
+use kube::ResourceExt;
 use kube::api::{DeleteParams, Patch, PatchParams, PropagationPolicy};
 use serde_json::json;
 use sokovan::api::*;
 use sokovan::operator::{Ended, Options};
 
+use crate::common::eventually;
 use crate::scene::{Scene, gang};
 
 #[tokio::test]
@@ -50,17 +52,24 @@ async fn a_session_deleted_in_the_foreground_is_removed_after_its_dependents() {
 }
 
 #[tokio::test]
-async fn deleting_a_kernel_object_ends_its_session_and_leaves_no_pod() {
+async fn a_kernel_object_deleted_by_hand_is_written_again_and_its_session_goes_on() {
     let scene = Scene::new("by-hand").await;
     let operator = scene.operator().await;
     scene.submit("one", json!({})).await;
     scene.until_phase("one", SessionPhase::Running).await;
-    let kernel = scene.kernels("one").await.remove(0).metadata.name.unwrap();
-    scene.api::<Kernel>().delete(&kernel, &DeleteParams::default()).await.unwrap();
-    // The pod is deleted with its kernel, and the session ends for lack of it.
-    let status = scene.until_phase("one", SessionPhase::Terminated).await.status.unwrap();
-    assert_eq!((status.result, status.reason.map(|reason| reason.as_str())), (Some(SessionResult::Error), Some("PodDeleted")));
-    scene.until_gone::<Pod>(&kernel).await;
+    let recorded = |not: Option<String>| {
+        let scene = scene.clone();
+        async move {
+            let kernel = scene.kernels("one").await.pop().filter(|kernel| kernel.metadata.uid != not).ok_or("no record")?;
+            let phase = kernel.status.as_ref().map(|status| status.phase);
+            if phase == Some(KernelPhase::Running) { Ok(kernel) } else { Err(format!("{phase:?}")) }
+        }
+    };
+    let kernel = eventually("the kernel to be recorded", || recorded(None)).await;
+    scene.api::<Kernel>().delete(&kernel.name_any(), &DeleteParams::default()).await.unwrap();
+    let again = eventually("the kernel to be recorded again", || recorded(kernel.metadata.uid.clone())).await;
+    assert_eq!(again.status, kernel.status);
+    assert_eq!(scene.until_phase("one", SessionPhase::Running).await.status.unwrap().resets, 0);
     scene.delete("one").await;
     scene.until_gone::<Session>("one").await;
     scene.end(operator).await;

@@ -109,9 +109,9 @@ async fn users_cannot_forge_what_a_deployment_consists_of() {
     only_the_policy_refuses::<ControllerRevision>(&scene, &theirs, "serving-labels", &cases).await;
     accepted("a deployment's budget", forged_budget).await;
     accepted("a session in a deployment's traffic", forged_session).await;
-    lift(&scene, "pod-labels").await;
+    lift(&scene, "pod-labels-deployment").await;
     accepted("a pod in a deployment's traffic", forged_pod).await;
-    lift(&scene, "service-labels").await;
+    lift(&scene, "service-labels-deployment-uid").await;
     accepted("a deployment's service", forged_service).await;
 }
 

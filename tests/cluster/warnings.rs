@@ -32,7 +32,7 @@ async fn kubelet_warnings_of_a_stuck_pod_appear_in_its_session() {
     };
     scene.until("stuck", "showing the kubelet's warning", says).await;
     eventually("the kernel's status to show the warning", || async {
-        let status = scene.kernels("stuck").await.remove(0).status.unwrap_or_default();
+        let status = scene.kernels("stuck").await.pop().and_then(|kernel| kernel.status).unwrap_or_default();
         if status.reason.as_deref() == Some("FailedMount") { Ok(()) } else { Err(format!("{status:?}")) }
     })
     .await;

@@ -62,7 +62,7 @@ impl Objects {
             Object::Pod(pod) => {
                 replace(&mut self.pods, pod.metadata.uid.clone().unwrap_or_default(), pod, *deleted);
                 let name = pod.name_any();
-                let recorded = self.kernels.get(&name).is_none_or(has_end);
+                let recorded = self.kernels.get(&name).is_some_and(has_end);
                 if let Some(code) = exit_code(pod).filter(|_| !recorded && pod.finalizers().contains(&FINALIZER_POD.into())) {
                     self.codes.insert(name, code);
                 }
@@ -80,6 +80,8 @@ impl Objects {
 
     /// Returns a violation if a kernel's status lacks the exit code of its pod.
     fn lost_code(&self, kernel: &Kernel) -> Option<String> {
+        // The record of a deleted session goes with it.
+        self.sessions.get(&kernel.spec.session_uid).filter(|session| session.metadata.deletion_timestamp.is_none())?;
         let code = self.codes.get(&kernel.name_any())?;
         let status = kernel.status.clone().unwrap_or_default();
         let recorded = has_end(kernel) && (status.phase != KernelPhase::Terminated || status.exit_code == Some(*code));
@@ -256,6 +258,13 @@ fn unfinished(objects: &Objects) -> Vec<String> {
             Some(_) => {}
         }
     }
+    let ended = pods.values().filter(|pod| extract::has_ended(pod) && !kernels.contains_key(&pod.name_any()));
+    let unrecorded = ended.filter(|pod| phase_if_current(label(*pod, LABEL_SESSION_UID), &pod.name_any()).is_some());
+    found.extend(unrecorded.map(|pod| format!("pod {} has ended without a record", pod.name_any())));
+    let kept = sessions.iter().filter(|(_, session)| session.metadata.deletion_timestamp.is_none()).map(|(uid, _)| uid);
+    let of_a_session = |name: &str| kept.clone().any(|uid| phase_if_current(uid, name).is_some());
+    let lost = objects.codes.iter().filter(|(name, _)| !kernels.contains_key(*name) && of_a_session(name));
+    found.extend(lost.map(|(name, code)| format!("kernel {name} ended with {code} and has no record")));
     // The garbage collector removes the kernels of a deleted session.
     for kernel in kernels.values().filter(|kernel| sessions.contains_key(&kernel.spec.session_uid)) {
         match phase_if_current(&kernel.spec.session_uid, &kernel.name_any()) {

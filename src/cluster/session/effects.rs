@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Pod, Secret, Service};
+use kube::ResourceExt;
 use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
 
 use serde_json::json;
 
-use super::pods::{self, PodOptions, SshKeys};
+use super::pods::{self, PodGroup, PodOptions, SshKeys};
 use crate::api::*;
 use crate::cluster::objects::{exactly, not_found_is_fine, ours};
 use crate::cluster::store::identity::{key_of, uid_of};
@@ -67,6 +68,7 @@ impl Effects {
             Effect::ReleaseSession => self.release(&context.session()?.metadata).await,
             Effect::ReleaseUnreadable(meta) => self.release(meta).await,
             Effect::DeleteSession => self.delete_session(context.session()?).await,
+            Effect::ConfirmServiceName => self.confirm_service_name(context, context.session()?).await,
             Effect::CreateService => self.create_service(context, context.session()?).await,
             Effect::DeleteService => self.delete_service(context, context.session()?).await,
             Effect::CreateSshSecret => self.create_secret(context, context.session()?).await,
@@ -78,10 +80,9 @@ impl Effects {
             Effect::OpenGate(pod) => self.open_gate(pod).await,
             Effect::DeletePod { pod, grace } => self.delete_pod(pod, *grace).await,
             Effect::ReleasePod(pod) => self.release_pod(pod).await,
-            Effect::RecordKernel { name, version, status } => self.record_kernel(context, name, version, status).await,
+            Effect::RecordKernel(record) => self.record_kernel(context, record).await,
             Effect::DeleteKernel { name, uid } => self.delete_kernel(context, name, uid).await,
             Effect::ConfirmNoPod(name) => self.confirm_no_pod(context, name).await,
-            Effect::ConfirmNoKernel(name) => self.confirm_no_kernel(context, name).await,
         }
     }
 
@@ -107,13 +108,18 @@ impl Effects {
 
     async fn create_service(&self, context: &EffectContext, session: &Session) -> Result<(), EffectError> {
         let service = pods::service(session, &context.group_name());
-        let created =
-            self.writer.create_ours("service-create", &context.namespace, &service, session.metadata.uid.as_deref()).await;
-        if let Err(EffectError::Wait(_)) = &created {
-            let name = service_name(session.metadata.name.as_deref().unwrap_or_default());
+        let owner = session.metadata.uid.as_deref();
+        self.writer.create_ours("service-create", &context.namespace, &service, owner).await.map(|_| ())
+    }
+
+    async fn confirm_service_name(&self, context: &EffectContext, session: &Session) -> Result<(), EffectError> {
+        let name = service_name(session.metadata.name.as_deref().unwrap_or_default());
+        let Some(service) = self.writer.find::<Service>(&context.namespace, &name).await? else { return Ok(()) };
+        let own = ours(&service.metadata, session.metadata.uid.as_deref(), "service", &name);
+        if own.is_err() {
             self.delete_abandoned_service(&context.namespace, &name).await?;
         }
-        created.map(|_| ())
+        own
     }
 
     /// Deletes a Service of this name whose session is gone. An admin may have removed that session's finalizer.
@@ -177,31 +183,15 @@ impl Effects {
     }
 
     async fn launch(&self, context: &EffectContext, session: &Session, launch: &Launch) -> Result<(), EffectError> {
-        let kernel = self.create_kernel(context, session, launch).await?;
-        let pod = pods::pod(session, context.group.as_deref(), &kernel, launch, &self.options);
         if self.world.has_pod(&uid_of(session), &context.namespace, &launch.name) {
             return Ok(());
         }
-        let owner = kernel.metadata.uid.as_deref();
+        let group = PodGroup { name: &context.group_name(), group: context.group.as_deref() };
+        let pod = pods::pod(session, group, launch, &self.options);
+        let owner = session.metadata.uid.as_deref();
         let created = self.writer.create_ours("pod-create", &context.namespace, &pod, owner).await?;
         self.world.upsert_pod(&created);
         Ok(())
-    }
-
-    async fn create_kernel(
-        &self,
-        context: &EffectContext,
-        session: &Session,
-        launch: &Launch,
-    ) -> Result<Arc<Kernel>, EffectError> {
-        if let Some(kernel) = self.world.kernel(&context.namespace, &launch.name) {
-            ours(&kernel.metadata, session.metadata.uid.as_deref(), "kernel", &launch.name)?;
-            return Ok(kernel);
-        }
-        let kernel = pods::kernel(session, &context.group_name(), launch);
-        let owner = session.metadata.uid.as_deref();
-        let created = self.writer.create_ours("kernel-create", &context.namespace, &kernel, owner).await?;
-        Ok(self.world.upsert_kernel(created))
     }
 
     async fn open_gate(&self, pod: &PodRef) -> Result<(), EffectError> {
@@ -216,12 +206,6 @@ impl Effects {
         let Some(pod) = self.writer.find::<Pod>(&context.namespace, name).await? else { return Ok(()) };
         self.world.upsert_pod(&pod);
         Err(EffectError::Again(format!("pod {name} exists")))
-    }
-
-    async fn confirm_no_kernel(&self, context: &EffectContext, name: &str) -> Result<(), EffectError> {
-        let Some(kernel) = self.writer.find::<Kernel>(&context.namespace, name).await? else { return Ok(()) };
-        self.world.upsert_kernel(kernel);
-        Err(EffectError::Again(format!("kernel {name} exists")))
     }
 
     async fn delete_pod(&self, pod: &PodRef, grace: Option<i64>) -> Result<(), EffectError> {
@@ -248,27 +232,28 @@ impl Effects {
         not_found_is_fine(released)
     }
 
-    async fn record_kernel(
-        &self,
-        context: &EffectContext,
-        name: &str,
-        version: &Option<String>,
-        status: &KernelStatus,
-    ) -> Result<(), EffectError> {
-        let Some(kernel) = self.world.kernel(&context.namespace, name) else { return Ok(()) };
-        if kernel.metadata.resource_version != *version {
+    async fn record_kernel(&self, context: &EffectContext, record: &Kernel) -> Result<(), EffectError> {
+        let name = record.name_any();
+        let known = self.world.kernel(&context.namespace, &name);
+        if known.as_ref().and_then(|known| known.metadata.resource_version.clone()) != record.metadata.resource_version {
             return Err(EffectError::Again(format!("kernel {name} changed meanwhile")));
         }
-        let mut next = (*kernel).clone();
-        next.status = Some(status.clone());
-        let api = self.writer.api::<Kernel>(&context.namespace);
-        match self.writer.write("kernel-status", api.replace_status(name, &PostParams::default(), &next)).await {
-            Ok(written) => {
-                self.world.upsert_kernel(written);
-                Ok(())
-            }
-            Err(error) => not_found_is_fine::<()>(Err(error)),
+        if known.is_some() {
+            let api = self.writer.api::<Kernel>(&context.namespace);
+            return match self.writer.write("kernel-update", api.replace(&name, &PostParams::default(), record)).await {
+                Ok(written) => {
+                    self.world.upsert_kernel(written);
+                    Ok(())
+                }
+                Err(error) => not_found_is_fine::<()>(Err(error)),
+            };
         }
+        let owner = Some(record.spec.session_uid.as_str());
+        let created = self.writer.create_ours("kernel-create", &context.namespace, record, owner).await?;
+        let is_as_wanted = created.status == record.status;
+        self.world.upsert_kernel(created);
+        // No watch has reported the record that was there already. The next decision knows it.
+        if is_as_wanted { Ok(()) } else { Err(EffectError::Again(format!("kernel {name} exists"))) }
     }
 
     async fn delete_kernel(&self, context: &EffectContext, name: &str, uid: &str) -> Result<(), EffectError> {

@@ -1,6 +1,6 @@
 //! The tasks on kernels: sync-kernels and record-kernels. Each works session by session, even if the session is gone.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::StreamExt;
@@ -10,7 +10,7 @@ use super::effects::EffectContext;
 use super::host::SessionHost;
 use crate::api::SessionUid;
 use crate::cluster::store::marks::KernelTask;
-use crate::coordinator::marks::{Marks, long_cycle};
+use crate::coordinator::marks::{Marks, Pace, long_cycle};
 use crate::coordinator::yield_to_work;
 use crate::lifecycle::{Timing, backoff};
 use crate::session::effect::Effect;
@@ -18,6 +18,9 @@ use crate::session::records::{self, Remains};
 
 /// The largest number of sessions whose kernels are synced in parallel.
 const CONCURRENCY: usize = 32;
+
+/// The largest number of kernels of one session that are synced in parallel.
+const MAX_PARALLEL_KERNELS: usize = 8;
 
 /// Runs the tasks on kernels.
 pub struct KernelTasks {
@@ -44,9 +47,9 @@ impl KernelTasks {
     }
 
     async fn run_sync(&self) {
-        let mut long_cycle = long_cycle(&self.timing);
+        let (mut long_cycle, mut pace) = (long_cycle(&self.timing), Pace::new(self.timing.coalesce));
         loop {
-            self.marks.wait(KernelTask::Sync, &mut long_cycle, self.timing.coalesce).await;
+            self.marks.wait(KernelTask::Sync, &mut long_cycle, &pace).await;
             let mark = self.marks.take(KernelTask::Sync);
             let remains = self.host.world.remains(&mark);
             if mark.all {
@@ -55,6 +58,7 @@ impl KernelTasks {
             }
             let work = remains.iter().map(|remains| self.carry_out(remains, KernelTask::Sync, records::sync(remains)));
             futures::stream::iter(work).for_each_concurrent(CONCURRENCY, |work| work).await;
+            pace.ended();
         }
     }
 
@@ -74,8 +78,7 @@ impl KernelTasks {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs effects, and schedules a retry if one fails. A pod is released only after its end is recorded, and an absence is
-    /// recorded only after it is confirmed. All other effects are independent.
+    /// Runs effects, and schedules a retry if one fails. Those of different kernels run at once.
     async fn carry_out(&self, remains: &Remains, task: KernelTask, effects: Vec<Effect>) {
         let context = EffectContext {
             namespace: remains.namespace.clone(),
@@ -83,19 +86,21 @@ impl KernelTasks {
             group: remains.snapshot.group.clone(),
             group_name: remains.snapshot.group_name.clone(),
         };
-        let mut failed: HashSet<String> = HashSet::new();
-        for effect in &effects {
-            let depends = matches!(effect, Effect::ReleasePod(_) | Effect::RecordKernel { .. });
-            if depends && failed.contains(&effect.target()) {
-                continue;
-            }
-            if let Err(error) = self.host.effects.run(&context, effect).await {
-                tracing::debug!(session = %remains.uid, namespace = %remains.namespace, effect = effect.name(), "{error:?}");
-                failed.insert(effect.target());
+        let (mut of_kernels, mut others) = (BTreeMap::<String, Vec<Effect>>::new(), vec![]);
+        for effect in effects {
+            match effect.is_of_one_kernel() {
+                true => of_kernels.entry(effect.target()).or_default().push(effect),
+                false => others.push(effect),
             }
         }
+        let kernels = futures::stream::iter(of_kernels.into_values()).map(|effects| self.run_in_order(&context, effects));
+        let failed: Vec<bool> = kernels.buffer_unordered(MAX_PARALLEL_KERNELS).collect().await;
+        let mut failed = failed.contains(&true);
+        for effect in others {
+            failed |= !self.run(&context, &effect).await;
+        }
         let (mut failures, key) = (self.failures(), (task, remains.uid.clone()));
-        if failed.is_empty() {
+        if !failed {
             failures.remove(&key);
             return;
         }
@@ -103,5 +108,28 @@ impl KernelTasks {
         *times = times.saturating_add(1);
         let pause = backoff(self.timing.fault_backoff, self.timing.fault_backoff_max, *times);
         self.marks.after(task, &remains.uid, pause);
+    }
+
+    /// Runs the effects on one kernel. A pod is released only after its end is recorded, and an absence is recorded only after it
+    /// is confirmed. Returns whether one failed.
+    async fn run_in_order(&self, context: &EffectContext, effects: Vec<Effect>) -> bool {
+        let mut failed = false;
+        for effect in &effects {
+            let depends = matches!(effect, Effect::ReleasePod(_) | Effect::RecordKernel(_));
+            if !(failed && depends) {
+                failed |= !self.run(context, effect).await;
+            }
+        }
+        failed
+    }
+
+    /// Runs an effect. Returns whether it succeeded.
+    async fn run(&self, context: &EffectContext, effect: &Effect) -> bool {
+        let done = self.host.effects.run(context, effect).await;
+        if let Err(error) = &done {
+            let (namespace, target) = (&context.namespace, effect.target());
+            tracing::debug!(%namespace, target, effect = effect.name(), "{error:?}");
+        }
+        done.is_ok()
     }
 }

@@ -1,16 +1,16 @@
-//! Builds the objects of a session: kernels, pods, the Service for its names, the Secret with its SSH keys. Pure.
+//! Builds the objects of a session: pods, the Service for its names, the Secret with its SSH keys. Pure.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as CoreQuantity;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use kube::Resource;
 
 use crate::api::*;
-use crate::session::effect::Launch;
+use crate::session::effect::{Gate, Launch};
+use crate::session::kernel_record::{kernel_labels, labels, meta};
 use crate::session::kernels::{service_name, ssh_secret_name};
 
 /// The path of the operator's own files in a kernel.
@@ -38,27 +38,6 @@ pub struct PodOptions {
     pub cluster_dns: Option<IpAddr>,
 }
 
-fn owner<K: Resource<DynamicType = ()>>(object: &K) -> Vec<OwnerReference> {
-    let owner = object.controller_owner_ref(&());
-    owner.map(|owner| OwnerReference { block_owner_deletion: Some(true), ..owner }).into_iter().collect()
-}
-
-fn labels(session: &Session, group: &GroupName) -> BTreeMap<String, String> {
-    let meta = &session.metadata;
-    BTreeMap::from([
-        (LABEL_SESSION.into(), meta.name.clone().unwrap_or_default()),
-        (LABEL_SESSION_UID.into(), meta.uid.clone().unwrap_or_default()),
-        (LABEL_GROUP.into(), group.0.clone()),
-    ])
-}
-
-fn kernel_labels(session: &Session, group: &GroupName, launch: &Launch) -> BTreeMap<String, String> {
-    let mut labels = labels(session, group);
-    labels.insert(LABEL_KERNEL.into(), launch.hostname.clone());
-    labels.insert(LABEL_GENERATION.into(), launch.generation.to_string());
-    labels
-}
-
 /// Returns the labels by which the Service of a deployment finds a replica. Only the operator can set them on a session.
 fn replica_labels(session: &Session) -> BTreeMap<String, String> {
     let wanted = [LABEL_DEPLOYMENT, LABEL_DEPLOYMENT_UID, LABEL_REVISION, LABEL_TRAFFIC];
@@ -66,42 +45,21 @@ fn replica_labels(session: &Session) -> BTreeMap<String, String> {
     labels.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
-/// Returns the metadata of an object that belongs to a session.
-fn meta(session: &Session, name: String, labels: BTreeMap<String, String>) -> ObjectMeta {
-    ObjectMeta {
-        name: Some(name),
-        namespace: session.metadata.namespace.clone(),
-        labels: Some(labels),
-        owner_references: Some(owner(session)),
-        ..ObjectMeta::default()
-    }
+/// The scaling group that a kernel's pod is for.
+#[derive(Clone, Copy)]
+pub struct PodGroup<'a> {
+    pub name: &'a GroupName,
+    /// None if it is gone.
+    pub group: Option<&'a ScalingGroup>,
 }
 
-pub fn kernel(session: &Session, group: &GroupName, launch: &Launch) -> Kernel {
-    let spec = KernelSpec {
-        session: session.metadata.name.clone().unwrap_or_default(),
-        session_uid: session.metadata.uid.clone().unwrap_or_default(),
-        role: launch.template.role.clone(),
-        index: launch.index,
-        local_rank: launch.local_rank,
-        hostname: launch.hostname.clone(),
-        allocation_generation: launch.generation,
-        scaling_group: group.clone(),
-        node: launch.node.clone(),
-        image: launch.template.image.clone(),
-        resources: launch.template.resources.clone(),
-    };
-    let metadata = meta(session, launch.name.clone(), kernel_labels(session, group, launch));
-    Kernel { metadata, spec, status: None }
-}
-
-/// Returns the pod of a kernel. The kernel must exist already, because its uid is in the pod's owner and environment.
-pub fn pod(session: &Session, group: Option<&ScalingGroup>, kernel: &Kernel, launch: &Launch, options: &PodOptions) -> core::Pod {
-    let given = group.map(|group| group.spec.pod.clone()).unwrap_or_default();
+/// Returns the pod of a kernel.
+pub fn pod(session: &Session, group: PodGroup<'_>, launch: &Launch, options: &PodOptions) -> core::Pod {
+    let given = group.group.map(|group| group.spec.pod.clone()).unwrap_or_default();
     let text = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
     let mut labels = BTreeMap::from([text(NO_ISTIO)]);
     labels.extend(given.labels.clone());
-    labels.extend(kernel_labels(session, &kernel.spec.scaling_group, launch));
+    labels.extend(kernel_labels(session, group.name, &launch.hostname, launch.generation));
     if launch.template.role == MAIN_ROLE {
         labels.extend(replica_labels(session));
     }
@@ -116,23 +74,22 @@ pub fn pod(session: &Session, group: Option<&ScalingGroup>, kernel: &Kernel, lau
         affinity: Some(pinned_to(&launch.node)),
         tolerations: Some(tolerations(&given)),
         volumes: Some(volumes(session, launch)),
-        containers: vec![main_container(session, kernel, launch, &given)],
+        containers: vec![main_container(session, launch, &given)],
         runtime_class_name: given.runtime_class_name.clone(),
         security_context: given.security_context.clone(),
         image_pull_secrets: some(given.image_pull_secrets.clone()),
         ..core::PodSpec::default()
     };
-    if launch.gated {
+    spec.init_containers = some(gate_containers(launch, &given, options));
+    if launch.in_gang {
         let service = service_name(session.metadata.name.as_deref().unwrap_or_default());
         let namespace = session.metadata.namespace.as_deref().unwrap_or_default();
-        spec.init_containers = Some(gate_containers(launch, &given, options));
         (spec.dns_policy, spec.dns_config) = own_names_first(&service, namespace, options);
         spec.subdomain = Some(service);
     }
     core::Pod {
         metadata: ObjectMeta {
             annotations: Some(annotations),
-            owner_references: Some(owner(kernel)),
             finalizers: Some(vec![FINALIZER_POD.into()]),
             ..meta(session, launch.name.clone(), labels)
         },
@@ -196,9 +153,12 @@ fn memory_volume(name: &str, size: &str) -> core::Volume {
 
 fn volumes(session: &Session, launch: &Launch) -> Vec<core::Volume> {
     let mut all = vec![memory_volume(VOLUME_SHM, &launch.template.shared_memory.0)];
-    if launch.gated {
-        all.push(memory_volume(VOLUME_GATE, GATE_SIZE));
-        all.push(gate_annotation());
+    match launch.gate {
+        Gate::None => {}
+        Gate::Names => all.push(gate_annotation()),
+        Gate::Images => all.extend([memory_volume(VOLUME_GATE, GATE_SIZE), gate_annotation()]),
+    }
+    if launch.in_gang {
         all.push(keys_of(session));
     }
     let mut claims: Vec<&str> = launch.template.volumes.iter().map(|volume| volume.claim_name.as_str()).collect();
@@ -247,10 +207,10 @@ fn read_only(mount: core::VolumeMount) -> core::VolumeMount {
     core::VolumeMount { read_only: Some(true), ..mount }
 }
 
-fn main_container(session: &Session, kernel: &Kernel, launch: &Launch, given: &GroupPodOptions) -> core::Container {
+fn main_container(session: &Session, launch: &Launch, given: &GroupPodOptions) -> core::Container {
     let template = &launch.template;
     let mut mounts = vec![mount(VOLUME_SHM, "/dev/shm".into())];
-    if launch.gated {
+    if launch.in_gang {
         mounts.push(read_only(mount(VOLUME_SSH, format!("{OWN_PATH}/ssh"))));
     }
     mounts.extend(template.volumes.iter().map(|volume| core::VolumeMount {
@@ -274,7 +234,7 @@ fn main_container(session: &Session, kernel: &Kernel, launch: &Launch, given: &G
         command: some(all_escaped(&template.command)),
         args: some(all_escaped(&template.args)),
         resources: Some(requests_and_limits(&template.resources)),
-        env: Some(environment(session, kernel, launch)),
+        env: Some(environment(session, launch)),
         volume_mounts: Some(mounts),
         ports: Some(template.ports.iter().map(port).collect()),
         security_context: given.container_security_context.clone(),
@@ -327,41 +287,51 @@ fn all_escaped(words: &[String]) -> Vec<String> {
     words.iter().map(|word| escaped(word)).collect()
 }
 
-/// Returns the init containers of the gate. The gate is copied out of the operator's image and runs in the kernel's image, so
-/// that this image is pulled while the gate waits.
+/// Returns the init containers of the gate. One that waits for images is copied out of the operator's image and runs in the
+/// kernel's image, so that this image is pulled while the gate waits.
 fn gate_containers(launch: &Launch, given: &GroupPodOptions, options: &PodOptions) -> Vec<core::Container> {
     // The gate requests as much as the kernel. This costs nothing, because a pod needs only the larger of both, and a
     // LimitRange that admits the kernel admits the gate.
     let shared = |name: &str| Some((name.to_owned(), launch.template.resources.get(name)?.clone()));
     let same: ResourceList = ["cpu", "memory", "ephemeral-storage"].into_iter().filter_map(shared).collect();
-    let binary = format!("{OWN_PATH}/bin/gate");
+    let copied = format!("{OWN_PATH}/bin/gate");
     let bin = || mount(VOLUME_GATE, format!("{OWN_PATH}/bin"));
-    let common = || core::Container {
+    let in_own_image = |name: &str| core::Container {
+        name: name.into(),
+        image: Some(options.gate_image.clone()),
+        image_pull_policy: Some("IfNotPresent".into()),
         resources: Some(requests_and_limits(&same)),
         security_context: given.container_security_context.clone(),
         ..core::Container::default()
     };
-    let copy = core::Container {
-        name: CONTAINER_GATE_COPY.into(),
-        image: Some(options.gate_image.clone()),
-        image_pull_policy: Some("IfNotPresent".into()),
-        command: Some(vec!["/gate".into(), "copy".into(), binary.clone()]),
-        volume_mounts: Some(vec![bin()]),
-        ..common()
-    };
-    let gate = core::Container {
-        name: CONTAINER_GATE.into(),
-        image: Some(launch.template.image.clone()),
-        image_pull_policy: Some(launch.template.image_pull_policy.to_string()),
-        command: Some(vec![binary, "wait".into(), format!("{OWN_PATH}/pod/gate")]),
-        volume_mounts: Some(vec![read_only(bin()), read_only(mount(VOLUME_POD, format!("{OWN_PATH}/pod")))]),
-        ..common()
-    };
-    vec![copy, gate]
+    let annotation = read_only(mount(VOLUME_POD, format!("{OWN_PATH}/pod")));
+    let wait = |program: &str| Some(vec![program.to_owned(), "wait".into(), format!("{OWN_PATH}/pod/gate")]);
+    match launch.gate {
+        Gate::None => vec![],
+        Gate::Names => vec![core::Container {
+            command: wait("/gate"),
+            volume_mounts: Some(vec![annotation]),
+            ..in_own_image(CONTAINER_GATE)
+        }],
+        Gate::Images => vec![
+            core::Container {
+                command: Some(vec!["/gate".into(), "copy".into(), copied.clone()]),
+                volume_mounts: Some(vec![bin()]),
+                ..in_own_image(CONTAINER_GATE_COPY)
+            },
+            core::Container {
+                image: Some(launch.template.image.clone()),
+                image_pull_policy: Some(launch.template.image_pull_policy.to_string()),
+                command: wait(&copied),
+                volume_mounts: Some(vec![read_only(bin()), annotation]),
+                ..in_own_image(CONTAINER_GATE)
+            },
+        ],
+    }
 }
 
 /// Returns the operator's variables (docs/sessions.md#environment), then the session's own.
-fn environment(session: &Session, kernel: &Kernel, launch: &Launch) -> Vec<core::EnvVar> {
+fn environment(session: &Session, launch: &Launch) -> Vec<core::EnvVar> {
     let slots = expand(&session.spec.kernels);
     let hosts: Vec<&str> = slots.iter().map(|slot| slot.hostname.as_str()).collect();
     let replicas = main_first(&session.spec.kernels).map(|k| format!("{}:{}", k.role, k.replicas));
@@ -374,7 +344,6 @@ fn environment(session: &Session, kernel: &Kernel, launch: &Launch) -> Vec<core:
         ("CLUSTER_REPLICAS", replicas.collect::<Vec<_>>().join(",")),
         ("CLUSTER_HOSTS", hosts.join(",")),
         ("ACCESS_KEY", session.spec.access_key.0.clone()),
-        ("KERNEL_ID", kernel.metadata.uid.clone().unwrap_or_default()),
         ("KERNEL_IMAGE", launch.template.image.clone()),
         ("CLUSTER_ROLE", launch.template.role.clone()),
         ("CLUSTER_IDX", launch.index.to_string()),
@@ -392,7 +361,14 @@ fn environment(session: &Session, kernel: &Kernel, launch: &Launch) -> Vec<core:
         }
         None => literal(variable.name.clone(), variable.value.as_deref().unwrap_or_default()),
     });
-    own.chain(users).collect()
+    own.chain([kernel_id()]).chain(users).collect()
+}
+
+/// Returns the variable with the uid of the kernel's pod.
+fn kernel_id() -> core::EnvVar {
+    let field = core::ObjectFieldSelector { field_path: "metadata.uid".into(), api_version: None };
+    let source = core::EnvVarSource { field_ref: Some(field), ..core::EnvVarSource::default() };
+    core::EnvVar { name: format!("{RESERVED_ENV_PREFIX}KERNEL_ID"), value: None, value_from: Some(source) }
 }
 
 /// Returns the Service that publishes the kernels' names, even before the kernels are ready.

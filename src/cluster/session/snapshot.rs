@@ -278,7 +278,8 @@ impl State {
         let snapshot = self.snapshot(&group_name, timing);
         let nodes = pods.iter().filter_map(|pod| pod.node.clone());
         let liveness = nodes.map(|node| (node.clone(), snapshot.liveness(&node))).collect();
-        Some(Remains { liveness, uid, namespace, session, unreadable, kernels, pods, snapshot })
+        let is_leaving = self.session(&uid).is_some_and(|session| session.is_leaving());
+        Some(Remains { liveness, uid, namespace, session, unreadable, is_leaving, kernels, pods, snapshot })
     }
 }
 

@@ -12,7 +12,7 @@ use crate::api::{
     LABEL_GROUP, LABEL_KERNEL, LABEL_PROJECT, LABEL_SESSION_UID, LABEL_TRAFFIC, NodeName, ProjectName, SessionUid, TRAFFIC_ON,
 };
 use crate::views::ClaimKey;
-use crate::views::{Disruption, GateState, MainState, NodeView, PodView, Taint};
+use crate::views::{Disruption, GateState, Images, MainState, NodeView, PodView, Taint};
 use crate::views::{ForeignPod, Lifetime};
 
 /// The view of a pod that is stored.
@@ -36,7 +36,7 @@ pub fn version(text: Option<&String>) -> u64 {
 
 pub fn pod(pod: &Pod) -> Extracted {
     let labels = pod.metadata.labels.as_ref();
-    let Some(uid) = labels.and_then(|labels| labels.get(LABEL_SESSION_UID)).filter(|_| is_of_a_kernel(pod)) else {
+    let Some(uid) = labels.and_then(|labels| labels.get(LABEL_SESSION_UID)).filter(|_| is_of_a_session(pod)) else {
         return foreign(pod);
     };
     let label = |name: &str| labels.and_then(|labels| labels.get(name)).cloned().unwrap_or_default();
@@ -102,13 +102,15 @@ fn deletion_requested_at(pod: &Pod) -> Option<DateTime<Utc>> {
     Some(due - chrono::TimeDelta::seconds(pod.metadata.deletion_grace_period_seconds.unwrap_or(0)))
 }
 
-/// Whether a kernel owns the pod or the pod has our finalizer. A label alone does not make a pod ours.
-fn is_of_a_kernel(pod: &Pod) -> bool {
+/// Whether a session or, from an older version, a kernel owns the pod, or the pod has our finalizer. A label alone does not make a pod ours.
+fn is_of_a_session(pod: &Pod) -> bool {
     let owners = pod.metadata.owner_references.iter().flatten();
-    let kernel = |owner: &OwnerReference| {
-        owner.controller == Some(true) && owner.kind == "Kernel" && owner.api_version.starts_with("sokovan.dev/")
+    let is_owner = |owner: &OwnerReference| {
+        owner.controller == Some(true)
+            && matches!(owner.kind.as_str(), "Session" | "Kernel")
+            && owner.api_version.starts_with("sokovan.dev/")
     };
-    owners.into_iter().any(kernel) || pod.metadata.finalizers.iter().flatten().any(|name| name == FINALIZER_POD)
+    owners.into_iter().any(is_owner) || pod.metadata.finalizers.iter().flatten().any(|name| name == FINALIZER_POD)
 }
 
 fn foreign(pod: &Pod) -> Extracted {
@@ -230,6 +232,7 @@ pub fn node(node: &Node) -> NodeView {
         not_ready_since: if is_ready { None } else { since },
         back_since: since.filter(|since| is_ready && created.is_some_and(|created| *since > created + JOINING)),
         stale: false,
+        images: Images::reported(status.images.as_deref().unwrap_or_default()),
     }
 }
 

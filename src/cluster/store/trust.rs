@@ -7,16 +7,16 @@ use super::stores::PodRow;
 use crate::views::{ForeignPod, Lifetime};
 
 impl State {
-    /// Treats a pod as foreign if its label names a session in another namespace, or if its kernel belongs to another
-    /// session.
+    /// Treats a pod as foreign if its label names a session in another namespace, or if its kernel or its owner belongs to
+    /// another session. The owner is the session or, from an older version, the kernel.
     pub(super) fn verified(&self, extracted: Extracted) -> Extracted {
         let Extracted::Ours(view) = extracted else { return extracted };
         let in_other_namespace =
             self.index.key_of.get(&view.session_uid).is_some_and(|(namespace, _)| *namespace != view.namespace);
         let kernel = self.stores.kernels.get(&(view.namespace.clone(), view.name.clone()));
         let has_other_kernel = kernel.is_some_and(|kernel| {
-            let owned = view.owner_uid.is_none() || view.owner_uid == kernel.metadata.uid;
-            kernel.spec.session_uid != view.session_uid.0 || !owned
+            let of_session = view.owner_uid.as_ref().is_none_or(|owner| *owner == view.session_uid.0);
+            kernel.spec.session_uid != view.session_uid.0 || !(of_session || view.owner_uid == kernel.metadata.uid)
         });
         if !in_other_namespace && !has_other_kernel {
             return Extracted::Ours(view);
@@ -145,7 +145,8 @@ mod tests {
             pod(json!({"metadata": meta, "spec": {"nodeName": "n", "containers": [{"name": "main"}]}}))
         };
         let ours = |pod: &Pod| matches!(world.lock().verified(extract::pod(pod)), Extracted::Ours(_));
-        assert!(ours(&claimed("ns", "uid-kernel", &[FINALIZER_POD])));
+        assert!(ours(&claimed("ns", "uid-kernel", &[FINALIZER_POD])), "an older version made it");
+        assert!(ours(&claimed("ns", &uid.0, &[FINALIZER_POD])));
         assert!(!ours(&claimed("ns", "uid-other", &[FINALIZER_POD])), "another kernel owns it");
         assert!(!ours(&claimed("elsewhere", "uid-kernel", &[FINALIZER_POD])), "another namespace");
         let mut labelled = claimed("ns", "uid-kernel", &[]);

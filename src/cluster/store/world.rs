@@ -369,6 +369,9 @@ impl World {
             return;
         }
         state.nodes_changed();
+        if old.as_ref().is_some_and(|old| old.is_same_place_as(&view)) {
+            return;
+        }
         state.end_pauses(&self.marks.handlers, None, about_nodes);
         let health_changed = old.as_ref().is_none_or(|old| old.ready != view.ready || old.taints != view.taints);
         drop(state);

@@ -48,7 +48,7 @@ fn prepare(snapshot: &Snapshot, ledger: &LedgerSnapshot, item: &SessionItem) -> 
     }
     match reachable(snapshot, item) {
         Err(failure) => Verdict::failure(failure),
-        Ok(()) => Verdict::success().effects(launcher::prepare(item)),
+        Ok(()) => Verdict::success().effects(launcher::prepare(snapshot, item)),
     }
 }
 
@@ -66,7 +66,7 @@ fn reachable(snapshot: &Snapshot, item: &SessionItem) -> Result<(), Failure> {
 mod tests {
     use super::*;
     use crate::api::Cause;
-    use crate::session::effect::Effect;
+    use crate::session::effect::{Effect, Gate};
     use crate::session::handlers::testing::{failure, gang, item, limited, node, put, session, snapshot};
     use crate::views::Liveness;
     use crate::views::{ClaimKey, ClaimView};
@@ -92,7 +92,7 @@ mod tests {
         let verdict = checked(&snapshot(vec![node("node-1", 4)]), scheduled(json!({})));
         assert!(matches!(verdict.outcome, Outcome::Success { to: None }));
         let [Effect::Launch(launch)] = &verdict.effects[..] else { panic!("one launch: {:?}", verdict.effects) };
-        assert_eq!((launch.hostname.as_str(), launch.node.as_str(), launch.gated), ("main1", "node-1", false));
+        assert_eq!((launch.hostname.as_str(), launch.node.as_str(), launch.gate), ("main1", "node-1", Gate::None));
     }
 
     #[test]
@@ -158,6 +158,6 @@ mod tests {
     fn st_005_a_gang_gets_all_its_kernels_and_the_objects_that_they_share() {
         let verdict = checked(&snapshot(vec![node("node-1", 4)]), scheduled(gang()));
         let names: Vec<_> = verdict.effects.iter().map(Effect::name).collect();
-        assert_eq!(names, ["create-service", "create-ssh-secret", "launch-kernel", "launch-kernel", "launch-kernel"]);
+        assert_eq!(names, ["confirm-service-name", "create-ssh-secret", "launch-kernel", "launch-kernel", "launch-kernel"]);
     }
 }

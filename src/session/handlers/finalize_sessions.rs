@@ -22,6 +22,9 @@ pub static ROW: Handler = Handler {
     decide: Decide::Each(finalize),
 };
 
+/// The finalizer that a deletion with `--cascade=orphan` sets.
+const FINALIZER_ORPHAN: &str = "orphan";
+
 fn finalize(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
     if item.session.is_deleted() {
         return remove(snapshot, item);
@@ -48,7 +51,9 @@ fn remove(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
         return Verdict::idle();
     }
     if held && item.pods_left == 0 {
-        let secret = item.is_gang().then(|| Effect::DeleteSshSecret(ssh_secret_name(item.name(), &item.uid().0)));
+        // The garbage collector removes what the session owns, unless it leaves orphans.
+        let orphans = item.is_gang() && finalizers().any(|name| name == FINALIZER_ORPHAN);
+        let secret = orphans.then(|| Effect::DeleteSshSecret(ssh_secret_name(item.name(), &item.uid().0)));
         return Verdict::idle().effects(secret.into_iter().chain([Effect::ReleaseSession]).collect());
     }
     // A deletion that does not finish would look stuck without a reason, so the finalizers that hold it are named.

@@ -5,6 +5,7 @@ use super::late::name_late_in_gang;
 use super::{Decide, Handler, HandlerName, Mode, Settings, To, Transitions, Verdict, trace_kernels};
 use crate::api::SessionPhase;
 use crate::lifecycle::{CommitMode, Failure, Reason, is_over};
+use crate::session::effect::Effect;
 use crate::session::kernels::{KernelItem, describe_all};
 use crate::session::matching::Match;
 use crate::session::snapshot::{SessionItem, Snapshot};
@@ -29,8 +30,9 @@ fn promote(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
         return end_of_a_kernel(item); // detect-termination decides the consequences
     }
     let pulling = |kernel: &KernelItem| kernel.phase().is_pre_prepared();
-    if Match::NotAny.holds(&item.kernels, pulling) && item.names_resolve {
-        return Verdict::success();
+    let publish = if Match::NotAny.holds(&item.kernels, pulling) { publish_names(item) } else { vec![] };
+    if Match::NotAny.holds(&item.kernels, pulling) && !item.awaits_names() {
+        return Verdict::success().effects(publish);
     }
     if let Some(failure) = kernel_failure(item) {
         return Verdict::failure(failure);
@@ -41,7 +43,15 @@ fn promote(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
         let message = format!("not prepared after {} s", limit.unwrap_or_default().as_secs());
         return Verdict::failure(Failure::fault(Reason::PhaseTimeout, message));
     }
-    name_late_in_gang(snapshot, item, "prepared", pulling)
+    name_late_in_gang(snapshot, item, "prepared", pulling).effects(publish).recording_failures()
+}
+
+/// Creates the Service that publishes the names of a gang, once all pods have their addresses. A Service created before would
+/// have its endpoints written again for every pod.
+fn publish_names(item: &SessionItem) -> Vec<Effect> {
+    let has_address = |kernel: &KernelItem| kernel.pod.as_ref().is_some_and(|pod| pod.ip.is_some());
+    let due = item.is_gang() && !item.is_published && Match::All.holds(&item.kernels, has_address);
+    if due { vec![Effect::CreateService] } else { vec![] }
 }
 
 /// Fails the promotion when a kernel has ended too early, once the end is certain. A Batch session whose main kernel has
@@ -74,7 +84,7 @@ mod tests {
     use super::*;
     use crate::api::KernelPhase::{self, Prepared, Pulling, Running};
     use crate::session::handlers::Outcome;
-    use crate::session::handlers::testing::{gang, item, put, session, session_in, snapshot};
+    use crate::session::handlers::testing::{change_pod, gang, item, put, session, session_in, snapshot};
 
     fn promoted(kernels: &[KernelPhase]) -> Verdict {
         let mut session = session(gang());
@@ -180,7 +190,40 @@ mod tests {
         put(&mut session, SessionPhase::Pulling, chrono::TimeDelta::minutes(1));
         let mut item = item(session, &[Prepared; 3]);
         item.names_resolve = false;
-        assert!(matches!(promote(&snapshot(vec![]), &item).outcome, Outcome::Idle));
+        let verdict = promote(&snapshot(vec![]), &item);
+        assert!(matches!(verdict.outcome, Outcome::Idle) && verdict.effects.is_empty(), "no pod has an address yet");
+        item.kernels.iter_mut().for_each(|kernel| change_pod(kernel, |pod| pod.ip = Some("10.0.0.1".into())));
+        let verdict = promote(&snapshot(vec![]), &item);
+        assert!(matches!(verdict.outcome, Outcome::Idle));
+        assert_eq!(verdict.effects, [Effect::CreateService]);
+        item.is_published = true;
+        assert!(promote(&snapshot(vec![]), &item).effects.is_empty(), "its endpoints follow");
+    }
+
+    #[test]
+    fn kernels_that_need_not_start_together_do_not_wait_for_their_names() {
+        let mut session = session(gang());
+        session.spec.start_together = false;
+        put(&mut session, SessionPhase::Preparing, chrono::TimeDelta::minutes(1));
+        let mut item = item(session, &[Running; 3]);
+        item.names_resolve = false;
+        item.kernels.iter_mut().for_each(|kernel| change_pod(kernel, |pod| pod.ip = Some("10.0.0.1".into())));
+        let verdict = promote(&snapshot(vec![]), &item);
+        assert!(matches!(verdict.outcome, Outcome::Success { to: None }));
+        assert_eq!(verdict.effects, [Effect::CreateService], "programs find each other when they try again");
+    }
+
+    #[test]
+    fn kernels_that_run_wait_for_one_whose_image_was_removed_meanwhile() {
+        let mut session = session(gang());
+        session.spec.start_together = false;
+        put(&mut session, SessionPhase::Preparing, chrono::TimeDelta::minutes(1));
+        let item = item(session, &[Running, Running, Pulling]);
+        assert!(!matches!(promote(&snapshot(vec![]), &item).outcome, Outcome::Success { .. }));
+        let Decide::Each(pulling) = super::super::promote_to_pulling::ROW.decide else {
+            panic!("it decides one session at a time")
+        };
+        assert!(matches!(pulling(&snapshot(vec![]), &item).outcome, Outcome::Success { to: None }), "the session says so");
     }
 
     #[test]

@@ -28,7 +28,7 @@ fn start(_: &Snapshot, item: &SessionItem) -> Verdict {
     if item.kernels.iter().any(KernelItem::is_ending) {
         return Verdict::idle(); // detect-termination ends the session
     }
-    if item.is_gang() && !item.names_resolve {
+    if item.awaits_names() {
         // The Service was deleted, or its EndpointSlices are not complete yet. Their next change marks the session again.
         return Verdict::idle().effects(vec![Effect::CreateService]);
     }

@@ -35,7 +35,7 @@ fn sweep(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
                 return Verdict::idle().wake_at(over_at(item.phase_started_at(), limit));
             }
             // Its kernels may have moved on while no operator ran. Then a promotion follows them.
-            let moved_on = item.names_resolve && !item.kernels.iter().any(|kernel| kernel.phase().is_pre_prepared());
+            let moved_on = !item.awaits_names() && !item.kernels.iter().any(|kernel| kernel.phase().is_pre_prepared());
             if moved_on || item.kernels.iter().any(KernelItem::is_ending) {
                 return Verdict::idle();
             }

@@ -1,9 +1,10 @@
 //! sweep-stale-kernels: ends kernels that run, or may run, on a node that is gone or does not answer.
 
 use super::{Decide, Handler, HandlerName, LockId, Mode, Settings, Transitions, Verdict};
-use crate::api::{KernelPhase, KernelStatus, SessionPhase};
+use crate::api::{Kernel, KernelPhase, KernelStatus, SessionPhase};
 use crate::lifecycle::{CommitMode, Reason};
 use crate::session::effect::Effect;
+use crate::session::kernel_record::new_record;
 use crate::session::kernels::KernelItem;
 use crate::session::snapshot::{SessionItem, Snapshot};
 use crate::views::Liveness;
@@ -37,7 +38,6 @@ fn sweep(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
 
 /// Ends a kernel that runs or may run by now, if its node is gone or does not answer.
 fn end_stale(snapshot: &Snapshot, item: &SessionItem, kernel: &KernelItem) -> Option<Effect> {
-    let record = kernel.record.as_ref()?;
     let runs = kernel.phase() == KernelPhase::Running || (!kernel.is_ending() && item.may_run(kernel));
     if !runs {
         return None;
@@ -48,11 +48,15 @@ fn end_stale(snapshot: &Snapshot, item: &SessionItem, kernel: &KernelItem) -> Op
     // pod is gone.
     let phase = if kernel.liveness == Liveness::Gone { KernelPhase::Terminated } else { KernelPhase::Terminating };
     let reason = if kernel.liveness == Liveness::Lost { Reason::NodeLost } else { Reason::StaleKernel };
+    let group = snapshot.group_name.clone().unwrap_or_default();
+    let record = match &kernel.record {
+        Some(record) => (**record).clone(),
+        None => new_record(&item.session, &group, &kernel.hostname)?,
+    };
     let old = record.status.clone().unwrap_or_default();
     let finished_at = phase.is_terminal().then_some(snapshot.now);
     let status = KernelStatus { phase, reason: Some(reason.as_str().into()), message: Some(message), finished_at, ..old };
-    let version = record.metadata.resource_version.clone();
-    Some(Effect::RecordKernel { name: record.metadata.name.clone()?, version, status: Box::new(status) })
+    Some(Effect::RecordKernel(Box::new(Kernel { status: Some(status), ..record })))
 }
 
 #[cfg(test)]
@@ -67,7 +71,7 @@ mod tests {
         effects
             .into_iter()
             .map(|effect| match effect {
-                Effect::RecordKernel { status, .. } => (status.phase, status.reason),
+                Effect::RecordKernel(kernel) => kernel.status.map(|status| (status.phase, status.reason)).expect("a state"),
                 other => panic!("{other:?}"),
             })
             .collect()
@@ -85,8 +89,9 @@ mod tests {
         }
         item.kernels[1].liveness = Liveness::Gone;
         let verdict = sweep(&snapshot(vec![]), &item);
-        let [Effect::RecordKernel { name, status, .. }] = &verdict.effects[..] else { panic!("{:?}", verdict.effects) };
-        assert_eq!(name, "sub1");
+        let [Effect::RecordKernel(kernel)] = &verdict.effects[..] else { panic!("{:?}", verdict.effects) };
+        let status = kernel.status.clone().expect("a state");
+        assert_eq!(kernel.metadata.name.as_deref(), Some("sub1"));
         assert_eq!((status.phase, status.reason.as_deref()), (KernelPhase::Terminated, Some("StaleKernel")));
         assert!(matches!(verdict.outcome, crate::session::handlers::Outcome::Idle), "the session is left alone");
     }
