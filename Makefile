@@ -1,6 +1,6 @@
 # make up: a cluster with the operator and a running session.   make test: all tests.   make help: all targets.
 .DEFAULT_GOAL := help
-.PHONY: handlers faults bugs prometheus help up down kubeconfig test lint prose unit cluster e2e crds reference scenarios kit bench bench-scale bench-queue bench-serving bench-traffic bench-provisioner image
+.PHONY: handlers faults bugs prometheus help up down kubeconfig test lint prose unit cluster e2e crds reference scenarios kit bench bench-peers bench-scale bench-queue bench-serving bench-traffic bench-provisioner image
 
 help: ## print this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -43,6 +43,9 @@ prometheus: ## let a real Prometheus find and scrape the replicas of a deploymen
 
 bench: ## compare sessions with bare pods on simulated nodes; N="500 2000"
 	@kit/bench sessions $(N)
+
+bench-peers: ## compare sessions and gangs with Jobs through Kueue; N=500
+	@kit/bench peers $(N)
 
 bench-scale: ## measure 10,000 sessions, 500 gangs of 20 and a queue of 10,000 on 1,000 simulated nodes
 	@kit/bench scale

@@ -5,6 +5,7 @@
 
 mod objects;
 mod operator;
+mod peers;
 mod queue;
 mod run;
 mod scale;
@@ -33,10 +34,11 @@ async fn main() {
             let counts: Vec<usize> = arguments[1..].iter().filter_map(|argument| argument.parse().ok()).collect();
             sessions::bench(&client, if counts.is_empty() { vec![1000] } else { counts }).await
         }
+        Some("peers") => peers::bench(&client, arguments.get(1).and_then(|argument| argument.parse().ok()).unwrap_or(500)).await,
         Some("scale") => scale::bench(&client).await,
         Some("queue") => queue::bench(&client).await,
         Some("serving") => serving::bench(&client, arguments.get(1).and_then(|argument| argument.parse().ok())).await,
-        _ => panic!("unknown benchmark: choose sessions, scale, queue or serving"),
+        _ => panic!("unknown benchmark: choose sessions, peers, scale, queue or serving"),
     };
     println!("{figures}");
 }

@@ -2,23 +2,24 @@
 
 use std::time::Duration;
 
-use kube::Client;
+use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicyBinding;
+use kube::api::{DeleteParams, ListParams};
+use kube::{Api, Client};
 use serde_json::{Value, json};
 
-use crate::objects::{ABSENT, PRESENT};
 use crate::operator::{ApiServer, Operator, between, each};
-use crate::run::Run;
 use crate::setting;
-use crate::shapes::{ALL, Shape, row};
+use crate::shapes::{ALL, Shape, Start, row};
 
 /// The shapes whose latency alone is measured.
-const ALONE: [Shape; 6] = [
+const ALONE: [Shape; 7] = [
     Shape::Pod,
     Shape::Job(1),
-    Shape::Session(1, PRESENT),
+    Shape::Session(1, Start::Together),
     Shape::Job(10),
-    Shape::Session(10, PRESENT),
-    Shape::Session(10, ABSENT),
+    Shape::Session(10, Start::Alone),
+    Shape::Session(10, Start::Together),
+    Shape::Session(10, Start::Pulls),
 ];
 
 /// Measures each shape with about so many pods.
@@ -29,16 +30,20 @@ pub async fn bench(client: &Client, counts: Vec<usize>) -> Value {
             rows.push(measure(client, shape, (pods / shape.pods()).max(1)).await);
         }
     }
-    let alone = alone(client, setting("ALONE", 15)).await;
+    let alone = alone(client, &ALONE).await;
+    without_policies(client).await;
+    let mut bare = measure(client, Shape::Pod, setting("FOREIGN", 1000)).await;
+    bare["shape"] = json!("bare pods, without the chart's policies");
+    rows.push(bare);
     print(&rows, &alone);
     json!({"bench": "sessions", "rows": rows, "alone_ms": alone})
 }
 
-async fn measure(client: &Client, shape: Shape, count: usize) -> Value {
+pub async fn measure(client: &Client, shape: Shape, count: usize) -> Value {
     let n = count as f64;
     let server = ApiServer::find();
     let operator = if shape.is_session() { Some(Operator::start().await) } else { None };
-    let run = Run::new(client, "shapes", "default").await;
+    let run = shape.run(client, "shapes").await;
     tokio::time::sleep(Duration::from_secs(3)).await;
     let (began, cpu) = (operator.as_ref().map(Operator::writes), server.cpu_seconds());
     let own_cpu = operator.as_ref().map(Operator::cpu_seconds);
@@ -78,12 +83,23 @@ async fn measure(client: &Client, shape: Shape, count: usize) -> Value {
     row
 }
 
+/// Removes the bindings of the chart's policies, so that they are not evaluated any more.
+async fn without_policies(client: &Client) {
+    let bindings = Api::<ValidatingAdmissionPolicyBinding>::all(client.clone());
+    let ours = ListParams::default().labels("app.kubernetes.io/name=sokovan");
+    bindings.delete_collection(&DeleteParams::default(), &ours).await.unwrap();
+    while !bindings.list(&ours).await.unwrap().items.is_empty() {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
 /// Returns the median milliseconds from creation to Running on an idle cluster.
-async fn alone(client: &Client, rounds: usize) -> Value {
+pub async fn alone(client: &Client, shapes: &[Shape]) -> Value {
+    let rounds = setting("ALONE", 15);
     let operator = Operator::start().await;
     let mut medians = serde_json::Map::new();
-    for shape in ALONE {
-        let run = Run::new(client, "alone", "default").await;
+    for shape in shapes {
+        let run = shape.run(client, "alone").await;
         let mut taken = vec![];
         for round in 0..rounds {
             taken.push(shape.start(&run, &format!("a{round}"), 1).await * 1000.0);
@@ -96,7 +112,7 @@ async fn alone(client: &Client, rounds: usize) -> Value {
     Value::Object(medians)
 }
 
-fn print(rows: &[Value], alone: &Value) {
+pub fn print(rows: &[Value], alone: &Value) {
     println!(
         "| shape | objects | pods/s | objects/s | API server ms, until running | in all | writes | events | operator ms | ends/s | API server ms per end |"
     );

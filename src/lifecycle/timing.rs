@@ -115,7 +115,7 @@ impl Default for Timing {
             stale: seconds(120),
             stale_without_lease: seconds(480),
             avoid_failed_node: seconds(3600),
-            deferral: seconds(1),
+            deferral: seconds(5),
             kernel_progress: seconds(1),
             busy_pace: Duration::from_millis(100),
             event_pace: Duration::from_millis(10),

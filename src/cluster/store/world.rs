@@ -439,10 +439,10 @@ impl World {
 
     /// Whether many sessions are between Scheduled and Running.
     pub fn is_busy(&self) -> bool {
-        use SessionPhase::{Creating, Prepared, Preparing, Pulling, Scheduled};
+        use SessionPhase::{Creating, Prepared, Preparing, Pulling, Scheduled, Terminating};
         let state = self.lock();
-        let starting = [Scheduled, Preparing, Pulling, Prepared, Creating];
-        starting.into_iter().map(|phase| state.index.in_phase(phase).count()).sum::<usize>() > BUSY
+        let moving = [Scheduled, Preparing, Pulling, Prepared, Creating, Terminating];
+        moving.into_iter().map(|phase| state.index.in_phase(phase).count()).sum::<usize>() > BUSY
     }
 
     /// Waits until the usage of tenants may have changed.
