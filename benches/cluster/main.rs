@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot continue may panic")]
 
+mod latency;
 mod objects;
 mod operator;
 mod peers;

@@ -11,8 +11,9 @@ use kube::{Api, Client, ResourceExt};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::latency::alone;
 use crate::run::{PATIENCE, Run};
-use crate::sessions::{alone, measure, print};
+use crate::sessions::{measure, print};
 use crate::shapes::{Shape, Start};
 
 pub const QUEUE: &str = "bench";

@@ -7,6 +7,7 @@ use kube::api::{DeleteParams, ListParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
+use crate::latency::{self, alone};
 use crate::operator::{ApiServer, Operator, between, each};
 use crate::setting;
 use crate::shapes::{ALL, Shape, Start, row};
@@ -93,25 +94,6 @@ async fn without_policies(client: &Client) {
     }
 }
 
-/// Returns the median milliseconds from creation to Running on an idle cluster.
-pub async fn alone(client: &Client, shapes: &[Shape]) -> Value {
-    let rounds = setting("ALONE", 15);
-    let operator = Operator::start().await;
-    let mut medians = serde_json::Map::new();
-    for shape in shapes {
-        let run = shape.run(client, "alone").await;
-        let mut taken = vec![];
-        for round in 0..rounds {
-            taken.push(shape.start(&run, &format!("a{round}"), 1).await * 1000.0);
-            shape.end(&run).await;
-            operator.quiet().await;
-        }
-        taken.sort_by(f64::total_cmp);
-        medians.insert(shape.name(), json!(taken[rounds / 2]));
-    }
-    Value::Object(medians)
-}
-
 pub fn print(rows: &[Value], alone: &Value) {
     println!(
         "| shape | objects | pods/s | objects/s | API server ms, until running | in all | writes | events | operator ms | ends/s | API server ms per end |"
@@ -124,8 +106,5 @@ pub fn print(rows: &[Value], alone: &Value) {
         let cells: Vec<String> = numbers.into_iter().chain(ends).map(number).collect();
         println!("| {} | {} | {} |", row["shape"].as_str().unwrap(), row["objects"], cells.join(" | "));
     }
-    println!("\n| alone | ms |\n|---|---|");
-    for (shape, ms) in alone.as_object().into_iter().flatten() {
-        println!("| {shape} | {:.0} |", ms.as_f64().unwrap());
-    }
+    latency::print(alone);
 }

@@ -1,6 +1,6 @@
 //! Sessions on a real node: images, gangs, volumes, evictions, termination.
 
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, EvictParams, PostParams};
 use kube::{Api, ResourceExt};
@@ -31,20 +31,18 @@ async fn a_session_runs_an_image_from_a_registry_until_its_user_ends_it() {
     assert!(space.pods(&name).await.is_empty());
 }
 
-#[tokio::test]
-async fn a_gang_starts_together_and_its_kernels_find_each_other() {
-    let space = sessions().await;
-    let name = common::unique("gang");
+/// Runs a gang whose main kernel looks up all names once, as it starts. Returns its pods.
+async fn gang_that_finds_itself(space: &Space, name: &str) -> Vec<Pod> {
     let lookup = "for h in main1 sub1 sub2; do nslookup $h | grep -q \"^Name:.*$h\" && echo found-$h; done; \
                 stat -Lc 'key-%a' /opt/sokovan/ssh/id_cluster; df -m /dev/shm | tail -1";
     let kernels = [kernel("main", 1, &format!("{lookup}; {FOREVER}")), kernel("sub", 2, FOREVER)];
-    space.create(session(&name, "", json!({"clusterMode": "MultiNode", "kernels": kernels}))).await.unwrap();
-    let status = space.until_phase(&name, SessionPhase::Running).await.status.unwrap();
+    space.create(session(name, "", json!({"clusterMode": "MultiNode", "kernels": kernels}))).await.unwrap();
+    let status = space.until_phase(name, SessionPhase::Running).await.status.unwrap();
     assert_eq!(status.kernels_ready.as_deref(), Some("3/3"));
-    let pods = space.pods(&name).await;
+    let pods = space.pods(name).await;
     let main = pods.iter().find(|pod| pod.metadata.labels.as_ref().unwrap()[LABEL_KERNEL] == "main1").unwrap();
     common::eventually("main1 to resolve all names", || async {
-        let log = logs(&space, main).await;
+        let log = logs(space, main).await;
         let all = ["found-main1", "found-sub1", "found-sub2", "key-400"].iter().all(|word| log.contains(word));
         if all { Ok(()) } else { Err(log) }
     })
@@ -55,6 +53,30 @@ async fn a_gang_starts_together_and_its_kernels_find_each_other() {
         let started = statuses[0].state.as_ref().unwrap().running.as_ref().unwrap().started_at.clone().unwrap();
         // The kubelet reports whole seconds.
         assert!(started.0.as_second() >= prepared.timestamp() - 1, "no kernel starts before all images are pulled");
+    }
+    pods
+}
+
+#[tokio::test]
+async fn a_gang_starts_together_and_its_kernels_find_each_other() {
+    let space = sessions().await;
+    let name = common::unique("gang");
+    let pods = gang_that_finds_itself(&space, &name).await;
+    space.delete(&name).await;
+    space.until_gone::<Session>(&name).await;
+    let image = pods[0].spec.as_ref().unwrap().containers[0].image.clone().unwrap();
+    common::eventually("the node to report the image", || async {
+        let node = Api::<Node>::all(space.client.clone()).get("node-1").await.map_err(|error| error.to_string())?;
+        let names = node.status.into_iter().flat_map(|status| status.images.unwrap_or_default());
+        let names: Vec<String> = names.flat_map(|image| image.names.unwrap_or_default()).collect();
+        if names.iter().any(|name| name.ends_with(&image)) { Ok(()) } else { Err(format!("{names:?}")) }
+    })
+    .await;
+    // The image is there, so the gate waits for the names alone, in the operator's image.
+    let name = common::unique("again");
+    for pod in gang_that_finds_itself(&space, &name).await {
+        let gates: Vec<_> = pod.spec.unwrap().init_containers.unwrap().into_iter().map(|container| container.name).collect();
+        assert_eq!(gates, ["gate"]);
     }
     space.delete(&name).await;
     space.until_gone::<Session>(&name).await;
