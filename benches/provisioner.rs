@@ -118,6 +118,7 @@ fn candidates(queue: &[Waiting]) -> Vec<Candidate<'_>> {
             name: (&waiting.namespace, &waiting.name),
             priority: waiting.priority,
             created_at: Some(waiting.created_at),
+            suspended: false,
             starts_at: None,
             dependencies: &[],
             avoided: vec![],

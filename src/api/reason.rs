@@ -33,6 +33,8 @@ pub enum Reason {
     ScalingGroupNotAllowed,
     DesignatedNodeNotFound,
     NotYetDue,
+    /// The user of a session keeps it in the queue.
+    Suspended,
     DependencyPending,
     DependencyMissing,
     DependencyFailed,

@@ -93,6 +93,10 @@ pub struct SessionSpec {
     #[schemars(regex(pattern = TIME))]
     pub starts_at: Option<DateTime<Utc>>,
 
+    /// Whether a session that waits is kept in the queue, at its priority. A session that has its nodes is not affected.
+    #[serde(default)]
+    pub suspend: bool,
+
     /// Seconds that a Batch session may run. After that it ends with the result Failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 31_536_000))]

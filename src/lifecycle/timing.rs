@@ -50,8 +50,10 @@ pub struct Timing {
     pub event_pace: Duration,
     /// The sender of Events is no longer busy when none came for this long.
     pub busy_over: Duration,
-    /// How long a gang may wait for some of its kernels before those are named.
+    /// How long a deletion or a start may be held up before what holds it up is named.
     pub held_up: Duration,
+    /// How long some kernels of a gang may be behind the others before they are named.
+    pub late: Duration,
     /// How long the Events of a silent pod are not read again.
     pub warnings_again: Duration,
     /// How long a new leader may take to list everything.
@@ -121,6 +123,7 @@ impl Default for Timing {
             event_pace: Duration::from_millis(10),
             busy_over: seconds(2),
             held_up: seconds(5),
+            late: seconds(15),
             warnings_again: seconds(30),
             listing: seconds(300),
             stale_replica: seconds(300),

@@ -1,7 +1,8 @@
-//! `kubectl sokovan`: shows the queue, sessions and deployments, with the user's own permissions. Each command is a pure view of
-//! the objects read. Only `fetch`, `watch` and `rollout` talk to the API server, and only `rollout` writes: the spec of a
-//! deployment.
+//! `kubectl sokovan`: shows the queue, sessions and deployments, and changes them, with the user's own permissions. Each view and each
+//! change is pure. Only `fetch`, `watch`, `rollout` and `control` talk to the API server; `rollout` patches deployments, and `control`
+//! patches and creates sessions.
 
+mod control;
 mod explain;
 mod explain_deployment;
 mod fetch;
@@ -61,6 +62,8 @@ pub enum Command {
     },
     /// Shows the namespace's sessions, redrawn as they change.
     Watch,
+    #[command(flatten)]
+    Control(control::Command),
 }
 
 /// Options of all commands.
@@ -131,6 +134,7 @@ async fn run_with(command: Command, reader: &Reader, format: Format) -> anyhow::
             }
         },
         Command::Watch => watch::follow(reader, format).await,
+        Command::Control(command) => control::run(command, reader, format).await,
     }
 }
 

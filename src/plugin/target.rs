@@ -50,6 +50,14 @@ pub fn deployment(text: &str) -> Result<String, String> {
     }
 }
 
+/// The name of a session, with or without its kind.
+pub fn session(text: &str) -> Result<String, String> {
+    match text.parse()? {
+        Target { kind: None | Some(Kind::Session), name } => Ok(name),
+        Target { kind: Some(Kind::Deployment), .. } => Err("name a session, not a deployment".into()),
+    }
+}
+
 /// The name and the namespace of an object, as arguments of a command.
 pub fn arguments<K: ResourceExt>(object: &K) -> String {
     match object.namespace() {
@@ -80,5 +88,7 @@ mod tests {
         assert_eq!(deployment("chat"), Ok("chat".into()));
         assert_eq!(deployment("sdep/chat"), Ok("chat".into()));
         assert!(deployment("ses/train").is_err());
+        assert_eq!(session("ses/train"), Ok("train".into()));
+        assert!(session("sdep/chat").is_err());
     }
 }

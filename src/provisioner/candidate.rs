@@ -29,6 +29,8 @@ pub struct Candidate<'c> {
     pub priority: i32,
     pub created_at: Option<DateTime<Utc>>,
     pub starts_at: Option<DateTime<Utc>>,
+    /// Whether its user has suspended it.
+    pub suspended: bool,
     /// The sessions it depends on.
     pub dependencies: &'c [(String, Dependency)],
     /// Nodes that failed the session. They are tried last.
@@ -46,13 +48,13 @@ impl Candidate<'_> {
         self.created_at.map_or(0, |created_at| created_at.timestamp_micros())
     }
 
-    /// Whether the session waits for its start time or for another session, and not for free resources.
-    pub fn awaits_time_or_dependency(&self, now: DateTime<Utc>) -> bool {
+    /// Whether the session waits for its user, its start time or another session, and not for free resources.
+    pub fn is_not_due(&self, now: DateTime<Utc>) -> bool {
         let is_open = |dependency: &Dependency| match dependency {
             Dependency::Missing => true,
             Dependency::Met | Dependency::Circular => false,
             Dependency::Is(phase, _) => !phase.is_terminal(),
         };
-        self.starts_at.is_some_and(|due| now < due) || self.dependencies.iter().any(|(_, state)| is_open(state))
+        self.suspended || self.starts_at.is_some_and(|due| now < due) || self.dependencies.iter().any(|(_, state)| is_open(state))
     }
 }

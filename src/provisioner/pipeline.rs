@@ -37,7 +37,7 @@ pub fn provision(scope: &Scope<'_>, ledger: &mut LedgerSnapshot, queue: &[Candid
     while let Some(index) = sequence.next(scope, cycle.ledger) {
         let candidate = &queue[index];
         // A session that depends on one of lower priority must not block it.
-        let is_behind = top.is_some_and(|top| candidate.priority < top) && !candidate.awaits_time_or_dependency(scope.now);
+        let is_behind = top.is_some_and(|top| candidate.priority < top) && !candidate.is_not_due(scope.now);
         if scope.group.spec.top_priority_only && is_behind {
             continue;
         }

@@ -94,6 +94,7 @@ impl Setup {
                 priority: session.spec.priority,
                 created_at: Some(DateTime::UNIX_EPOCH + TimeDelta::seconds(i64::try_from(n).unwrap_or(0))),
                 starts_at: session.spec.starts_at,
+                suspended: session.spec.suspend,
                 dependencies: extra.dependencies,
                 avoided: extra.avoided.iter().collect(),
                 ahead: extra.ahead,

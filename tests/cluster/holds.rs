@@ -264,3 +264,29 @@ async fn a_gang_passes_a_limit_range_that_its_kernels_pass() {
     let _ = scene.api::<LimitRange>().delete("least", &DeleteParams::default()).await;
     scene.end(operator).await;
 }
+
+#[tokio::test]
+async fn a_suspended_session_waits_at_its_priority_until_its_user_resumes_it() {
+    let scene = Scene::with("suspended", 1, json!({"topPriorityOnly": true})).await;
+    let operator = scene.operator().await;
+    scene.submit("held", json!({"suspend": true, "priority": 50})).await;
+    let status = scene.until("held", "suspended", reason_is("Suspended")).await.status.expect("a status");
+    assert_eq!((status.phase, status.attempts), (SessionPhase::Pending, 0));
+    // It holds back nobody of a lower priority.
+    scene.submit("other", json!({"priority": 10})).await;
+    scene.until_phase("other", SessionPhase::Running).await;
+    scene.patch_spec("held", json!({"suspend": false})).await.expect("it can be resumed");
+    scene.until_phase("held", SessionPhase::Running).await;
+    // A session that has its nodes goes on.
+    scene.patch_spec("other", json!({"suspend": true})).await.expect("the change is accepted");
+    scene
+        .until("other", "observed", |session| {
+            session
+                .status
+                .as_ref()
+                .is_some_and(|status| status.observed_generation == session.metadata.generation.unwrap_or_default())
+        })
+        .await;
+    assert_eq!(scene.get("other").await.phase(), SessionPhase::Running);
+    scene.end(operator).await;
+}

@@ -268,6 +268,7 @@ impl State {
             priority: session.spec.priority,
             created_at: None,
             starts_at: None,
+            suspended: false,
             dependencies: &[],
             avoided: vec![],
             ahead: &[],

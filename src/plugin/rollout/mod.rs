@@ -23,6 +23,7 @@ use super::{Format, print, target};
 use crate::api::Deployment;
 use change::Undo;
 use status::State;
+pub use status::duration;
 
 /// The verbs of a rollout.
 #[derive(Subcommand)]

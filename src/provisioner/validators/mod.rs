@@ -12,6 +12,7 @@ mod priority;
 mod quota;
 mod scaling_group;
 mod start_time;
+mod suspend;
 mod volumes;
 
 use std::sync::Arc;
@@ -64,7 +65,7 @@ pub struct Validator {
 }
 
 /// All validators. To add one, add its file and a line here.
-pub static VALIDATORS: [&Validator; 12] = [
+pub static VALIDATORS: [&Validator; 13] = [
     &scaling_group::VALIDATOR,
     &owner::VALIDATOR,
     &policies::VALIDATOR,
@@ -77,6 +78,7 @@ pub static VALIDATORS: [&Validator; 12] = [
     &pending::VALIDATOR,
     &dependencies::VALIDATOR,
     &start_time::VALIDATOR,
+    &suspend::VALIDATOR,
 ];
 
 /// Returns the tenants of a class, with their policies if these exist.
@@ -158,6 +160,14 @@ mod tests {
         assert!(!missing.message.contains(words), "{}", missing.message);
         setup.tenancy.unreadable = 1;
         assert!(refused(&mut setup).message.contains(words));
+    }
+
+    #[test]
+    fn a_suspended_session_is_on_hold_until_its_user_resumes_it() {
+        let mut setup = setup(json!({}));
+        let refused = setup.refusals(&[waiting("s", json!({"suspend": true}))]).remove(0).expect("refused");
+        assert_eq!((refused.cause, refused.reason), (Some(Cause::Hold), Reason::Suspended));
+        assert_eq!(setup.refusals(&[waiting("s", json!({}))]), [None]);
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub(super) fn name_late_in_gang(
     if late.len() == item.kernels.len() {
         return Verdict::idle(); // no kernel is held up by another
     }
-    name_late(snapshot, item, &late, snapshot.timing.held_up, &format!("are not {state}"))
+    name_late(snapshot, item, &late, snapshot.timing.late, &format!("are not {state}"))
 }
 
 /// Names the late kernels of a session, once it has been in its phase for `delay`.

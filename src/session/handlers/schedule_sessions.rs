@@ -53,6 +53,7 @@ fn candidate<'i>(snapshot: &Snapshot, item: &'i SessionItem) -> Candidate<'i> {
         priority: item.priority(),
         created_at: item.created_at(),
         starts_at: item.session.spec.starts_at,
+        suspended: item.session.spec.suspend,
         dependencies: &item.dependencies,
         avoided: failed.filter(|node| node.until > snapshot.now).map(|node| &node.node).collect(),
         ahead: &item.ahead,
