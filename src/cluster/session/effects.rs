@@ -228,6 +228,7 @@ impl Effects {
         let released = self.writer.write("pod-finalizer", api.patch(&pod.name, &params, &Patch::Strategic(&patch))).await;
         if let Ok(patched) = &released {
             self.world.upsert_pod(patched);
+            self.world.pod_released(pod);
         }
         not_found_is_fine(released)
     }

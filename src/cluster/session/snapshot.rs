@@ -293,6 +293,7 @@ mod tests {
     use crate::provisioner::testing::waiting;
     use crate::session::handlers::HandlerName;
     use crate::session::handlers::testing::{group, kernel_of, session_in};
+    use crate::views::PodRef;
 
     #[test]
     fn no_session_passes_one_of_higher_priority_that_another_handler_has_claimed() {
@@ -330,6 +331,29 @@ mod tests {
         world.assume(&Arc::new(reset));
         let remains = world.remains(&Mark::all()).remove(0);
         assert_eq!((remains.uid, remains.session.map(|session| session.phase())), (uid, Some(SessionPhase::Creating)));
+    }
+
+    #[test]
+    fn a_released_pod_is_not_released_again_before_the_watch_reports_its_removal() {
+        let world = World::new(Arc::default(), Scope::default());
+        let session = session_in(SessionPhase::Terminating);
+        let name = crate::session::handlers::testing::pod_of(&session).name;
+        let uid = session.metadata.uid.clone().expect("a uid");
+        world.upsert_session(session);
+        let labels = json!({LABEL_SESSION_UID: uid, LABEL_KERNEL: "main1", LABEL_GENERATION: "1"});
+        let pod = json!({
+            "metadata": {"name": name, "namespace": "ns", "uid": "p", "resourceVersion": "7", "labels": labels,
+                         "finalizers": [FINALIZER_POD], "deletionTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {"nodeName": "node-1", "containers": [{"name": "main"}]}, "status": {"phase": "Failed"},
+        });
+        world.upsert_pod(&serde_json::from_value(pod).expect("a pod"));
+        let releases = || {
+            let effects = crate::session::records::sync(&world.remains(&Mark::all())[0]);
+            effects.into_iter().filter(|effect| effect.name() == "release-pod").count()
+        };
+        assert_eq!(releases(), 1);
+        world.pod_released(&PodRef { namespace: "ns".into(), name, uid: "p".into() });
+        assert_eq!(releases(), 0);
     }
 
     #[test]

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use super::identity::{is_same_for_decisions, uid_of};
+use super::stores::PodRow;
 use super::world::World;
 use crate::api::{Session, SessionUid};
 use crate::coordinator::host::AfterCommit;
 use crate::coordinator::marks::Mark;
 use crate::session::handlers::HandlerName;
 use crate::session::sessions::Sessions;
+use crate::views::{PodRef, PodView};
 
 impl World {
     /// Defers a commit, and counts its status as written. `base` is the version that the decision was based on. If the
@@ -59,5 +61,17 @@ impl World {
         let freed = state.refresh(&uid);
         drop(state);
         self.after_change(freed);
+    }
+
+    /// Records that a pod has lost our finalizer. If nothing else holds the pod, the answer that says so is of no newer version, because
+    /// the pod is gone with it.
+    pub fn pod_released(&self, pod: &PodRef) {
+        let key = (pod.namespace.clone(), pod.name.clone());
+        let mut state = self.lock();
+        let Some(PodRow::Ours(view)) = state.stores.pods.get(&key) else { return };
+        if view.uid == pod.uid {
+            let released = PodView { held: false, ..(**view).clone() };
+            state.stores.pods.replace(&key, PodRow::Ours(Arc::new(released)));
+        }
     }
 }
