@@ -271,7 +271,7 @@ async fn a_suspended_session_waits_at_its_priority_until_its_user_resumes_it() {
     let operator = scene.operator().await;
     scene.submit("held", json!({"suspend": true, "priority": 50})).await;
     let status = scene.until("held", "suspended", reason_is("Suspended")).await.status.expect("a status");
-    assert_eq!((status.phase, status.attempts), (SessionPhase::Pending, 0));
+    assert_eq!((status.phase, status.history.last().and_then(|entry| entry.cause)), (SessionPhase::Pending, Some(Cause::Hold)));
     // It holds back nobody of a lower priority.
     scene.submit("other", json!({"priority": 10})).await;
     scene.until_phase("other", SessionPhase::Running).await;
