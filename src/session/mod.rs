@@ -14,6 +14,7 @@ pub mod pending;
 pub mod precondition;
 pub mod queue;
 pub mod records;
+pub mod remains;
 pub mod sessions;
 pub mod snapshot;
 pub mod status;

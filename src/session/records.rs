@@ -1,106 +1,24 @@
 //! Records the ends of kernels, releases ended pods and removes leftovers, independently of the session's phase. Each pod is
 //! decided on its own, so that one pod never holds up another.
 
-use std::borrow::Cow;
-use std::collections::HashMap;
-use std::sync::Arc;
-
 use chrono::{DateTime, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 
 use super::effect::{Effect, PodRef};
-use super::kernel_record::new_record;
 use super::kernel_state::step_to;
 use super::kernels::{KernelState, ssh_secret_name, state_by_pod};
-use super::snapshot::Snapshot;
-use crate::api::Reason;
+use super::remains::{AllocationState, Remains};
 use crate::api::{
-    DesiredState, FINALIZER_SESSION, Kernel, KernelPhase, KernelStatus, LABEL_GENERATION, MAIN_HOSTNAME, NodeName, Session,
-    SessionPhase, SessionUid, TerminationMode,
+    FINALIZER_SESSION, Kernel, KernelPhase, KernelStatus, LABEL_GENERATION, MAIN_HOSTNAME, Reason, Session, SessionPhase,
+    SessionUid,
 };
 use crate::lifecycle::truncate;
-use crate::views::{Liveness, MainState, PodView};
+use crate::views::{MainState, PodView};
 
 /// The largest reason and message of a kernel, in bytes, as in its schema.
 const MAX_REASON: usize = 128;
 const MAX_MESSAGE: usize = 1024;
-
-/// The objects of one session at the API server. The session itself may be gone.
-pub struct Remains {
-    pub uid: SessionUid,
-    pub namespace: String,
-    /// None when the session is gone.
-    pub session: Option<Arc<Session>>,
-    /// The metadata of a session that cannot be read and is being deleted.
-    pub unreadable: Option<ObjectMeta>,
-    /// Whether the session is removed as soon as its pods are gone, and its records with it.
-    pub is_leaving: bool,
-    pub kernels: Vec<Arc<Kernel>>,
-    pub pods: Vec<Arc<PodView>>,
-    pub liveness: HashMap<NodeName, Liveness>,
-    pub snapshot: Snapshot,
-}
-
-/// How an allocation relates to its session, which decides whether its pods and kernels are kept.
-enum AllocationState {
-    /// The session holds this allocation.
-    Current,
-    /// The session has ended. Live pods are stopped; ended pods stay for their logs.
-    Ended,
-    /// The session is gone, has ended and is being deleted, or holds another allocation. Everything is removed.
-    Leftover,
-}
-
-impl Remains {
-    fn allocation_state(&self, hostname: &str, generation: i64) -> AllocationState {
-        let Some(session) = &self.session else { return AllocationState::Leftover };
-        let status = session.status.as_ref();
-        let phase = session.phase();
-        let is_last = status.is_some_and(|status| {
-            status.allocation_generation == generation && status.allocation.iter().any(|a| a.kernel == hostname)
-        });
-        match is_last {
-            false => AllocationState::Leftover,
-            true if phase.is_terminal() && session.is_deleted() => AllocationState::Leftover,
-            true if phase.is_terminal() => AllocationState::Ended,
-            true => AllocationState::Current,
-        }
-    }
-
-    /// Returns the record of a pod's kernel, or a new one if the pod is of the session's last allocation.
-    fn record_of(&self, pod: &PodView) -> Option<Cow<'_, Kernel>> {
-        let written = self.kernels.iter().find(|kernel| kernel.metadata.name.as_ref() == Some(&pod.name));
-        if let Some(written) = written {
-            return Some(Cow::Borrowed(written));
-        }
-        match self.allocation_state(&pod.kernel, pod.generation) {
-            AllocationState::Current | AllocationState::Ended => self.new_record(&pod.kernel).map(Cow::Owned),
-            AllocationState::Leftover => None,
-        }
-    }
-
-    fn new_record(&self, hostname: &str) -> Option<Kernel> {
-        new_record(self.session.as_deref()?, &self.snapshot.group_name.clone().unwrap_or_default(), hostname)
-    }
-
-    /// Whether its user ends it without a grace period.
-    fn is_forced(&self) -> bool {
-        let forced = |session: &Session| {
-            let ends = session.is_deleted() || session.spec.desired_state == DesiredState::Terminated;
-            ends && session.spec.termination.mode == TerminationMode::Forced
-        };
-        self.session.as_deref().is_some_and(forced)
-    }
-
-    fn now(&self) -> DateTime<Utc> {
-        self.snapshot.now
-    }
-
-    fn is_gone(&self, pod: &PodView) -> bool {
-        pod.node.as_ref().is_some_and(|node| pod.bound && self.liveness.get(node) == Some(&Liveness::Gone))
-    }
-}
 
 /// Returns the effects of sync-kernels for one session: record ends, release ended pods, remove leftovers.
 pub fn sync(remains: &Remains) -> Vec<Effect> {
@@ -339,8 +257,13 @@ fn is_before_pods(session: Option<&Session>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+    use std::sync::Arc;
+
     use super::*;
     use crate::session::handlers::testing::{kernel_of, pod_of, session_in, snapshot};
+    use crate::session::snapshot::Snapshot;
+    use crate::views::Liveness;
 
     fn remains(session: Option<&Session>, kernel: Option<Kernel>, pod: Option<PodView>) -> Remains {
         Remains {

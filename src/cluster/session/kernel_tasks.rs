@@ -14,7 +14,8 @@ use crate::coordinator::marks::{Marks, Pace, long_cycle};
 use crate::coordinator::yield_to_work;
 use crate::lifecycle::{Timing, backoff};
 use crate::session::effect::Effect;
-use crate::session::records::{self, Remains};
+use crate::session::records;
+use crate::session::remains::Remains;
 
 /// The largest number of sessions whose kernels are synced in parallel.
 const CONCURRENCY: usize = 32;

@@ -20,7 +20,7 @@ use crate::session::handlers::Handler;
 use crate::session::kernels::{Evidence, KernelItem, allocated_nodes, kernel_name, service_name, state_of};
 use crate::session::pending::{self, Pending};
 use crate::session::queue;
-use crate::session::records::Remains;
+use crate::session::remains::Remains;
 use crate::session::sessions::Sessions;
 use crate::session::snapshot::{SessionItem, Snapshot};
 use crate::session::usage::usage;
