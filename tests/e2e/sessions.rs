@@ -80,6 +80,23 @@ async fn a_gang_starts_together_and_its_kernels_find_each_other() {
     }
     space.delete(&name).await;
     space.until_gone::<Session>(&name).await;
+    // Kernels that need not start together have no gate. Their programs look names up until they resolve.
+    let name = common::unique("free");
+    let lookup = format!("until nslookup sub1 | grep -q \"^Name:.*sub1\"; do sleep 0.2; done; echo found-sub1; {FOREVER}");
+    let kernels = [kernel("main", 1, &lookup), kernel("sub", 1, FOREVER)];
+    let spec = json!({"clusterMode": "MultiNode", "startTogether": false, "kernels": kernels});
+    space.create(session(&name, "", spec)).await.unwrap();
+    space.until_phase(&name, SessionPhase::Running).await;
+    let pods = space.pods(&name).await;
+    assert!(pods.iter().all(|pod| pod.spec.as_ref().unwrap().init_containers.is_none()));
+    let main = pods.iter().find(|pod| pod.metadata.labels.as_ref().unwrap()[LABEL_KERNEL] == "main1").unwrap();
+    common::eventually("main1 to find sub1 in the end", || async {
+        let log = logs(&space, main).await;
+        if log.contains("found-sub1") { Ok(()) } else { Err(log) }
+    })
+    .await;
+    space.delete(&name).await;
+    space.until_gone::<Session>(&name).await;
 }
 
 #[tokio::test]
