@@ -131,7 +131,7 @@ async fn every_end_has_its_reason_in_the_session_and_the_kernel() {
 
 async fn until_kernel_ended_for(scene: &Scene, session: &str, reason: &str) {
     eventually(&format!("the kernel of {session} to name its cause"), || async {
-        let status = scene.kernels(session).await.remove(0).status.unwrap_or_default();
+        let status = scene.kernel_status(session).await;
         if status.reason.as_deref() == Some(reason) { Ok(()) } else { Err(format!("{status:?}")) }
     })
     .await;

@@ -267,7 +267,7 @@ async fn a_terminating_session_on_a_lost_node_ends_and_its_kernel_is_recorded_wh
     scene.bring_back_node(&node).await;
     scene.kill_pods("one").await;
     eventually("the kernel's end to be recorded and its pod to be removed", || async {
-        let code = scene.kernels("one").await.remove(0).status.and_then(|status| status.exit_code);
+        let code = scene.kernel_status("one").await.exit_code;
         let pods = scene.pods("one").await.len();
         if (code, pods) == (Some(137), 0) { Ok(()) } else { Err(format!("{code:?}, {pods} pods")) }
     })

@@ -60,7 +60,7 @@ async fn batch_sessions_end_with_their_commands_exit_code() {
     assert_eq!(bad.reason.map(|reason| reason.as_str()), Some("ExitCode"));
     assert_eq!(scene.pods("bad").await.len(), 1, "a finished pod stays for its logs");
     eventually("the code to be recorded", || async {
-        let code = scene.kernels("bad").await.remove(0).status.and_then(|status| status.exit_code);
+        let code = scene.kernel_status("bad").await.exit_code;
         if code == Some(1) { Ok(()) } else { Err(format!("{code:?}")) }
     })
     .await;
@@ -88,8 +88,8 @@ async fn an_idle_operator_writes_nothing_to_running_sessions() {
     scene.until_phase("one", SessionPhase::Running).await;
     let kernel = || async { scene.kernels("one").await.remove(0) };
     eventually("the kernel to be recorded", || async {
-        let phase = kernel().await.status.map(|status| status.phase);
-        if phase == Some(KernelPhase::Running) { Ok(()) } else { Err(format!("{phase:?}")) }
+        let phase = scene.kernel_status("one").await.phase;
+        if phase == KernelPhase::Running { Ok(()) } else { Err(format!("{phase:?}")) }
     })
     .await;
     let versions = || async {

@@ -47,7 +47,7 @@ async fn sk_001_a_kernel_is_terminating_when_its_kubelets_lease_expires_on_a_rea
     assert!(extract::node(&seen).ready, "the node still counts as ready");
     let status = scene.until_phase("one", SessionPhase::Terminated).await.status.unwrap();
     assert_eq!(status.result, Some(SessionResult::Error));
-    let kernel = scene.kernels("one").await.remove(0).status.unwrap();
+    let kernel = scene.kernel_status("one").await;
     assert_eq!(kernel.reason.as_deref(), Some("StaleKernel"));
     assert_eq!(scene.pods("one").await.len(), 1, "the pod may still run there and counts as used");
 

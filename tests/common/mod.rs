@@ -145,6 +145,11 @@ impl Space {
         .await;
     }
 
+    /// The recorded state of a session's only kernel. Nothing is recorded before it runs, is held up, or has ended.
+    pub async fn kernel_status(&self, session: &str) -> KernelStatus {
+        self.kernels(session).await.pop().and_then(|kernel| kernel.status).unwrap_or_default()
+    }
+
     pub async fn kernels(&self, session: &str) -> Vec<Kernel> {
         let labelled = ListParams::default().labels(&format!("{LABEL_SESSION}={session}"));
         self.api::<Kernel>().list(&labelled).await.expect("kernels can be listed").items

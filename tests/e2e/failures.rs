@@ -55,7 +55,7 @@ async fn a_command_that_fails_at_once_ends_the_session() {
     let status = space.until_phase(&name, SessionPhase::Terminated).await.status.unwrap();
     assert_eq!((status.reason.map(|reason| reason.as_str()), status.exit_code), (Some("AbnormalTermination"), Some(3)));
     eventually("its end to be recorded", || async {
-        let status = space.kernels(&name).await.remove(0).status.unwrap_or_default();
+        let status = space.kernel_status(&name).await;
         let has_message =
             status.message.clone().is_some_and(|message| message.starts_with("exited with 3: xxx") && message.len() > 1000);
         let recorded = (status.phase, status.exit_code, has_message) == (KernelPhase::Terminated, Some(3), true);
@@ -76,7 +76,7 @@ async fn a_missing_secret_is_reported_with_the_kubelets_message() {
     let message = status.progress.message.unwrap();
     assert!(message.contains("main1") && message.contains("no-such-secret"), "{message}");
     eventually("its kernel to show the reason", || async {
-        let status = space.kernels(&name).await.remove(0).status.unwrap_or_default();
+        let status = space.kernel_status(&name).await;
         let reported = (status.phase, status.reason.as_deref()) == (KernelPhase::Pulling, Some("CreateContainerConfigError"));
         if reported { Ok(()) } else { Err(format!("{status:?}")) }
     })
