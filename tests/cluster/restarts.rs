@@ -10,7 +10,7 @@ use sokovan::lifecycle::Timing;
 use sokovan::operator::Options;
 use tokio::sync::Notify;
 
-use crate::common::patience;
+use crate::common::{eventually, patience};
 use crate::scene::{Operator, Scene, fast, gang};
 
 /// An operator with a lease of its own, so that it need not wait for the killed operator's lease to expire.
@@ -56,7 +56,12 @@ async fn killed_before_each_phase(prefix: &str, spec: serde_json::Value, kernels
     let operator = next(&scene, 8).await;
     let status = scene.until_phase("one", SessionPhase::Running).await.status.unwrap();
     assert_eq!(status.allocation_generation, 1, "the session is allocated once");
-    assert_eq!((scene.pods("one").await.len(), scene.kernels("one").await.len()), (kernels, kernels));
+    assert_eq!(scene.pods("one").await.len(), kernels);
+    eventually("each kernel to be recorded once", || async {
+        let recorded = scene.kernels("one").await.len();
+        if recorded == kernels { Ok(()) } else { Err(format!("{recorded} of {kernels}")) }
+    })
+    .await;
     assert!(
         status.history.iter().all(|entry| {
             // A gang may have waited for one of its kernels. Failures and repeated steps are errors.
