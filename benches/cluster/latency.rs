@@ -17,10 +17,10 @@ use crate::run::{PATIENCE, Run, pod_runs, session_runs};
 use crate::setting;
 use crate::shapes::Shape;
 
-/// The steps of an object alone, in their order. Those of sessions do not occur for others.
+/// The steps of an object alone, in their order. Pods and Jobs have only the steps of pods.
 const STEPS: [&str; 6] = ["allocated", "pods created", "pods bound", "pods have addresses", "pods run", "session Running"];
 
-/// What was seen of one object.
+/// A version of an object, as a watch reported it.
 enum Seen {
     Session(Box<Session>),
     Pod(Box<Pod>),

@@ -1,4 +1,4 @@
-//! Kueue beside sessions, with the same shapes in one run. Kueue is built from its Go module and runs as a process of this machine,
+//! Compares sessions with Jobs through Kueue, with the same shapes in one run. Kueue is built from its Go module and runs as a process of this machine,
 //! with the defaults of its own manifests, but without a limit on its requests.
 
 use std::path::PathBuf;
@@ -14,30 +14,21 @@ use serde_json::{Value, json};
 use crate::latency::alone;
 use crate::run::{PATIENCE, Run};
 use crate::sessions::{measure, print};
-use crate::shapes::{Shape, Start};
+use crate::shapes::{MAIN, Shape};
 
 pub const QUEUE: &str = "bench";
 pub const QUEUE_LABEL: &str = "kueue.x-k8s.io/queue-name";
 const WEBHOOK_PORT: u16 = 19443;
 
-/// Without Kueue, whose webhooks would see plain Jobs, too.
-const OURS: [Shape; 7] = [
-    Shape::Pod,
-    Shape::Job(1),
-    Shape::Session(1, Start::Together),
-    Shape::Job(10),
-    Shape::Session(10, Start::Alone),
-    Shape::Session(10, Start::Together),
-    Shape::Session(10, Start::Pulls),
-];
 const THEIRS: [Shape; 3] = [Shape::Kueue(1), Shape::Kueue(10), Shape::Pod];
 
 pub async fn bench(client: &Client, pods: usize) -> Value {
     let mut rows = vec![];
-    for shape in OURS {
+    // Without Kueue, whose webhooks would see plain Jobs, too.
+    for shape in MAIN {
         rows.push(measure(client, shape, (pods / shape.pods()).max(1)).await);
     }
-    let mut medians = alone(client, &OURS).await;
+    let mut medians = alone(client, &MAIN).await;
     let kueue = Kueue::start(client).await;
     for shape in THEIRS {
         rows.push(measure(client, shape, (pods / shape.pods()).max(1)).await);

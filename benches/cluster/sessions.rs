@@ -10,18 +10,7 @@ use serde_json::{Value, json};
 use crate::latency::{self, alone};
 use crate::operator::{ApiServer, Operator, between, each};
 use crate::setting;
-use crate::shapes::{ALL, Shape, Start, row};
-
-/// The shapes whose latency alone is measured.
-const ALONE: [Shape; 7] = [
-    Shape::Pod,
-    Shape::Job(1),
-    Shape::Session(1, Start::Together),
-    Shape::Job(10),
-    Shape::Session(10, Start::Alone),
-    Shape::Session(10, Start::Together),
-    Shape::Session(10, Start::Pulls),
-];
+use crate::shapes::{ALL, MAIN, Shape, row};
 
 /// Measures each shape with about so many pods.
 pub async fn bench(client: &Client, counts: Vec<usize>) -> Value {
@@ -31,7 +20,7 @@ pub async fn bench(client: &Client, counts: Vec<usize>) -> Value {
             rows.push(measure(client, shape, (pods / shape.pods()).max(1)).await);
         }
     }
-    let alone = alone(client, &ALONE).await;
+    let alone = alone(client, &MAIN).await;
     without_policies(client).await;
     let mut bare = measure(client, Shape::Pod, setting("FOREIGN", 1000)).await;
     bare["shape"] = json!("bare pods, without the chart's policies");

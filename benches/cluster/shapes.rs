@@ -49,6 +49,17 @@ pub const ALL: [Shape; 14] = [
     Shape::Pod,
 ];
 
+/// The shapes that are also measured alone, and compared with Kueue.
+pub const MAIN: [Shape; 7] = [
+    Shape::Pod,
+    Shape::Job(1),
+    Shape::Session(1, Start::Together),
+    Shape::Job(10),
+    Shape::Session(10, Start::Alone),
+    Shape::Session(10, Start::Together),
+    Shape::Session(10, Start::Pulls),
+];
+
 impl Shape {
     pub fn pods(self) -> usize {
         match self {

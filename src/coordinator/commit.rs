@@ -54,7 +54,9 @@ impl<S: Subject, H: Host<S>> Coordinator<S, H> {
                     kind, name, namespace, handler = by, phase = %phase_of::<S>(&written),
                     reason = progress.and_then(|progress| progress.reason).map_or("", Reason::as_str), "committed"
                 );
-                all.event.into_iter().for_each(|event| self.host.publish(event));
+                if let Some(event) = all.event {
+                    self.host.publish(event);
+                }
                 for to in all.reached {
                     self.hooks.notify(to, || self.transition(&snapshot, &item, to), self.timing.hook).await;
                 }

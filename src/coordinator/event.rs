@@ -33,7 +33,7 @@ impl<S: Subject> Event<S> {
         self.reached.last().copied().unwrap_or(self.from)
     }
 
-    /// What a person reads: `Pending → Scheduled: message`.
+    /// Returns the text of the Event: `Pending → Scheduled: message`.
     pub fn note(&self) -> String {
         let phases: Vec<&str> = [self.from].iter().chain(&self.reached).map(|phase| phase.as_str()).collect();
         let moved = (!self.reached.is_empty()).then(|| phases.join(" → "));

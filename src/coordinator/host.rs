@@ -97,7 +97,9 @@ impl<S: Subject> Default for AfterCommit<S> {
 
 impl<S: Subject> AfterCommit<S> {
     pub fn append(&mut self, mut later: Self) {
-        later.event.take().into_iter().for_each(|event| self.add_event(event));
+        if let Some(event) = later.event {
+            self.add_event(event);
+        }
         self.reached.append(&mut later.reached);
         self.results.append(&mut later.results);
     }

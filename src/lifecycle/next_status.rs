@@ -120,7 +120,7 @@ fn record<S: Subject>(progress: &mut Progress<S::Phase>, step: &Step<'_, S>, fro
     };
 }
 
-/// The sub-steps that an entry keeps. Those of a success say nothing that the object does not say, unless one failed.
+/// The sub-steps that an entry keeps. The sub-steps of a success only repeat the object, except those that failed.
 fn telling_steps<S: Subject>(step: &Step<'_, S>) -> Vec<SubStep> {
     let succeeded = step.result == HistoryResult::Success;
     let tells = |sub_step: &&SubStep| !succeeded || sub_step.result == SubStepResult::Failure;

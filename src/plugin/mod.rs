@@ -3,6 +3,7 @@
 //! patches and creates sessions.
 
 mod control;
+mod done;
 mod explain;
 mod explain_deployment;
 mod fetch;

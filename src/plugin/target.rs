@@ -11,6 +11,15 @@ pub enum Kind {
     Deployment,
 }
 
+impl Kind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Session => "session",
+            Self::Deployment => "deployment",
+        }
+    }
+}
+
 /// An object that the user names. Without a kind, it is a session, or a deployment if there is no such session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {

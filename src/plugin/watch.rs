@@ -1,13 +1,15 @@
 //! `watch`: the namespace's sessions, redrawn as they change.
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::time::Duration;
 
 use chrono::Utc;
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, ResourceExt};
+use kube::{Api, Resource, ResourceExt};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::Format;
@@ -102,8 +104,25 @@ impl Sessions {
     }
 }
 
+/// Returns an object as it changes, and None when it is deleted. A failed watch is restarted, unless a permission is missing.
+pub fn changes<K>(api: Api<K>, name: &str) -> impl Stream<Item = anyhow::Result<Option<K>>> + use<K>
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    watcher::watch_object(api, name).default_backoff().filter_map(|change| async {
+        match change {
+            Ok(object) => Some(Ok(object)),
+            Err(error) if is_forbidden(&error) => Some(Err(error.into())),
+            Err(error) => {
+                eprintln!("the watch failed and is restarted: {error}");
+                None
+            }
+        }
+    })
+}
+
 /// A missing permission is permanent: a retry would fail again.
-pub fn is_forbidden(error: &watcher::Error) -> bool {
+fn is_forbidden(error: &watcher::Error) -> bool {
     use watcher::Error::{InitialListFailed, WatchStartFailed};
     matches!(error, InitialListFailed(kube::Error::Api(status)) | WatchStartFailed(kube::Error::Api(status)) if status.code == 403)
 }

@@ -129,7 +129,7 @@ pub struct Launch {
     pub gate: Gate,
 }
 
-/// What holds a kernel back until all kernels of its session may start.
+/// The gate of a kernel: it holds the kernel back until all kernels of its session may start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gate {
     /// Nothing.

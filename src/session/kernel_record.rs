@@ -11,7 +11,7 @@ use crate::api::{
 };
 
 /// Returns the owner of all objects of a session.
-pub fn owner(session: &Session) -> Vec<OwnerReference> {
+fn owner(session: &Session) -> Vec<OwnerReference> {
     let owner = session.controller_owner_ref(&());
     owner.map(|owner| OwnerReference { block_owner_deletion: Some(true), ..owner }).into_iter().collect()
 }

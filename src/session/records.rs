@@ -1,6 +1,8 @@
 //! Records the ends of kernels, releases ended pods and removes leftovers, independently of the session's phase. Each pod is
 //! decided on its own, so that one pod never holds up another.
 
+use std::collections::HashSet;
+
 use chrono::{DateTime, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
@@ -43,8 +45,8 @@ fn for_pod(remains: &Remains, pod: &PodView) -> Vec<Effect> {
     // A pod that was deleted before it was bound, or whose node is gone, will never report its end.
     let never_reports = pod.deleting && (!pod.bound || remains.is_gone(pod));
     let released = pod.held && (pod.ended || never_reports);
-    if let Some(record) = remains.record_of(pod).filter(|_| !remains.is_leaving) {
-        effects.extend(kernel_end(remains, pod, &record, never_reports));
+    if !remains.is_leaving {
+        effects.extend(kernel_end(remains, pod, never_reports));
     }
     if released {
         effects.push(Effect::ReleasePod(PodRef::from(pod)));
@@ -71,8 +73,8 @@ fn grace(remains: &Remains, pod: &PodView) -> Option<i64> {
 }
 
 /// Records how a kernel ended, unless its end is recorded already.
-fn kernel_end(remains: &Remains, pod: &PodView, record: &Kernel, never_reports: bool) -> Option<Effect> {
-    let old = record.status.clone().unwrap_or_default();
+fn kernel_end(remains: &Remains, pod: &PodView, never_reports: bool) -> Option<Effect> {
+    let old = remains.recorded_state(pod);
     if old.phase.is_terminal() {
         return None;
     }
@@ -100,16 +102,16 @@ fn kernel_end(remains: &Remains, pod: &PodView, record: &Kernel, never_reports: 
     } else {
         return None;
     };
-    recorded(record, old, new)
+    recorded(remains, pod, old, new)
 }
 
 /// Records that kernels run, or why they are late. Only people read this, so the records may come late.
 pub fn progress(remains: &Remains) -> Vec<Effect> {
-    remains.pods.iter().filter_map(|pod| kernel_progress(remains, pod, &*remains.record_of(pod)?)).collect()
+    remains.pods.iter().filter_map(|pod| kernel_progress(remains, pod)).collect()
 }
 
-fn kernel_progress(remains: &Remains, pod: &PodView, record: &Kernel) -> Option<Effect> {
-    let old = record.status.clone().unwrap_or_default();
+fn kernel_progress(remains: &Remains, pod: &PodView) -> Option<Effect> {
+    let old = remains.recorded_state(pod);
     let state = state_by_pod(pod, remains.session.as_deref(), remains.snapshot.image_timeout(), remains.now());
     // The kubelet's message changes with each try, the reason does not.
     let held_up = state.phase.is_pre_running() && state.reason.is_some() && state.reason != old.reason;
@@ -127,11 +129,11 @@ fn kernel_progress(remains: &Remains, pod: &PodView, record: &Kernel) -> Option<
         started_at: old.started_at.or(since),
         ..old.clone()
     };
-    recorded(record, old, new)
+    recorded(remains, pod, old, new)
 }
 
-/// Returns the record, if it differs from the old one and the kernel may take this step.
-fn recorded(record: &Kernel, old: KernelStatus, mut new: KernelStatus) -> Option<Effect> {
+/// Returns the record with a new state, if that differs from the old one and the kernel may take this step.
+fn recorded(remains: &Remains, pod: &PodView, old: KernelStatus, mut new: KernelStatus) -> Option<Effect> {
     // Texts of programs and kubelets have any length. The API server would refuse a text that is too long every time.
     new.reason.iter_mut().for_each(|reason| truncate(reason, MAX_REASON));
     new.message.iter_mut().for_each(|message| truncate(message, MAX_MESSAGE));
@@ -139,7 +141,8 @@ fn recorded(record: &Kernel, old: KernelStatus, mut new: KernelStatus) -> Option
     if !may_step || new == old {
         return None;
     }
-    Some(Effect::RecordKernel(Box::new(Kernel { status: Some(new), ..record.clone() })))
+    let record = remains.record_of(pod)?;
+    Some(Effect::RecordKernel(Box::new(Kernel { status: Some(new), ..record })))
 }
 
 /// Returns the reason why a kernel counts as ending without a report of its pod, for example a lost node.
@@ -178,14 +181,12 @@ fn absent_kernels(remains: &Remains, session: &Session) -> Vec<Effect> {
     if !has_launched(session) {
         return vec![];
     }
-    let allocation = session.status.iter().flat_map(|status| &status.allocation);
-    let new = allocation.filter_map(|allocated| remains.new_record(&allocated.kernel));
-    let is_absent = |record: &Kernel| {
-        let name = record.metadata.name.as_ref();
-        let has_pod = remains.pods.iter().any(|pod| Some(&pod.name) == name);
-        !has_pod && !remains.kernels.iter().any(|kernel| kernel.metadata.name.as_ref() == name)
-    };
-    new.filter(is_absent).flat_map(|record| gone(remains, &record)).collect()
+    let Some(status) = &session.status else { return vec![] };
+    let pods = remains.pods.iter().map(|pod| (pod.generation, &pod.kernel));
+    let kernels = remains.kernels.iter().map(|kernel| (kernel.spec.allocation_generation, &kernel.spec.hostname));
+    let known: HashSet<(i64, &String)> = pods.chain(kernels).collect();
+    let absent = status.allocation.iter().filter(|allocated| !known.contains(&(status.allocation_generation, &allocated.kernel)));
+    absent.filter_map(|allocated| remains.new_record(&allocated.kernel)).flat_map(|record| gone(remains, &record)).collect()
 }
 
 /// Whether the pods of its present allocation have been created.

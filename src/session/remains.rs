@@ -1,6 +1,5 @@
 //! The remains of a session: its objects at the API server, which may outlive its allocation and itself.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -9,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::kernel_record::new_record;
 use super::snapshot::Snapshot;
-use crate::api::{DesiredState, Kernel, NodeName, Session, SessionUid, TerminationMode};
+use crate::api::{DesiredState, Kernel, KernelStatus, NodeName, Session, SessionUid, TerminationMode};
 use crate::views::{Liveness, PodView};
 
 /// The objects of one session at the API server. The session itself may be gone.
@@ -54,14 +53,22 @@ impl Remains {
         }
     }
 
+    fn written(&self, pod: &PodView) -> Option<&Arc<Kernel>> {
+        self.kernels.iter().find(|kernel| kernel.metadata.name.as_ref() == Some(&pod.name))
+    }
+
+    /// Returns the state that is recorded of a pod's kernel. It is empty if nothing is.
+    pub fn recorded_state(&self, pod: &PodView) -> KernelStatus {
+        self.written(pod).and_then(|kernel| kernel.status.clone()).unwrap_or_default()
+    }
+
     /// Returns the record of a pod's kernel, or a new one if the pod is of the session's last allocation.
-    pub fn record_of(&self, pod: &PodView) -> Option<Cow<'_, Kernel>> {
-        let written = self.kernels.iter().find(|kernel| kernel.metadata.name.as_ref() == Some(&pod.name));
-        if let Some(written) = written {
-            return Some(Cow::Borrowed(written));
+    pub fn record_of(&self, pod: &PodView) -> Option<Kernel> {
+        if let Some(written) = self.written(pod) {
+            return Some((**written).clone());
         }
         match self.allocation_state(&pod.kernel, pod.generation) {
-            AllocationState::Current | AllocationState::Ended => self.new_record(&pod.kernel).map(Cow::Owned),
+            AllocationState::Current | AllocationState::Ended => self.new_record(&pod.kernel),
             AllocationState::Leftover => None,
         }
     }

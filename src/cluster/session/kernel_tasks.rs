@@ -79,7 +79,7 @@ impl KernelTasks {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs effects, and schedules a retry if one fails. Those of different kernels run at once.
+    /// Runs effects, and schedules a retry if one fails. Effects on different kernels run at once.
     async fn carry_out(&self, remains: &Remains, task: KernelTask, effects: Vec<Effect>) {
         let context = EffectContext {
             namespace: remains.namespace.clone(),

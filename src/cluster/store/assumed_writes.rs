@@ -63,8 +63,8 @@ impl World {
         self.after_change(freed);
     }
 
-    /// Records that a pod has lost our finalizer. If nothing else holds the pod, the answer that says so is of no newer version, because
-    /// the pod is gone with it.
+    /// Records that a pod has lost our finalizer. If nothing else holds the pod, it is gone, and the answer has no newer version
+    /// that the store would take.
     pub fn pod_released(&self, pod: &PodRef) {
         let key = (pod.namespace.clone(), pod.name.clone());
         let mut state = self.lock();

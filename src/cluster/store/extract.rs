@@ -102,7 +102,8 @@ fn deletion_requested_at(pod: &Pod) -> Option<DateTime<Utc>> {
     Some(due - chrono::TimeDelta::seconds(pod.metadata.deletion_grace_period_seconds.unwrap_or(0)))
 }
 
-/// Whether a session or, from an older version, a kernel owns the pod, or the pod has our finalizer. A label alone does not make a pod ours.
+/// Whether a session or, from an older version, a kernel owns the pod, or the pod has our finalizer. A label alone does not
+/// make a pod ours.
 fn is_of_a_session(pod: &Pod) -> bool {
     let owners = pod.metadata.owner_references.iter().flatten();
     let is_owner = |owner: &OwnerReference| {

@@ -437,7 +437,7 @@ impl World {
         self.marks.kernels.after(KernelTask::Record, uid, self.timing.kernel_progress);
     }
 
-    /// Whether many sessions are between Scheduled and Running.
+    /// Whether many sessions are on their way to Running or to their end.
     pub fn is_busy(&self) -> bool {
         use SessionPhase::{Creating, Prepared, Preparing, Pulling, Scheduled, Terminating};
         let state = self.lock();

@@ -3,19 +3,18 @@
 mod change;
 mod wait;
 
-use std::fmt;
 use std::time::Duration;
 
 use anyhow::anyhow;
 use clap::Subcommand;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
-use serde::Serialize;
 use serde_json::Value;
 
+use super::done::Done;
 use super::fetch::Reader;
 use super::rollout::duration;
-use super::target::session;
+use super::target::{Kind, session};
 use super::{Format, print};
 use crate::api::Session;
 
@@ -66,26 +65,13 @@ pub enum Command {
         /// The name of a session.
         #[arg(value_parser = session)]
         session: String,
-        /// What to wait for.
+        /// The state to wait for.
         #[arg(long = "for", value_enum)]
         until: wait::Until,
         /// The longest wait, for example 30s or 5m. With 0s there is no limit.
         #[arg(long, default_value = "0s", value_parser = duration)]
         timeout: Duration,
     },
-}
-
-/// What a command did.
-#[derive(Serialize)]
-struct Done {
-    session: String,
-    result: String,
-}
-
-impl fmt::Display for Done {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "session.sokovan.dev/{} {}", self.session, self.result)
-    }
 }
 
 /// Runs one command.
@@ -109,7 +95,7 @@ pub async fn run(command: Command, reader: &Reader, format: Format) -> anyhow::R
     }
 }
 
-/// Patches a session, unless there is nothing to change. The API server refuses the patch if the session was made anew meanwhile.
+/// Patches a session, unless there is nothing to change. The API server refuses the patch if another session has the name now.
 async fn change(
     reader: &Reader,
     name: &str,
@@ -122,7 +108,7 @@ async fn change(
     let mut patch = decide(&session).map_err(|refusal| anyhow!("session {name} {refusal}"))?;
     patch["metadata"] = serde_json::json!({"uid": session.uid()});
     api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await?;
-    print(format, &Done { session: name.into(), result: result.into() })
+    print(format, &Done { kind: Kind::Session, name: name.into(), result: result.into() })
 }
 
 async fn clone(reader: &Reader, name: &str, new: Option<String>, format: Format) -> anyhow::Result<()> {
@@ -136,5 +122,5 @@ async fn clone(reader: &Reader, name: &str, new: Option<String>, format: Format)
         }
     };
     api.create(&PostParams::default(), &change::cloned(&session, &new)).await?;
-    print(format, &Done { session: new, result: format!("created, with the spec of {name}") })
+    print(format, &Done { kind: Kind::Session, name: new, result: format!("created, with the spec of {name}") })
 }

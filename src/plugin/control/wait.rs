@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use anyhow::bail;
 use clap::ValueEnum;
-use futures::StreamExt;
-use kube::runtime::{WatchStreamExt, watcher};
+use futures::TryStreamExt;
 use kube::{Api, ResourceExt};
 
 use crate::api::{Session, SessionPhase, SessionResult};
 use crate::lifecycle::printable;
 use crate::plugin::fetch::Reader;
+use crate::plugin::watch::changes;
 
-/// What is waited for.
+/// The state to wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Until {
     Running,
@@ -25,7 +25,7 @@ const TIMED_OUT: i32 = 124;
 const OTHERWISE: i32 = 1;
 const REACHED: i32 = 0;
 
-/// What a session's state means for somebody who waits.
+/// The meaning of a session's state for somebody who waits.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
     Waits,
@@ -73,18 +73,13 @@ async fn follow(reader: &Reader, name: &str, until: Until) -> anyhow::Result<i32
     let api: Api<Session> = reader.namespaced();
     // A session that does not exist is an error of its own.
     api.get_metadata(name).await?;
-    let mut changes = std::pin::pin!(watcher::watch_object(api, name).default_backoff());
+    let mut changes = std::pin::pin!(changes(api, name));
     let mut shown = None;
-    while let Some(change) = changes.next().await {
+    while let Some(change) = changes.try_next().await? {
         let session = match change {
-            Ok(Some(session)) => session,
-            Ok(None) if until == Until::Ended => return Ok(REACHED),
-            Ok(None) => bail!("session {name} was deleted"),
-            Err(error) if crate::plugin::watch::is_forbidden(&error) => return Err(error.into()),
-            Err(error) => {
-                eprintln!("the watch failed and is restarted: {error}");
-                continue;
-            }
+            Some(session) => session,
+            None if until == Until::Ended => return Ok(REACHED),
+            None => bail!("session {name} was deleted"),
         };
         if shown != Some(session.phase()) {
             crate::plugin::show(&line(&session))?;

@@ -4,21 +4,21 @@ mod change;
 mod history;
 mod status;
 
-use std::fmt;
 use std::time::Duration;
 
 use anyhow::{anyhow, bail};
 use chrono::{DateTime, Utc};
 use clap::{ArgAction, Subcommand};
-use futures::StreamExt;
+use futures::TryStreamExt;
 use kube::Api;
 use kube::api::Patch;
-use kube::runtime::{WatchStreamExt, watcher};
-use serde::Serialize;
 use serde_json::Value;
 
+use super::done::Done;
 use super::fetch::Reader;
 use super::revisions::Recorded;
+use super::target::Kind;
+use super::watch::changes;
 use super::{Format, print, target};
 use crate::api::Deployment;
 use change::Undo;
@@ -111,19 +111,6 @@ async fn revisions(reader: &Reader, deployment: &Deployment) -> anyhow::Result<V
     revisions.ok_or_else(|| anyhow!("you may not list controllerrevisions in this namespace"))
 }
 
-/// What a verb did.
-#[derive(Serialize)]
-struct Done {
-    deployment: String,
-    result: String,
-}
-
-impl fmt::Display for Done {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "deployment.sokovan.dev/{} {}", self.deployment, self.result)
-    }
-}
-
 /// Patches a deployment, unless there is nothing to change.
 async fn change(
     reader: &Reader,
@@ -135,7 +122,7 @@ async fn change(
     let deployment = reader.deployment(name).await?;
     let patch = decide(&deployment).map_err(|refusal| anyhow!("deployment {name} {refusal}"))?;
     reader.patch_deployment(name, &Patch::Merge(patch)).await?;
-    print(format, &Done { deployment: name.into(), result: result.into() })
+    print(format, &Done { kind: Kind::Deployment, name: name.into(), result: result.into() })
 }
 
 async fn undo(reader: &Reader, name: &str, to: Option<i64>, format: Format) -> anyhow::Result<()> {
@@ -149,7 +136,7 @@ async fn undo(reader: &Reader, name: &str, to: Option<i64>, format: Format) -> a
             format!("rolled back to revision {number}{note}")
         }
     };
-    print(format, &Done { deployment: name.into(), result })
+    print(format, &Done { kind: Kind::Deployment, name: name.into(), result })
 }
 
 /// Prints the state of a rollout. A rollout that failed ends the program with an error.
@@ -186,17 +173,9 @@ async fn until_ended(
     // A deployment that does not exist is an error of its own.
     reader.deployment(name).await?;
     let api: Api<Deployment> = reader.namespaced();
-    let mut changes = std::pin::pin!(watcher::watch_object(api, name).default_backoff());
-    while let Some(change) = changes.next().await {
-        let deployment = match change {
-            Ok(Some(deployment)) => deployment,
-            Ok(None) => bail!("deployment {name} was deleted"),
-            Err(error) if super::watch::is_forbidden(&error) => return Err(error.into()),
-            Err(error) => {
-                eprintln!("the watch failed and is restarted: {error}");
-                continue;
-            }
-        };
+    let mut changes = std::pin::pin!(changes(api, name));
+    while let Some(change) = changes.try_next().await? {
+        let Some(deployment) = change else { bail!("deployment {name} was deleted") };
         let view = status::view(&deployment, reader.revisions(&deployment).await?.as_deref());
         if view.state != State::Waiting {
             return report(format, &view);

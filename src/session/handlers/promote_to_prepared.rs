@@ -30,8 +30,9 @@ fn promote(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
         return end_of_a_kernel(item); // detect-termination decides the consequences
     }
     let pulling = |kernel: &KernelItem| kernel.phase().is_pre_prepared();
-    let publish = if Match::NotAny.holds(&item.kernels, pulling) { publish_names(item) } else { vec![] };
-    if Match::NotAny.holds(&item.kernels, pulling) && !item.awaits_names() {
+    let has_images = Match::NotAny.holds(&item.kernels, pulling);
+    let publish = if has_images { publish_names(item) } else { vec![] };
+    if has_images && !item.awaits_names() {
         return Verdict::success().effects(publish);
     }
     if let Some(failure) = kernel_failure(item) {
