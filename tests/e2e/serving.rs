@@ -1,5 +1,7 @@
 //! Deployments on a real node: requests through the Service of a deployment while its replicas come, go and hang.
 
+use std::time::Duration;
+
 use k8s_openapi::api::apps::v1::Deployment as AppsDeployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
@@ -10,6 +12,9 @@ use crate::common::{client, eventually};
 use crate::leadership::{NAMESPACE, both_ready};
 use crate::machine::{operators, signal_operators};
 use crate::served::{PATIENT, PROXY, SHORT, Served, now};
+
+/// How long the requests go on without an operator, in seconds.
+const NO_OPERATOR: f64 = 60.0;
 
 #[tokio::test]
 async fn the_first_request_is_answered_soon_after_a_deployment_is_applied() {
@@ -136,6 +141,7 @@ async fn replicas_join_and_leave_the_traffic_while_no_operator_runs() {
     })
     .await;
     assert!(!served.endpoints().await.contains(&started_pod), "the started replica does not listen yet");
+    let killed = now();
     let hung_pod = served.pod_of(&before[0]).await;
     let began = now();
     served.post(&hung_pod, "/hang").await;
@@ -144,6 +150,8 @@ async fn replicas_join_and_leave_the_traffic_while_no_operator_runs() {
     served.until_endpoint(&started_pod, true).await;
     let joined = now();
     load.until_answered_by(&started).await;
+    let rest = NO_OPERATOR - (now() - killed);
+    tokio::time::sleep(Duration::from_secs_f64(rest.max(0.0))).await; // the scenario itself: nothing else ends it
     assert!(operators().is_empty(), "no operator ran meanwhile");
     let report = load.finish().await;
     report.print("no operator");
