@@ -1,4 +1,4 @@
-//! The command line: the operator, its CRDs, and the kubectl plugin (`kubectl sokovan`).
+//! The command line of the operator.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -10,27 +10,22 @@ use sokovan::cluster::session::pods::PodOptions;
 use sokovan::cluster::store::world::Scope;
 use sokovan::lifecycle::Timing;
 use sokovan::operator::{self, Ended, Options};
-use sokovan::plugin::{self, OutputArgs};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
-/// Compute sessions and inference deployments on Kubernetes. In the PATH as `kubectl-sokovan`, it is a plugin of kubectl.
+/// The operator that runs compute sessions and inference deployments on Kubernetes.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
-    #[command(flatten)]
-    output: OutputArgs,
 }
 
 #[derive(Subcommand)]
 enum Command {
     /// Runs the operator.
     Operator(OperatorArguments),
-    #[command(flatten)]
-    Plugin(plugin::Command),
     /// Prints the custom resource definitions as YAML. With --dir, writes each to its own file there.
     Crds {
         #[arg(long)]
@@ -76,9 +71,7 @@ struct OperatorArguments {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let Arguments { command, output } = Arguments::parse();
-    match command {
-        Command::Plugin(command) => plugin::run(command, output).await,
+    match Arguments::parse().command {
         Command::Operator(arguments) => run_operator(arguments).await,
         Command::Crds { dir } => print_crds(dir),
     }

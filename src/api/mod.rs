@@ -47,7 +47,7 @@ pub use usage::*;
 pub use user::*;
 pub use waiting::*;
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinition, JSON};
 use kube::CustomResourceExt;
 
 /// The API group of every kind here.
@@ -59,7 +59,7 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         Session::crd(),
         without_subresources(Kernel::crd()),
         Deployment::crd(),
-        Route::crd(),
+        with_default_status(Route::crd(), &RouteStatus::default()),
         ScalingGroup::crd(),
         Domain::crd(),
         Project::crd(),
@@ -72,6 +72,18 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
 /// A kind whose status is written together with its spec.
 fn without_subresources(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     crd.spec.versions.iter_mut().for_each(|version| version.subresources = None);
+    crd
+}
+
+/// A kind whose objects have a status before the operator writes one.
+fn with_default_status(mut crd: CustomResourceDefinition, status: &impl serde::Serialize) -> CustomResourceDefinition {
+    for version in &mut crd.spec.versions {
+        let schema = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut());
+        let properties = schema.and_then(|schema| schema.properties.as_mut());
+        if let Some(field) = properties.and_then(|properties| properties.get_mut("status")) {
+            field.default = serde_json::to_value(status).ok().map(JSON);
+        }
+    }
     crd
 }
 

@@ -13,13 +13,13 @@ use kube::api::ListParams;
 use kube::{Api, Client};
 
 use super::lease::stated_duration;
-use super::store::extract;
 use super::store::heartbeats::Statuses;
 use super::store::stores::PodRow;
 use super::store::world::World;
 use crate::api::NodeName;
 use crate::lifecycle::Timing;
 use crate::views::PodView;
+use crate::views::extract;
 
 /// The namespace of the kubelets' leases.
 const NAMESPACE: &str = "kube-node-lease";

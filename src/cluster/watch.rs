@@ -23,18 +23,18 @@ use serde::de::DeserializeOwned;
 use strum::IntoEnumIterator;
 use tokio::task::JoinSet;
 
+use super::store::extract_storage;
 use super::store::identity::key_of;
 use super::store::pauses::{about_free_volumes, about_tenants, about_volumes};
 use super::store::serving::Served;
 use super::store::stores::{Stores, Watched};
 use super::store::table::{Key, Listing, Table};
 use super::store::world::World;
-use super::store::{extract, extract_storage};
 use crate::api::*;
 use crate::deployment::Deployments;
 use crate::lifecycle::Timing;
 use crate::route::Routes;
-use crate::views::{ClaimView, RuntimeClassView, StorageClassView, VolumeView};
+use crate::views::{ClaimView, RuntimeClassView, StorageClassView, VolumeView, extract};
 
 /// Starts all watches. They run as long as the set lives.
 pub fn start(client: &Client, world: &Arc<World>) -> JoinSet<()> {

@@ -1,5 +1,5 @@
 //! Deferred commits: a step that changes neither allocation nor result is written together with the next step, if that follows
-//! soon. The last steps of an object that is about to be removed are written only if that takes long. This saves writes. A crash
+//! soon. So is a wait of a handler whose row says so. The last steps of an object that is about to be removed are written only if that takes long. This saves writes. A crash
 //! meanwhile costs nothing: the effects are done again and change nothing.
 
 use std::sync::Arc;
@@ -15,13 +15,16 @@ use super::host::{AfterCommit, Host};
 use crate::api::HistoryResult;
 use crate::lifecycle::{CommitMode, HasProgress, Item, Subject, Timing, is_outdated, observe, phase_of};
 
-/// Whether a commit may wait: one success, of a handler whose row says so, or any successes of an object that is leaving.
+/// Whether a commit may wait: one step, of a handler whose row says so, or any successes of an object that is leaving.
 pub(super) fn may_be_deferred<S: Subject>(object: &S::Object, after: &AfterCommit<S>) -> bool {
     if S::is_leaving(object) {
         return after.results.iter().all(|(_, result)| *result == HistoryResult::Success);
     }
-    let [(handler, HistoryResult::Success)] = after.results[..] else { return false };
-    S::row(handler).is_some_and(|row| row.commit == CommitMode::Deferred)
+    let [(handler, result)] = after.results[..] else { return false };
+    match (S::row(handler).map(|row| row.commit), result) {
+        (Some(CommitMode::Deferred), HistoryResult::Success) | (Some(CommitMode::WaitDeferred), HistoryResult::Skipped) => true,
+        (Some(CommitMode::Now | CommitMode::Deferred | CommitMode::WaitDeferred) | None, _) => false,
+    }
 }
 
 /// Waits a moment while many objects are on their way. Returns true if it waited.
@@ -72,8 +75,10 @@ impl<S: Subject, H: Host<S>> Coordinator<S, H> {
     }
 
     pub(super) fn defer(&self, item: &S::Item, object: &Arc<S::Object>, after: AfterCommit<S>) {
+        let waits = after.results.iter().any(|(_, result)| *result == HistoryResult::Skipped);
+        let pause = if waits { self.timing.wait_deferral } else { self.timing.deferral };
         self.host.defer(object, item.stored(), after);
-        self.deferred.after((), &item.uid(), self.timing.deferral);
+        self.deferred.after((), &item.uid(), pause);
     }
 
     pub(super) async fn commit_deferred(&self, uid: S::Uid) {

@@ -45,7 +45,7 @@ pub trait Host<S: Subject>: Send + Sync + 'static {
     /// The marked objects with a deferred commit.
     fn deferred(&self, mark: &Mark<S::Uid>) -> Vec<S::Uid>;
 
-    /// Whether a deferred commit contains a step of this handler.
+    /// Whether a deferred commit contains what this handler did.
     fn is_deferred(&self, uid: &S::Uid, handler: S::HandlerName) -> bool;
 
     /// Takes what follows a deferred commit, which is about to be written.
@@ -96,6 +96,11 @@ impl<S: Subject> Default for AfterCommit<S> {
 }
 
 impl<S: Subject> AfterCommit<S> {
+    /// Whether a handler did something. What it did may not be visible yet.
+    pub fn has_done(&self, handler: S::HandlerName) -> bool {
+        self.results.iter().any(|(by, result)| *by == handler && *result != HistoryResult::Skipped)
+    }
+
     pub fn append(&mut self, mut later: Self) {
         if let Some(event) = later.event {
             self.add_event(event);

@@ -168,7 +168,7 @@ impl Host<Lamps> for Map {
     }
 
     fn is_deferred(&self, uid: &String, handler: LampHandler) -> bool {
-        self.lock().deferred.get(uid).is_some_and(|after| after.results.iter().any(|(by, _)| *by == handler))
+        self.lock().deferred.get(uid).is_some_and(|after| after.has_done(handler))
     }
 
     fn take_deferred(&self, uid: &String) -> Option<AfterCommit<Lamps>> {

@@ -100,13 +100,15 @@ pub enum After<S: Subject> {
     Staying(S::HandlerName),
 }
 
-/// When the success of a handler is written.
+/// When a step of a handler is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommitMode {
     Now,
     /// With the next step, if that follows soon. Only for a success that changes no allocation and no result: after a crash the
     /// effects are done again.
     Deferred,
+    /// As `Now`, except that a wait is written with the next step, if that follows soon. After a crash the effects are done again.
+    WaitDeferred,
 }
 
 /// A change outside an object that a handler may have waited for.

@@ -42,6 +42,8 @@ pub struct Timing {
     pub avoid_failed_node: Duration,
     /// How long a deferred commit waits for the next step; longer while the operator is busy.
     pub deferral: Duration,
+    /// How long a deferred wait waits for the next step; longer while the operator is busy.
+    pub wait_deferral: Duration,
     /// How long the record that a kernel runs or is held up may wait; longer while the operator is busy.
     pub kernel_progress: Duration,
     /// The pause between writes that only inform people, while the operator is busy.
@@ -118,6 +120,7 @@ impl Default for Timing {
             stale_without_lease: seconds(480),
             avoid_failed_node: seconds(3600),
             deferral: seconds(5),
+            wait_deferral: seconds(15),
             kernel_progress: seconds(1),
             busy_pace: Duration::from_millis(100),
             event_pace: Duration::from_millis(10),

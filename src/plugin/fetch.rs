@@ -24,6 +24,7 @@ const MAX_PODS_WITH_EVENTS: usize = 4;
 const MAX_EVENTS: u32 = 50;
 
 /// Reads objects with the user's permissions.
+#[derive(Clone)]
 pub struct Reader {
     pub client: Client,
     pub namespace: String,
@@ -64,7 +65,7 @@ impl Reader {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    fn all<K: Resource<DynamicType = ()>>(&self) -> Api<K> {
+    pub fn all<K: Resource<DynamicType = ()>>(&self) -> Api<K> {
         Api::all(self.client.clone())
     }
 

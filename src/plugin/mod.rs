@@ -1,6 +1,6 @@
-//! `kubectl sokovan`: shows the queue, sessions and deployments, and changes them, with the user's own permissions. Each view and each
-//! change is pure. Only `fetch`, `watch`, `rollout` and `control` talk to the API server; `rollout` patches deployments, and `control`
-//! patches and creates sessions.
+//! `kubectl sokovan`: shows the queue, sessions and deployments, changes them, and opens a way into them, with the user's own permissions.
+//! Each view and each change is pure. Only `fetch`, `watch`, `rollout`, `control`, `me`, `report` and `work` talk to the API server;
+//! `rollout` patches deployments, `control` patches and creates sessions, and `work` creates and deletes them.
 
 mod control;
 mod done;
@@ -10,32 +10,46 @@ mod fetch;
 mod finding;
 mod findings;
 mod history;
+mod me;
 mod queue;
+mod report;
 mod revisions;
 mod rollout;
 mod stuck;
+mod style;
 mod table;
 mod target;
 mod top;
 mod tree;
 mod tree_deployment;
 mod watch;
+mod work;
 
 use std::fmt::Display;
 use std::io::Write;
 
 use chrono::Utc;
-use clap::{Args, Subcommand, ValueEnum};
-use kube::{Client, ResourceExt};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config, ResourceExt};
 use serde::Serialize;
 
 use crate::api::SessionPhase;
 use fetch::{Object, Parts, Reader};
 use target::Target;
 
-/// The plugin's commands.
+/// Works with compute sessions and inference deployments.
+#[derive(Parser)]
+#[command(name = "kubectl sokovan", version)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    options: Options,
+}
+
 #[derive(Subcommand)]
-pub enum Command {
+enum Command {
     /// Lists the waiting sessions of a scaling group, or of all, in their order and with the reason of each.
     Queue { group: Option<String> },
     /// Explains why a session or a deployment is in its state, and what would have to change.
@@ -62,17 +76,41 @@ pub enum Command {
         object: Target,
     },
     /// Shows the namespace's sessions, redrawn as they change.
-    Watch,
+    Watch {
+        /// The sessions of all namespaces.
+        #[arg(short = 'A', long)]
+        all_namespaces: bool,
+    },
+    /// Shows what you may do here, your limits and their usage, and which of your sessions wait or run.
+    Me,
+    /// Writes an archive for support: objects, Events and the operator's log, as far as you may read them, without the values of
+    /// environment variables, and without commands.
+    Report {
+        /// The path of the archive.
+        #[arg(short, long)]
+        file: Option<std::path::PathBuf>,
+        /// The namespace of the operator.
+        #[arg(long, default_value = "sokovan-system")]
+        operator_namespace: String,
+    },
     #[command(flatten)]
     Control(control::Command),
+    #[command(flatten)]
+    Work(work::Command),
 }
 
 /// Options of all commands.
 #[derive(Args)]
-pub struct OutputArgs {
+struct Options {
     /// The namespace. If absent, the namespace of the kubeconfig's context.
     #[arg(short, long, global = true)]
     namespace: Option<String>,
+    /// The context of the kubeconfig. If absent, its current one.
+    #[arg(long, global = true)]
+    context: Option<String>,
+    /// The kubeconfig. If absent, that of KUBECONFIG, or ~/.kube/config.
+    #[arg(long, global = true)]
+    kubeconfig: Option<std::path::PathBuf>,
     /// The output format.
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Text)]
     output: Format,
@@ -82,14 +120,28 @@ pub struct OutputArgs {
 enum Format {
     Text,
     Json,
+    Yaml,
+    /// The name of what was created or changed.
+    Name,
 }
 
 /// Runs one command.
-pub async fn run(command: Command, output: OutputArgs) -> anyhow::Result<()> {
-    let config = kube::Config::infer().await?;
-    let namespace = output.namespace.unwrap_or_else(|| config.default_namespace.clone());
+pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let Arguments { command, options } = arguments;
+    let config = config(&options).await?;
+    let namespace = options.namespace.unwrap_or_else(|| config.default_namespace.clone());
     let reader = Reader { client: Client::try_from(config)?, namespace };
-    run_with(command, &reader, output.output).await.map_err(readable)
+    run_with(command, &reader, options.output).await.map_err(readable)
+}
+
+/// The configuration that the options choose. Inside a pod it is that of its service account.
+async fn config(options: &Options) -> anyhow::Result<Config> {
+    let chosen = KubeConfigOptions { context: options.context.clone(), ..KubeConfigOptions::default() };
+    Ok(match (&options.kubeconfig, &options.context) {
+        (None, None) => Config::infer().await?,
+        (None, Some(_)) => Config::from_kubeconfig(&chosen).await?,
+        (Some(path), _) => Config::from_custom_kubeconfig(Kubeconfig::read_from(path)?, &chosen).await?,
+    })
 }
 
 async fn run_with(command: Command, reader: &Reader, format: Format) -> anyhow::Result<()> {
@@ -134,8 +186,14 @@ async fn run_with(command: Command, reader: &Reader, format: Format) -> anyhow::
                 print(format, &tree_deployment::view(&deployment, &parts, pods.as_deref()))
             }
         },
-        Command::Watch => watch::follow(reader, format).await,
+        Command::Watch { all_namespaces } => watch::follow(reader, all_namespaces, format).await,
+        Command::Me => print(format, &me::read(reader, now).await?),
+        Command::Report { file, operator_namespace } => {
+            let path = report::run(reader, file, &operator_namespace, now).await?;
+            show(&format!("{}\n", path.display()))
+        }
         Command::Control(command) => control::run(command, reader, format).await,
+        Command::Work(command) => work::run(command, reader, format).await,
     }
 }
 
@@ -149,7 +207,8 @@ fn readable(error: anyhow::Error) -> anyhow::Error {
 
 fn print<V: Serialize + Display>(format: Format, view: &V) -> anyhow::Result<()> {
     match format {
-        Format::Text => show(&format!("{}\n", view.to_string().trim_end())),
+        Format::Text | Format::Name => show(&format!("{}\n", view.to_string().trim_end())),
+        Format::Yaml => show(&serde_yaml::to_string(view)?),
         Format::Json => show(&format!("{}\n", serde_json::to_string_pretty(view)?)),
     }
 }

@@ -9,8 +9,8 @@ use serde::Serialize;
 use super::fetch::TopInput;
 use super::table::table;
 use crate::api::{LABEL_SESSION_UID, Resources, TenantStatus};
-use crate::cluster::store::extract;
-use crate::cluster::store::requests::requests;
+use crate::views::extract;
+use crate::views::requests::requests;
 
 #[derive(Serialize)]
 pub struct Top {

@@ -23,12 +23,12 @@ const FRAME: Duration = Duration::from_millis(200);
 
 /// Draws the sessions until it is interrupted. As JSON, it prints each change on a line with its type and the session, like
 /// `kubectl get --output-watch-events`. A failed watch is restarted.
-pub async fn follow(reader: &Reader, format: Format) -> anyhow::Result<()> {
-    let api: Api<Session> = reader.namespaced();
+pub async fn follow(reader: &Reader, all_namespaces: bool, format: Format) -> anyhow::Result<()> {
+    let api: Api<Session> = if all_namespaces { reader.all() } else { reader.namespaced() };
     let mut events = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff());
     let mut sessions = Sessions::default();
     let mut frame = tokio::time::interval(FRAME);
-    let mut changed = true;
+    let (draws, mut changed) = (format == Format::Text, true);
     loop {
         tokio::select! {
             event = events.next() => {
@@ -38,20 +38,29 @@ pub async fn follow(reader: &Reader, format: Format) -> anyhow::Result<()> {
                     Some(Err(error)) => eprintln!("the watch failed and is restarted: {error}"),
                     Some(Ok(event)) => {
                         for (change, session) in sessions.apply(event) {
-                            if format == Format::Json {
-                                super::show(&format!("{}\n", json!({"type": change, "object": session})))?;
-                            }
+                            report(format, change, &session)?;
                         }
                     }
                 }
                 changed = true;
             }
-            _ = frame.tick(), if changed && format == Format::Text => {
+            _ = frame.tick(), if changed && draws => {
                 // Move to the top left and clear the screen.
-                super::show(&format!("\x1b[H\x1b[J{}", draw(sessions.known.values())))?;
+                super::show(&format!("\x1b[H\x1b[J{}", draw(sessions.known.values(), all_namespaces)))?;
                 changed = false;
             }
         }
+    }
+}
+
+/// Prints a change, unless the sessions are drawn.
+fn report(format: Format, change: Change, session: &Session) -> anyhow::Result<()> {
+    let event = json!({"type": change, "object": session});
+    match format {
+        Format::Text => Ok(()),
+        Format::Json => super::show(&format!("{event}\n")),
+        Format::Yaml => super::show(&format!("---\n{}", serde_yaml::to_string(&event)?)),
+        Format::Name => super::show(&format!("session.sokovan.dev/{}\n", session.name_any())),
     }
 }
 
@@ -67,9 +76,9 @@ enum Change {
 /// The sessions of the namespace, as the watch reports them.
 #[derive(Default)]
 struct Sessions {
-    known: BTreeMap<String, Session>,
+    known: BTreeMap<(String, String), Session>,
     /// During a new list, the sessions that have not appeared in it yet.
-    unlisted: BTreeMap<String, Session>,
+    unlisted: BTreeMap<(String, String), Session>,
 }
 
 impl Sessions {
@@ -81,7 +90,7 @@ impl Sessions {
                 vec![]
             }
             watcher::Event::InitApply(session) | watcher::Event::Apply(session) => {
-                let name = session.name_any();
+                let name = key(&session);
                 let listed = self.unlisted.remove(&name);
                 let before = self.known.insert(name, session.clone()).or(listed);
                 match before {
@@ -94,7 +103,7 @@ impl Sessions {
                 }
             }
             watcher::Event::Delete(session) => {
-                self.known.remove(&session.name_any());
+                self.known.remove(&key(&session));
                 vec![(Change::Deleted, session)]
             }
             watcher::Event::InitDone => {
@@ -127,7 +136,11 @@ fn is_forbidden(error: &watcher::Error) -> bool {
     matches!(error, InitialListFailed(kube::Error::Api(status)) | WatchStartFailed(kube::Error::Api(status)) if status.code == 403)
 }
 
-fn draw<'s>(sessions: impl Iterator<Item = &'s Session>) -> String {
+fn key(session: &Session) -> (String, String) {
+    (session.namespace().unwrap_or_default(), session.name_any())
+}
+
+fn draw<'s>(sessions: impl Iterator<Item = &'s Session>, with_namespace: bool) -> String {
     let now = Utc::now();
     let row = |session: &Session| {
         let status = session.status.clone().unwrap_or_default();
@@ -135,10 +148,13 @@ fn draw<'s>(sessions: impl Iterator<Item = &'s Session>) -> String {
         let reason = status.reason.map(|reason| reason.to_string());
         let [ready, nodes, reason, message] =
             [status.kernels_ready, status.nodes, reason, message].map(Option::unwrap_or_default);
-        vec![session.name_any(), phase, ready, age(created_at(session), now), nodes, reason, message]
+        let namespace = with_namespace.then(|| session.namespace().unwrap_or_default());
+        let own = [session.name_any(), phase, ready, age(created_at(session), now), nodes, reason, message];
+        namespace.into_iter().chain(own).collect()
     };
     let rows: Vec<_> = sessions.map(row).collect();
-    table(&["NAME", "PHASE", "READY", "AGE", "NODE", "REASON", "MESSAGE"], &rows)
+    let heading = ["NAMESPACE", "NAME", "PHASE", "READY", "AGE", "NODE", "REASON", "MESSAGE"];
+    table(if with_namespace { &heading } else { &heading[1..] }, &rows)
 }
 
 #[cfg(test)]

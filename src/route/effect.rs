@@ -14,7 +14,7 @@ pub enum Effect {
     ConfirmNoPod,
     /// Tells the session to end. `grace` is in seconds.
     EndSession { grace: i64, forced: bool },
-    /// Deletes a session that the garbage collector would not delete with the route.
+    /// Deletes the session, gracefully.
     DeleteSession,
     /// Removes our finalizer, so that the API server removes the route.
     ReleaseRoute,

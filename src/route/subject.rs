@@ -10,7 +10,9 @@ use super::handlers::{Change, HANDLERS, Handler, HandlerName, LockId, MAX_ATTEMP
 use super::health::Replica;
 use super::routes::Routes;
 use super::snapshot::{RouteItem, Snapshot};
-use crate::api::{Health, HistoryResult, Reason, Route, RoutePhase, RouteStatus, RouteUid, Traffic, UNKNOWN_GROUP};
+use crate::api::{
+    FINALIZER_ROUTE, Health, HistoryResult, Reason, Route, RoutePhase, RouteStatus, RouteUid, Traffic, UNKNOWN_GROUP,
+};
 use crate::lifecycle::{self, ConditionState, Limits, Step, Subject, Timing};
 
 /// The changes to an unhealthy state that a route remembers.
@@ -97,6 +99,13 @@ impl Subject for Routes {
     fn has_ended_badly(status: &RouteStatus) -> bool {
         let is_alone = status.phase == RoutePhase::Evicting && status.reason == Some(Reason::NoHealthyReplica);
         status.failed || is_alone
+    }
+
+    fn is_leaving(route: &Route) -> bool {
+        let is_deleted = route.metadata.deletion_timestamp.is_some();
+        is_deleted
+            && route.phase().is_terminal()
+            && route.metadata.finalizers.iter().flatten().all(|name| name == FINALIZER_ROUTE)
     }
 
     fn takes_more(_: Option<&RouteStatus>, _: &RouteStatus) -> bool {

@@ -1,9 +1,11 @@
 //! Views of the cluster's objects: only the fields that decisions use. Pure.
 
+pub mod extract;
 mod images;
 mod node;
 mod pod;
 mod quota;
+pub mod requests;
 mod tenancy;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -55,7 +55,7 @@ pub async fn start_kubelet() {
     let nodes: Api<Node> = Api::all(client().await);
     eventually("the node to be ready again", || async {
         let node = nodes.get("node-1").await.map_err(|error| error.to_string())?;
-        if sokovan::cluster::store::extract::node(&node).ready { Ok(()) } else { Err("not ready".into()) }
+        if sokovan::views::extract::node(&node).ready { Ok(()) } else { Err("not ready".into()) }
     })
     .await;
 }

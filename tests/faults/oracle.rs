@@ -7,11 +7,11 @@ use kube::ResourceExt;
 use sokovan::api::CONTAINER_MAIN;
 use sokovan::api::expand;
 use sokovan::api::*;
-use sokovan::cluster::store::extract;
-use sokovan::cluster::store::requests::requests;
 use sokovan::lifecycle::{HandlerName, Phase, Subject};
 use sokovan::session::kernels::kernel_name;
 use sokovan::session::sessions::Sessions;
+use sokovan::views::extract;
+use sokovan::views::requests::requests;
 
 use crate::record::{Object, Version};
 use crate::serving;

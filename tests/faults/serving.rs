@@ -9,11 +9,11 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::{Resource, ResourceExt};
 use sokovan::api::*;
-use sokovan::cluster::store::extract;
 use sokovan::deployment::Deployments;
 use sokovan::deployment::revision::Content;
 use sokovan::lifecycle::Timing;
 use sokovan::route::Routes;
+use sokovan::views::extract;
 
 use crate::oracle::{history_step, label};
 use crate::record::{Object, Version};

@@ -36,10 +36,10 @@ impl World {
         self.lock().overlay.deferred.keys().filter(|uid| mark.covers(uid)).cloned().collect()
     }
 
-    /// Whether a deferred commit contains a step of this handler.
+    /// Whether a deferred commit contains what this handler did.
     pub fn is_deferred(&self, uid: &SessionUid, handler: HandlerName) -> bool {
         let state = self.lock();
-        state.overlay.deferred.get(uid).is_some_and(|after| after.results.iter().any(|(by, _)| *by == handler))
+        state.overlay.deferred.get(uid).is_some_and(|after| after.has_done(handler))
     }
 
     /// Takes the work that follows a deferred commit, which is about to be written.

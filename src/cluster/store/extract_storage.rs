@@ -9,10 +9,10 @@ use k8s_openapi::api::node::v1::RuntimeClass;
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use super::requests::amounts;
 use crate::api::Amount;
 use crate::views::QuotaView;
 use crate::views::RuntimeClassView;
+use crate::views::requests::amounts;
 use crate::views::{ClaimKey, ClaimView, NodeField, Operator, Requirement, StorageClassView, VolumeView};
 
 /// The provisioner of classes whose volumes are created by hand.

@@ -2,7 +2,6 @@
 
 mod assumed_writes;
 mod dependencies;
-pub mod extract;
 pub mod extract_storage;
 pub mod heartbeats;
 pub mod identity;
@@ -11,7 +10,6 @@ pub mod marks;
 mod overlay;
 pub mod pauses;
 pub mod quota_admission;
-pub mod requests;
 pub mod serving;
 pub mod serving_state;
 pub mod state;

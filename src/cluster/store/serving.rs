@@ -10,7 +10,6 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::Resource;
 
-use super::extract;
 use super::identity::{deployment_of, is_same_for_decisions, key_of, uid_in};
 use super::overlay::with_status_of;
 use super::serving_state::{BudgetRow, KindState, Queue, RevisionRow, ServiceRow, ServingState, TrafficSlice};
@@ -27,6 +26,7 @@ use crate::deployment::revision::Revision;
 use crate::deployment::snapshot::ServiceView;
 use crate::lifecycle::{Subject, phase_of};
 use crate::route::Routes;
+use crate::views::extract;
 
 /// A kind whose objects the world keeps as they are.
 pub trait Served: Subject {
@@ -342,11 +342,11 @@ impl World {
         S::kind(&state.serving).overlay.deferred.keys().filter(|uid| mark.covers(uid)).cloned().collect()
     }
 
-    /// Whether a deferred commit contains a step of this handler.
+    /// Whether a deferred commit contains what this handler did.
     pub fn is_object_deferred<S: Served>(&self, uid: &S::Uid, handler: S::HandlerName) -> bool {
         let state = self.lock();
         let deferred = S::kind(&state.serving).overlay.deferred.get(uid);
-        deferred.is_some_and(|after| after.results.iter().any(|(by, _)| *by == handler))
+        deferred.is_some_and(|after| after.has_done(handler))
     }
 
     pub fn take_deferred_object<S: Served>(&self, uid: &S::Uid) -> Option<AfterCommit<S>> {

@@ -1,9 +1,9 @@
 //! Decides which pods belong to a session, and how foreign pods count. Labels and owners alone prove nothing, because
 //! tenants can write them.
 
-use super::extract::Extracted;
 use super::state::State;
 use super::stores::PodRow;
+use crate::views::extract::Extracted;
 use crate::views::{ForeignPod, Lifetime};
 
 impl State {
@@ -83,10 +83,10 @@ mod tests {
 
     use super::*;
     use crate::api::*;
-    use crate::cluster::store::extract;
     use crate::cluster::store::identity::uid_of;
     use crate::cluster::store::world::{Scope, World};
     use crate::session::handlers::testing::{kernel_of, session_in};
+    use crate::views::extract;
 
     fn world() -> World {
         World::new(Arc::default(), Scope::default())

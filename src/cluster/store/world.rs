@@ -8,7 +8,6 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use tokio::sync::Notify;
 
-use super::extract::{self, Extracted};
 use super::identity::{deployment_of, is_same_for_decisions, key_of, uid_of};
 use super::marks::{KernelTask, SessionMarks};
 use super::pauses::about_nodes;
@@ -24,6 +23,7 @@ use crate::lifecycle::{Timing, Trigger};
 use crate::route::Routes;
 use crate::session::queue;
 use crate::session::sessions::Sessions;
+use crate::views::extract::{self, Extracted};
 
 /// The sessions that this operator manages.
 #[derive(Clone, Debug, Default)]

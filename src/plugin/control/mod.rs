@@ -1,7 +1,7 @@
 //! The commands that end, hold back, rank or repeat a session, and the one that waits for it.
 
 mod change;
-mod wait;
+pub mod wait;
 
 use std::time::Duration;
 

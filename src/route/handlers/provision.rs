@@ -2,7 +2,7 @@
 
 use super::{Decide, Handler, HandlerName, Mode, ROW as BASE, Routes, To, Transitions, Verdict};
 use crate::api::{Reason, RoutePhase};
-use crate::lifecycle::{Failure, exits};
+use crate::lifecycle::{CommitMode, Failure, exits};
 use crate::route::effect::Effect;
 use crate::route::health::Replica;
 use crate::route::snapshot::{RouteItem, Snapshot};
@@ -19,6 +19,8 @@ pub static ROW: Handler = Handler {
         ..Transitions::NONE
     },
     mode: Mode::Acts,
+    // Most sessions run soon. Until then the deployment and the session say what the route waits for.
+    commit: CommitMode::WaitDeferred,
     decide: Decide::Each(provision),
     ..BASE
 };

@@ -32,7 +32,10 @@ fn terminate(snapshot: &Snapshot, item: &RouteItem) -> Verdict {
         return Verdict::idle().wake_at(over_at(item.since(), Some(delay)));
     }
     if !is_told {
-        let end = Effect::EndSession { grace: drain.timeout_seconds, forced: false };
+        let grace = drain.timeout_seconds;
+        // Nobody reads the end of a replica that was not wanted any more, so it need not be recorded.
+        let is_unwanted = item.is_deleted() && session.spec.termination.grace_period_seconds == grace;
+        let end = if is_unwanted { Effect::DeleteSession } else { Effect::EndSession { grace, forced: false } };
         return Verdict::idle().effects(vec![end]);
     }
     // The kubelet ends the pod within the grace period. If it cannot, the session ends without it.
@@ -77,6 +80,13 @@ mod tests {
         assert_eq!(effects(never_served.since(0)), [Effect::EndSession { grace: 30, forced: false }]);
         let just_ready = Case::new(RoutePhase::Terminating).session(SessionPhase::Running).pod(true).out_of_traffic();
         assert_eq!(effects(just_ready.since(0)), [], "clients reached it before its route was seen to serve");
+    }
+
+    #[test]
+    fn the_session_of_a_route_that_is_no_longer_needed_is_removed_with_its_own_grace_period() {
+        assert_eq!(effects(leaving(31).deleted()), [Effect::DeleteSession]);
+        let longer = leaving(31).deleted().session_grace(300);
+        assert_eq!(effects(longer), [Effect::EndSession { grace: 30, forced: false }], "the drain became shorter since");
     }
 
     #[test]

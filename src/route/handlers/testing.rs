@@ -107,6 +107,10 @@ impl Replica {
         self.session_with(|session| session.spec.desired_state = DesiredState::Terminated)
     }
 
+    pub fn session_grace(self, seconds: i64) -> Self {
+        self.session_with(|session| session.spec.termination.grace_period_seconds = seconds)
+    }
+
     /// Its main pod runs, and the health check passes or not.
     pub fn pod(self, healthy: bool) -> Self {
         self.pod_with(|pod| {
