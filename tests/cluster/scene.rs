@@ -206,7 +206,7 @@ impl Scene {
         let ours = ListParams::default().labels(&format!("scene={}", self.name));
         eventually("the nodes to be ready", || async {
             let nodes = self.all::<Node>().list(&ours).await.map_err(|error| error.to_string())?;
-            let ready = nodes.items.iter().filter(|node| sokovan::cluster::store::extract::node(node).ready).count();
+            let ready = nodes.items.iter().filter(|node| sokovan::views::extract::node(node).ready).count();
             if ready == count { Ok(()) } else { Err(format!("{ready} of {count}")) }
         })
         .await;
@@ -281,7 +281,7 @@ impl Scene {
             nodes.patch_status(name, &params, &Patch::Strategic(&lost)).await.map_err(|error| error.to_string())?;
             tokio::time::sleep(Duration::from_millis(200)).await;
             let node = nodes.get(name).await.map_err(|error| error.to_string())?;
-            if sokovan::cluster::store::extract::node(&node).ready { Err("the node is ready again".into()) } else { Ok(()) }
+            if sokovan::views::extract::node(&node).ready { Err("the node is ready again".into()) } else { Ok(()) }
         })
         .await;
     }

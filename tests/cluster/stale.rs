@@ -8,9 +8,9 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 use sokovan::api::*;
-use sokovan::cluster::store::extract;
 use sokovan::lifecycle::Timing;
 use sokovan::operator::Options;
+use sokovan::views::extract;
 
 use crate::scene::{Scene, fast, kernel, unhurried};
 
