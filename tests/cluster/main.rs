@@ -9,6 +9,7 @@ mod common;
 mod attacks;
 mod attempts;
 mod claims;
+mod connect_attacks;
 mod coordinator;
 mod definitions;
 mod disruptions;

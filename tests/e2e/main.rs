@@ -10,6 +10,7 @@ mod autoscaling;
 mod failures;
 mod leadership;
 mod machine;
+mod plugin;
 mod prometheus;
 mod served;
 mod serving;

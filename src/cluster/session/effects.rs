@@ -8,7 +8,8 @@ use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
 
 use serde_json::json;
 
-use super::pods::{self, PodGroup, PodOptions, SshKeys};
+use super::pods::{self, PodGroup, PodOptions};
+use super::ssh::{self, SshKeys};
 use crate::api::*;
 use crate::cluster::objects::{exactly, not_found_is_fine, ours};
 use crate::cluster::store::identity::{key_of, uid_of};
@@ -158,7 +159,7 @@ impl Effects {
     async fn create_secret(&self, context: &EffectContext, session: &Session) -> Result<(), EffectError> {
         let keys = SshKeys::generate()
             .map_err(|error| EffectError::Failed(Failure::fault(Reason::EffectFailed, format!("no key pair: {error}"))))?;
-        let secret = pods::ssh_secret(session, &context.group_name(), &keys);
+        let secret = ssh::secret(session, &context.group_name(), &keys);
         let api = self.writer.api::<Secret>(&context.namespace);
         match self.writer.write("secret-create", api.create(&PostParams::default(), &secret)).await {
             Err(WriteError::AlreadyExists) => Ok(()),

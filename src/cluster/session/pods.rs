@@ -11,7 +11,10 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use crate::api::*;
 use crate::session::effect::{Gate, Launch};
 use crate::session::kernel_record::{kernel_labels, labels, meta};
-use crate::session::kernels::{service_name, ssh_secret_name};
+use crate::session::kernels::service_name;
+
+use super::environment::environment;
+use super::ssh;
 
 /// The path of the operator's own files in a kernel.
 pub const OWN_PATH: &str = "/opt/sokovan";
@@ -23,7 +26,10 @@ const NO_LINKERD: (&str, &str) = ("linkerd.io/inject", "disabled");
 const VOLUME_SHM: &str = "shm";
 const VOLUME_GATE: &str = "sokovan-gate";
 const VOLUME_POD: &str = "sokovan-pod";
-const VOLUME_SSH: &str = "sokovan-ssh";
+/// Keep cluster autoscalers from ending a session to free its node. A scaling group may override them. Replicas of deployments lack
+/// them: a budget protects those, and an evicted one is replaced without a lost request.
+const NO_EVICTION: [(&str, &str); 2] =
+    [("cluster-autoscaler.kubernetes.io/safe-to-evict", "false"), ("karpenter.sh/do-not-disrupt", "true")];
 /// The size of the volume that holds the gate program.
 const GATE_SIZE: &str = "4Mi";
 
@@ -64,6 +70,9 @@ pub fn pod(session: &Session, group: PodGroup<'_>, launch: &Launch, options: &Po
         labels.extend(replica_labels(session));
     }
     let mut annotations = BTreeMap::from([text(NO_LINKERD)]);
+    if session.deployment_uid().is_none() {
+        annotations.extend(NO_EVICTION.map(text));
+    }
     annotations.extend(given.annotations.clone());
     let mut spec = core::PodSpec {
         restart_policy: Some("Never".into()),
@@ -159,7 +168,7 @@ fn volumes(session: &Session, launch: &Launch) -> Vec<core::Volume> {
         Gate::Images => all.extend([memory_volume(VOLUME_GATE, GATE_SIZE), gate_annotation()]),
     }
     if launch.in_gang {
-        all.push(keys_of(session));
+        all.push(ssh::volume(session));
     }
     let mut claims: Vec<&str> = launch.template.volumes.iter().map(|volume| volume.claim_name.as_str()).collect();
     claims.sort_unstable();
@@ -184,26 +193,16 @@ fn gate_annotation() -> core::Volume {
     core::Volume { name: VOLUME_POD.into(), downward_api: Some(downward), ..core::Volume::default() }
 }
 
-fn keys_of(session: &Session) -> core::Volume {
-    let (name, uid) = (&session.metadata.name, &session.metadata.uid);
-    let secret = core::SecretVolumeSource {
-        secret_name: Some(ssh_secret_name(name.as_deref().unwrap_or_default(), uid.as_deref().unwrap_or_default())),
-        default_mode: Some(0o400),
-        ..core::SecretVolumeSource::default()
-    };
-    core::Volume { name: VOLUME_SSH.into(), secret: Some(secret), ..core::Volume::default() }
-}
-
 /// Returns a volume name for a claim. It is a hash, because a claim's name may be longer than a volume's.
 fn claim_volume(claim: &str) -> String {
     format!("claim-{}", short_hash(claim))
 }
 
-fn mount(volume: &str, path: String) -> core::VolumeMount {
+pub(super) fn mount(volume: &str, path: String) -> core::VolumeMount {
     core::VolumeMount { name: volume.into(), mount_path: path, ..core::VolumeMount::default() }
 }
 
-fn read_only(mount: core::VolumeMount) -> core::VolumeMount {
+pub(super) fn read_only(mount: core::VolumeMount) -> core::VolumeMount {
     core::VolumeMount { read_only: Some(true), ..mount }
 }
 
@@ -211,7 +210,7 @@ fn main_container(session: &Session, launch: &Launch, given: &GroupPodOptions) -
     let template = &launch.template;
     let mut mounts = vec![mount(VOLUME_SHM, "/dev/shm".into())];
     if launch.in_gang {
-        mounts.push(read_only(mount(VOLUME_SSH, format!("{OWN_PATH}/ssh"))));
+        mounts.extend(ssh::mounts());
     }
     mounts.extend(template.volumes.iter().map(|volume| core::VolumeMount {
         read_only: Some(volume.read_only),
@@ -279,7 +278,7 @@ fn requests_and_limits(resources: &ResourceList) -> core::ResourceRequirements {
 }
 
 /// Escapes a command or value, so that Kubernetes does not expand `$(NAME)` or turn `$$` into `$`.
-fn escaped(word: &str) -> String {
+pub(super) fn escaped(word: &str) -> String {
     word.replace('$', "$$")
 }
 
@@ -330,47 +329,6 @@ fn gate_containers(launch: &Launch, given: &GroupPodOptions, options: &PodOption
     }
 }
 
-/// Returns the operator's variables (docs/sessions.md#environment), then the session's own.
-fn environment(session: &Session, launch: &Launch) -> Vec<core::EnvVar> {
-    let slots = expand(&session.spec.kernels);
-    let hosts: Vec<&str> = slots.iter().map(|slot| slot.hostname.as_str()).collect();
-    let replicas = main_first(&session.spec.kernels).map(|k| format!("{}:{}", k.role, k.replicas));
-    let ports = launch.template.ports.iter();
-    let ports = ports.map(|port| format!("{}:{}:{}", port.name, port.protocol.to_string().to_lowercase(), port.container_port));
-    let own = [
-        ("SESSION_ID", session.metadata.uid.clone().unwrap_or_default()),
-        ("SESSION_NAME", session.metadata.name.clone().unwrap_or_default()),
-        ("CLUSTER_SIZE", slots.len().to_string()),
-        ("CLUSTER_REPLICAS", replicas.collect::<Vec<_>>().join(",")),
-        ("CLUSTER_HOSTS", hosts.join(",")),
-        ("ACCESS_KEY", session.spec.access_key.0.clone()),
-        ("KERNEL_IMAGE", launch.template.image.clone()),
-        ("CLUSTER_ROLE", launch.template.role.clone()),
-        ("CLUSTER_IDX", launch.index.to_string()),
-        ("CLUSTER_LOCAL_RANK", launch.local_rank.to_string()),
-        ("CLUSTER_HOST", launch.hostname.clone()),
-        ("SERVICE_PORTS", ports.collect::<Vec<_>>().join(",")),
-    ];
-    let literal = |name: String, value: &str| core::EnvVar { name, value: Some(escaped(value)), value_from: None };
-    let own = own.into_iter().map(|(name, value)| literal(format!("{RESERVED_ENV_PREFIX}{name}"), &value));
-    let users = launch.template.env.iter().map(|variable| match &variable.secret_key_ref {
-        Some(key) => {
-            let key = core::SecretKeySelector { name: key.name.clone(), key: key.key.clone(), optional: None };
-            let source = core::EnvVarSource { secret_key_ref: Some(key), ..core::EnvVarSource::default() };
-            core::EnvVar { name: variable.name.clone(), value: None, value_from: Some(source) }
-        }
-        None => literal(variable.name.clone(), variable.value.as_deref().unwrap_or_default()),
-    });
-    own.chain([kernel_id()]).chain(users).collect()
-}
-
-/// Returns the variable with the uid of the kernel's pod.
-fn kernel_id() -> core::EnvVar {
-    let field = core::ObjectFieldSelector { field_path: "metadata.uid".into(), api_version: None };
-    let source = core::EnvVarSource { field_ref: Some(field), ..core::EnvVarSource::default() };
-    core::EnvVar { name: format!("{RESERVED_ENV_PREFIX}KERNEL_ID"), value: None, value_from: Some(source) }
-}
-
 /// Returns the Service that publishes the kernels' names, even before the kernels are ready.
 pub fn service(session: &Session, group: &GroupName) -> core::Service {
     let name = session.metadata.name.as_deref().unwrap_or_default();
@@ -382,34 +340,6 @@ pub fn service(session: &Session, group: &GroupName) -> core::Service {
         ..core::ServiceSpec::default()
     };
     core::Service { metadata: meta(session, service_name(name), labels(session, group)), spec: Some(spec), status: None }
-}
-
-/// Returns the Secret with the SSH key pair through which the kernels of one session reach each other.
-pub fn ssh_secret(session: &Session, group: &GroupName, keys: &SshKeys) -> core::Secret {
-    let name = session.metadata.name.as_deref().unwrap_or_default();
-    let uid = session.metadata.uid.as_deref().unwrap_or_default();
-    let files = [("id_cluster", &keys.private), ("id_cluster.pub", &keys.public), ("authorized_keys", &keys.public)];
-    core::Secret {
-        metadata: meta(session, ssh_secret_name(name, uid), labels(session, group)),
-        immutable: Some(true),
-        string_data: Some(files.into_iter().map(|(file, key)| (file.to_owned(), key.clone())).collect()),
-        ..core::Secret::default()
-    }
-}
-
-/// An SSH key pair in OpenSSH's format. Each file ends with a newline.
-pub struct SshKeys {
-    pub private: String,
-    pub public: String,
-}
-
-impl SshKeys {
-    pub fn generate() -> Result<Self, ssh_key::Error> {
-        let mut key = ssh_key::PrivateKey::random(&mut ssh_key::rand_core::OsRng, ssh_key::Algorithm::Ed25519)?;
-        key.set_comment("sokovan");
-        let private = key.to_openssh(ssh_key::LineEnding::LF)?.to_string();
-        Ok(Self { private, public: format!("{}\n", key.public_key().to_openssh()?) })
-    }
 }
 
 #[cfg(test)]

@@ -8,12 +8,11 @@ use std::time::Duration;
 use anyhow::{anyhow, bail};
 use clap::Args;
 use futures::TryStreamExt;
-use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-use super::pods;
+use super::{pods, stream};
 use crate::api::{Deployment, KernelTemplate, MAIN_ROLE, Route, RoutePhase, Session, Traffic};
 use crate::plugin::fetch::{Object, Reader};
 use crate::plugin::show;
@@ -130,7 +129,7 @@ async fn serve(reader: &Reader, listener: &TcpListener, end: &End, port: u16) ->
 async fn forward(reader: &Reader, end: &End, port: u16, connection: &mut TcpStream) -> anyhow::Result<()> {
     let found = tokio::time::timeout(PATIENCE, async {
         let pod = pod_of(reader, end).await?;
-        anyhow::Ok(reader.namespaced::<Pod>().portforward(&pod, &[port]).await?)
+        stream::port(reader, &pod, port).await
     });
     let mut forwarder = found.await.map_err(|_| anyhow!("the pod did not answer within {} s", PATIENCE.as_secs()))??;
     let mut stream = forwarder.take_stream(port).ok_or_else(|| anyhow!("port {port} was not opened"))?;

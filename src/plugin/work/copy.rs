@@ -5,7 +5,6 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
-use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{AttachParams, AttachedProcess};
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -13,7 +12,7 @@ use tokio_util::io::SyncIoBridge;
 
 use super::exec::{exit_code, params};
 use super::place::Place;
-use super::pods;
+use super::{pods, stream};
 use crate::plugin::fetch::Reader;
 use crate::plugin::show;
 
@@ -122,8 +121,8 @@ fn replace(from: &Path, to: &PathBuf) -> anyhow::Result<()> {
 async fn start(reader: &Reader, session: &str, kernel: &str, command: &[&str], input: bool) -> anyhow::Result<AttachedProcess> {
     let pod = pods::running(reader, session, kernel).await?;
     let params = AttachParams { stdin: input, stdout: !input, ..params() };
-    let command = command.iter().map(|word| (*word).to_owned());
-    Ok(reader.namespaced::<Pod>().exec(&pod.name_any(), command, &params).await?)
+    let command: Vec<String> = command.iter().map(|word| (*word).to_owned()).collect();
+    stream::exec(reader, &pod.name_any(), &command, &params).await
 }
 
 /// Waits for the end of tar, and turns its error into ours.

@@ -8,7 +8,7 @@ use kube::ResourceExt;
 use kube::api::AttachParams;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
-use super::{pods, terminal};
+use super::{pods, stream, terminal};
 use crate::api::CONTAINER_MAIN;
 use crate::plugin::fetch::Reader;
 
@@ -60,7 +60,7 @@ async fn code_of(reader: &Reader, session: &str, how: &ExecArgs, command: &[Stri
 /// Runs a command with the user's input and output, and returns its exit code.
 async fn attached(reader: &Reader, pod: &Pod, how: &ExecArgs, command: &[String]) -> anyhow::Result<i32> {
     let params = AttachParams { stderr: !how.tty, tty: how.tty, stdin: how.stdin, ..params() };
-    let mut process = reader.namespaced::<Pod>().exec(&pod.name_any(), command, &params).await?;
+    let mut process = stream::exec(reader, &pod.name_any(), command, &params).await?;
     let raw = if how.tty { Some(terminal::Raw::begin()?) } else { None };
     if let Some(sizes) = process.terminal_size().filter(|_| how.tty) {
         tokio::spawn(terminal::follow_size(sizes));

@@ -8,6 +8,7 @@ mod manifest;
 mod place;
 mod pods;
 mod run;
+mod stream;
 mod terminal;
 
 use clap::Subcommand;
