@@ -63,6 +63,7 @@ pub enum Reason {
     Deleted,
     BatchFinished,
     BatchTimeout,
+    LifetimeExceeded,
     Deprioritized,
     LowestPriority,
     PodGone,

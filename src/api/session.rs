@@ -1,16 +1,13 @@
 //! Session: the workload that a user declares.
 
-use std::fmt;
-
 use chrono::{DateTime, Utc};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::names::DNS_NAME;
-use super::quantity::written_amounts;
 use super::scaling_group::yes;
-use super::{AccessKey, GroupName, NodeName, Quantity, ResourceList, Serving, SessionStatus};
+use super::{AccessKey, GroupName, KernelTemplate, Serving, SessionStatus};
 
 /// The most kernels of one session.
 pub const MAX_KERNELS: i64 = 128;
@@ -48,6 +45,7 @@ pub const MAX_KERNELS: i64 = 128;
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("!has(self.batchTimeoutSeconds) || self.type == 'Batch'").message("batchTimeoutSeconds is for sessions of type Batch"),
+    validation = Rule::new("!has(self.retry) || !has(self.retry.onDisruption) || self.type == 'Batch'").message("retry.onDisruption is for sessions of type Batch"),
     validation = Rule::new("!has(self.serving) || self.type == 'Inference'").message("serving is for sessions of type Inference"),
     validation = Rule::new("self.kernels.map(k, has(k.replicas) ? k.replicas : 1).sum() <= 128").message("a session has at most 128 kernels")
 )]
@@ -83,6 +81,11 @@ pub struct SessionSpec {
     )]
     pub kernels: Vec<KernelTemplate>,
 
+    /// Secrets of this namespace with the credentials of registries. The scaling group may add its own. You need the right to read them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4), inner(length(min = 1, max = 253), regex(pattern = DNS_NAME)))]
+    pub image_pull_secrets: Vec<String>,
+
     /// Whether all kernels start at the same moment, when each can resolve the names of all others. If false, and every node of
     /// the session has the images already, each kernel starts as soon as it can, and its program has to retry lookups of names.
     #[serde(default = "yes")]
@@ -101,6 +104,12 @@ pub struct SessionSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 31_536_000))]
     pub batch_timeout_seconds: Option<i64>,
+
+    /// Seconds that a session may run, whatever its type. After that it ends with the result Failure. The resource policies of its
+    /// tenants may set less. If absent, only they limit it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 31_536_000))]
+    pub max_lifetime_seconds: Option<i64>,
 
     /// Sessions of this namespace that must end with Success before this session is scheduled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -217,206 +226,9 @@ pub struct SessionRetry {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 86_400))]
     pub timeout_seconds: Option<i64>,
-}
-
-/// One role of a session: the same container, `replicas` times.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct KernelTemplate {
-    /// The role: `main` if absent, or a name of your own such as `sub` or `worker`. Role and index form the hostname, for
-    /// example `main1` or `sub2`.
-    #[serde(default = "default_role", skip_serializing_if = "is_default_role")]
-    #[schemars(length(min = 1, max = 16), regex(pattern = r"^[a-z]([-a-z]*[a-z])?$"))]
-    pub role: String,
-
-    /// The number of kernels of this role; 1 if absent.
-    #[serde(default = "default_replicas", skip_serializing_if = "is_default_replicas")]
-    #[schemars(range(min = 1, max = 128))]
-    pub replicas: i32,
-
-    /// The container image.
-    #[schemars(length(min = 1, max = 512), regex(pattern = r"^[^\s]+$"))]
-    pub image: String,
-
-    /// When the kubelet pulls the image; `IfNotPresent` if absent.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub image_pull_policy: ImagePullPolicy,
-
-    /// The CPU architecture of the image, as in a node's label `kubernetes.io/arch`; any if absent.
+    /// How often a Batch session starts again after a disruption that ended it while it ran; 0 if absent. Disruptions are evictions,
+    /// drains, preemptions, lost nodes and deleted pods. Its programs start from the beginning. Failures do not count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 32))]
-    pub architecture: Option<String>,
-
-    /// The request and the limit of each replica: `cpu` (cores), `memory` (bytes) and accelerators such as `nvidia.com/gpu`.
-    #[schemars(schema_with = "written_amounts", extend("maxProperties" = 16))]
-    pub resources: ResourceList,
-
-    /// The program and its first arguments; the image's own if absent. `$(NAME)` is not expanded.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(length(max = 16_384)))]
-    pub command: Vec<String>,
-
-    /// Arguments to the command, or to the image's own. `$(NAME)` is not expanded.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 256), inner(length(max = 16_384)))]
-    pub args: Vec<String>,
-
-    /// Environment variables. Names that begin with `BACKENDAI_` are reserved for the operator.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 1000))]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
-    pub env: Vec<EnvVar>,
-
-    /// The ports that the kernel serves on.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32))]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
-    pub ports: Vec<Port>,
-
-    /// PersistentVolumeClaims of this namespace to mount.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16))]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["mountPath".into()]))]
-    pub volumes: Vec<VolumeMount>,
-
-    /// The only nodes that may run this kernel; any node of the scaling group if empty.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32))]
-    pub designated_nodes: Vec<NodeName>,
-
-    /// The size of /dev/shm; 64Mi if absent. Used pages count towards the kernel's memory.
-    #[serde(default = "default_shm", skip_serializing_if = "is_default_shm")]
-    pub shared_memory: Quantity,
-}
-
-// Defaults inside a list are not in the schema. The API server would write them into the stored list, and each `kubectl apply`
-// would replace the list without them.
-
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
-}
-
-fn is_default_role(role: &String) -> bool {
-    *role == default_role()
-}
-
-fn is_default_replicas(replicas: &i32) -> bool {
-    *replicas == default_replicas()
-}
-
-fn is_default_shm(size: &Quantity) -> bool {
-    *size == default_shm()
-}
-
-fn default_role() -> String {
-    "main".into()
-}
-
-fn default_replicas() -> i32 {
-    1
-}
-
-fn default_shm() -> Quantity {
-    "64Mi".into()
-}
-
-/// When the kubelet pulls an image.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, strum::Display)]
-pub enum ImagePullPolicy {
-    #[default]
-    IfNotPresent,
-    Always,
-    Never,
-}
-
-/// An environment variable.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("!(has(self.value) && has(self.secretKeyRef))").message("give value or secretKeyRef, not both"))]
-pub struct EnvVar {
-    /// The name of the variable.
-    #[schemars(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z_][A-Za-z0-9_]*$"))]
-    #[x_kube(validation = Rule::new("!self.startsWith('BACKENDAI_')").message("names that begin with BACKENDAI_ are reserved"))]
-    pub name: String,
-    /// The value. `$(NAME)` is not expanded.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 32_768))]
-    pub value: Option<String>,
-    /// The key of a Secret of this namespace that holds the value.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub secret_key_ref: Option<SecretKeyRef>,
-}
-
-/// A key of a Secret of the session's namespace.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct SecretKeyRef {
-    /// The name of the Secret.
-    #[schemars(length(min = 1, max = 253))]
-    pub name: String,
-    /// The key in the Secret.
-    #[schemars(length(min = 1, max = 253))]
-    pub key: String,
-}
-
-/// A port that a kernel serves on.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct Port {
-    /// The name of the port, unique in the kernel.
-    #[schemars(length(min = 1, max = 15), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
-    pub name: String,
-    /// The number of the port. 2000 to 2003, 2200 and 7681 are reserved.
-    #[schemars(range(min = 1, max = 65_535))]
-    #[x_kube(validation = Rule::new("!(self in [2000, 2001, 2002, 2003, 2200, 7681])")
-        .message("ports 2000 to 2003, 2200 and 7681 are reserved"))]
-    pub container_port: i32,
-    /// The protocol of the port; `TCP` if absent.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub protocol: Protocol,
-}
-
-/// The protocol of a port.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum Protocol {
-    #[default]
-    Tcp,
-    Udp,
-    Sctp,
-}
-
-impl fmt::Display for Protocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Tcp => "TCP",
-            Self::Udp => "UDP",
-            Self::Sctp => "SCTP",
-        })
-    }
-}
-
-/// A PersistentVolumeClaim mounted into a kernel.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct VolumeMount {
-    /// The name of a PersistentVolumeClaim of this namespace.
-    #[schemars(length(min = 1, max = 253), regex(pattern = DNS_NAME))]
-    pub claim_name: String,
-    /// The absolute path to mount it at.
-    #[schemars(length(min = 2, max = 512))]
-    #[x_kube(
-        validation = Rule::new("self.startsWith('/') && !self.endsWith('/') && !self.contains(':') && !self.contains('//') && !self.matches('/[.]{1,2}(/|$)')")
-            .message("mountPath must be absolute and plain: no '/' at its end, no '.', '..', '//' or ':'"),
-        validation = Rule::new("!['/', '/bin', '/dev', '/etc', '/lib', '/lib64', '/proc', '/sbin', '/sys', '/usr', '/opt', '/opt/sokovan'].exists(p, self == p) && !['/dev/', '/proc/', '/sys/', '/opt/sokovan/'].exists(p, self.startsWith(p))")
-            .message("mountPath lies over a path that the system or the operator needs")
-    )]
-    pub mount_path: String,
-    /// A directory within the volume to mount instead of its root.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 512))]
-    #[x_kube(validation = Rule::new("!self.startsWith('/') && !self.contains('..')").message("subPath must be relative, without '..'"))]
-    pub sub_path: Option<String>,
-    /// Whether the kernel may only read the volume; false if absent.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub read_only: bool,
+    #[schemars(range(min = 0, max = 100))]
+    pub on_disruption: Option<i32>,
 }

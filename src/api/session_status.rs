@@ -162,6 +162,9 @@ pub struct SessionStatus {
     /// node.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub disruptions: i32,
+    /// The number of times that a Batch session was started again after a disruption that ended it (`spec.retry.onDisruption`).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub restarts: i32,
     /// Nodes that failed the session. They are tried last for an hour.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]

@@ -9,7 +9,7 @@ use crate::views::Account;
 use crate::views::PodView;
 use crate::views::{ClaimKey, claims};
 
-fn account_of(session: &Session) -> Account {
+pub fn account_of(session: &Session) -> Account {
     Account {
         access_key: session.spec.access_key.clone(),
         namespace: session.metadata.namespace.clone().unwrap_or_default(),

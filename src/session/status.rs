@@ -7,8 +7,8 @@ use super::kernels::KernelItem;
 use super::sessions::Sessions;
 use super::snapshot::{SessionItem, Snapshot};
 use crate::api::{
-    Cause, FailedNode, HistoryResult, KernelPhase, Reason, ResourceList, Session, SessionPhase, SessionResult, SessionStatus,
-    requested, short_hash,
+    Cause, FailedNode, HistoryResult, KernelPhase, NodeName, Reason, ResourceList, Session, SessionPhase, SessionResult,
+    SessionStatus, requested, short_hash,
 };
 use crate::lifecycle::{ConditionState, Failure, Step, backoff, bytes_in_json, truncate};
 
@@ -38,6 +38,11 @@ pub fn apply(status: &mut SessionStatus, step: &Step<'_, Sessions>, snapshot: &S
     status.waiting = waiting.filter(|_| status.phase == SessionPhase::Pending);
     if step.to.is_some() {
         enter(status, session, step, snapshot);
+    }
+    if step.change.starts_again {
+        (status.result, status.exit_code, status.started_at) = (None, None, None);
+        status.restarts += 1;
+        give_back(status, snapshot, &step.change.failed_nodes);
     }
     let pause = step.restarts().then(|| {
         let tried_before = reset(status, snapshot, &item.kernels, step);
@@ -76,8 +81,8 @@ fn enter(status: &mut SessionStatus, session: &Session, step: &Step<'_, Sessions
     }
 }
 
-/// Clears the allocation and records the nodes that failed the session. Returns true when one of them had failed it before,
-/// because no other node had enough free resources.
+/// Counts a reset, clears the allocation and records the nodes that failed the session. Returns true when one of them had failed it
+/// before, because no other node had enough free resources.
 fn reset(status: &mut SessionStatus, snapshot: &Snapshot, kernels: &[KernelItem], step: &Step<'_, Sessions>) -> bool {
     match step.failure.map(|failure| failure.cause) {
         Some(Cause::Capacity | Cause::Quota) => status.refusals += 1,
@@ -85,8 +90,6 @@ fn reset(status: &mut SessionStatus, snapshot: &Snapshot, kernels: &[KernelItem]
         Some(Cause::Hold) => {}
     }
     status.disruptions += i32::from(step.failure.is_some_and(|failure| is_disruption(failure.reason)));
-    status.allocation.clear();
-    status.occupied.clear();
     let blames_no_node = |failure: &Failure| failure.reason == Reason::NamespaceQuota || failure.cause == Cause::Hold;
     let failed = if step.failure.is_some_and(blames_no_node) {
         vec![]
@@ -95,11 +98,18 @@ fn reset(status: &mut SessionStatus, snapshot: &Snapshot, kernels: &[KernelItem]
     } else {
         step.change.failed_nodes.clone()
     };
+    give_back(status, snapshot, &failed)
+}
+
+/// Clears the allocation and records the nodes that failed the session. Returns true when one of them had failed it before.
+fn give_back(status: &mut SessionStatus, snapshot: &Snapshot, failed: &[NodeName]) -> bool {
+    status.allocation.clear();
+    status.occupied.clear();
     let until = snapshot.now + chrono::TimeDelta::from_std(snapshot.timing.avoid_failed_node).unwrap_or_default();
     status.failed_nodes.retain(|failed| failed.until > snapshot.now);
     let tried_before = status.failed_nodes.iter().any(|before| failed.contains(&before.node));
     status.failed_nodes.retain(|before| !failed.contains(&before.node));
-    status.failed_nodes.extend(failed.into_iter().map(|node| FailedNode { node, until }));
+    status.failed_nodes.extend(failed.iter().map(|node| FailedNode { node: node.clone(), until }));
     let excess = status.failed_nodes.len().saturating_sub(MAX_FAILED_NODES);
     status.failed_nodes.drain(..excess);
     tried_before || excess > 0

@@ -9,7 +9,7 @@ use crate::common::{Space, unique};
 use crate::scene::{Scene, kernel};
 
 /// A user who may create sessions and deployments with the scene's keypair and scaling group.
-async fn author(scene: &Scene) -> (String, Space) {
+pub async fn author(scene: &Scene) -> (String, Space) {
     let user = unique("user");
     let name = scene.name.as_str();
     let make = json!([{"apiGroups": ["sokovan.dev"], "resources": ["sessions", "deployments"], "verbs": ["create", "patch"]}]);

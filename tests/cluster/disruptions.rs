@@ -76,6 +76,64 @@ async fn a_batch_session_evicted_while_no_operator_runs_does_not_succeed() {
 }
 
 #[tokio::test]
+async fn a_batch_session_starts_again_after_a_disruption_as_often_as_its_spec_says() {
+    let scene = Scene::new("again").await;
+    let operator = scene.operator().await;
+    let mut spec = batch(&["sim", "alone"]);
+    spec["retry"] = json!({"onDisruption": 1});
+    scene.submit("train", spec).await;
+    let drain = async || {
+        let pod = scene
+            .pods("train")
+            .await
+            .into_iter()
+            .find(|pod| pod.metadata.deletion_timestamp.is_none())
+            .expect("a pod")
+            .name_any();
+        scene.api::<Pod>().evict(&pod, &EvictParams::default()).await.expect("the pod can be evicted");
+        report(&scene, &pod, json!({"phase": "Failed", "containerStatuses": ended(143, "Error")})).await;
+    };
+    scene.until_phase("train", SessionPhase::Running).await;
+    drain().await;
+    let again = |session: &Session| {
+        session.phase() == SessionPhase::Running && session.status.as_ref().is_some_and(|status| status.restarts == 1)
+    };
+    let status = scene.until("train", "running again", again).await.status.unwrap();
+    assert_eq!((status.result, status.exit_code, status.allocation_generation), (None, None, 2));
+    assert!(
+        crate::common::path(&status).windows(2).any(|pair| pair == ["Terminating", "Pending"]),
+        "{:?}",
+        crate::common::path(&status)
+    );
+    drain().await;
+    let status = scene.until_phase("train", SessionPhase::Terminated).await.status.unwrap();
+    assert_eq!((status.result, status.reason.map(|reason| reason.as_str())), (Some(SessionResult::Error), Some("Drained")));
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn a_policy_that_is_set_later_ends_a_session_after_its_lifetime() {
+    let scene = Scene::new("lifetime").await;
+    let operator = scene.operator().await;
+    scene.submit("forgotten", json!({})).await;
+    scene.until_phase("forgotten", SessionPhase::Running).await;
+    scene
+        .make::<ResourcePolicy>(json!({"apiVersion": "sokovan.dev/v1alpha1", "kind": "ResourcePolicy",
+        "metadata": {"name": scene.name}, "spec": {"unspecified": "Unlimited", "maxLifetimeSeconds": 1}}))
+        .await;
+    let named = Patch::Merge(json!({"spec": {"resourcePolicy": scene.name}}));
+    scene.all::<Keypair>().patch(&scene.name, &PatchParams::default(), &named).await.expect("the keypair can be changed");
+    let status = scene.until_phase("forgotten", SessionPhase::Terminated).await.status.unwrap();
+    assert_eq!(
+        (status.result, status.reason.map(|reason| reason.as_str())),
+        (Some(SessionResult::Failure), Some("LifetimeExceeded"))
+    );
+    let message = status.history.iter().find(|entry| entry.to == "Terminating").map(|entry| entry.message.clone());
+    assert!(message.as_deref().is_some_and(|message| message.contains("of keypair")), "{message:?}");
+    scene.end(operator).await;
+}
+
+#[tokio::test]
 async fn a_batch_session_that_ended_before_its_pod_was_deleted_succeeds() {
     let scene = Scene::new("done-first").await;
     let operator = scene.operator().await;

@@ -16,6 +16,7 @@ mod disruptions;
 mod drift;
 mod ending;
 mod explained;
+mod files;
 mod forbidden;
 mod gangs;
 mod gates;

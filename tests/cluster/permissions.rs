@@ -33,6 +33,8 @@ async fn policies_restrict_the_pods_and_secrets_that_the_operator_creates() {
     };
     try_to_make::<Pod>(&operator, &main("metadata.uid")).await.expect("a pod that knows its own uid");
     let volume = |volume: Value| changed(&pod, "/spec/volumes", json!([volume]));
+    let key = json!({"name": "v", "secret": {"secretName": "token", "items": [{"key": "k", "path": "k"}]}});
+    try_to_make::<Pod>(&operator, &volume(key)).await.expect("a pod with a single key of a secret");
     let container = |more: Value| {
         let mut container = json!({"name": "c", "image": "i"});
         container.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -55,6 +57,14 @@ async fn policies_restrict_the_pods_and_secrets_that_the_operator_creates() {
             volume(json!({"name": "v", "secret": {"secretName": "ses-other-ssh-01234567"}})),
             "their session's own secret",
         ),
+        (
+            "another session's key, as a single key",
+            volume(
+                json!({"name": "v", "secret": {"secretName": "ses-other-ssh-01234567", "items": [{"key": "id_cluster", "path": "k"}]}}),
+            ),
+            "their session's own secret",
+        ),
+        ("a whole ConfigMap", volume(json!({"name": "v", "configMap": {"name": "code"}})), "single keys"),
         (
             "a privileged container",
             container(json!({"securityContext": {"privileged": true}})),

@@ -56,7 +56,9 @@ spec:
   dyn(k.?command.orValue([])), dyn(k.?args.orValue([])), dyn(k.?env.orValue([])), dyn(k.?designatedNodes.orValue([])),
   dyn(k.?ports.orValue([]).map(p, [dyn(p.name), dyn(p.containerPort), dyn(p.?protocol.orValue('TCP'))])),
   dyn(k.?volumes.orValue([]).map(v,
-    [dyn(v.claimName), dyn(v.mountPath), dyn(v.?subPath.orValue('')), dyn(v.?readOnly.orValue(false))]))])
+    [dyn(v.claimName), dyn(v.mountPath), dyn(v.?subPath.orValue('')), dyn(v.?readOnly.orValue(false))])),
+  dyn(k.?files.orValue([]).map(f, [dyn(f.path), dyn(f.?configMapKeyRef), dyn(f.?secretKeyRef), dyn(f.?executable.orValue(false))])),
+  dyn(k.?scratch.orValue([]).map(s, [dyn(s.mountPath), dyn(string(s.size))]))])
 {{- end -}}
 
 {{/* The texts of an object in CEL, each with the number of times it is stored. Argument: (list "object" "variables.spec"). */}}
@@ -68,9 +70,13 @@ spec:
   + k.?env.orValue([]).map(e, e.name + e.?value.orValue('') + e.?secretKeyRef.name.orValue('') + e.?secretKeyRef.key.orValue(''))
   + k.?ports.orValue([]).map(p, p.name)
   + k.?volumes.orValue([]).map(v, v.claimName + v.mountPath + v.?subPath.orValue(''))
+  + k.?files.orValue([]).map(f, f.path + f.?configMapKeyRef.name.orValue('') + f.?configMapKeyRef.key.orValue('')
+    + f.?secretKeyRef.name.orValue('') + f.?secretKeyRef.key.orValue(''))
+  + k.?scratch.orValue([]).map(s, s.mountPath + string(s.size))
   + k.?designatedNodes.orValue([])).join(''))})
 + [{'times': dyn(1), 'text': dyn((
   [{{ $spec }}.accessKey, {{ $spec }}.?scalingGroup.orValue('')] + {{ $spec }}.?dependsOn.orValue([])
+  + {{ $spec }}.?imagePullSecrets.orValue([])
   + {{ $object }}.metadata.?labels.orValue({}).transformList(key, value, key + value)
   + {{ $object }}.metadata.?annotations.orValue({}).transformList(key, value, key != variables.lastApplied, key + value)
   + {{ $object }}.metadata.?finalizers.orValue([]).filter(name, name != 'sokovan.dev/session')

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1 as core;
 
-use super::pods::escaped;
+use super::parts::escaped;
 use super::ssh;
 use crate::api::*;
 use crate::session::effect::Launch;
@@ -48,7 +48,7 @@ pub fn environment(session: &Session, launch: &Launch) -> Vec<core::EnvVar> {
 }
 
 /// Returns what programs for distributed training and for MPI read, with one process in each kernel. A launcher such as torchrun sets
-/// them anew for its own processes, and a session's own variables win. One kernel alone has none: many programs would wait for others.
+/// other values for its own processes, and a session's own variables win. One kernel alone has none: many programs would wait for others.
 fn distributed(launch: &Launch, kernels: usize) -> Vec<(&'static str, String)> {
     if !launch.in_gang {
         return vec![];

@@ -14,10 +14,9 @@ use crate::session::kernel_record::{kernel_labels, labels, meta};
 use crate::session::kernels::service_name;
 
 use super::environment::environment;
-use super::ssh;
+use super::parts::{OWN_PATH, escaped, mount, read_only};
+use super::{ssh, user_volumes};
 
-/// The path of the operator's own files in a kernel.
-pub const OWN_PATH: &str = "/opt/sokovan";
 /// Keeps service meshes out of a kernel's pod, because their containers would not be counted. A scaling group may override
 /// it.
 const NO_ISTIO: (&str, &str) = ("sidecar.istio.io/inject", "false");
@@ -86,7 +85,7 @@ pub fn pod(session: &Session, group: PodGroup<'_>, launch: &Launch, options: &Po
         containers: vec![main_container(session, launch, &given)],
         runtime_class_name: given.runtime_class_name.clone(),
         security_context: given.security_context.clone(),
-        image_pull_secrets: some(given.image_pull_secrets.clone()),
+        image_pull_secrets: some(pull_secrets(session, &given)),
         ..core::PodSpec::default()
     };
     spec.init_containers = some(gate_containers(launch, &given, options));
@@ -105,6 +104,12 @@ pub fn pod(session: &Session, group: PodGroup<'_>, launch: &Launch, options: &Po
         spec: Some(spec),
         status: None,
     }
+}
+
+/// Returns the secrets of the scaling group, then those of the session.
+fn pull_secrets(session: &Session, given: &GroupPodOptions) -> Vec<core::LocalObjectReference> {
+    let own = session.spec.image_pull_secrets.iter().map(|name| core::LocalObjectReference { name: name.clone() });
+    given.image_pull_secrets.iter().cloned().chain(own).collect()
 }
 
 /// Returns a list, or None if it is empty.
@@ -170,14 +175,7 @@ fn volumes(session: &Session, launch: &Launch) -> Vec<core::Volume> {
     if launch.in_gang {
         all.push(ssh::volume(session));
     }
-    let mut claims: Vec<&str> = launch.template.volumes.iter().map(|volume| volume.claim_name.as_str()).collect();
-    claims.sort_unstable();
-    claims.dedup();
-    all.extend(claims.into_iter().map(|claim| core::Volume {
-        name: claim_volume(claim),
-        persistent_volume_claim: Some(core::PersistentVolumeClaimVolumeSource { claim_name: claim.into(), read_only: None }),
-        ..core::Volume::default()
-    }));
+    all.extend(user_volumes::volumes(&launch.template));
     all
 }
 
@@ -193,30 +191,13 @@ fn gate_annotation() -> core::Volume {
     core::Volume { name: VOLUME_POD.into(), downward_api: Some(downward), ..core::Volume::default() }
 }
 
-/// Returns a volume name for a claim. It is a hash, because a claim's name may be longer than a volume's.
-fn claim_volume(claim: &str) -> String {
-    format!("claim-{}", short_hash(claim))
-}
-
-pub(super) fn mount(volume: &str, path: String) -> core::VolumeMount {
-    core::VolumeMount { name: volume.into(), mount_path: path, ..core::VolumeMount::default() }
-}
-
-pub(super) fn read_only(mount: core::VolumeMount) -> core::VolumeMount {
-    core::VolumeMount { read_only: Some(true), ..mount }
-}
-
 fn main_container(session: &Session, launch: &Launch, given: &GroupPodOptions) -> core::Container {
     let template = &launch.template;
     let mut mounts = vec![mount(VOLUME_SHM, "/dev/shm".into())];
     if launch.in_gang {
         mounts.extend(ssh::mounts());
     }
-    mounts.extend(template.volumes.iter().map(|volume| core::VolumeMount {
-        read_only: Some(volume.read_only),
-        sub_path: volume.sub_path.clone(),
-        ..mount(&claim_volume(&volume.claim_name), volume.mount_path.clone())
-    }));
+    mounts.extend(user_volumes::mounts(template));
     let port = |port: &Port| core::ContainerPort {
         name: Some(port.name.clone()),
         container_port: port.container_port,
@@ -275,11 +256,6 @@ fn requests_and_limits(resources: &ResourceList) -> core::ResourceRequirements {
     let amounts: BTreeMap<String, CoreQuantity> =
         resources.iter().map(|(name, quantity)| (name.clone(), CoreQuantity(quantity.0.clone()))).collect();
     core::ResourceRequirements { requests: Some(amounts.clone()), limits: Some(amounts), claims: None }
-}
-
-/// Escapes a command or value, so that Kubernetes does not expand `$(NAME)` or turn `$$` into `$`.
-pub(super) fn escaped(word: &str) -> String {
-    word.replace('$', "$$")
 }
 
 fn all_escaped(words: &[String]) -> Vec<String> {
@@ -345,16 +321,6 @@ pub fn service(session: &Session, group: &GroupName) -> core::Service {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_sessions_commands_and_values_reach_its_program_unchanged() {
-        // The kubelet turns `$$` into `$`, and must find nothing to expand.
-        for word in ["$(HOME)", "$$(HOME)", "pa$$word", "$$", "$", "100 $"] {
-            let sent = escaped(word);
-            assert_eq!(sent.replace("$$", "$"), word);
-            assert!(!sent.replace("$$", "").contains('$'), "{sent}");
-        }
-    }
 
     #[test]
     fn rh_004_the_kubelet_counts_the_successes_and_failures_of_a_health_check() {

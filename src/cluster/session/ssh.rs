@@ -3,7 +3,7 @@
 
 use k8s_openapi::api::core::v1 as core;
 
-use super::pods::{OWN_PATH, mount, read_only};
+use super::parts::{OWN_PATH, mount, read_only};
 use crate::api::*;
 use crate::session::kernel_record::{labels, meta};
 use crate::session::kernels::ssh_secret_name;

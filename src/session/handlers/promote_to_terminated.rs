@@ -1,16 +1,20 @@
-//! promote-to-terminated: a Terminating session is Terminated when all its kernels have ended.
+//! promote-to-terminated: a Terminating session is Terminated when all its kernels have ended. A Batch session that a disruption ended
+//! may start again instead.
 
-use super::{After, Decide, Handler, HandlerName, Mode, Settings, To, Transitions, Verdict, trace_kernels};
-use crate::api::SessionPhase;
-use crate::lifecycle::{CommitMode, Reason};
+use super::{After, Decide, Handler, HandlerName, Mode, Sessions, Settings, To, Transitions, Verdict, trace_kernels};
+use crate::api::{DesiredState, SessionPhase, SessionResult};
+use crate::lifecycle::{CommitMode, Reason, exits};
+use crate::session::ends::EndCause;
 use crate::session::kernels::{KernelItem, describe_all};
 use crate::session::matching::Match;
 use crate::session::snapshot::{SessionItem, Snapshot};
 
+exits!(Sessions: Pending);
+
 pub static ROW: Handler = Handler {
     name: HandlerName::PromoteToTerminated,
     targets: &[SessionPhase::Terminating],
-    transitions: Transitions { success: To::phase(SessionPhase::Terminated), ..Transitions::NONE },
+    transitions: Transitions { success: To::phase(SessionPhase::Terminated), exits: Exit::PHASES, ..Transitions::NONE },
     mode: Mode::Waits,
     follows: &[After::Reaching(SessionPhase::Terminating)],
     commit: CommitMode::Now,
@@ -28,6 +32,9 @@ fn promote(_: &Snapshot, item: &SessionItem) -> Verdict {
     if !Match::All.holds(&item.kernels, ended) {
         return Verdict::idle();
     }
+    if starts_again(item) {
+        return start_again(item);
+    }
     let lost = describe_all(item.kernels.iter().filter(|kernel| !kernel.phase().is_terminal()));
     let mut verdict = Verdict::success();
     if !lost.is_empty() {
@@ -38,13 +45,44 @@ fn promote(_: &Snapshot, item: &SessionItem) -> Verdict {
     verdict
 }
 
+/// Whether a disruption ended the session, and its spec lets it start again. What its user ended stays ended.
+fn starts_again(item: &SessionItem) -> bool {
+    let (spec, status) = (&item.session.spec, item.session.status.as_ref());
+    let most = spec.retry.as_ref().and_then(|retry| retry.on_disruption).unwrap_or(0);
+    let is_left = status.is_some_and(|status| status.restarts < most && status.result == Some(SessionResult::Error));
+    let is_wanted = spec.desired_state == DesiredState::Running && !item.session.is_deleted();
+    item.is_batch() && is_left && is_wanted && item.kernels.iter().any(is_disrupted)
+}
+
+fn is_disrupted(kernel: &KernelItem) -> bool {
+    kernel.liveness.is_lost() || kernel.state.end_cause().is_some_and(EndCause::is_disruption)
+}
+
+/// Sends the session back to the queue. On a node that does not answer, its programs may still run: they must not run twice.
+fn start_again(item: &SessionItem) -> Verdict {
+    let disrupted = || item.kernels.iter().filter(|kernel| is_disrupted(kernel));
+    let what = describe_all(disrupted());
+    if item.runs_unseen() {
+        let message =
+            format!("starts again once the node answers again or is removed, because its programs may still run there: {what}");
+        return Verdict::skipped(Reason::NodeLost, message);
+    }
+    let status = item.status();
+    let most = item.session.spec.retry.as_ref().and_then(|retry| retry.on_disruption).unwrap_or(0);
+    let message = format!("starts again after a disruption ({} of {most}): {what}", status.restarts + 1);
+    let mut verdict = Verdict::success_to(Exit::Pending).because(item.reason_of_end(), message);
+    verdict.change.starts_again = true;
+    verdict.change.failed_nodes = disrupted().filter_map(|kernel| kernel.node.clone()).collect();
+    verdict
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
     use super::*;
     use crate::api::KernelPhase::{self, Running, Terminated, Terminating};
-    use crate::api::{HistoryResult, SessionResult, SessionStatus};
+    use crate::api::{HistoryResult, SessionStatus};
     use crate::lifecycle::{Step, next_status};
     use crate::session::handlers::Outcome;
     use crate::session::handlers::testing::{gang, item, put, session, snapshot};
@@ -101,6 +139,52 @@ mod tests {
         for third in [Terminating, Running] {
             assert!(matches!(promote(&snapshot(vec![]), &ending(&[Terminated, Terminated, third])).outcome, Outcome::Idle));
         }
+    }
+
+    /// A Batch session that a drain ended, with this budget and these restarts before.
+    fn drained(budget: i32, restarts: i32) -> SessionItem {
+        let mut session = session(serde_json::json!({"type": "Batch", "retry": {"onDisruption": budget}}));
+        put(&mut session, SessionPhase::Terminating, chrono::TimeDelta::minutes(1));
+        let status = session.status.get_or_insert_default();
+        (status.result, status.restarts) = (Some(SessionResult::Error), restarts);
+        let mut item = item(session, &[Terminated]);
+        item.kernels[0].state.reason = Some(EndCause::Drained.as_str().into());
+        item
+    }
+
+    #[test]
+    fn a_batch_session_starts_again_after_a_disruption_as_often_as_its_spec_says() {
+        let again = promote(&snapshot(vec![]), &drained(2, 1));
+        assert!(matches!(again.outcome, Outcome::Success { to: Some(SessionPhase::Pending) }) && again.change.starts_again);
+        let (reason, message) = again.reason.expect("a reason");
+        assert!(reason == Reason::Drained && message.starts_with("starts again after a disruption (2 of 2): main1"), "{message}");
+        assert_eq!(again.change.failed_nodes, ["node-1".into()]);
+        for ended in [drained(2, 2), drained(0, 0)] {
+            assert!(!promote(&snapshot(vec![]), &ended).change.starts_again);
+        }
+    }
+
+    #[test]
+    fn what_its_user_ended_or_its_program_failed_does_not_start_again() {
+        let with = |change: &dyn Fn(&mut crate::api::Session)| {
+            let mut item = drained(2, 0);
+            let mut session = (*item.session).clone();
+            change(&mut session);
+            item.session = Arc::new(session);
+            promote(&snapshot(vec![]), &item).change.starts_again
+        };
+        assert!(with(&|_| {}));
+        assert!(!with(&|session| session.spec.desired_state = DesiredState::Terminated));
+        assert!(!with(&|session| session.status.get_or_insert_default().result = Some(SessionResult::Failure)));
+    }
+
+    #[test]
+    fn a_session_whose_programs_may_still_run_on_a_lost_node_waits_before_it_starts_again() {
+        let mut item = drained(2, 0);
+        item.kernels[0] = ending(&[Running]).kernels.remove(0);
+        item.kernels[0].liveness = Liveness::Lost;
+        let waits = promote(&snapshot(vec![]), &item);
+        assert!(matches!(waits.outcome, Outcome::Skipped(Reason::NodeLost, _)) && !waits.change.starts_again);
     }
 
     #[test]

@@ -1,0 +1,84 @@
+//! expire-lifetimes: ends a session that has run for as long as it, or the policies of its tenants, allow.
+
+use super::{Decide, Handler, HandlerName, Mode, Settings, To, Transitions, Verdict, trace_kernels};
+use crate::api::{Reason, SessionPhase, SessionResult};
+use crate::lifecycle::{CommitMode, Trigger, is_over, over_at};
+use crate::session::holding::account_of;
+use crate::session::kernels::KernelItem;
+use crate::session::snapshot::{SessionItem, Snapshot};
+
+pub static ROW: Handler = Handler {
+    name: HandlerName::ExpireLifetimes,
+    targets: &[SessionPhase::Running],
+    transitions: Transitions { success: To::phase(SessionPhase::Terminating), ..Transitions::NONE },
+    mode: Mode::Waits,
+    follows: &[],
+    commit: CommitMode::Now,
+    wakes_on: &[Trigger::TenancyChanged], // a policy may limit it now
+    lock: None,
+    overview: None,
+    trace: Some(trace_kernels),
+    settings: Settings::NONE,
+    decide: Decide::Each(expire),
+};
+
+fn expire(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
+    let Some((seconds, whose)) = limit(snapshot, item) else { return Verdict::idle() };
+    // detect-termination decides on a session whose kernels end by themselves.
+    if item.kernels.iter().any(KernelItem::is_ending) {
+        return Verdict::idle();
+    }
+    let limit = Some(snapshot.timing.configured(seconds));
+    if !is_over(item.phase_started_at(), limit, snapshot.now) {
+        return Verdict::idle().wake_at(over_at(item.phase_started_at(), limit));
+    }
+    let message = format!("ran for more than {seconds} s, which is the maxLifetimeSeconds of {whose}");
+    Verdict::success().because(Reason::LifetimeExceeded, message).result(SessionResult::Failure)
+}
+
+/// Returns the shortest limit that applies, and whose it is.
+fn limit(snapshot: &Snapshot, item: &SessionItem) -> Option<(i64, String)> {
+    let own = item.session.spec.max_lifetime_seconds.map(|seconds| (seconds, "the session".to_owned()));
+    let tenants = snapshot.tenancy.tenants_of(&account_of(&item.session));
+    let policies = tenants.iter().filter_map(|tenant| {
+        let policy = snapshot.tenancy.policy_of(tenant).ok().flatten()?;
+        Some((policy.spec.max_lifetime_seconds?, tenant.to_string()))
+    });
+    own.into_iter().chain(policies).min_by_key(|(seconds, _)| *seconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::KernelPhase::{self, Running, Terminated};
+    use crate::session::handlers::Outcome;
+    use crate::session::handlers::testing::{item, now, put, session, snapshot};
+
+    fn after_a_minute(spec: serde_json::Value, kernel: KernelPhase) -> Verdict {
+        let mut session = session(spec);
+        put(&mut session, SessionPhase::Running, chrono::TimeDelta::minutes(1));
+        expire(&snapshot(vec![]), &item(session, &[kernel]))
+    }
+
+    #[test]
+    fn a_session_ends_after_its_lifetime() {
+        let verdict = after_a_minute(json!({"maxLifetimeSeconds": 59}), Running);
+        assert!(matches!(verdict.outcome, Outcome::Success { to: None }));
+        let (reason, message) = verdict.reason.expect("a reason");
+        assert_eq!(reason, Reason::LifetimeExceeded);
+        assert_eq!(message, "ran for more than 59 s, which is the maxLifetimeSeconds of the session");
+        assert_eq!(verdict.change.result, Some(SessionResult::Failure));
+    }
+
+    #[test]
+    fn a_session_within_its_lifetime_is_evaluated_again_at_its_end() {
+        let verdict = after_a_minute(json!({"maxLifetimeSeconds": 60}), Running);
+        assert!(matches!(verdict.outcome, Outcome::Idle));
+        assert_eq!(verdict.wake_at, Some(now() + chrono::TimeDelta::milliseconds(1)));
+        assert!(after_a_minute(json!({}), Running).wake_at.is_none());
+        let ended = after_a_minute(json!({"maxLifetimeSeconds": 1}), Terminated);
+        assert!(matches!(ended.outcome, Outcome::Idle), "its own end comes first");
+    }
+}
