@@ -99,5 +99,9 @@ async fn files_and_scratch_are_plain_paths_with_one_source() {
         refused(path, made("files", file).await, "path");
         refused(path, made("scratch", json!({"mountPath": path, "size": "1Gi"})).await, "mountPath");
     }
-    refused("no size", made("scratch", json!({"mountPath": "/scratch", "size": "much"})).await, "size");
+    refused(
+        "no size",
+        made("scratch", json!({"mountPath": "/scratch", "size": "much"})).await,
+        "a size must be a quantity greater than zero",
+    );
 }

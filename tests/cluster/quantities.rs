@@ -83,7 +83,7 @@ async fn amounts_are_positive_numbers_or_quantity_strings() {
         (amount("nvidia.com/gpu", &json!(0.5)), format!("kernel main has nvidia.com/gpu 0.5: {whole}")),
         (amount("gpu", &json!(1)), "kernel main has gpu: a resource is cpu, memory, ephemeral-storage".to_owned()),
         (("resources", json!({"cpu": 1})), "kernel main: resources must include cpu and memory".to_owned()),
-        (("sharedMemory", json!(0)), "kernel main has sharedMemory 0: sharedMemory must be a quantity".to_owned()),
+        (("sharedMemory", json!(0)), "kernel main has sharedMemory 0: a size must be a quantity".to_owned()),
     ];
     for ((field, value), words) in &cases {
         refused(&value.to_string(), try_main(field, value.clone()).await, words);
