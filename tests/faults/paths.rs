@@ -1,7 +1,9 @@
 //! The paths of the fault tests: the sessions they create, their users' actions, and the expected end.
 
 use futures::future::BoxFuture;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use kube::ResourceExt;
+use kube::api::DeleteParams;
 use serde_json::{Value, json};
 use sokovan::api::*;
 
@@ -21,7 +23,7 @@ impl Path {
     }
 }
 
-pub static PATHS: [Path; 18] = [
+pub static PATHS: [Path; 19] = [
     Path { name: "single", group: || json!({}), run: |scene| Box::pin(single(scene)) },
     Path { name: "gang", group: || json!({}), run: |scene| Box::pin(three(scene)) },
     Path { name: "batch", group: || json!({}), run: |scene| Box::pin(batch(scene)) },
@@ -54,6 +56,7 @@ pub static PATHS: [Path; 18] = [
     Path { name: "delete-ending", group: || json!({}), run: |scene| Box::pin(delete_ending(scene)) },
     Path { name: "node-lost", group: || json!({}), run: |scene| Box::pin(node_lost(scene)) },
     Path { name: "node-away", group: || json!({}), run: |scene| Box::pin(node_away(scene)) },
+    Path { name: "disrupted", group: || json!({}), run: |scene| Box::pin(disrupted(scene)) },
     Path { name: "stranger", group: || json!({}), run: |scene| Box::pin(stranger(scene)) },
     Path { name: "crowd", group: || json!({}), run: |scene| Box::pin(crowd(scene)) },
 ];
@@ -107,6 +110,22 @@ async fn batch_gang(scene: &Scene) {
     scene.submit("two", json!({"type": "Batch", "clusterMode": "MultiNode", "kernels": kernels})).await;
     let status = scene.until_phase("two", SessionPhase::Terminated).await.status.unwrap_or_default();
     assert_eq!((status.result, status.exit_code), (Some(SessionResult::Success), Some(0)));
+}
+
+/// Somebody deletes the pod of a Batch session that runs. It starts again, as often as its spec says.
+async fn disrupted(scene: &Scene) {
+    scene.submit("again", json!({"type": "Batch", "retry": {"onDisruption": 1}, "kernels": [kernel("main", 1, &[])]})).await;
+    for restarts in [0, 1] {
+        let runs = |session: &Session| {
+            session.phase() == SessionPhase::Running && session.status.as_ref().is_some_and(|status| status.restarts == restarts)
+        };
+        let generation = scene.until("again", "running", runs).await.status.unwrap_or_default().allocation_generation;
+        for pod in scene.pods("again").await.iter().filter(|pod| pod.labels()[LABEL_GENERATION] == generation.to_string()) {
+            let _ = scene.api::<Pod>().delete(&pod.name_any(), &DeleteParams::default()).await; // it may be gone
+        }
+    }
+    let status = scene.until_phase("again", SessionPhase::Terminated).await.status.unwrap_or_default();
+    assert_eq!((status.result, status.restarts), (Some(SessionResult::Error), 1));
 }
 
 /// A request that fits no node: it is tried, loses priority, is tried again and cancelled.
