@@ -40,7 +40,7 @@ pub fn apply(status: &mut SessionStatus, step: &Step<'_, Sessions>, snapshot: &S
         enter(status, session, step, snapshot);
     }
     if step.change.starts_again {
-        (status.result, status.exit_code, status.started_at) = (None, None, None);
+        status.started_at = None;
         status.restarts += 1;
         give_back(status, snapshot, &step.change.failed_nodes);
     }

@@ -1,5 +1,6 @@
 //! detect-termination: ends a session when any of its kernels has ended or is ending.
 
+use super::promote_to_terminated::may_start_again;
 use super::reset_unschedulable::restarts_after_disruption;
 use super::{After, Decide, Handler, HandlerName, Mode, Sessions, Settings, To, Transitions, Verdict, trace_kernels};
 use crate::api::{KernelPhase, SessionPhase, SessionResult};
@@ -57,6 +58,10 @@ fn detect(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
         }
         (Some(EndCause::OutOfMemory), _) => {
             Verdict::success().because(Reason::OutOfMemory, message).result(SessionResult::Failure)
+        }
+        // A session that may start again has no result yet.
+        _ if may_start_again(item, item.reason_of_end()) => {
+            return Verdict::success().because(item.reason_of_end(), message).effects(absences(item));
         }
         _ => Verdict::success().because(item.reason_of_end(), message).result(SessionResult::Error),
     };

@@ -4,7 +4,7 @@
 use super::{After, Decide, Handler, HandlerName, Mode, Sessions, Settings, To, Transitions, Verdict, trace_kernels};
 use crate::api::{DesiredState, SessionPhase, SessionResult};
 use crate::lifecycle::{CommitMode, Reason, exits};
-use crate::session::ends::EndCause;
+use crate::session::ends::{EndCause, is_disruption};
 use crate::session::kernels::{KernelItem, describe_all};
 use crate::session::matching::Match;
 use crate::session::snapshot::{SessionItem, Snapshot};
@@ -32,26 +32,36 @@ fn promote(_: &Snapshot, item: &SessionItem) -> Verdict {
     if !Match::All.holds(&item.kernels, ended) {
         return Verdict::idle();
     }
-    if starts_again(item) {
-        return start_again(item);
+    let status = item.session.status.as_ref();
+    let reason = status.and_then(|status| status.reason);
+    // Its result was left open, because it could start again.
+    let open = reason.filter(|reason| is_disruption(*reason) && status.is_some_and(|status| status.result.is_none()));
+    if let Some(reason) = open.filter(|reason| may_start_again(item, *reason)) {
+        return start_again(item, reason);
     }
     let lost = describe_all(item.kernels.iter().filter(|kernel| !kernel.phase().is_terminal()));
     let mut verdict = Verdict::success();
     if !lost.is_empty() {
         verdict = verdict.because(Reason::NodeLost, format!("counted as ended because the node does not answer: {lost}"));
     }
+    if open.is_some() {
+        verdict = verdict.result(if is_wanted(item) { SessionResult::Error } else { SessionResult::UserCancelled });
+    }
     let main = item.kernels.iter().find(|kernel| kernel.is_main());
     verdict.change.exit_code = main.and_then(|kernel| kernel.state.exit_code);
     verdict
 }
 
-/// Whether a disruption ended the session, and its spec lets it start again. What its user ended stays ended.
-fn starts_again(item: &SessionItem) -> bool {
-    let (spec, status) = (&item.session.spec, item.session.status.as_ref());
+/// Whether a session that ends for this reason may start again. A session that its user ends does not.
+pub(super) fn may_start_again(item: &SessionItem, reason: Reason) -> bool {
+    let spec = &item.session.spec;
     let most = spec.retry.as_ref().and_then(|retry| retry.on_disruption).unwrap_or(0);
-    let is_left = status.is_some_and(|status| status.restarts < most && status.result == Some(SessionResult::Error));
-    let is_wanted = spec.desired_state == DesiredState::Running && !item.session.is_deleted();
-    item.is_batch() && is_left && is_wanted && item.kernels.iter().any(is_disrupted)
+    let is_left = item.session.status.as_ref().map_or(0, |status| status.restarts) < most;
+    item.is_batch() && is_disruption(reason) && is_left && is_wanted(item)
+}
+
+fn is_wanted(item: &SessionItem) -> bool {
+    item.session.spec.desired_state == DesiredState::Running && !item.session.is_deleted()
 }
 
 fn is_disrupted(kernel: &KernelItem) -> bool {
@@ -59,20 +69,20 @@ fn is_disrupted(kernel: &KernelItem) -> bool {
 }
 
 /// Sends the session back to the queue. On a node that does not answer, its programs may still run: they must not run twice.
-fn start_again(item: &SessionItem) -> Verdict {
-    let disrupted = || item.kernels.iter().filter(|kernel| is_disrupted(kernel));
-    let what = describe_all(disrupted());
+fn start_again(item: &SessionItem, reason: Reason) -> Verdict {
+    let status = item.status();
     if item.runs_unseen() {
+        let unseen = describe_all(item.kernels.iter().filter(|kernel| kernel.liveness.is_lost()));
         let message =
-            format!("starts again once the node answers again or is removed, because its programs may still run there: {what}");
+            format!("starts again once the node answers or is removed, because its programs may still run there: {unseen}");
         return Verdict::skipped(Reason::NodeLost, message);
     }
-    let status = item.status();
     let most = item.session.spec.retry.as_ref().and_then(|retry| retry.on_disruption).unwrap_or(0);
-    let message = format!("starts again after a disruption ({} of {most}): {what}", status.restarts + 1);
-    let mut verdict = Verdict::success_to(Exit::Pending).because(item.reason_of_end(), message);
+    let why = status.message.as_deref().unwrap_or_default();
+    let message = format!("starts again after a disruption ({} of {most}): {why}", status.restarts + 1);
+    let mut verdict = Verdict::success_to(Exit::Pending).because(reason, message);
     verdict.change.starts_again = true;
-    verdict.change.failed_nodes = disrupted().filter_map(|kernel| kernel.node.clone()).collect();
+    verdict.change.failed_nodes = item.kernels.iter().filter(|k| is_disrupted(k)).filter_map(|k| k.node.clone()).collect();
     verdict
 }
 
@@ -146,7 +156,8 @@ mod tests {
         let mut session = session(serde_json::json!({"type": "Batch", "retry": {"onDisruption": budget}}));
         put(&mut session, SessionPhase::Terminating, chrono::TimeDelta::minutes(1));
         let status = session.status.get_or_insert_default();
-        (status.result, status.restarts) = (Some(SessionResult::Error), restarts);
+        (status.reason, status.message) = (Some(Reason::Drained), Some("main1 was evicted".into()));
+        status.restarts = restarts;
         let mut item = item(session, &[Terminated]);
         item.kernels[0].state.reason = Some(EndCause::Drained.as_str().into());
         item
@@ -156,26 +167,31 @@ mod tests {
     fn a_batch_session_starts_again_after_a_disruption_as_often_as_its_spec_says() {
         let again = promote(&snapshot(vec![]), &drained(2, 1));
         assert!(matches!(again.outcome, Outcome::Success { to: Some(SessionPhase::Pending) }) && again.change.starts_again);
-        let (reason, message) = again.reason.expect("a reason");
-        assert!(reason == Reason::Drained && message.starts_with("starts again after a disruption (2 of 2): main1"), "{message}");
-        assert_eq!(again.change.failed_nodes, ["node-1".into()]);
+        let why = (Reason::Drained, "starts again after a disruption (2 of 2): main1 was evicted".into());
+        assert_eq!((again.reason, again.change.failed_nodes), (Some(why), vec!["node-1".into()]));
         for ended in [drained(2, 2), drained(0, 0)] {
-            assert!(!promote(&snapshot(vec![]), &ended).change.starts_again);
+            let verdict = promote(&snapshot(vec![]), &ended);
+            assert!(!verdict.change.starts_again);
+            assert_eq!(verdict.change.result, Some(SessionResult::Error));
         }
     }
 
     #[test]
-    fn what_its_user_ended_or_its_program_failed_does_not_start_again() {
+    fn a_session_that_its_user_ended_or_whose_program_failed_does_not_start_again() {
         let with = |change: &dyn Fn(&mut crate::api::Session)| {
             let mut item = drained(2, 0);
             let mut session = (*item.session).clone();
             change(&mut session);
             item.session = Arc::new(session);
-            promote(&snapshot(vec![]), &item).change.starts_again
+            let change = promote(&snapshot(vec![]), &item).change;
+            (change.starts_again, change.result)
         };
-        assert!(with(&|_| {}));
-        assert!(!with(&|session| session.spec.desired_state = DesiredState::Terminated));
-        assert!(!with(&|session| session.status.get_or_insert_default().result = Some(SessionResult::Failure)));
+        assert_eq!(with(&|_| {}), (true, None));
+        let ended = with(&|session| session.spec.desired_state = DesiredState::Terminated);
+        assert_eq!(ended, (false, Some(SessionResult::UserCancelled)));
+        let failed =
+            |session: &mut crate::api::Session| session.status.get_or_insert_default().result = Some(SessionResult::Failure);
+        assert_eq!(with(&failed), (false, None), "it has its result already");
     }
 
     #[test]

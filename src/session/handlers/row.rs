@@ -56,7 +56,7 @@ pub struct Change {
     /// The nodes that failed the session, which are tried last for an hour.
     pub failed_nodes: Vec<NodeName>,
     pub waiting: Option<Waiting>,
-    /// The session ended by a disruption and starts again: it gives its nodes back and has no result.
+    /// A disruption ended the session, and it starts again: it gives its nodes back.
     pub starts_again: bool,
     /// Dependencies that have ended with Success since the last commit.
     pub met_dependencies: Vec<String>,
