@@ -79,6 +79,7 @@ pub enum Reason {
     AdmissionRefused,
     DeadlineExceeded,
     OutOfMemory,
+    DiskLimitExceeded,
     /// The program exited of its own accord.
     ExitCode,
     /// The operator deleted the pod because another kernel ended the session.

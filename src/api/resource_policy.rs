@@ -51,8 +51,8 @@ pub struct ResourcePolicySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 128))]
     pub max_containers_per_session: Option<i32>,
-    /// The most seconds that a session runs. After that it ends. A change applies to sessions that run already. If absent, only the
-    /// session's own `maxLifetimeSeconds` limits it.
+    /// The most seconds that a session runs, apart from replicas of deployments. After that it ends. A change applies to sessions that
+    /// run already. If absent, only the session's own `maxLifetimeSeconds` limits it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 31_536_000))]
     pub max_lifetime_seconds: Option<i64>,

@@ -106,7 +106,7 @@ pub struct SessionSpec {
     pub batch_timeout_seconds: Option<i64>,
 
     /// Seconds that a session may run, whatever its type. After that it ends with the result Failure. The resource policies of its
-    /// tenants may set less. If absent, only they limit it.
+    /// tenants may set less. If absent, only they limit it. Replicas of deployments have no such limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 31_536_000))]
     pub max_lifetime_seconds: Option<i64>,

@@ -183,7 +183,7 @@ pub struct SessionStatus {
     /// The exit code of the main kernel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
-    /// The first time that all kernels ran.
+    /// The first time that all kernels ran, since the last start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<DateTime<Utc>>,
     /// The time of the end.

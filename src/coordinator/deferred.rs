@@ -1,5 +1,5 @@
 //! Deferred commits: a step that changes neither allocation nor result is written together with the next step, if that follows
-//! soon. So is a wait of a handler whose row says so. The last steps of an object that is about to be removed are written only if that takes long. This saves writes. A crash
+//! soon. A wait is deferred too, if the handler's row says so. The last steps of an object that is about to be removed are written only if that takes long. This saves writes. A crash
 //! meanwhile costs nothing: the effects are done again and change nothing.
 
 use std::sync::Arc;
@@ -63,7 +63,8 @@ impl<S: Subject, H: Host<S>> Coordinator<S, H> {
     pub(super) fn defer_observed(&self, item: &S::Item) {
         let object = item.object();
         let is_written_anyway = S::is_queued(phase_of::<S>(object)) || object.meta().deletion_timestamp.is_some();
-        if !is_outdated::<S>(object) || is_written_anyway {
+        let is_new = object.status().is_none_or(|status| status.progress().observed_generation == 0);
+        if !is_outdated::<S>(object) || is_written_anyway || is_new {
             return;
         }
         let mut observed = (**object).clone();

@@ -96,7 +96,7 @@ impl<S: Subject> Default for AfterCommit<S> {
 }
 
 impl<S: Subject> AfterCommit<S> {
-    /// Whether a handler did something. What it did may not be visible yet.
+    /// Whether a handler did something. Its effects may not be visible yet.
     pub fn has_done(&self, handler: S::HandlerName) -> bool {
         self.results.iter().any(|(by, result)| *by == handler && *result != HistoryResult::Skipped)
     }

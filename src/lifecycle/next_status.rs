@@ -135,7 +135,7 @@ fn explain<S: Subject>(progress: &mut Progress<S::Phase>, step: &Step<'_, S>, fr
         (if given_up { Reason::ExceededMaxRetries } else { failure.reason }, failure.message.as_str())
     });
     let said = step.reason.map(|(reason, message)| (*reason, message.as_str())).or(failed).or(step.skip);
-    let ending = from.is_ending();
+    let ending = from.is_ending() && to.is_ending();
     let said = said.filter(|_| !ending || progress.reason.is_none());
     if said.is_none() && (from == to || ending) {
         return;

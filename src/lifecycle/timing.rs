@@ -54,6 +54,8 @@ pub struct Timing {
     pub busy_over: Duration,
     /// How long a deletion or a start may be held up before what holds it up is named.
     pub held_up: Duration,
+    /// How long a session that starts again waits for a node where its programs may still run.
+    pub unseen: Duration,
     /// How long some kernels of a gang may be behind the others before they are named.
     pub late: Duration,
     /// How long the Events of a silent pod are not read again.
@@ -126,6 +128,7 @@ impl Default for Timing {
             event_pace: Duration::from_millis(10),
             busy_over: seconds(2),
             held_up: seconds(5),
+            unseen: seconds(600),
             late: seconds(15),
             warnings_again: seconds(30),
             listing: seconds(300),

@@ -6,11 +6,26 @@ use serde::Serialize;
 use serde::ser::SerializeMap;
 
 use super::target::Kind;
+use super::{Format, print, show};
 
 pub struct Done {
     pub kind: Kind,
     pub name: String,
     pub result: String,
+}
+
+impl Done {
+    /// Prints the result, or only the name.
+    pub fn print(&self, format: Format) -> anyhow::Result<()> {
+        match format {
+            Format::Name => show(&format!("{}\n", self.full_name())),
+            Format::Text | Format::Json | Format::Yaml => print(format, self),
+        }
+    }
+
+    fn full_name(&self) -> String {
+        format!("{}.sokovan.dev/{}", self.kind.as_str(), self.name)
+    }
 }
 
 impl Serialize for Done {
@@ -24,7 +39,7 @@ impl Serialize for Done {
 
 impl fmt::Display for Done {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}.sokovan.dev/{} {}", self.kind.as_str(), self.name, self.result)
+        writeln!(f, "{} {}", self.full_name(), self.result)
     }
 }
 

@@ -2,6 +2,7 @@
 //! Each view and each change is pure. Only `fetch`, `watch`, `rollout`, `control`, `me`, `report` and `work` talk to the API server;
 //! `rollout` patches deployments, `control` patches and creates sessions, and `work` creates and deletes them.
 
+mod complete;
 mod control;
 mod done;
 mod explain;
@@ -92,6 +93,12 @@ enum Command {
         /// The namespace of the operator.
         #[arg(long, default_value = "sokovan-system")]
         operator_namespace: String,
+    },
+    /// Completes the last word, as kubectl asks for it.
+    #[command(name = "__complete", hide = true)]
+    Complete {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
     },
     #[command(flatten)]
     Control(control::Command),
@@ -192,6 +199,7 @@ async fn run_with(command: Command, reader: &Reader, format: Format) -> anyhow::
             let path = report::run(reader, file, &operator_namespace, now).await?;
             show(&format!("{}\n", path.display()))
         }
+        Command::Complete { words } => show(&format!("{}\n", complete::run(&words, reader).await)),
         Command::Control(command) => control::run(command, reader, format).await,
         Command::Work(command) => work::run(command, reader, format).await,
     }

@@ -16,6 +16,8 @@ const RESET: &str = "\x1b[0m";
 
 impl Style {
     pub fn of_output() -> Self {
+        #[cfg(windows)]
+        crossterm::ansi_support::supports_ansi(); // turns it on
         Self::chosen(std::io::stdout().is_terminal(), std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()))
     }
 

@@ -131,7 +131,7 @@ where
 }
 
 /// A missing permission is permanent: a retry would fail again.
-fn is_forbidden(error: &watcher::Error) -> bool {
+pub fn is_forbidden(error: &watcher::Error) -> bool {
     use watcher::Error::{InitialListFailed, WatchStartFailed};
     matches!(error, InitialListFailed(kube::Error::Api(status)) | WatchStartFailed(kube::Error::Api(status)) if status.code == 403)
 }

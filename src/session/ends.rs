@@ -22,6 +22,8 @@ pub enum EndCause {
     /// The pod vanished without a report of its end.
     PodGone,
     OutOfMemory,
+    /// The pod wrote more to the node's disk than it may.
+    DiskLimitExceeded,
     ContainerNotStarted,
     /// The kubelet lost track of the container.
     ContainerStatusUnknown,
@@ -53,6 +55,7 @@ impl EndCause {
             Self::DeadlineExceeded
             | Self::PodGone
             | Self::OutOfMemory
+            | Self::DiskLimitExceeded
             | Self::ContainerNotStarted
             | Self::ContainerStatusUnknown
             | Self::ImagePullFailed
@@ -73,6 +76,7 @@ impl EndCause {
             Self::PodDeleted => Reason::PodDeleted,
             Self::PodGone => Reason::PodGone,
             Self::OutOfMemory => Reason::OutOfMemory,
+            Self::DiskLimitExceeded => Reason::DiskLimitExceeded,
             Self::ContainerNotStarted => Reason::ContainerNotStarted,
             Self::ContainerStatusUnknown | Self::ExitCode => Reason::AbnormalTermination,
             Self::ImagePullFailed => Reason::ImagePullFailed,
@@ -161,7 +165,8 @@ fn disruption(pod: &PodView) -> Option<(EndCause, String)> {
         });
     }
     match pod.reason.as_deref() {
-        Some("Evicted") => return Some((EndCause::Evicted, format!("evicted{kubelet}"))),
+        // A kubelet that evicts a pod for the node's sake sets a condition. It sets none for a pod that exceeds its own limit.
+        Some("Evicted") => return Some((EndCause::DiskLimitExceeded, format!("evicted{kubelet}"))),
         Some("NodeLost") => return Some((EndCause::NodeLost, format!("its node is lost{kubelet}"))),
         Some("DeadlineExceeded") => {
             return Some((EndCause::DeadlineExceeded, format!("its pod ran for longer than activeDeadlineSeconds{kubelet}")));
@@ -253,8 +258,11 @@ mod tests {
             assert_eq!((end.cause, end.exit_code), (expected, Some(0)), "{by}");
             assert!(end.cause.is_disruption(), "{by}");
         }
-        let evicted = PodView { reason: Some("Evicted".into()), message: Some("low on memory".into()), ..exited(0, "Completed") };
-        assert_eq!(end_of(&evicted).map(|end| end.message).as_deref(), Some("evicted: low on memory"));
+        let limit = Some("Usage of EmptyDir volume \"scratch-0\" exceeds the limit".into());
+        let evicted =
+            end_of(&PodView { reason: Some("Evicted".into()), message: limit, ..exited(137, "Error") }).expect("an end");
+        assert!(evicted.cause == EndCause::DiskLimitExceeded && !evicted.cause.is_disruption(), "its own fault");
+        assert_eq!(evicted.message, "evicted: Usage of EmptyDir volume \"scratch-0\" exceeds the limit");
         let deleted = PodView { deleting: true, ..exited(0, "Completed") };
         assert_eq!(cause(&deleted), Some(EndCause::PodDeleted));
     }
@@ -267,8 +275,8 @@ mod tests {
         };
         assert_eq!(deleted(true), Some(EndCause::ExitCode));
         assert_eq!(deleted(false), Some(EndCause::Drained), "the deletion caused the end");
-        let reason = Some("Evicted".to_owned());
-        let by_kubelet = PodView { deleting: true, reported_before_deletion: true, reason, ..exited(0, "Completed") };
+        let (reason, disruption) = (Some("Evicted".to_owned()), disrupted_by("TerminationByKubelet"));
+        let by_kubelet = PodView { deleting: true, reported_before_deletion: true, reason, disruption, ..exited(0, "Completed") };
         assert_eq!(cause(&by_kubelet), Some(EndCause::Evicted), "the kubelet's eviction came first");
     }
 

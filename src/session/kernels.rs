@@ -22,8 +22,11 @@ pub fn service_name(session: &str) -> String {
 }
 
 /// Returns the name of the Secret with a session's SSH key pair.
+/// Changes with the files of the Secret. A pod of a newer operator finds no file that an older one did not write.
+const SSH_FILES: u32 = 2;
+
 pub fn ssh_secret_name(session: &str, uid: &str) -> String {
-    format!("ses-{session}-ssh-{}", short_hash(uid))
+    format!("ses-{session}-ssh-{}", short_hash(&format!("{uid}/{SSH_FILES}")))
 }
 
 /// A kernel as seen in one snapshot.

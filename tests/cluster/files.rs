@@ -75,7 +75,16 @@ async fn a_file_needs_the_right_to_read_its_source() {
         outcome(theirs.api::<Deployment>().patch("own", &PatchParams::default(), &patch).await)
     };
     refused("a file added to a deployment later", add().await, "may not read token");
+    let mut others = deployment(&scene, &with_secret());
+    others["metadata"]["name"] = json!("others");
+    try_to_make::<Deployment>(&scene.space, &others).await.expect("a deployment of somebody who may read the Secret");
+    let spy = || async {
+        let patch = Patch::Merge(json!({"spec": {"model": {"startCommand": ["cat", "/work/token"]}}}));
+        outcome(theirs.api::<Deployment>().patch("others", &PatchParams::default(), &patch).await)
+    };
+    refused("another command for a file", spy().await, "may not read token");
     lift(&scene, "use-files").await;
+    accepted("another command for a file", spy).await;
     accepted("a file added to a deployment later", add).await;
     accepted("a Secret as a file", || async { try_to_make::<Session>(&theirs, &session(&scene, &with_secret())).await }).await;
 }
@@ -99,6 +108,12 @@ async fn files_and_scratch_are_plain_paths_with_one_source() {
         refused(path, made("files", file).await, "path");
         refused(path, made("scratch", json!({"mountPath": path, "size": "1Gi"})).await, "mountPath");
     }
+    let twice = json!({"kernels": [{"image": "i", "resources": {"cpu": 1, "memory": "1Gi"},
+        "files": [{"path": "/work/a", "configMapKeyRef": map}], "scratch": [{"mountPath": "/work/a", "size": "1Gi"}]}]});
+    let twice = try_to_make::<Session>(&scene.space, &session(&scene, &twice)).await;
+    refused("a path twice", twice, "/work/a is there twice");
+    let key = json!({"path": "/work/a", "configMapKeyRef": {"name": "code", "key": "../k"}});
+    refused("a key with a path", made("files", key).await, "key");
     refused(
         "no size",
         made("scratch", json!({"mountPath": "/scratch", "size": "much"})).await,

@@ -222,7 +222,7 @@ async fn a_notebooks_port_and_a_deployments_are_reached_through_connect() {
     let ended = tokio::time::timeout(patience(), connect.wait()).await.expect("it ends with the session").unwrap();
     assert!(!ended.success());
 
-    let template = json!({"accessKey": ada.name, "scalingGroup": "default", "kernels": [{"image": "server:1", "command": ["/server"],
+    let template = json!({"type": "Inference", "accessKey": ada.name, "scalingGroup": "default", "kernels": [{"image": "server:1", "command": ["/server"],
         "resources": {"cpu": "50m", "memory": "32Mi"}}]});
     let model = json!({"port": 8080, "healthCheck": {"intervalSeconds": 1}});
     let deployment = json!({"apiVersion": "sokovan.dev/v1alpha1", "kind": "Deployment", "metadata": {"name": "chat"},

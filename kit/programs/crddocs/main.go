@@ -199,7 +199,8 @@ func summary(crd CRD) string {
 func row(field Field, session *Schema) {
 	kind, description := typeOf(field.Schema), line(field.Description)
 	name := field.Path[strings.LastIndexAny(field.Path, ".")+1:]
-	if own := kubernetes[name]; own != "" {
+	isText := field.Schema.Items != nil && field.Schema.Items.Type == "string"
+	if own := kubernetes[name]; own != "" && !isText {
 		description += fmt.Sprintf(" Fields: [%s](%s) of Kubernetes.", own, kubernetesReference)
 	}
 	if same(field.Schema, session) {

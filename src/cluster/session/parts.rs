@@ -1,4 +1,4 @@
-//! Pieces of which the objects of a session are made. Pure.
+//! Shared parts of a session's objects. Pure.
 
 use k8s_openapi::api::core::v1 as core;
 

@@ -195,7 +195,7 @@ fn main_container(session: &Session, launch: &Launch, given: &GroupPodOptions) -
     let template = &launch.template;
     let mut mounts = vec![mount(VOLUME_SHM, "/dev/shm".into())];
     if launch.in_gang {
-        mounts.extend(ssh::mounts());
+        mounts.extend(ssh::mounts(template));
     }
     mounts.extend(user_volumes::mounts(template));
     let port = |port: &Port| core::ContainerPort {

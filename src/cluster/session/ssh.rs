@@ -18,6 +18,7 @@ const PRIVATE_OF_OTHERS: &str = "id_cluster_user";
 /// The port of the kernels' SSH servers. Sessions cannot use it for anything else.
 const PORT: u16 = 2200;
 /// Where the client of most distributions looks for more configuration.
+const SSH_FOLDER: &str = "/etc/ssh";
 const CLIENT_CONFIG: &str = "/etc/ssh/ssh_config.d/sokovan.conf";
 
 pub fn volume(session: &Session) -> core::Volume {
@@ -33,9 +34,15 @@ pub fn volume(session: &Session) -> core::Volume {
     core::Volume { name: VOLUME.into(), secret: Some(secret), ..core::Volume::default() }
 }
 
-pub fn mounts() -> [core::VolumeMount; 2] {
+/// Returns the mounts of a kernel. A kernel with an SSH configuration of its own keeps that.
+pub fn mounts(template: &KernelTemplate) -> Vec<core::VolumeMount> {
     let config = core::VolumeMount { sub_path: Some("config".into()), ..mount(VOLUME, CLIENT_CONFIG.into()) };
-    [read_only(mount(VOLUME, format!("{OWN_PATH}/ssh"))), read_only(config)]
+    let paths = template.volumes.iter().map(|volume| &volume.mount_path);
+    let mut paths =
+        paths.chain(template.files.iter().map(|file| &file.path)).chain(template.scratch.iter().map(|s| &s.mount_path));
+    let has_own = paths.any(|path| path == SSH_FOLDER || path.starts_with(&format!("{SSH_FOLDER}/")));
+    let own = read_only(mount(VOLUME, format!("{OWN_PATH}/ssh")));
+    std::iter::once(own).chain((!has_own).then(|| read_only(config))).collect()
 }
 
 /// Returns the client configuration: `ssh sub1` needs no option. The hosts' keys are not known, but their names are the session's own.
@@ -106,6 +113,16 @@ mod tests {
         let kernel = |role: &str, replicas: i32, resources| json!({"role": role, "replicas": replicas, "image": "i", "resources": resources});
         let main = kernel("main", 1, json!({"cpu": "500m", "memory": "1Gi"}));
         session(json!({"kernels": [main, kernel("sub", 2, json!({"cpu": "16", "memory": "1Gi", "nvidia.com/gpu": "8"}))]}))
+    }
+
+    #[test]
+    fn a_kernel_with_files_in_etc_ssh_gets_no_configuration_there() {
+        let template = |volumes| {
+            serde_json::from_value::<KernelTemplate>(json!({"image": "i", "resources": {"cpu": "1"}, "volumes": volumes}))
+                .expect("a kernel")
+        };
+        assert_eq!(mounts(&template(json!([]))).len(), 2);
+        assert_eq!(mounts(&template(json!([{"claimName": "c", "mountPath": "/etc/ssh"}]))).len(), 1);
     }
 
     #[test]

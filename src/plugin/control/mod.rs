@@ -11,11 +11,11 @@ use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde_json::Value;
 
+use super::Format;
 use super::done::Done;
 use super::fetch::Reader;
 use super::rollout::duration;
 use super::target::{Kind, session};
-use super::{Format, print};
 use crate::api::Session;
 
 #[derive(Subcommand)]
@@ -50,7 +50,7 @@ pub enum Command {
         #[arg(value_parser = clap::value_parser!(i32).range(0..=100))]
         priority: i32,
     },
-    /// Creates a new session with the spec of another, whatever became of that.
+    /// Creates a new session with the spec of another, even if that has ended.
     Clone {
         /// The name of a session.
         #[arg(value_parser = session)]
@@ -89,7 +89,7 @@ pub async fn run(command: Command, reader: &Reader, format: Format) -> anyhow::R
         }
         Command::Clone { session, name } => clone(reader, &session, name, format).await,
         Command::Wait { session, until, timeout } => {
-            let code = wait::run(reader, &session, until, timeout).await?;
+            let code = wait::run(reader, &session, until, timeout, wait::Progress::Stdout).await?;
             std::process::exit(code)
         }
     }
@@ -108,7 +108,7 @@ async fn change(
     let mut patch = decide(&session).map_err(|refusal| anyhow!("session {name} {refusal}"))?;
     patch["metadata"] = serde_json::json!({"uid": session.uid()});
     api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await?;
-    print(format, &Done { kind: Kind::Session, name: name.into(), result: result.into() })
+    Done { kind: Kind::Session, name: name.into(), result: result.into() }.print(format)
 }
 
 async fn clone(reader: &Reader, name: &str, new: Option<String>, format: Format) -> anyhow::Result<()> {
@@ -122,5 +122,5 @@ async fn clone(reader: &Reader, name: &str, new: Option<String>, format: Format)
         }
     };
     api.create(&PostParams::default(), &change::cloned(&session, &new)).await?;
-    print(format, &Done { kind: Kind::Session, name: new, result: format!("created, with the spec of {name}") })
+    Done { kind: Kind::Session, name: new, result: format!("created, with the spec of {name}") }.print(format)
 }

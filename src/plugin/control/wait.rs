@@ -17,6 +17,16 @@ use crate::plugin::watch::changes;
 pub enum Until {
     Running,
     Ended,
+    /// Ended with Success.
+    #[value(skip)]
+    Succeeded,
+}
+
+/// Where the phases are printed that a session passes.
+#[derive(Clone, Copy, Debug)]
+pub enum Progress {
+    Stdout,
+    Stderr,
 }
 
 /// The exit code when the time is over, as `timeout` has it.
@@ -37,12 +47,15 @@ enum Verdict {
 fn verdict(session: &Session, until: Until) -> Verdict {
     let result = session.status.as_ref().and_then(|status| status.result);
     let ended_well = !matches!(result, Some(SessionResult::Failure | SessionResult::Error));
+    // A session that is being ended without a result may start again after a disruption.
+    let is_lost = |phase: SessionPhase| phase.is_terminal() || (phase.is_ending() && result.is_some());
     match (until, session.phase()) {
         (Until::Running, SessionPhase::Running) => Verdict::Reached,
-        (Until::Running, phase) if phase.is_ending() => Verdict::Otherwise,
+        (Until::Running, phase) if is_lost(phase) => Verdict::Otherwise,
         (Until::Ended, phase) if phase.is_terminal() && ended_well => Verdict::Reached,
-        (Until::Ended, phase) if phase.is_terminal() => Verdict::Otherwise,
-        (Until::Running | Until::Ended, _) => Verdict::Waits,
+        (Until::Succeeded, phase) if phase.is_terminal() && result == Some(SessionResult::Success) => Verdict::Reached,
+        (Until::Ended | Until::Succeeded, phase) if phase.is_terminal() => Verdict::Otherwise,
+        (Until::Running | Until::Ended | Until::Succeeded, _) => Verdict::Waits,
     }
 }
 
@@ -55,8 +68,8 @@ fn line(session: &Session) -> String {
 }
 
 /// Waits, prints each phase that the session passes, and returns the exit code. A timeout of 0 waits for as long as it takes.
-pub async fn run(reader: &Reader, name: &str, until: Until, timeout: Duration) -> anyhow::Result<i32> {
-    let waiting = follow(reader, name, until);
+pub async fn run(reader: &Reader, name: &str, until: Until, timeout: Duration, progress: Progress) -> anyhow::Result<i32> {
+    let waiting = follow(reader, name, until, progress);
     if timeout.is_zero() {
         return waiting.await;
     }
@@ -69,7 +82,7 @@ pub async fn run(reader: &Reader, name: &str, until: Until, timeout: Duration) -
     }
 }
 
-async fn follow(reader: &Reader, name: &str, until: Until) -> anyhow::Result<i32> {
+async fn follow(reader: &Reader, name: &str, until: Until, progress: Progress) -> anyhow::Result<i32> {
     let api: Api<Session> = reader.namespaced();
     // A session that does not exist is an error of its own.
     api.get_metadata(name).await?;
@@ -82,7 +95,10 @@ async fn follow(reader: &Reader, name: &str, until: Until) -> anyhow::Result<i32
             None => bail!("session {name} was deleted"),
         };
         if shown != Some(session.phase()) {
-            crate::plugin::show(&line(&session))?;
+            match progress {
+                Progress::Stdout => crate::plugin::show(&line(&session))?,
+                Progress::Stderr => eprint!("{}", line(&session)),
+            }
             shown = Some(session.phase());
         }
         match verdict(&session, until) {
@@ -113,13 +129,18 @@ mod tests {
             assert_eq!(verdict(&ended(result), Until::Ended), Verdict::Otherwise);
         }
         assert_eq!(verdict(&session_in(SessionPhase::Terminating), Until::Ended), Verdict::Waits);
+        assert_eq!(verdict(&ended(SessionResult::Success), Until::Succeeded), Verdict::Reached);
+        assert_eq!(verdict(&ended(SessionResult::UserCancelled), Until::Succeeded), Verdict::Otherwise);
     }
 
     #[test]
-    fn who_waits_for_a_session_to_run_learns_that_it_has_ended_before() {
+    fn a_session_that_has_ended_will_never_run() {
         assert_eq!(verdict(&session_in(SessionPhase::Running), Until::Running), Verdict::Reached);
         assert_eq!(verdict(&session_in(SessionPhase::Pulling), Until::Running), Verdict::Waits);
         assert_eq!(verdict(&ended(SessionResult::Success), Until::Running), Verdict::Otherwise);
-        assert_eq!(verdict(&session_in(SessionPhase::Terminating), Until::Running), Verdict::Otherwise);
+        let mut ending = session_in(SessionPhase::Terminating);
+        assert_eq!(verdict(&ending, Until::Running), Verdict::Waits, "it may start again after a disruption");
+        ending.status.get_or_insert_default().result = Some(SessionResult::UserCancelled);
+        assert_eq!(verdict(&ending, Until::Running), Verdict::Otherwise);
     }
 }

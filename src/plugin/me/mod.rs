@@ -99,6 +99,9 @@ impl fmt::Display for Me {
         writeln!(f, "user {}, namespace {}", printable(&self.user), self.namespace)?;
         writeln!(f, "scaling groups you may use: {}", self.rights.scaling_groups)?;
         writeln!(f, "keypairs you may use: {}", self.rights.keypairs)?;
+        if self.rights.incomplete {
+            writeln!(f, "the API server does not know all your rights: a webhook may grant more")?;
+        }
         let lacking = [
             (self.rights.create_sessions, "create sessions (role sokovan-edit)"),
             (self.rights.read_pods, "read pods and their logs (role view)"),
@@ -124,7 +127,7 @@ impl fmt::Display for Me {
             }
         }
         if self.sessions.is_empty() {
-            return writeln!(f, "\nno session of yours waits or runs here");
+            return writeln!(f, "\nyou have no waiting or running sessions here");
         }
         let row = |row: &Row| vec![row.name.clone(), row.phase.to_string(), age(row.since, self.now), row.message.clone()];
         write!(f, "\n{}", table(&["SESSION", "PHASE", "AGE", "MESSAGE"], &self.sessions.iter().map(row).collect::<Vec<_>>()))

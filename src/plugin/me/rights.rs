@@ -37,6 +37,8 @@ pub struct Rights {
     pub read_pods: bool,
     /// Whether the user may run programs in kernels and forward ports to them.
     pub connect: bool,
+    /// Whether there may be rights that the API server cannot list.
+    pub incomplete: bool,
 }
 
 /// Asks the API server for the rights of the user in the namespace.
@@ -50,7 +52,7 @@ pub async fn of_user(reader: &Reader) -> kube::Result<Rights> {
 }
 
 fn of_rules(namespace: &str, rules: &SubjectRulesReviewStatus) -> Rights {
-    let rules = &rules.resource_rules;
+    let (incomplete, rules) = (rules.incomplete, &rules.resource_rules);
     let ours = "sokovan.dev";
     Rights {
         namespace: namespace.into(),
@@ -59,6 +61,7 @@ fn of_rules(namespace: &str, rules: &SubjectRulesReviewStatus) -> Rights {
         create_sessions: names(rules, "create", ours, "sessions") == Names::All,
         read_pods: names(rules, "list", "", "pods") == Names::All,
         connect: names(rules, "create", "", "pods/exec") == Names::All,
+        incomplete,
     }
 }
 
@@ -89,6 +92,7 @@ impl Rights {
         };
         match names.iter().collect::<Vec<_>>()[..] {
             [only] => Ok(only.clone()),
+            [] if self.incomplete => Err("your keypairs cannot be listed: choose one with --access-key".into()),
             [] => Err(format!("you may use no keypair in namespace {}: an administrator can grant it", self.namespace)),
             ref several => {
                 let list = several.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");

@@ -122,7 +122,7 @@ async fn change(
     let deployment = reader.deployment(name).await?;
     let patch = decide(&deployment).map_err(|refusal| anyhow!("deployment {name} {refusal}"))?;
     reader.patch_deployment(name, &Patch::Merge(patch)).await?;
-    print(format, &Done { kind: Kind::Deployment, name: name.into(), result: result.into() })
+    Done { kind: Kind::Deployment, name: name.into(), result: result.into() }.print(format)
 }
 
 async fn undo(reader: &Reader, name: &str, to: Option<i64>, format: Format) -> anyhow::Result<()> {
@@ -136,7 +136,7 @@ async fn undo(reader: &Reader, name: &str, to: Option<i64>, format: Format) -> a
             format!("rolled back to revision {number}{note}")
         }
     };
-    print(format, &Done { kind: Kind::Deployment, name: name.into(), result })
+    Done { kind: Kind::Deployment, name: name.into(), result }.print(format)
 }
 
 /// Prints the state of a rollout. A rollout that failed ends the program with an error.

@@ -8,25 +8,26 @@ use std::time::Duration;
 use anyhow::{anyhow, bail};
 use clap::Args;
 use futures::TryStreamExt;
+use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-use super::{pods, stream};
+use super::pods;
 use crate::api::{Deployment, KernelTemplate, MAIN_ROLE, Route, RoutePhase, Session, Traffic};
 use crate::plugin::fetch::{Object, Reader};
-use crate::plugin::show;
 use crate::plugin::target::{Kind, Target};
 use crate::plugin::watch::changes;
+use crate::plugin::{readable, show};
 
 #[derive(Args)]
 pub struct ConnectArgs {
-    /// The name or the number of a port; the first that the kernel names if absent.
+    /// The name or the number of a port. If absent, the first port in the kernel's spec.
     port: Option<String>,
     /// The kernel of a session, for example sub2.
     #[arg(short, long, default_value = "main1")]
     kernel: String,
-    /// The port of this machine; any that is free if absent.
+    /// The port of this machine. If absent, any free port.
     #[arg(long, default_value_t = 0)]
     local_port: u16,
     /// Open the address in a browser.
@@ -59,7 +60,7 @@ pub async fn run(reader: &Reader, object: &Target, how: &ConnectArgs) -> anyhow:
         }
     };
     let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, how.local_port))).await;
-    let listener = listener.map_err(|error| anyhow!("port {} of this machine cannot be opened: {error}", how.local_port))?;
+    let listener = listener.map_err(|error| anyhow!("cannot listen on local port {}: {error}", how.local_port))?;
     let url = format!("http://{}", listener.local_addr()?);
     show(&format!("{} {} port {port} is at {url}\n", object_kind(&end).as_str(), object.name))?;
     if how.open {
@@ -83,19 +84,22 @@ fn port_of(kernels: &[KernelTemplate], kernel: &str, wanted: Option<&str>) -> Re
     let role = kernel.trim_end_matches(|c: char| c.is_ascii_digit());
     let ports = kernels.iter().find(|template| template.role == role).map(|template| template.ports.as_slice());
     let ports = ports.unwrap_or_default();
-    let number = |number: i32| u16::try_from(number).map_err(|_| format!("{number} is no port"));
+    let number = |number: i32| u16::try_from(number).map_err(|_| format!("{number} is not a valid port number"));
     match wanted {
         Some(wanted) => match (ports.iter().find(|port| port.name == wanted), wanted.parse()) {
             (Some(port), _) => number(port.container_port),
             (None, Ok(port)) => Ok(port),
             (None, Err(_)) => {
                 let names: Vec<&str> = ports.iter().map(|port| port.name.as_str()).collect();
-                Err(format!("{kernel} names no port {wanted}; it names: {}", names.join(", ")))
+                Err(format!(
+                    "{kernel} has no port {wanted}; its ports: {}",
+                    if names.is_empty() { "none".into() } else { names.join(", ") }
+                ))
             }
         },
         None => match ports.first() {
             Some(port) => number(port.container_port),
-            None => Err(format!("{kernel} names no port in its spec: give a number")),
+            None => Err(format!("{kernel} has no port in its spec: give a number")),
         },
     }
 }
@@ -105,12 +109,12 @@ fn port_of_model(deployment: &Deployment, wanted: Option<&str>) -> Result<u16, S
     match (wanted, deployment.spec.model.port) {
         (Some(wanted), _) if wanted.parse::<u16>().is_ok() => Ok(wanted.parse().unwrap_or_default()),
         (Some(wanted), _) => port_of(&deployment.spec.template.kernels, &format!("{MAIN_ROLE}1"), Some(wanted)),
-        (None, Some(port)) => u16::try_from(port).map_err(|_| format!("{port} is no port")),
-        (None, None) => Err("its model names no port in its spec: give a number".into()),
+        (None, Some(port)) => u16::try_from(port).map_err(|_| format!("{port} is not a valid port number")),
+        (None, None) => Err("its model has no port in its spec: give a number".into()),
     }
 }
 
-/// Accepts connections, each on a stream of its own. One that fails is told, and the others go on.
+/// Accepts connections, each on a stream of its own. A failure is printed and ends only its own connection.
 async fn serve(reader: &Reader, listener: &TcpListener, end: &End, port: u16) -> anyhow::Result<()> {
     let free = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
@@ -119,7 +123,7 @@ async fn serve(reader: &Reader, listener: &TcpListener, end: &End, port: u16) ->
         let (reader, end) = (reader.clone(), end.clone());
         tokio::spawn(async move {
             if let Err(error) = forward(&reader, &end, port, &mut connection).await {
-                eprintln!("{error}");
+                eprintln!("{}", readable(error));
             }
             drop(permit);
         });
@@ -129,7 +133,7 @@ async fn serve(reader: &Reader, listener: &TcpListener, end: &End, port: u16) ->
 async fn forward(reader: &Reader, end: &End, port: u16, connection: &mut TcpStream) -> anyhow::Result<()> {
     let found = tokio::time::timeout(PATIENCE, async {
         let pod = pod_of(reader, end).await?;
-        stream::port(reader, &pod, port).await
+        anyhow::Ok(reader.namespaced::<Pod>().portforward(&pod, &[port]).await?)
     });
     let mut forwarder = found.await.map_err(|_| anyhow!("the pod did not answer within {} s", PATIENCE.as_secs()))??;
     let mut stream = forwarder.take_stream(port).ok_or_else(|| anyhow!("port {port} was not opened"))?;
@@ -183,7 +187,7 @@ async fn until_ended(reader: &Reader, end: &End) -> anyhow::Result<()> {
             while let Some(session) = changes.try_next().await? {
                 match session {
                     None => bail!("session {name} was deleted"),
-                    Some(session) if session.phase().is_ending() => bail!("session {name} is {}", session.phase()),
+                    Some(session) if session.phase().is_terminal() => bail!("session {name} is {}", session.phase()),
                     Some(_) => {}
                 }
             }
@@ -214,7 +218,7 @@ mod tests {
         assert_eq!(port_of(&kernels, "main1", None), Ok(8888));
         assert_eq!(port_of(&kernels, "main1", Some("board")), Ok(6006));
         assert_eq!(port_of(&kernels, "main1", Some("9000")), Ok(9000), "a kernel may listen on more than it names");
-        assert_eq!(port_of(&kernels, "main1", Some("x")), Err("main1 names no port x; it names: notebook, board".into()));
+        assert_eq!(port_of(&kernels, "main1", Some("x")), Err("main1 has no port x; its ports: notebook, board".into()));
         assert!(port_of(&kernels, "sub1", None).is_err_and(|why| why.contains("give a number")));
     }
 }

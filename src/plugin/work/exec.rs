@@ -17,7 +17,7 @@ pub struct ExecArgs {
     /// The kernel, for example sub2.
     #[arg(short, long, default_value = "main1")]
     kernel: String,
-    /// Pass the input to the program.
+    /// Pass standard input to the program.
     #[arg(short = 'i', long)]
     stdin: bool,
     /// Give the program a terminal.
@@ -28,7 +28,7 @@ pub struct ExecArgs {
 /// The best shell of an image.
 const SHELL: [&str; 3] = ["/bin/sh", "-c", "command -v bash >/dev/null && exec bash; exec sh"];
 /// The size in bytes of the buffers between this program and the API server.
-const BUFFER: usize = 64 * 1024;
+pub const BUFFER: usize = 64 * 1024;
 
 /// Opens a shell, with a terminal if the user has one.
 pub async fn shell(reader: &Reader, session: &str, kernel: &str) -> anyhow::Result<()> {
@@ -50,17 +50,23 @@ pub async fn run(reader: &Reader, session: &str, how: &ExecArgs, command: &[Stri
 }
 
 async fn code_of(reader: &Reader, session: &str, how: &ExecArgs, command: &[String]) -> anyhow::Result<i32> {
-    if how.tty && !(how.stdin && terminal::is_interactive()) {
-        bail!("-t needs -i, and a terminal");
-    }
+    check_terminal(how.stdin, how.tty)?;
     let pod = pods::running(reader, session, &how.kernel).await?;
     attached(reader, &pod, how, command).await
+}
+
+/// Refuses a terminal where the user has none.
+pub fn check_terminal(stdin: bool, tty: bool) -> anyhow::Result<()> {
+    if tty && !(stdin && terminal::is_interactive()) {
+        bail!("-t needs -i, and a terminal");
+    }
+    Ok(())
 }
 
 /// Runs a command with the user's input and output, and returns its exit code.
 async fn attached(reader: &Reader, pod: &Pod, how: &ExecArgs, command: &[String]) -> anyhow::Result<i32> {
     let params = AttachParams { stderr: !how.tty, tty: how.tty, stdin: how.stdin, ..params() };
-    let mut process = stream::exec(reader, &pod.name_any(), command, &params).await?;
+    let mut process = reader.namespaced::<Pod>().exec(&pod.name_any(), command, &params).await?;
     let raw = if how.tty { Some(terminal::Raw::begin()?) } else { None };
     if let Some(sizes) = process.terminal_size().filter(|_| how.tty) {
         tokio::spawn(terminal::follow_size(sizes));
@@ -73,17 +79,18 @@ async fn attached(reader: &Reader, pod: &Pod, how: &ExecArgs, command: &[String]
         });
     }
     let (stdout, stderr, status) = (process.stdout(), process.stderr(), process.take_status());
-    let (out, err) = futures::join!(pass(stdout, tokio::io::stdout()), pass(stderr, tokio::io::stderr()));
-    let status = match status {
-        Some(status) => status.await,
-        None => None,
-    };
+    let output = async { futures::try_join!(pass(stdout, tokio::io::stdout()), pass(stderr, tokio::io::stderr())) };
+    let (status, output) = stream::until_ended(status, output).await;
     drop(raw);
-    out.and(err)?;
-    exit_code(status.as_ref())
+    match output {
+        // A closed pipe, as in `exec … | head`, is no error.
+        Some(Err(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(0),
+        Some(Err(error)) => Err(error.into()),
+        Some(Ok(_)) | None => exit_code(status.as_ref()),
+    }
 }
 
-/// Copies what a program writes, at once.
+/// Copies the output of a program without delay.
 async fn pass(from: Option<impl AsyncRead + Unpin>, mut to: impl AsyncWrite + Unpin) -> std::io::Result<()> {
     use tokio::io::AsyncReadExt;
     let Some(mut from) = from else { return Ok(()) };

@@ -1,11 +1,11 @@
-//! `logs`: what the programs of a session's kernels wrote. Pods stay as long as their session, and so do their logs.
+//! `logs`: the output of a session's kernels. Pods stay as long as their session, and so do their logs.
 
 use std::collections::HashSet;
 use std::time::Duration;
 
 use anyhow::{anyhow, bail};
 use clap::Args;
-use futures::{AsyncBufReadExt, StreamExt, TryStreamExt};
+use futures::{AsyncBufRead, AsyncBufReadExt, StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::LogParams;
@@ -18,10 +18,10 @@ use super::pods::{attempt, hostname, of_attempt};
 use crate::api::{CONTAINER_MAIN, LABEL_SESSION_UID, Session};
 use crate::plugin::fetch::Reader;
 use crate::plugin::rollout::duration;
-use crate::plugin::show;
 use crate::plugin::style::Style;
 use crate::plugin::target::{arguments, session};
-use crate::plugin::watch::changes;
+use crate::plugin::watch::{changes, is_forbidden};
+use crate::plugin::{readable, show};
 
 #[derive(Args)]
 pub struct LogsArgs {
@@ -31,13 +31,13 @@ pub struct LogsArgs {
     /// Only this kernel, for example sub2.
     #[arg(short, long)]
     kernel: Option<String>,
-    /// Go on until the session ends, also with kernels that start later.
+    /// Follow the output until the session ends, including kernels that start later.
     #[arg(short, long)]
     follow: bool,
     /// The number of lines of each kernel, from the end; all if absent.
     #[arg(long)]
     tail: Option<u32>,
-    /// Only lines of the last time, for example 10m.
+    /// Only lines newer than this, for example 10m.
     #[arg(long, value_parser = duration)]
     since: Option<Duration>,
     /// Print the time of each line.
@@ -81,8 +81,8 @@ async fn once(arguments: &LogsArgs, reader: &Reader, session: &Session) -> anyho
     }
     let api: Api<Pod> = reader.namespaced();
     for pod in pods {
-        let mut lines = api.log_stream(&pod.name_any(), &params(arguments)).await?.lines();
-        while let Some(text) = lines.try_next().await? {
+        let mut stream = api.log_stream(&pod.name_any(), &params(arguments)).await?;
+        while let Some(text) = next_line(&mut stream).await? {
             printer.print(&Line { kernel: hostname(&pod).to_owned(), text })?;
         }
     }
@@ -94,7 +94,7 @@ fn nothing_to_read(session: &Session, wanted: Option<i64>, attempts: &[i64]) -> 
     match (wanted, attempts) {
         (Some(wanted), [_, ..]) => {
             let known = attempts.iter().map(i64::to_string).collect::<Vec<_>>().join(", ");
-            format!("there are no pods of attempt {wanted} any more; there are those of attempt {known}")
+            format!("attempt {wanted} has no pods any more; available attempts: {known}")
         }
         (_, _) => {
             format!("session {} is {} and has no pods. Why: kubectl sokovan explain {name}", session.name_any(), session.phase())
@@ -113,29 +113,39 @@ fn params(arguments: &LogsArgs) -> LogParams {
 }
 
 /// Prints the lines of all kernels as they come, until the session has ended and all is read.
-async fn follow(arguments: &LogsArgs, reader: &Reader, session: &Session) -> anyhow::Result<()> {
-    let (api, uid): (Api<Pod>, _) = (reader.namespaced(), session.uid().unwrap_or_default());
+async fn follow(arguments: &LogsArgs, reader: &Reader, session_read: &Session) -> anyhow::Result<()> {
+    let (api, uid): (Api<Pod>, _) = (reader.namespaced(), session_read.uid().unwrap_or_default());
     let config = watcher::Config::default().labels(&format!("{LABEL_SESSION_UID}={uid}"));
     let mut pods = std::pin::pin!(watcher(api.clone(), config).default_backoff().applied_objects());
     let mut states = std::pin::pin!(changes(reader.namespaced::<Session>(), &arguments.session));
     let (sender, mut lines) = mpsc::channel(QUEUE);
     let (mut streams, mut known) = (JoinSet::new(), HashSet::new());
-    let kernels: i32 = session.spec.kernels.iter().map(|kernel| kernel.replicas).sum();
+    let kernels: i32 = session_read.spec.kernels.iter().map(|kernel| kernel.replicas).sum();
     let printer = Printer::new(kernels > 1 && arguments.kernel.is_none());
+    let wanted = |pod: &Pod| arguments.kernel.as_deref().is_none_or(|kernel| kernel == hostname(pod)) && has_started(pod);
+    let read = |pod: Pod| read(api.clone(), pod, params(arguments), arguments.timestamps, sender.clone());
     let mut over = false;
     loop {
         tokio::select! {
             Some(line) = lines.recv() => printer.print(&line)?,
-            Some(pod) = pods.next(), if !over => {
-                let pod = pod?;
-                let wanted = arguments.kernel.as_deref().is_none_or(|kernel| kernel == hostname(&pod));
-                if wanted && has_started(&pod) && known.insert(pod.uid()) {
-                    streams.spawn(read(api.clone(), pod, params(arguments), arguments.timestamps, sender.clone()));
-                }
-            }
+            Some(pod) = pods.next(), if !over => match pod {
+                Ok(pod) if wanted(&pod) && known.insert(pod.uid()) => _ = streams.spawn(read(pod)),
+                Ok(_) => {}
+                Err(error) if is_forbidden(&error) => return Err(error.into()),
+                Err(error) => eprintln!("the watch failed and is restarted: {error}"),
+            },
             state = states.try_next(), if !over => {
                 let session = state?.flatten();
                 over = session.is_none_or(|session| session.uid().as_deref() != Some(&uid) || session.phase().is_terminal());
+                if over {
+                    // The watch of the pods may not have reported all of them.
+                    let left = reader.pods(session_read).await?.unwrap_or_default();
+                    for pod in of_attempt(left, None).into_iter().filter(|pod| wanted(pod)) {
+                        if known.insert(pod.uid()) {
+                            streams.spawn(read(pod));
+                        }
+                    }
+                }
             }
             Some(_) = streams.join_next() => {}
             else => return Ok(()),
@@ -151,36 +161,58 @@ fn has_started(pod: &Pod) -> bool {
     matches!(phase, Some("Running" | "Succeeded" | "Failed"))
 }
 
-/// Reads a pod's lines until it has ended or is gone. A stream that breaks goes on after the last line that was read.
+/// Reads a pod's lines until it has ended or is gone. A stream that breaks continues after the last line that was read.
 async fn read(api: Api<Pod>, pod: Pod, mut params: LogParams, timestamps: bool, lines: mpsc::Sender<Line>) {
     let (name, kernel) = (pod.name_any(), hostname(&pod).to_owned());
     (params.follow, params.timestamps) = (true, true);
     let mut last: Option<Timestamp> = None;
     loop {
-        if let Ok(stream) = api.log_stream(&name, &params).await {
-            let mut stream = stream.lines();
-            while let Ok(Some(line)) = stream.try_next().await {
-                let (time, text) = timed(&line);
-                if time.is_some() && time <= last && params.since_time.is_some() {
-                    continue; // read before the stream broke
-                }
-                last = time.or(last);
-                let text = if timestamps { line.as_str() } else { text };
-                if lines.send(Line { kernel: kernel.clone(), text: text.to_owned() }).await.is_err() {
-                    return;
-                }
+        let resumed = last;
+        let mut is_complete = false;
+        match api.log_stream(&name, &params).await {
+            Ok(mut stream) => {
+                is_complete = loop {
+                    let line = match next_line(&mut stream).await {
+                        Ok(Some(line)) => line,
+                        end => break end.is_ok(),
+                    };
+                    let (time, text) = timed(&line);
+                    if time.is_some() && time <= resumed {
+                        continue; // read before the stream broke
+                    }
+                    last = time.max(last);
+                    let text = if timestamps { line.as_str() } else { text };
+                    if lines.send(Line { kernel: kernel.clone(), text: text.to_owned() }).await.is_err() {
+                        return;
+                    }
+                };
             }
+            Err(kube::Error::Api(status)) if status.code == 403 => {
+                return eprintln!("the log of {kernel} cannot be read: {}", status.message);
+            }
+            Err(error) => eprintln!("reading the log of {kernel} failed, retrying: {}", readable(error.into())),
         }
         match api.get_opt(&name).await {
-            Ok(Some(now)) if now.uid() == pod.uid() && !has_ended(&now) => {}
+            Ok(Some(now)) if now.uid() == pod.uid() && !(has_ended(&now) && is_complete) => {}
             Ok(_) => return,
-            Err(error) => eprintln!("the log of {kernel} is read again: {error}"),
+            Err(error) => eprintln!("reading the log of {kernel} failed, retrying: {}", readable(error.into())),
         }
-        if last.is_some() {
-            (params.since_time, params.since_seconds, params.tail_lines) = (last, None, None);
+        if let Some(last) = last {
+            // The API server takes whole seconds, and the client would round up.
+            let whole = Timestamp::from_second(last.as_second()).unwrap_or(last);
+            (params.since_time, params.since_seconds, params.tail_lines) = (Some(whole), None, None);
         }
         tokio::time::sleep(RETRY).await;
     }
+}
+
+/// Reads a line, of whatever bytes.
+async fn next_line(stream: &mut (impl AsyncBufRead + Unpin)) -> std::io::Result<Option<String>> {
+    let mut bytes = vec![];
+    stream.read_until(b'\n', &mut bytes).await?;
+    let ended = bytes.is_empty();
+    let text = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+    Ok((!ended).then(|| String::from_utf8_lossy(text).into_owned()))
 }
 
 fn has_ended(pod: &Pod) -> bool {
@@ -230,11 +262,21 @@ mod tests {
         assert_eq!(timed("no time"), (None, "no time"));
     }
 
+    #[tokio::test]
+    async fn a_line_may_have_any_bytes() {
+        let mut stream = futures::io::Cursor::new(b"caf\xe9\n\nend".to_vec());
+        let mut lines = vec![];
+        while let Some(line) = next_line(&mut stream).await.expect("it can be read") {
+            lines.push(line);
+        }
+        assert_eq!(lines, ["caf\u{fffd}", "", "end"]);
+    }
+
     #[test]
-    fn somebody_who_finds_no_log_is_told_why() {
+    fn a_session_without_logs_says_why() {
         let waiting = nothing_to_read(&session_in(SessionPhase::Pending), None, &[]);
         assert!(waiting.contains("is Pending") && waiting.contains("kubectl sokovan explain s -n ns"), "{waiting}");
         let removed = nothing_to_read(&session_in(SessionPhase::Running), Some(1), &[2, 3]);
-        assert_eq!(removed, "there are no pods of attempt 1 any more; there are those of attempt 2, 3");
+        assert_eq!(removed, "attempt 1 has no pods any more; available attempts: 2, 3");
     }
 }

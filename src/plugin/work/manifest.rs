@@ -57,13 +57,13 @@ pub struct RunArgs {
     /// A volume claim to mount.
     #[arg(short, long = "volume", value_name = "CLAIM=PATH", value_parser = pair)]
     volumes: Vec<(String, String)>,
-    /// Seconds that a Batch session may run, for example 1h.
+    /// The longest run time of a Batch session, for example 1h.
     #[arg(long, value_parser = duration)]
     batch_timeout: Option<Duration>,
-    /// Open a shell, or run the command, in the session once it runs. It then waits for that in place of its image's own program.
+    /// Open a shell, or run the command, in the session once it runs. The kernels run `sleep infinity` instead of the image's program.
     #[arg(short = 'i', long)]
     pub stdin: bool,
-    /// With a terminal.
+    /// Allocate a terminal. Needs -i.
     #[arg(short, long, requires = "stdin")]
     pub tty: bool,
     /// Wait until the session runs, or, with a Batch session, until it has ended. The exit code is that of `wait`.
@@ -107,7 +107,7 @@ impl RunArgs {
         Some(self.command.as_slice()).filter(|command| !command.is_empty())
     }
 
-    /// Says what of the options do not go together.
+    /// Refuses options that contradict each other.
     pub fn check(&self) -> Result<(), String> {
         if self.rm && !(self.wait || self.stdin) {
             return Err("--rm needs --wait or -i: nothing would wait for the session".into());
@@ -163,7 +163,7 @@ impl RunArgs {
     fn ports(&self) -> Result<Vec<Value>, String> {
         let port = |(name, number): &(String, String)| match number.parse::<u16>() {
             Ok(number) => Ok(json!({"name": name, "containerPort": number})),
-            Err(_) => Err(format!("--port {name}={number}: {number} is no port")),
+            Err(_) => Err(format!("--port {name}={number}: {number} is not a valid port number")),
         };
         self.ports.iter().map(port).collect()
     }

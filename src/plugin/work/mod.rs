@@ -22,7 +22,7 @@ use place::Place;
 pub enum Command {
     /// Creates a session. With a command it is of type Batch, else Interactive.
     Run(Box<manifest::RunArgs>),
-    /// Prints what the programs of a session's kernels wrote, also after their end.
+    /// Prints the output of a session's kernels, including ended ones.
     Logs(logs::LogsArgs),
     /// Runs a command in a kernel of a session, and exits with its exit code.
     Exec {

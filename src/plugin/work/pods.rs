@@ -58,7 +58,7 @@ fn why_not(session: &Session, kernel: &str) -> String {
     let message = session.status.as_ref().and_then(|status| status.message.as_ref()).map(|message| printable(message));
     let message = message.filter(|message| !message.is_empty()).map(|message| format!(": {message}")).unwrap_or_default();
     match session.phase() {
-        SessionPhase::Running => format!("kernel {kernel} of session {} does not run any more", session.name_any()),
+        SessionPhase::Running => format!("kernel {kernel} of session {} is no longer running", session.name_any()),
         phase if phase.is_ending() => format!("session {} is {phase}{message}", session.name_any()),
         phase => format!(
             "session {} is {phase}{message}. Wait for it with: kubectl sokovan wait {name} --for running",
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn somebody_who_cannot_work_in_a_session_is_told_what_to_do() {
+    fn a_session_that_cannot_be_worked_in_says_what_to_do() {
         let waiting = why_not(&session_in(SessionPhase::Pending), "main1");
         assert!(waiting.contains("kubectl sokovan wait s -n ns --for running"), "{waiting}");
         let ended = why_not(&session_in(SessionPhase::Terminated), "main1");

@@ -9,22 +9,27 @@ use kube::{Api, ResourceExt};
 use super::exec;
 use super::manifest::RunArgs;
 use crate::api::{Session, SessionType};
-use crate::plugin::control::wait::{self, Until};
+use crate::plugin::control::wait::{self, Progress, Until};
 use crate::plugin::done::Done;
 use crate::plugin::fetch::Reader;
 use crate::plugin::me::rights;
 use crate::plugin::target::Kind;
-use crate::plugin::{Format, print, show};
+use crate::plugin::{Format, readable, show};
 
 pub async fn run(arguments: RunArgs, reader: &Reader, format: Format) -> anyhow::Result<()> {
     arguments.check().map_err(|error| anyhow!(error))?;
+    exec::check_terminal(arguments.stdin, arguments.tty)?;
     let session = session(&arguments, reader).await?;
     if arguments.dry_run {
         return manifest(&session, format);
     }
     let created = reader.namespaced::<Session>().create(&PostParams::default(), &session).await?;
     let name = created.name_any();
-    print(format, &Done { kind: Kind::Session, name: name.clone(), result: "created".into() })?;
+    let done = Done { kind: Kind::Session, name: name.clone(), result: "created".into() };
+    match arguments.stdin {
+        true => eprint!("{done}"), // the output is the program's
+        false => done.print(format)?,
+    }
     if !(arguments.wait || arguments.stdin) {
         return Ok(());
     }
@@ -38,10 +43,10 @@ pub async fn run(arguments: RunArgs, reader: &Reader, format: Format) -> anyhow:
 /// Waits for the session, and runs what the user wants to run in it. Returns the exit code.
 async fn work(arguments: &RunArgs, reader: &Reader, name: &str) -> anyhow::Result<i32> {
     let until = match (arguments.stdin, arguments.type_()) {
-        (false, SessionType::Batch) => Until::Ended,
+        (false, SessionType::Batch) => Until::Succeeded,
         (_, _) => Until::Running,
     };
-    match wait::run(reader, name, until, Duration::ZERO).await? {
+    match wait::run(reader, name, until, Duration::ZERO, Progress::Stderr).await? {
         0 if arguments.stdin => exec::inside(reader, name, arguments.tty, arguments.command_inside()).await,
         code => Ok(code),
     }
@@ -93,7 +98,7 @@ async fn delete(reader: &Reader, session: &Session) -> anyhow::Result<()> {
     let params = DeleteParams { preconditions: Some(same), ..DeleteParams::default() };
     match api.delete(&session.name_any(), &params).await {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-        Err(error) => bail!("the session is left: {error}"),
+        Err(error) => bail!("session {} was not deleted: {}", session.name_any(), readable(error.into())),
         Ok(_) => Ok(()),
     }
 }

@@ -1,38 +1,52 @@
-//! Opens streams into pods. A refusal comes with the API server's own words.
+//! Streams into pods, which kube does not close when the connection is lost.
 
-use k8s_openapi::api::core::v1::Pod;
-use kube::api::{AttachParams, AttachedProcess, Portforwarder};
-use kube::client::UpgradeConnectionError;
-use serde_json::Value;
+use std::time::Duration;
 
-use crate::api::CONTAINER_MAIN;
-use crate::plugin::fetch::Reader;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 
-/// Starts a program in the main container of a pod.
-pub async fn exec(reader: &Reader, pod: &str, command: &[String], params: &AttachParams) -> anyhow::Result<AttachedProcess> {
-    match reader.namespaced::<Pod>().exec(pod, command, params).await {
-        Ok(process) => Ok(process),
-        Err(error) => {
-            Err(explained(reader, pod, &format!("exec?container={CONTAINER_MAIN}&stdout=true&command=true"), error).await)
+/// How long output may follow the loss of a connection.
+const LAST_OUTPUT: Duration = Duration::from_secs(1);
+
+/// Waits until a program has ended and its output is read, or the connection is lost. Then there is no status, and no end of the output.
+pub async fn until_ended<T, E>(
+    status: Option<impl Future<Output = Option<Status>>>,
+    output: impl Future<Output = Result<T, E>>,
+) -> (Option<Status>, Option<Result<T, E>>) {
+    let status = async {
+        match status {
+            Some(status) => status.await,
+            None => None,
         }
+    };
+    let (mut status, mut output) = (std::pin::pin!(status), std::pin::pin!(output));
+    tokio::select! {
+        biased;
+        ended = &mut status => match ended {
+            Some(ended) => (Some(ended), Some(output.await)),
+            None => (None, tokio::time::timeout(LAST_OUTPUT, output).await.ok()),
+        },
+        read = &mut output => match read {
+            Ok(read) => (status.await, Some(Ok(read))),
+            Err(error) => (None, Some(Err(error))),
+        },
     }
 }
 
-/// Opens a connection to a port of a pod.
-pub async fn port(reader: &Reader, pod: &str, port: u16) -> anyhow::Result<Portforwarder> {
-    match reader.namespaced::<Pod>().portforward(pod, &[port]).await {
-        Ok(forwarder) => Ok(forwarder),
-        Err(error) => Err(explained(reader, pod, &format!("portforward?ports={port}"), error).await),
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::{pending, ready};
 
-/// The library does not read why a stream is refused. The same request without a stream is refused with the same words.
-async fn explained(reader: &Reader, pod: &str, request: &str, error: kube::Error) -> anyhow::Error {
-    let kube::Error::UpgradeConnection(UpgradeConnectionError::ProtocolSwitch(code)) = &error else { return error.into() };
-    let path = format!("/api/v1/namespaces/{}/pods/{pod}/{request}", reader.namespace);
-    let Ok(request) = http::Request::post(path).body(vec![]) else { return error.into() };
-    match reader.client.request::<Value>(request).await {
-        Err(kube::Error::Api(answer)) if answer.code == code.as_u16() => anyhow::anyhow!("{}", answer.message),
-        Ok(_) | Err(_) => error.into(),
+    type Read = Result<(), std::io::Error>;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lost_connection_and_a_closed_output_end_the_wait() {
+        let lost = until_ended(Some(ready(None)), pending::<Read>()).await;
+        assert!(lost.0.is_none() && lost.1.is_none());
+        let closed: Read = Err(std::io::ErrorKind::BrokenPipe.into());
+        let closed = until_ended(Some(pending()), ready(closed)).await;
+        assert!(matches!(closed, (None, Some(Err(_)))));
+        let ended = until_ended(Some(ready(Some(Status::default()))), ready(Read::Ok(()))).await;
+        assert!(matches!(ended, (Some(_), Some(Ok(())))));
     }
 }

@@ -33,8 +33,9 @@ fn terminate(snapshot: &Snapshot, item: &RouteItem) -> Verdict {
     }
     if !is_told {
         let grace = drain.timeout_seconds;
-        // Nobody reads the end of a replica that was not wanted any more, so it need not be recorded.
-        let is_unwanted = item.is_deleted() && session.spec.termination.grace_period_seconds == grace;
+        // Nobody reads the end of an unwanted replica, so it need not be recorded.
+        let own = &session.spec.termination;
+        let is_unwanted = item.is_deleted() && own.grace_period_seconds == grace && own.mode == TerminationMode::Graceful;
         let end = if is_unwanted { Effect::DeleteSession } else { Effect::EndSession { grace, forced: false } };
         return Verdict::idle().effects(vec![end]);
     }
@@ -87,6 +88,8 @@ mod tests {
         assert_eq!(effects(leaving(31).deleted()), [Effect::DeleteSession]);
         let longer = leaving(31).deleted().session_grace(300);
         assert_eq!(effects(longer), [Effect::EndSession { grace: 30, forced: false }], "the drain became shorter since");
+        let forced = effects(leaving(31).deleted().session_forced());
+        assert_eq!(forced, [Effect::EndSession { grace: 30, forced: false }], "a template cannot skip the drain");
     }
 
     #[test]

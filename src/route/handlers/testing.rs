@@ -111,6 +111,10 @@ impl Replica {
         self.session_with(|session| session.spec.termination.grace_period_seconds = seconds)
     }
 
+    pub fn session_forced(self) -> Self {
+        self.session_with(|session| session.spec.termination.mode = crate::api::TerminationMode::Forced)
+    }
+
     /// Its main pod runs, and the health check passes or not.
     pub fn pod(self, healthy: bool) -> Self {
         self.pod_with(|pod| {

@@ -56,8 +56,8 @@ fn detect(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
         (Some(EndCause::ExitCode), Some(code)) => {
             Verdict::success().because(Reason::ExitCode, exit_words(code, message)).result(SessionResult::Failure)
         }
-        (Some(EndCause::OutOfMemory), _) => {
-            Verdict::success().because(Reason::OutOfMemory, message).result(SessionResult::Failure)
+        (Some(cause @ (EndCause::OutOfMemory | EndCause::DiskLimitExceeded)), _) => {
+            Verdict::success().because(cause.reason(), message).result(SessionResult::Failure)
         }
         // A session that may start again has no result yet.
         _ if may_start_again(item, item.reason_of_end()) => {

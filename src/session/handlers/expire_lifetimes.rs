@@ -36,8 +36,11 @@ fn expire(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
     Verdict::success().because(Reason::LifetimeExceeded, message).result(SessionResult::Failure)
 }
 
-/// Returns the shortest limit that applies, and whose it is.
+/// Returns the shortest limit that applies, and whose it is. A replica has none: its deployment decides when it ends.
 fn limit(snapshot: &Snapshot, item: &SessionItem) -> Option<(i64, String)> {
+    if item.session.deployment_uid().is_some() {
+        return None;
+    }
     let own = item.session.spec.max_lifetime_seconds.map(|seconds| (seconds, "the session".to_owned()));
     let tenants = snapshot.tenancy.tenants_of(&account_of(&item.session));
     let policies = tenants.iter().filter_map(|tenant| {

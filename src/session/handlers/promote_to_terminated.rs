@@ -3,7 +3,7 @@
 
 use super::{After, Decide, Handler, HandlerName, Mode, Sessions, Settings, To, Transitions, Verdict, trace_kernels};
 use crate::api::{DesiredState, SessionPhase, SessionResult};
-use crate::lifecycle::{CommitMode, Reason, exits};
+use crate::lifecycle::{CommitMode, Reason, exits, is_over, over_at};
 use crate::session::ends::{EndCause, is_disruption};
 use crate::session::kernels::{KernelItem, describe_all};
 use crate::session::matching::Match;
@@ -26,7 +26,7 @@ pub static ROW: Handler = Handler {
     decide: Decide::Each(promote),
 };
 
-fn promote(_: &Snapshot, item: &SessionItem) -> Verdict {
+fn promote(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
     // A kernel on a lost node counts as ended. Its resources stay reserved until its pod is gone.
     let ended = |kernel: &KernelItem| kernel.phase().is_terminal() || kernel.liveness.is_lost();
     if !Match::All.holds(&item.kernels, ended) {
@@ -36,8 +36,11 @@ fn promote(_: &Snapshot, item: &SessionItem) -> Verdict {
     let reason = status.and_then(|status| status.reason);
     // Its result was left open, because it could start again.
     let open = reason.filter(|reason| is_disruption(*reason) && status.is_some_and(|status| status.result.is_none()));
-    if let Some(reason) = open.filter(|reason| may_start_again(item, *reason)) {
-        return start_again(item, reason);
+    let own_result = result_of_main(item);
+    if let Some(reason) = open.filter(|reason| own_result.is_none() && may_start_again(item, *reason))
+        && let Some(verdict) = start_again(snapshot, item, reason)
+    {
+        return verdict;
     }
     let lost = describe_all(item.kernels.iter().filter(|kernel| !kernel.phase().is_terminal()));
     let mut verdict = Verdict::success();
@@ -45,7 +48,8 @@ fn promote(_: &Snapshot, item: &SessionItem) -> Verdict {
         verdict = verdict.because(Reason::NodeLost, format!("counted as ended because the node does not answer: {lost}"));
     }
     if open.is_some() {
-        verdict = verdict.result(if is_wanted(item) { SessionResult::Error } else { SessionResult::UserCancelled });
+        let otherwise = if is_wanted(item) { SessionResult::Error } else { SessionResult::UserCancelled };
+        verdict = verdict.result(own_result.unwrap_or(otherwise));
     }
     let main = item.kernels.iter().find(|kernel| kernel.is_main());
     verdict.change.exit_code = main.and_then(|kernel| kernel.state.exit_code);
@@ -57,7 +61,19 @@ pub(super) fn may_start_again(item: &SessionItem, reason: Reason) -> bool {
     let spec = &item.session.spec;
     let most = spec.retry.as_ref().and_then(|retry| retry.on_disruption).unwrap_or(0);
     let is_left = item.session.status.as_ref().map_or(0, |status| status.restarts) < most;
-    item.is_batch() && is_disruption(reason) && is_left && is_wanted(item)
+    let has_run = item.session.status.as_ref().is_some_and(|status| status.started_at.is_some());
+    let has_run = has_run || item.kernels.iter().any(KernelItem::has_started);
+    item.is_batch() && is_disruption(reason) && is_left && has_run && is_wanted(item)
+}
+
+/// The result of a main kernel that ended by itself while another was disrupted.
+fn result_of_main(item: &SessionItem) -> Option<SessionResult> {
+    let main = item.kernels.iter().find(|kernel| kernel.is_main())?;
+    match (main.state.end_cause()?, main.state.exit_code) {
+        (EndCause::ExitCode, Some(0)) => Some(SessionResult::Success),
+        (EndCause::ExitCode, Some(_)) | (EndCause::OutOfMemory | EndCause::DiskLimitExceeded, _) => Some(SessionResult::Failure),
+        (_, _) => None,
+    }
 }
 
 fn is_wanted(item: &SessionItem) -> bool {
@@ -68,22 +84,22 @@ fn is_disrupted(kernel: &KernelItem) -> bool {
     kernel.liveness.is_lost() || kernel.state.end_cause().is_some_and(EndCause::is_disruption)
 }
 
-/// Sends the session back to the queue. On a node that does not answer, its programs may still run: they must not run twice.
-fn start_again(item: &SessionItem, reason: Reason) -> Verdict {
-    let status = item.status();
+/// Sends the session back to the queue. On a node that does not answer, its programs may still run, and must not run twice. So it
+/// waits for the node, and returns None when that has taken too long. `terminate-sessions` names the kernel meanwhile.
+fn start_again(snapshot: &Snapshot, item: &SessionItem, reason: Reason) -> Option<Verdict> {
     if item.runs_unseen() {
-        let unseen = describe_all(item.kernels.iter().filter(|kernel| kernel.liveness.is_lost()));
-        let message =
-            format!("starts again once the node answers or is removed, because its programs may still run there: {unseen}");
-        return Verdict::skipped(Reason::NodeLost, message);
+        let limit = Some(snapshot.timing.unseen);
+        let since = item.phase_started_at();
+        return (!is_over(since, limit, snapshot.now)).then(|| Verdict::idle().wake_at(over_at(since, limit)));
     }
+    let status = item.status();
     let most = item.session.spec.retry.as_ref().and_then(|retry| retry.on_disruption).unwrap_or(0);
     let why = status.message.as_deref().unwrap_or_default();
     let message = format!("starts again after a disruption ({} of {most}): {why}", status.restarts + 1);
     let mut verdict = Verdict::success_to(Exit::Pending).because(reason, message);
     verdict.change.starts_again = true;
     verdict.change.failed_nodes = item.kernels.iter().filter(|k| is_disrupted(k)).filter_map(|k| k.node.clone()).collect();
-    verdict
+    Some(verdict)
 }
 
 #[cfg(test)]
@@ -157,7 +173,7 @@ mod tests {
         put(&mut session, SessionPhase::Terminating, chrono::TimeDelta::minutes(1));
         let status = session.status.get_or_insert_default();
         (status.reason, status.message) = (Some(Reason::Drained), Some("main1 was evicted".into()));
-        status.restarts = restarts;
+        (status.restarts, status.started_at) = (restarts, Some(crate::session::handlers::testing::now()));
         let mut item = item(session, &[Terminated]);
         item.kernels[0].state.reason = Some(EndCause::Drained.as_str().into());
         item
@@ -195,12 +211,24 @@ mod tests {
     }
 
     #[test]
-    fn a_session_whose_programs_may_still_run_on_a_lost_node_waits_before_it_starts_again() {
+    fn a_session_whose_programs_may_still_run_on_a_lost_node_waits_ten_minutes_for_it() {
         let mut item = drained(2, 0);
         item.kernels[0] = ending(&[Running]).kernels.remove(0);
         item.kernels[0].liveness = Liveness::Lost;
         let waits = promote(&snapshot(vec![]), &item);
-        assert!(matches!(waits.outcome, Outcome::Skipped(Reason::NodeLost, _)) && !waits.change.starts_again);
+        assert!(matches!(waits.outcome, Outcome::Idle) && waits.wake_at.is_some());
+        let later =
+            Snapshot { now: crate::session::handlers::testing::now() + chrono::TimeDelta::minutes(10), ..snapshot(vec![]) };
+        let verdict = promote(&later, &item);
+        assert_eq!((verdict.change.starts_again, verdict.change.result), (false, Some(SessionResult::Error)));
+    }
+
+    #[test]
+    fn a_main_kernel_that_ended_by_itself_meanwhile_decides_the_result() {
+        let mut item = drained(2, 0);
+        (item.kernels[0].state.reason, item.kernels[0].state.exit_code) = (Some(EndCause::ExitCode.as_str().into()), Some(0));
+        let verdict = promote(&snapshot(vec![]), &item);
+        assert_eq!((verdict.change.starts_again, verdict.change.result), (false, Some(SessionResult::Success)));
     }
 
     #[test]
