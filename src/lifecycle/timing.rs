@@ -54,7 +54,7 @@ pub struct Timing {
     pub busy_over: Duration,
     /// How long a deletion or a start may be held up before what holds it up is named.
     pub held_up: Duration,
-    /// How long a session that starts again waits for a node where its programs may still run.
+    /// How long an object that starts again waits for a node where its programs may still run.
     pub unseen: Duration,
     /// How long some kernels of a gang may be behind the others before they are named.
     pub late: Duration,
