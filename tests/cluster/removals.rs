@@ -44,7 +44,12 @@ async fn a_session_deleted_in_the_foreground_is_removed_after_its_dependents() {
     let foreground = DeleteParams { propagation_policy: Some(PropagationPolicy::Foreground), ..DeleteParams::default() };
     scene.api::<Session>().delete("gang", &foreground).await.unwrap();
     scene.until_gone::<Session>("gang").await;
-    assert_eq!(scene.kernels("gang").await, []);
+    // A record that was written as the session was deleted is collected a moment after it.
+    crate::common::eventually("its records to be gone", || async {
+        let left = scene.kernels("gang").await;
+        if left.is_empty() { Ok(()) } else { Err(format!("{} are left", left.len())) }
+    })
+    .await;
     assert_eq!(scene.pods("gang").await, []);
     let services = scene.api::<Service>().list(&kube::api::ListParams::default()).await.unwrap();
     assert_eq!(services.items.len(), 0);
