@@ -20,6 +20,15 @@ pub const QUEUE: &str = "bench";
 pub const QUEUE_LABEL: &str = "kueue.x-k8s.io/queue-name";
 const WEBHOOK_PORT: u16 = 19443;
 
+/// Kueue reads the certificate of its metrics at a fixed path of /etc. It gets an /etc of its own, so that nothing else sees the file.
+const WITH_CERTIFICATES: &str = r#"
+own=$(mktemp -d) from=$1; shift
+mount -t tmpfs none "$own" && mkdir "$own/upper" "$own/work"
+mount -t overlay overlay -o "lowerdir=/etc,upperdir=$own/upper,workdir=$own/work" /etc
+mkdir -p /etc/kueue/metrics/certs && cp "$from/tls.crt" "$from/tls.key" /etc/kueue/metrics/certs/
+exec "$@"
+"#;
+
 const THEIRS: [Shape; 3] = [Shape::Kueue(1), Shape::Kueue(10), Shape::Pod];
 
 pub async fn bench(client: &Client, pods: usize) -> Value {
@@ -104,7 +113,10 @@ impl Kueue {
         });
         std::fs::write(&config, serde_yaml::to_string(&settings).unwrap()).unwrap();
         let log = std::fs::File::create(certificates.join("kueue.log")).unwrap();
-        let child = Command::new(path("KUEUE_BINARY"))
+        let child = Command::new("unshare")
+            .args(["--mount", "sh", "-ec", WITH_CERTIFICATES, "sh"])
+            .arg(&certificates)
+            .arg(path("KUEUE_BINARY"))
             .arg(format!("--config={}", config.display()))
             .arg("--feature-gates=VisibilityOnDemand=false")
             .stdout(log.try_clone().unwrap())
