@@ -119,7 +119,7 @@ async fn a_new_user_works_in_a_session_with_the_shipped_roles_alone() {
     assert!(me.contains(&format!("keypairs you may use: {}", ada.name)) && !me.contains("you may not run"), "{me}");
 
     let started = ada.run("box", "busybox:1", &[], &["sh", "-c", "echo started; exec sleep 3600"]).await;
-    assert!(started.contains("session box is Running"), "{started}");
+    assert_eq!(started, "session.sokovan.dev/box created\n", "messages of progress go to the standard error");
     eventually("the log", || async {
         let log = ada.ok(&["logs", "box"]).await;
         if log == "started\n" { Ok(()) } else { Err(log) }
