@@ -36,8 +36,7 @@ fn promote(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
     let reason = status.and_then(|status| status.reason);
     // Its result was left open, because it could start again.
     let open = reason.filter(|reason| is_disruption(*reason) && status.is_some_and(|status| status.result.is_none()));
-    let own_result = result_of_main(item);
-    if let Some(reason) = open.filter(|reason| own_result.is_none() && may_start_again(item, *reason))
+    if let Some(reason) = open.filter(|reason| may_start_again(item, *reason))
         && let Some(verdict) = start_again(snapshot, item, reason)
     {
         return verdict;
@@ -48,8 +47,7 @@ fn promote(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
         verdict = verdict.because(Reason::NodeLost, format!("counted as ended because the node does not answer: {lost}"));
     }
     if open.is_some() {
-        let otherwise = if is_wanted(item) { SessionResult::Error } else { SessionResult::UserCancelled };
-        verdict = verdict.result(own_result.unwrap_or(otherwise));
+        verdict = verdict.result(if is_wanted(item) { SessionResult::Error } else { SessionResult::UserCancelled });
     }
     let main = item.kernels.iter().find(|kernel| kernel.is_main());
     verdict.change.exit_code = main.and_then(|kernel| kernel.state.exit_code);
@@ -64,16 +62,6 @@ pub(super) fn may_start_again(item: &SessionItem, reason: Reason) -> bool {
     let has_run = item.session.status.as_ref().is_some_and(|status| status.started_at.is_some());
     let has_run = has_run || item.kernels.iter().any(KernelItem::has_started);
     item.is_batch() && is_disruption(reason) && is_left && has_run && is_wanted(item)
-}
-
-/// The result of a main kernel that ended by itself while another was disrupted.
-fn result_of_main(item: &SessionItem) -> Option<SessionResult> {
-    let main = item.kernels.iter().find(|kernel| kernel.is_main())?;
-    match (main.state.end_cause()?, main.state.exit_code) {
-        (EndCause::ExitCode, Some(0)) => Some(SessionResult::Success),
-        (EndCause::ExitCode, Some(_)) | (EndCause::OutOfMemory | EndCause::DiskLimitExceeded, _) => Some(SessionResult::Failure),
-        (_, _) => None,
-    }
 }
 
 fn is_wanted(item: &SessionItem) -> bool {
@@ -221,14 +209,6 @@ mod tests {
             Snapshot { now: crate::session::handlers::testing::now() + chrono::TimeDelta::minutes(10), ..snapshot(vec![]) };
         let verdict = promote(&later, &item);
         assert_eq!((verdict.change.starts_again, verdict.change.result), (false, Some(SessionResult::Error)));
-    }
-
-    #[test]
-    fn a_main_kernel_that_ended_by_itself_meanwhile_decides_the_result() {
-        let mut item = drained(2, 0);
-        (item.kernels[0].state.reason, item.kernels[0].state.exit_code) = (Some(EndCause::ExitCode.as_str().into()), Some(0));
-        let verdict = promote(&snapshot(vec![]), &item);
-        assert_eq!((verdict.change.starts_again, verdict.change.result), (false, Some(SessionResult::Success)));
     }
 
     #[test]
