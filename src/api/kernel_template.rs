@@ -10,6 +10,12 @@ use super::names::DNS_NAME;
 use super::quantity::written_amounts;
 use super::{NodeName, Quantity, ResourceList};
 
+/// The rules for a path in a kernel: its form, and the paths that the system or the operator needs.
+const PLAIN_PATH: &str = "self.startsWith('/') && !self.endsWith('/') && !self.contains(':') && !self.contains('//') && !self.matches('/[.]{1,2}(/|$)')";
+const FREE_PATH: &str = "!['/', '/bin', '/dev', '/etc', '/lib', '/lib64', '/proc', '/sbin', '/sys', '/usr', '/opt', '/opt/sokovan'].exists(p, self == p) && !['/dev/', '/proc/', '/sys/', '/opt/sokovan/'].exists(p, self.startsWith(p))";
+/// The pattern of a key in a ConfigMap or a Secret.
+const KEY: &str = r"^[-._a-zA-Z0-9]+$";
+
 /// One role of a session: the same container, `replicas` times.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
@@ -157,7 +163,7 @@ pub struct SecretKeyRef {
     #[schemars(length(min = 1, max = 253), regex(pattern = DNS_NAME))]
     pub name: String,
     /// The key in the Secret.
-    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = KEY))]
     pub key: String,
 }
 
@@ -208,9 +214,9 @@ pub struct VolumeMount {
     /// The absolute path to mount it at.
     #[schemars(length(min = 2, max = 512))]
     #[x_kube(
-        validation = Rule::new("self.startsWith('/') && !self.endsWith('/') && !self.contains(':') && !self.contains('//') && !self.matches('/[.]{1,2}(/|$)')")
+        validation = Rule::new(PLAIN_PATH)
             .message("mountPath must be absolute and plain: no '/' at its end, no '.', '..', '//' or ':'"),
-        validation = Rule::new("!['/', '/bin', '/dev', '/etc', '/lib', '/lib64', '/proc', '/sbin', '/sys', '/usr', '/opt', '/opt/sokovan'].exists(p, self == p) && !['/dev/', '/proc/', '/sys/', '/opt/sokovan/'].exists(p, self.startsWith(p))")
+        validation = Rule::new(FREE_PATH)
             .message("mountPath lies over a path that the system or the operator needs")
     )]
     pub mount_path: String,
@@ -232,9 +238,9 @@ pub struct File {
     /// The absolute path of the file. It keeps the content that it has when the kernel starts.
     #[schemars(length(min = 2, max = 512))]
     #[x_kube(
-        validation = Rule::new("self.startsWith('/') && !self.endsWith('/') && !self.contains(':') && !self.contains('//') && !self.matches('/[.]{1,2}(/|$)')")
+        validation = Rule::new(PLAIN_PATH)
             .message("path must be absolute and plain: no '/' at its end, no '.', '..', '//' or ':'"),
-        validation = Rule::new("!['/', '/bin', '/dev', '/etc', '/lib', '/lib64', '/proc', '/sbin', '/sys', '/usr', '/opt', '/opt/sokovan'].exists(p, self == p) && !['/dev/', '/proc/', '/sys/', '/opt/sokovan/'].exists(p, self.startsWith(p))")
+        validation = Rule::new(FREE_PATH)
             .message("path lies over a path that the system or the operator needs")
     )]
     pub path: String,
@@ -256,7 +262,7 @@ pub struct ConfigMapKeyRef {
     #[schemars(length(min = 1, max = 253), regex(pattern = DNS_NAME))]
     pub name: String,
     /// The key in the ConfigMap.
-    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = KEY))]
     pub key: String,
 }
 
@@ -267,9 +273,9 @@ pub struct Scratch {
     /// The absolute path to mount it at.
     #[schemars(length(min = 2, max = 512))]
     #[x_kube(
-        validation = Rule::new("self.startsWith('/') && !self.endsWith('/') && !self.contains(':') && !self.contains('//') && !self.matches('/[.]{1,2}(/|$)')")
+        validation = Rule::new(PLAIN_PATH)
             .message("mountPath must be absolute and plain: no '/' at its end, no '.', '..', '//' or ':'"),
-        validation = Rule::new("!['/', '/bin', '/dev', '/etc', '/lib', '/lib64', '/proc', '/sbin', '/sys', '/usr', '/opt', '/opt/sokovan'].exists(p, self == p) && !['/dev/', '/proc/', '/sys/', '/opt/sokovan/'].exists(p, self.startsWith(p))")
+        validation = Rule::new(FREE_PATH)
             .message("mountPath lies over a path that the system or the operator needs")
     )]
     pub mount_path: String,

@@ -63,8 +63,7 @@ impl<S: Subject, H: Host<S>> Coordinator<S, H> {
     pub(super) fn defer_observed(&self, item: &S::Item) {
         let object = item.object();
         let is_written_anyway = S::is_queued(phase_of::<S>(object)) || object.meta().deletion_timestamp.is_some();
-        let is_new = object.status().is_none_or(|status| status.progress().observed_generation == 0);
-        if !is_outdated::<S>(object) || is_written_anyway || is_new {
+        if !is_outdated::<S>(object) || is_written_anyway {
             return;
         }
         let mut observed = (**object).clone();

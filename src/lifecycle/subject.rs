@@ -178,5 +178,7 @@ pub fn created_at<K: Resource>(object: &K) -> Option<DateTime<Utc>> {
 
 /// Whether the status of an object was written for an older spec.
 pub fn is_outdated<S: Subject>(object: &S::Object) -> bool {
-    object.status().is_some_and(|status| status.progress().is_outdated(object.meta().generation))
+    // A status that is a default of the CRD was never written.
+    let written = object.status().map(HasProgress::progress).filter(|progress| progress.observed_generation > 0);
+    written.is_some_and(|progress| progress.is_outdated(object.meta().generation))
 }

@@ -14,7 +14,7 @@ const FILES: u8 = 0;
 const MAX: u32 = 500;
 
 /// The words that complete the last one.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 struct Candidates {
     words: Vec<String>,
     /// Whether names of sessions and deployments fit too.
@@ -35,32 +35,27 @@ pub async fn run(words: &[String], reader: &Reader) -> String {
 }
 
 fn candidates(root: &clap::Command, words: &[String]) -> Candidates {
-    let Some((begun, before)) = words.split_last() else {
-        return Candidates { words: vec![], names: false, files: false };
-    };
+    let Some((begun, before)) = words.split_last() else { return Candidates::default() };
     let mut command = root;
     for word in before {
         command = command.find_subcommand(word).unwrap_or(command);
     }
-    let visible = command.get_subcommands().filter(|command| !command.is_hide_set());
-    let subcommands: Vec<String> =
-        visible.map(|command| command.get_name().to_owned()).filter(|name| name.starts_with(begun.as_str())).collect();
+    let fitting = |words: Vec<String>| {
+        let words = words.into_iter().filter(|word| word.starts_with(begun.as_str())).collect();
+        Candidates { words, ..Candidates::default() }
+    };
     if begun.starts_with('-') {
         let options = command.get_arguments().chain(root.get_arguments().filter(|argument| argument.is_global_set()));
-        let options = options.filter_map(|option| option.get_long().map(|long| format!("--{long}")));
-        return Candidates {
-            words: options.filter(|option| option.starts_with(begun.as_str())).collect(),
-            names: false,
-            files: false,
-        };
+        return fitting(options.filter_map(|option| option.get_long().map(|long| format!("--{long}"))).collect());
     }
     if command.has_subcommands() {
-        return Candidates { words: subcommands, names: false, files: false };
+        let visible = command.get_subcommands().filter(|command| !command.is_hide_set());
+        return fitting(visible.map(|command| command.get_name().to_owned()).collect());
     }
     Candidates { words: vec![], names: true, files: command.get_name() == "cp" }
 }
 
-/// Returns the names of what a command can act on. What cannot be read is not completed.
+/// Returns the names of sessions and deployments. Kinds that the user may not list are left out.
 async fn names(reader: &Reader) -> Vec<String> {
     let params = ListParams::default().limit(MAX);
     let sessions = reader.namespaced::<Session>().list_metadata(&params).await.map(|list| list.items).unwrap_or_default();

@@ -18,13 +18,9 @@ impl Done {
     /// Prints the result, or only the name.
     pub fn print(&self, format: Format) -> anyhow::Result<()> {
         match format {
-            Format::Name => show(&format!("{}\n", self.full_name())),
+            Format::Name => show(&format!("{}\n", self.kind.full_name(&self.name))),
             Format::Text | Format::Json | Format::Yaml => print(format, self),
         }
-    }
-
-    fn full_name(&self) -> String {
-        format!("{}.sokovan.dev/{}", self.kind.as_str(), self.name)
     }
 }
 
@@ -39,7 +35,7 @@ impl Serialize for Done {
 
 impl fmt::Display for Done {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} {}", self.full_name(), self.result)
+        writeln!(f, "{} {}", self.kind.full_name(&self.name), self.result)
     }
 }
 

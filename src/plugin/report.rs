@@ -19,7 +19,7 @@ use crate::api::{Deployment, Kernel, ResourcePolicy, Route, ScalingGroup, Sessio
 const MAX: u32 = 500;
 /// The last lines of each operator's log.
 const MAX_LINES: i64 = 5000;
-/// What stands in the place of a value that may be secret.
+/// The text that replaces a value that may be secret.
 const OMITTED: &str = "(omitted)";
 /// Fields whose values may be secret, wherever they are: what users give their programs.
 const SECRET: [&str; 4] = ["value", "command", "args", "startCommand"];
@@ -29,7 +29,7 @@ const MIN_SECRET: usize = 6;
 /// The files of a report.
 struct Report {
     files: Vec<(String, String)>,
-    /// What could not be read, and why.
+    /// The objects that could not be read, with the reason.
     missing: Vec<String>,
     /// Values that were left out. Messages of programs and kubelets may repeat them.
     omitted: BTreeSet<String>,

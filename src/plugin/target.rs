@@ -18,6 +18,11 @@ impl Kind {
             Self::Deployment => "deployment",
         }
     }
+
+    /// The name of an object as kubectl prints it with `-o name`.
+    pub fn full_name(self, name: &str) -> String {
+        format!("{}.sokovan.dev/{name}", self.as_str())
+    }
 }
 
 /// An object that the user names. Without a kind, it is a session, or a deployment if there is no such session.

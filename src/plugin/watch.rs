@@ -15,6 +15,7 @@ use serde_json::json;
 use super::Format;
 use super::fetch::Reader;
 use super::table::{age, table};
+use super::target::Kind;
 use crate::api::Session;
 use crate::lifecycle::created_at;
 
@@ -60,7 +61,7 @@ fn report(format: Format, change: Change, session: &Session) -> anyhow::Result<(
         Format::Text => Ok(()),
         Format::Json => super::show(&format!("{event}\n")),
         Format::Yaml => super::show(&format!("---\n{}", serde_yaml::to_string(&event)?)),
-        Format::Name => super::show(&format!("session.sokovan.dev/{}\n", session.name_any())),
+        Format::Name => super::show(&format!("{}\n", Kind::Session.full_name(&session.name_any()))),
     }
 }
 

@@ -16,7 +16,7 @@ use tokio::process::{Child, Command};
 use crate::common::{Space, client, eventually, patience, unique};
 
 const PLUGIN: &str = env!("CARGO_BIN_EXE_kubectl-sokovan");
-/// What a small session requests.
+/// The requests of a small session.
 const SMALL: [&str; 4] = ["--cpu", "50m", "--memory", "32Mi"];
 
 /// A user with a keypair and a namespace of their own.

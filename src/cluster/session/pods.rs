@@ -193,11 +193,12 @@ fn gate_annotation() -> core::Volume {
 
 fn main_container(session: &Session, launch: &Launch, given: &GroupPodOptions) -> core::Container {
     let template = &launch.template;
+    let users = user_volumes::mounts(template);
     let mut mounts = vec![mount(VOLUME_SHM, "/dev/shm".into())];
     if launch.in_gang {
-        mounts.extend(ssh::mounts(template));
+        mounts.extend(ssh::mounts(&users));
     }
-    mounts.extend(user_volumes::mounts(template));
+    mounts.extend(users);
     let port = |port: &Port| core::ContainerPort {
         name: Some(port.name.clone()),
         container_port: port.container_port,

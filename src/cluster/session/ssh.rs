@@ -17,30 +17,26 @@ const PRIVATE: &str = "id_cluster";
 const PRIVATE_OF_OTHERS: &str = "id_cluster_user";
 /// The port of the kernels' SSH servers. Sessions cannot use it for anything else.
 const PORT: u16 = 2200;
-/// Where the client of most distributions looks for more configuration.
 const SSH_FOLDER: &str = "/etc/ssh";
+/// Where the client of most distributions looks for more configuration.
 const CLIENT_CONFIG: &str = "/etc/ssh/ssh_config.d/sokovan.conf";
 
 pub fn volume(session: &Session) -> core::Volume {
-    let (name, uid) = (&session.metadata.name, &session.metadata.uid);
     let file = |key: &str, path: &str, mode: i32| core::KeyToPath { key: key.into(), path: path.into(), mode: Some(mode) };
     let public = ["id_cluster.pub", "authorized_keys", "config", "hostfile"].map(|name| file(name, name, 0o444));
     let private = [file(PRIVATE, PRIVATE, 0o400), file(PRIVATE, PRIVATE_OF_OTHERS, 0o444)];
     let secret = core::SecretVolumeSource {
-        secret_name: Some(ssh_secret_name(name.as_deref().unwrap_or_default(), uid.as_deref().unwrap_or_default())),
+        secret_name: Some(secret_name(session)),
         items: Some(private.into_iter().chain(public).collect()),
         ..core::SecretVolumeSource::default()
     };
     core::Volume { name: VOLUME.into(), secret: Some(secret), ..core::Volume::default() }
 }
 
-/// Returns the mounts of a kernel. A kernel with an SSH configuration of its own keeps that.
-pub fn mounts(template: &KernelTemplate) -> Vec<core::VolumeMount> {
+/// Returns the operator's mounts, given the user's. A kernel with an SSH configuration of its own keeps that.
+pub fn mounts(users: &[core::VolumeMount]) -> Vec<core::VolumeMount> {
     let config = core::VolumeMount { sub_path: Some("config".into()), ..mount(VOLUME, CLIENT_CONFIG.into()) };
-    let paths = template.volumes.iter().map(|volume| &volume.mount_path);
-    let mut paths =
-        paths.chain(template.files.iter().map(|file| &file.path)).chain(template.scratch.iter().map(|s| &s.mount_path));
-    let has_own = paths.any(|path| path == SSH_FOLDER || path.starts_with(&format!("{SSH_FOLDER}/")));
+    let has_own = users.iter().any(|mount| mount.mount_path == SSH_FOLDER || mount.mount_path.starts_with("/etc/ssh/"));
     let own = read_only(mount(VOLUME, format!("{OWN_PATH}/ssh")));
     std::iter::once(own).chain((!has_own).then(|| read_only(config))).collect()
 }
@@ -69,10 +65,13 @@ fn processes(resources: &ResourceList) -> i64 {
     std::cmp::max(if gpus > 0 { gpus } else { cores }, 1)
 }
 
+fn secret_name(session: &Session) -> String {
+    let (name, uid) = (session.metadata.name.as_deref(), session.metadata.uid.as_deref());
+    ssh_secret_name(name.unwrap_or_default(), uid.unwrap_or_default())
+}
+
 /// Returns the Secret with the SSH key pair through which the kernels of one session reach each other.
 pub fn secret(session: &Session, group: &GroupName, keys: &SshKeys) -> core::Secret {
-    let name = session.metadata.name.as_deref().unwrap_or_default();
-    let uid = session.metadata.uid.as_deref().unwrap_or_default();
     let files = [
         (PRIVATE, keys.private.clone()),
         ("id_cluster.pub", keys.public.clone()),
@@ -81,7 +80,7 @@ pub fn secret(session: &Session, group: &GroupName, keys: &SshKeys) -> core::Sec
         ("hostfile", hostfile(session)),
     ];
     core::Secret {
-        metadata: meta(session, ssh_secret_name(name, uid), labels(session, group)),
+        metadata: meta(session, secret_name(session), labels(session, group)),
         immutable: Some(true),
         string_data: Some(files.into_iter().map(|(file, key)| (file.to_owned(), key)).collect()),
         ..core::Secret::default()
@@ -117,12 +116,9 @@ mod tests {
 
     #[test]
     fn a_kernel_with_files_in_etc_ssh_gets_no_configuration_there() {
-        let template = |volumes| {
-            serde_json::from_value::<KernelTemplate>(json!({"image": "i", "resources": {"cpu": "1"}, "volumes": volumes}))
-                .expect("a kernel")
-        };
-        assert_eq!(mounts(&template(json!([]))).len(), 2);
-        assert_eq!(mounts(&template(json!([{"claimName": "c", "mountPath": "/etc/ssh"}]))).len(), 1);
+        assert_eq!(mounts(&[]).len(), 2);
+        assert_eq!(mounts(&[mount("c", "/etc/ssh".into())]).len(), 1);
+        assert_eq!(mounts(&[mount("c", "/etc/ssh/ssh_config.d".into())]).len(), 1);
     }
 
     #[test]

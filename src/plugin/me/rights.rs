@@ -1,4 +1,4 @@
-//! What the user may use, as the API server says.
+//! The user's rights to keypairs, scaling groups and pods, as the API server reports them.
 
 use std::collections::BTreeSet;
 

@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use super::pods;
-use crate::api::{Deployment, KernelTemplate, MAIN_ROLE, Route, RoutePhase, Session, Traffic};
+use crate::api::{Deployment, KernelTemplate, MAIN_HOSTNAME, Route, RoutePhase, Session, Traffic};
 use crate::plugin::fetch::{Object, Reader};
 use crate::plugin::target::{Kind, Target};
 use crate::plugin::watch::changes;
@@ -25,7 +25,7 @@ pub struct ConnectArgs {
     /// The name or the number of a port. If absent, the first port in the kernel's spec.
     port: Option<String>,
     /// The kernel of a session, for example sub2.
-    #[arg(short, long, default_value = "main1")]
+    #[arg(short, long, default_value = MAIN_HOSTNAME)]
     kernel: String,
     /// The port of this machine. If absent, any free port.
     #[arg(long, default_value_t = 0)]
@@ -40,7 +40,7 @@ const MAX_CONNECTIONS: usize = 64;
 /// The longest wait for a pod and its port, for each connection.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What a port is forwarded to.
+/// The object that a port is forwarded to.
 #[derive(Clone, Debug)]
 enum End {
     Session { name: String, kernel: String },
@@ -81,7 +81,7 @@ fn object_kind(end: &End) -> Kind {
 
 /// Returns the number of a kernel's port.
 fn port_of(kernels: &[KernelTemplate], kernel: &str, wanted: Option<&str>) -> Result<u16, String> {
-    let role = kernel.trim_end_matches(|c: char| c.is_ascii_digit());
+    let role = pods::role_of(kernel);
     let ports = kernels.iter().find(|template| template.role == role).map(|template| template.ports.as_slice());
     let ports = ports.unwrap_or_default();
     let number = |number: i32| u16::try_from(number).map_err(|_| format!("{number} is not a valid port number"));
@@ -107,8 +107,7 @@ fn port_of(kernels: &[KernelTemplate], kernel: &str, wanted: Option<&str>) -> Re
 /// Returns the port that a deployment's Service sends requests to.
 fn port_of_model(deployment: &Deployment, wanted: Option<&str>) -> Result<u16, String> {
     match (wanted, deployment.spec.model.port) {
-        (Some(wanted), _) if wanted.parse::<u16>().is_ok() => Ok(wanted.parse().unwrap_or_default()),
-        (Some(wanted), _) => port_of(&deployment.spec.template.kernels, &format!("{MAIN_ROLE}1"), Some(wanted)),
+        (Some(wanted), _) => port_of(&deployment.spec.template.kernels, MAIN_HOSTNAME, Some(wanted)),
         (None, Some(port)) => u16::try_from(port).map_err(|_| format!("{port} is not a valid port number")),
         (None, None) => Err("its model has no port in its spec: give a number".into()),
     }
@@ -162,7 +161,7 @@ async fn pod_of(reader: &Reader, end: &End) -> anyhow::Result<String> {
             let healthy: Vec<&Route> = routes.iter().filter(|route| serves(route)).collect();
             let chosen = healthy.get(nanoseconds() % healthy.len().max(1));
             let route = chosen.ok_or_else(|| anyhow!("deployment {name} has no healthy replica"))?;
-            (route.spec.session.clone(), "main1")
+            (route.spec.session.clone(), MAIN_HOSTNAME)
         }
     };
     Ok(pods::running(reader, &session, kernel).await?.name_any())

@@ -9,13 +9,13 @@ use kube::api::AttachParams;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use super::{pods, stream, terminal};
-use crate::api::CONTAINER_MAIN;
+use crate::api::{CONTAINER_MAIN, MAIN_HOSTNAME};
 use crate::plugin::fetch::Reader;
 
 #[derive(Args)]
 pub struct ExecArgs {
     /// The kernel, for example sub2.
-    #[arg(short, long, default_value = "main1")]
+    #[arg(short, long, default_value = MAIN_HOSTNAME)]
     kernel: String,
     /// Pass standard input to the program.
     #[arg(short = 'i', long)]
@@ -39,7 +39,7 @@ pub async fn shell(reader: &Reader, session: &str, kernel: &str) -> anyhow::Resu
 /// Runs a command, or a shell, in the main kernel, and returns its exit code.
 pub async fn inside(reader: &Reader, session: &str, tty: bool, command: Option<&[String]>) -> anyhow::Result<i32> {
     let shell = SHELL.map(str::to_owned);
-    let how = ExecArgs { kernel: "main1".into(), stdin: true, tty };
+    let how = ExecArgs { kernel: MAIN_HOSTNAME.into(), stdin: true, tty };
     code_of(reader, session, &how, command.unwrap_or(&shell)).await
 }
 

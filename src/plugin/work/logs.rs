@@ -22,6 +22,7 @@ use crate::plugin::style::Style;
 use crate::plugin::target::{arguments, session};
 use crate::plugin::watch::{changes, is_forbidden};
 use crate::plugin::{readable, show};
+use crate::views::extract::has_ended;
 
 #[derive(Args)]
 pub struct LogsArgs {
@@ -213,10 +214,6 @@ async fn next_line(stream: &mut (impl AsyncBufRead + Unpin)) -> std::io::Result<
     let ended = bytes.is_empty();
     let text = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
     Ok((!ended).then(|| String::from_utf8_lossy(text).into_owned()))
-}
-
-fn has_ended(pod: &Pod) -> bool {
-    crate::views::extract::has_ended(pod)
 }
 
 /// Splits a line at the time that the kubelet wrote before it.

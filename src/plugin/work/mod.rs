@@ -16,6 +16,7 @@ use clap::Subcommand;
 use super::Format;
 use super::fetch::Reader;
 use super::target::{Target, session};
+use crate::api::MAIN_HOSTNAME;
 use place::Place;
 
 #[derive(Subcommand)]
@@ -41,7 +42,7 @@ pub enum Command {
         #[arg(value_parser = session)]
         session: String,
         /// The kernel, for example sub2.
-        #[arg(short, long, default_value = "main1")]
+        #[arg(short, long, default_value = MAIN_HOSTNAME)]
         kernel: String,
     },
     /// Forwards a port of this machine to a session, or to a healthy replica of a deployment, until it is interrupted.

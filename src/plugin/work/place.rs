@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use crate::api::MAIN_HOSTNAME;
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     Here(PathBuf),
@@ -17,7 +19,7 @@ impl FromStr for Place {
         let Some((object, path)) = text.split_once(':').filter(|(object, _)| is_name(object)) else {
             return if text.is_empty() { Err("the path is empty".into()) } else { Ok(Self::Here(text.into())) };
         };
-        let (session, kernel) = object.split_once('/').unwrap_or((object, "main1"));
+        let (session, kernel) = object.split_once('/').unwrap_or((object, MAIN_HOSTNAME));
         match path {
             "" => Err(format!("name a path in {session}: {session}:PATH")),
             path => Ok(Self::There { session: session.into(), kernel: kernel.into(), path: path.into() }),

@@ -4,7 +4,7 @@ use anyhow::{anyhow, bail};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
-use crate::api::{LABEL_GENERATION, LABEL_KERNEL, Session, SessionPhase};
+use crate::api::{LABEL_GENERATION, LABEL_KERNEL, MAIN_ROLE, Session, SessionPhase};
 use crate::lifecycle::printable;
 use crate::plugin::fetch::Reader;
 use crate::plugin::target::arguments;
@@ -27,10 +27,15 @@ pub fn of_attempt(mut pods: Vec<Pod>, wanted: Option<i64>) -> Vec<Pod> {
     pods
 }
 
+/// The role in a kernel's hostname.
+pub fn role_of(hostname: &str) -> &str {
+    hostname.trim_end_matches(|c: char| c.is_ascii_digit())
+}
+
 /// Orders main before others, and sub2 before sub10.
 fn natural(hostname: &str) -> (bool, String, u32) {
-    let role = hostname.trim_end_matches(|c: char| c.is_ascii_digit());
-    (role != "main", role.to_owned(), hostname[role.len()..].parse().unwrap_or(0))
+    let role = role_of(hostname);
+    (role != MAIN_ROLE, role.to_owned(), hostname[role.len()..].parse().unwrap_or(0))
 }
 
 /// Returns the running pod of a kernel, or an error that says why there is none and what to do.

@@ -88,7 +88,7 @@ fn manifest(session: &Session, format: Format) -> anyhow::Result<()> {
     match format {
         Format::Json => show(&format!("{}\n", serde_json::to_string_pretty(session)?)),
         Format::Text | Format::Yaml => show(&serde_yaml::to_string(session)?),
-        Format::Name => show(&format!("session.sokovan.dev/{}\n", session.name_any())),
+        Format::Name => show(&format!("{}\n", Kind::Session.full_name(&session.name_any()))),
     }
 }
 

@@ -22,7 +22,20 @@ pub static ROW: Handler = Handler {
 };
 
 fn expire(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
-    let Some(seconds) = item.session.spec.batch_timeout_seconds else { return Verdict::idle() };
+    match item.session.spec.batch_timeout_seconds {
+        Some(seconds) => expire_after(snapshot, item, seconds, Reason::BatchTimeout, || format!("ran for more than {seconds} s")),
+        None => Verdict::idle(),
+    }
+}
+
+/// Ends a session that has run for more than so many seconds.
+pub(super) fn expire_after(
+    snapshot: &Snapshot,
+    item: &SessionItem,
+    seconds: i64,
+    reason: Reason,
+    message: impl FnOnce() -> String,
+) -> Verdict {
     // detect-termination decides on a session whose kernels end by themselves.
     if item.kernels.iter().any(KernelItem::is_ending) {
         return Verdict::idle();
@@ -31,7 +44,7 @@ fn expire(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
     if !is_over(item.phase_started_at(), limit, snapshot.now) {
         return Verdict::idle().wake_at(over_at(item.phase_started_at(), limit));
     }
-    Verdict::success().because(Reason::BatchTimeout, format!("ran for more than {seconds} s")).result(SessionResult::Failure)
+    Verdict::success().because(reason, message()).result(SessionResult::Failure)
 }
 
 #[cfg(test)]

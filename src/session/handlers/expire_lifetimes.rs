@@ -1,10 +1,10 @@
 //! expire-lifetimes: ends a session that has run for as long as it, or the policies of its tenants, allow.
 
+use super::expire_batches::expire_after;
 use super::{Decide, Handler, HandlerName, Mode, Settings, To, Transitions, Verdict, trace_kernels};
-use crate::api::{Reason, SessionPhase, SessionResult};
-use crate::lifecycle::{CommitMode, Trigger, is_over, over_at};
+use crate::api::{Reason, SessionPhase};
+use crate::lifecycle::{CommitMode, Trigger};
 use crate::session::holding::account_of;
-use crate::session::kernels::KernelItem;
 use crate::session::snapshot::{SessionItem, Snapshot};
 
 pub static ROW: Handler = Handler {
@@ -24,16 +24,9 @@ pub static ROW: Handler = Handler {
 
 fn expire(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
     let Some((seconds, whose)) = limit(snapshot, item) else { return Verdict::idle() };
-    // detect-termination decides on a session whose kernels end by themselves.
-    if item.kernels.iter().any(KernelItem::is_ending) {
-        return Verdict::idle();
-    }
-    let limit = Some(snapshot.timing.configured(seconds));
-    if !is_over(item.phase_started_at(), limit, snapshot.now) {
-        return Verdict::idle().wake_at(over_at(item.phase_started_at(), limit));
-    }
-    let message = format!("ran for more than {seconds} s, which is the maxLifetimeSeconds of {whose}");
-    Verdict::success().because(Reason::LifetimeExceeded, message).result(SessionResult::Failure)
+    expire_after(snapshot, item, seconds, Reason::LifetimeExceeded, || {
+        format!("ran for more than {seconds} s, which is the maxLifetimeSeconds of {whose}")
+    })
 }
 
 /// Returns the shortest limit that applies, and whose it is. A replica has none: its deployment decides when it ends.
@@ -56,6 +49,7 @@ mod tests {
 
     use super::*;
     use crate::api::KernelPhase::{self, Running, Terminated};
+    use crate::api::SessionResult;
     use crate::session::handlers::Outcome;
     use crate::session::handlers::testing::{item, now, put, session, snapshot};
 

@@ -56,12 +56,14 @@ fn promote(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
 
 /// Whether a session that ends for this reason may start again. A session that its user ends does not.
 pub(super) fn may_start_again(item: &SessionItem, reason: Reason) -> bool {
-    let spec = &item.session.spec;
-    let most = spec.retry.as_ref().and_then(|retry| retry.on_disruption).unwrap_or(0);
-    let is_left = item.session.status.as_ref().map_or(0, |status| status.restarts) < most;
-    let has_run = item.session.status.as_ref().is_some_and(|status| status.started_at.is_some());
-    let has_run = has_run || item.kernels.iter().any(KernelItem::has_started);
+    let status = item.session.status.as_ref();
+    let is_left = status.map_or(0, |status| status.restarts) < max_restarts(item);
+    let has_run = status.is_some_and(|status| status.started_at.is_some()) || item.kernels.iter().any(KernelItem::has_started);
     item.is_batch() && is_disruption(reason) && is_left && has_run && is_wanted(item)
+}
+
+fn max_restarts(item: &SessionItem) -> i32 {
+    item.session.spec.retry.as_ref().and_then(|retry| retry.on_disruption).unwrap_or(0)
 }
 
 fn is_wanted(item: &SessionItem) -> bool {
@@ -81,7 +83,7 @@ fn start_again(snapshot: &Snapshot, item: &SessionItem, reason: Reason) -> Optio
         return (!is_over(since, limit, snapshot.now)).then(|| Verdict::idle().wake_at(over_at(since, limit)));
     }
     let status = item.status();
-    let most = item.session.spec.retry.as_ref().and_then(|retry| retry.on_disruption).unwrap_or(0);
+    let most = max_restarts(item);
     let why = status.message.as_deref().unwrap_or_default();
     let message = format!("starts again after a disruption ({} of {most}): {why}", status.restarts + 1);
     let mut verdict = Verdict::success_to(Exit::Pending).because(reason, message);
