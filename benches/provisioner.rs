@@ -123,6 +123,7 @@ fn candidates(queue: &[Waiting]) -> Vec<Candidate<'_>> {
             dependencies: &[],
             avoided: vec![],
             ahead: &[],
+            template_problem: None,
             recently_reported: waiting.recently_reported,
         }
     }

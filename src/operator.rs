@@ -18,6 +18,7 @@ use crate::cluster::session::effects::Effects;
 use crate::cluster::session::hooks::Hooks;
 use crate::cluster::session::host::SessionHost;
 use crate::cluster::session::kernel_tasks::KernelTasks;
+use crate::cluster::session::measure;
 use crate::cluster::session::pods::PodOptions;
 use crate::cluster::session::warnings;
 use crate::cluster::store::quota_admission;
@@ -177,6 +178,7 @@ fn start(work: &Client, options: &Options, world: &Arc<World>, writer: &Writer, 
     tasks.spawn(heartbeats::look(work.clone(), world.clone()));
     tasks.spawn(quota_admission::admit(world.clone()));
     tasks.spawn(warnings::look(work.clone(), world.clone()));
+    tasks.spawn(measure::measure(work.clone(), world.clone()));
     tasks.spawn(serving::remove_orphans(world.clone(), writer.clone()));
     sessions.start(&mut tasks);
     Arc::new(deployments).start(&mut tasks);

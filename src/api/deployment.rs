@@ -50,8 +50,9 @@ pub struct DeploymentSpec {
     /// The session of each replica. Its type is Inference. A change begins a rollout, except for `priority`.
     #[x_kube(
         validation = Rule::new("self.type == 'Inference'").message("a deployment's template is of type Inference"),
-        validation = Rule::new("!has(self.startsAt) && !has(self.dependsOn) && !has(self.ttlSecondsAfterFinished) && !has(self.maxLifetimeSeconds) && (!has(self.suspend) || !self.suspend)")
-            .message("startsAt, dependsOn, ttlSecondsAfterFinished, maxLifetimeSeconds and suspend do not apply to replicas: leave them out of the template"),
+        validation = Rule::new("!has(self.startsAt) && !has(self.dependsOn) && !has(self.ttlSecondsAfterFinished) && !has(self.maxLifetimeSeconds) && !has(self.idleTimeoutSeconds) && !has(self.claims) && (!has(self.suspend) || !self.suspend)")
+            .message("startsAt, dependsOn, ttlSecondsAfterFinished, maxLifetimeSeconds, idleTimeoutSeconds, claims and suspend do not apply to replicas: leave them out of the template"),
+        validation = Rule::new("!has(self.template)").message("replicas have no SessionTemplate: describe their kernels here"),
         validation = Rule::new("!has(self.serving)").message("a deployment sets serving itself: use spec.model"),
         validation = Rule::new("self.desiredState == 'Running'").message("use spec.desiredState to end a deployment, or delete it")
     )]

@@ -31,7 +31,8 @@ pub struct KernelTemplate {
     #[schemars(range(min = 1, max = 128))]
     pub replicas: i32,
 
-    /// The container image.
+    /// The container image. A session with a template has none of its own.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(min = 1, max = 512), regex(pattern = r"^[^\s]+$"))]
     pub image: String,
 
@@ -45,6 +46,7 @@ pub struct KernelTemplate {
     pub architecture: Option<String>,
 
     /// The request and the limit of each replica: `cpu` (cores), `memory` (bytes) and accelerators such as `nvidia.com/gpu`.
+    #[serde(default, skip_serializing_if = "ResourceList::is_empty")]
     #[schemars(schema_with = "written_amounts", extend("maxProperties" = 16))]
     pub resources: ResourceList,
 
@@ -70,7 +72,7 @@ pub struct KernelTemplate {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub ports: Vec<Port>,
 
-    /// PersistentVolumeClaims of this namespace to mount.
+    /// PersistentVolumeClaims to mount: of this namespace, or of the session's `claims`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["mountPath".into()]))]
@@ -208,7 +210,7 @@ impl fmt::Display for Protocol {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeMount {
-    /// The name of a PersistentVolumeClaim of this namespace.
+    /// A name in the session's `claims`; otherwise the name of a PersistentVolumeClaim of this namespace.
     #[schemars(length(min = 1, max = 253), regex(pattern = DNS_NAME))]
     pub claim_name: String,
     /// The absolute path to mount it at.

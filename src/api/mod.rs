@@ -1,5 +1,6 @@
 //! The custom resources, one kind a file, and what they share.
 
+mod claim_template;
 mod condition;
 mod deployment;
 mod deployment_status;
@@ -19,11 +20,13 @@ mod scaling_group;
 mod serving;
 mod session;
 mod session_status;
+mod session_template;
 mod slots;
 mod usage;
 mod user;
 mod waiting;
 
+pub use claim_template::*;
 pub use condition::*;
 pub use deployment::*;
 pub use deployment_status::*;
@@ -44,6 +47,7 @@ pub use scaling_group::*;
 pub use serving::*;
 pub use session::*;
 pub use session_status::*;
+pub use session_template::*;
 pub use slots::*;
 pub use usage::*;
 pub use user::*;
@@ -68,6 +72,7 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         User::crd(),
         Keypair::crd(),
         ResourcePolicy::crd(),
+        SessionTemplate::crd(),
     ]
 }
 

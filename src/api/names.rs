@@ -169,6 +169,8 @@ pub const ANNOTATION_GATE: &str = "sokovan.dev/gate";
 pub const GATE_OPEN: &str = "open";
 /// On sessions: the client's own id of the submission. Events carry it, or the session's uid if it is absent.
 pub const ANNOTATION_CREATION_ID: &str = "sokovan.dev/creation-id";
+/// The time until which a session is not ended for being idle.
+pub const ANNOTATION_KEEP_UNTIL: &str = "sokovan.dev/keep-until";
 /// On sessions: keeps the object until the operator has ended the session's pods.
 pub const FINALIZER_SESSION: &str = "sokovan.dev/session";
 /// On pods: keeps the pod until the kernel's exit code and reason are recorded.

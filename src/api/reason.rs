@@ -64,6 +64,12 @@ pub enum Reason {
     BatchFinished,
     BatchTimeout,
     LifetimeExceeded,
+    /// A running session is not used, and will end.
+    Idle,
+    /// A session that was idle is used again, or may stay for another reason.
+    InUse,
+    /// A session was not used for as long as it may be.
+    IdleTimeout,
     Deprioritized,
     LowestPriority,
     PodGone,
@@ -87,6 +93,12 @@ pub enum Reason {
     RuntimeClassNotFound,
     VolumeClaimNotBound,
     VolumeClaimInUse,
+    /// A claim of the name that a session's own claim would have exists already.
+    VolumeClaimExists,
+    ServiceAccountNotAllowed,
+    TemplateNotFound,
+    /// A session does not fit its SessionTemplate: unknown parameters, or values out of their bounds.
+    TemplateMismatch,
     /// Finalizers of others keep an object that is being deleted.
     DeletionHeld,
     /// The API server refuses the status: the object is too large.
@@ -126,6 +138,11 @@ pub enum Reason {
 impl Reason {
     pub fn as_str(self) -> &'static str {
         self.into()
+    }
+
+    /// Whether it announces something that its user may want to prevent, although nothing failed.
+    pub fn announces(self) -> bool {
+        self == Self::Idle
     }
 }
 

@@ -56,6 +56,13 @@ pub struct ResourcePolicySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 31_536_000))]
     pub max_lifetime_seconds: Option<i64>,
+    /// The most seconds that a session runs without being used, apart from replicas of deployments (`spec.idleTimeoutSeconds` of sessions).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 60, max = 31_536_000))]
+    pub idle_timeout_seconds: Option<i64>,
+    /// Whether the annotation `sokovan.dev/keep-until` of sessions has no effect.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub forbid_keep_until: bool,
     /// The most volume claims that sessions holding resources mount at a time. 0 or absent means no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000_000))]

@@ -215,6 +215,10 @@ pub struct GroupPodOptions {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub image_pull_secrets: Vec<LocalObjectReference>,
+    /// The ServiceAccounts, by name, that sessions may run their pods as; none if empty. Each session's namespace has its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 253)))]
+    pub service_accounts: Vec<String>,
     /// The security context of each pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub security_context: Option<PodSecurityContext>,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::names::DNS_NAME;
 use super::scaling_group::yes;
-use super::{AccessKey, GroupName, KernelTemplate, Serving, SessionStatus};
+use super::{AccessKey, ClaimTemplate, GroupName, KernelTemplate, Serving, SessionStatus, TemplateRef};
 
 /// The most kernels of one session.
 pub const MAX_KERNELS: i64 = 128;
@@ -47,7 +47,10 @@ pub const MAX_KERNELS: i64 = 128;
     validation = Rule::new("!has(self.batchTimeoutSeconds) || self.type == 'Batch'").message("batchTimeoutSeconds is for sessions of type Batch"),
     validation = Rule::new("!has(self.retry) || !has(self.retry.onDisruption) || self.type == 'Batch'").message("retry.onDisruption is for sessions of type Batch"),
     validation = Rule::new("!has(self.serving) || self.type == 'Inference'").message("serving is for sessions of type Inference"),
-    validation = Rule::new("self.kernels.map(k, has(k.replicas) ? k.replicas : 1).sum() <= 128").message("a session has at most 128 kernels")
+    validation = Rule::new("self.kernels.map(k, has(k.replicas) ? k.replicas : 1).sum() <= 128").message("a session has at most 128 kernels"),
+    validation = Rule::new("has(self.template) || self.kernels.exists_one(k, !has(k.role) || k.role == 'main')").message("exactly one entry of kernels has the role main"),
+    validation = Rule::new("has(self.template) || self.kernels.all(k, has(k.image))").message("each kernel has an image, unless the session has a template"),
+    validation = Rule::new("!has(self.template) || self.kernels.all(k, !has(k.image) && !has(k.replicas) && !has(k.imagePullPolicy) && !has(k.architecture) && !has(k.sharedMemory))").message("image, imagePullPolicy, replicas, architecture and sharedMemory are the template's: set its parameters instead")
 )]
 pub struct SessionSpec {
     /// The type of workload. `Batch` ends when the command of its main kernel does, and the exit code decides the result. The
@@ -72,10 +75,15 @@ pub struct SessionSpec {
     #[serde(default)]
     pub cluster_mode: ClusterMode,
 
-    /// The containers to run, one entry a role. Exactly one entry has the role `main`, with one replica.
-    #[schemars(length(min = 1, max = 16))]
+    /// The SessionTemplate to take the kernels from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<TemplateRef>,
+
+    /// The containers to run, one entry a role. Exactly one entry has the role `main`, with one replica. With a template, only what the
+    /// session adds to the template's kernels: command, args, env, ports, volumes, files, scratch and designatedNodes.
+    #[serde(default)]
+    #[schemars(length(max = 16))]
     #[x_kube(
-        validation = Rule::new("self.exists_one(k, !has(k.role) || k.role == 'main')").message("exactly one entry has the role main"),
         validation = Rule::new("self.all(k, !has(k.role) || self.exists_one(other, has(other.role) && other.role == k.role))").message("each role has one entry"),
         validation = Rule::new("self.all(k, (has(k.role) && k.role != 'main') || !has(k.replicas) || k.replicas == 1)").message("the role main has one replica"),
     )]
@@ -85,6 +93,18 @@ pub struct SessionSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4), inner(length(min = 1, max = 253), regex(pattern = DNS_NAME)))]
     pub image_pull_secrets: Vec<String>,
+
+    /// PersistentVolumeClaims that are created for the session before its kernels. You need the right to create them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub claims: Vec<ClaimTemplate>,
+
+    /// The ServiceAccount of this namespace that its pods run as, for the identity at a cloud provider. The scaling group must allow
+    /// it, and you need the right to use it. No pod gets a token for the API server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = DNS_NAME))]
+    pub service_account_name: Option<String>,
 
     /// Whether all kernels start at the same moment, when each can resolve the names of all others. If false, and every node of
     /// the session has the images already, each kernel starts as soon as it can, and its program has to retry lookups of names.
@@ -110,6 +130,14 @@ pub struct SessionSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 31_536_000))]
     pub max_lifetime_seconds: Option<i64>,
+
+    /// Seconds that a session may run without being used, whatever its type. After half of them its status and an Event announce the end;
+    /// after all of them it ends with the result Failure. The resource policies of its tenants may set less. It is used while a kernel
+    /// uses 5 % of the CPU or of another resource that it requests, as far as `metrics.k8s.io` reports it. Without measurements it does
+    /// not end. The annotation `sokovan.dev/keep-until`, with a time, defers the end, unless a policy forbids that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 60, max = 31_536_000))]
+    pub idle_timeout_seconds: Option<i64>,
 
     /// Sessions of this namespace that must end with Success before this session is scheduled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -7,7 +7,8 @@ use strum::{Display, EnumIter, IntoStaticStr};
 
 use super::progress::{has_progress, is_zero};
 use super::{
-    DomainName, GroupName, LABEL_DEPLOYMENT_UID, NodeName, Progress, ProjectName, ResourceList, Session, UserName, Waiting,
+    DomainName, GroupName, LABEL_DEPLOYMENT_UID, NodeName, Progress, ProjectName, ResolvedTemplate, ResourceList, Session,
+    UserName, Waiting,
 };
 
 /// The phase of a session (docs/lifecycle.md#phases).
@@ -140,6 +141,9 @@ pub struct SessionStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(max = 40)))]
     pub met_dependencies: Vec<String>,
+    /// The session's template, as it was when the session got its nodes first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<ResolvedTemplate>,
     /// The number of allocations so far. It only grows, and pods of an earlier allocation are removed.
     #[serde(default)]
     pub allocation_generation: i64,
@@ -177,6 +181,9 @@ pub struct SessionStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub nodes: Option<String>,
+    /// Since when it has not been used, if that is for at least half of its `idleTimeoutSeconds`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle: Option<Idle>,
     /// The result of the session; empty until it has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<SessionResult>,
@@ -205,6 +212,16 @@ pub struct KernelAllocation {
     pub kernel: String,
     /// The node.
     pub node: NodeName,
+}
+
+/// A session that is not used.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Idle {
+    /// The last time that it was used, or that its use was not known.
+    pub since: DateTime<Utc>,
+    /// The time of its end if it is not used before.
+    pub ends_at: DateTime<Utc>,
 }
 
 /// A node that failed a session.

@@ -75,6 +75,7 @@ fn watch_of(kind: Watched, client: Client, world: Arc<World>) -> BoxFuture<'stat
         Watched::User => tenants(client, world, by_spec(|stores| &mut stores.users)),
         Watched::Keypair => tenants(client, world, by_spec(|stores| &mut stores.keypairs)),
         Watched::ResourcePolicy => tenants(client, world, by_spec(|stores| &mut stores.policies)),
+        Watched::SessionTemplate => tenants(client, world, by_spec(|stores| &mut stores.templates)),
         Watched::Namespace => tenants(client, world, NAMESPACES),
         Watched::PersistentVolumeClaim => tenants(client, world, CLAIMS),
         Watched::PersistentVolume => tenants(client, world, VOLUMES),

@@ -264,7 +264,7 @@ impl<'a, S: Subject, H: Host<S>> Work<'a, S, H> {
         self.after.add_event(Event {
             object: current.original.clone(),
             action: self.handler.name.as_str(),
-            warning: failed || (from != to && S::has_ended_badly(status)),
+            warning: failed || reason.is_some_and(Reason::announces) || (from != to && S::has_ended_badly(status)),
             reason: reason.map_or(EventReason::Reached(to), EventReason::Reason),
             message: message.unwrap_or_default(),
             from,

@@ -60,6 +60,10 @@ pub struct Timing {
     pub late: Duration,
     /// How long the Events of a silent pod are not read again.
     pub warnings_again: Duration,
+    /// How often the use of what has an idle timeout is measured.
+    pub measuring: Duration,
+    /// How long something may go unmeasured before it counts as used.
+    pub unmeasured: Duration,
     /// How long a new leader may take to list everything.
     pub listing: Duration,
     /// How long a node may be silent before its replicas count as unhealthy.
@@ -131,6 +135,8 @@ impl Default for Timing {
             unseen: seconds(600),
             late: seconds(15),
             warnings_again: seconds(30),
+            measuring: seconds(60),
+            unmeasured: seconds(200),
             listing: seconds(300),
             stale_replica: seconds(300),
             flapping: seconds(600),

@@ -19,7 +19,7 @@ impl Done {
     pub fn print(&self, format: Format) -> anyhow::Result<()> {
         match format {
             Format::Name => show(&format!("{}\n", self.kind.full_name(&self.name))),
-            Format::Text | Format::Json | Format::Yaml => print(format, self),
+            Format::Text | Format::Wide | Format::Json | Format::Yaml => print(format, self),
         }
     }
 }

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use super::revisions::{Recorded, recorded};
 use super::target::{Kind, Target};
 use crate::api::*;
+use crate::session::template;
 
 /// Objects per list request.
 const PAGE: u32 = 1000;
@@ -98,7 +99,13 @@ impl Reader {
     }
 
     pub async fn session(&self, name: &str) -> kube::Result<Session> {
-        self.namespaced::<Session>().get(name).await
+        let mut session: Session = self.namespaced().get(name).await?;
+        let template = match &session.spec.template {
+            Some(reference) => self.all::<SessionTemplate>().get(&reference.name).await.ok(), // it adds to what is shown
+            None => None,
+        };
+        template::expand(&mut session, template.as_ref());
+        Ok(session)
     }
 
     pub async fn sessions(&self) -> kube::Result<Vec<Session>> {

@@ -11,6 +11,7 @@ mod fetch;
 mod finding;
 mod findings;
 mod history;
+mod listing;
 mod me;
 mod queue;
 mod report;
@@ -27,17 +28,15 @@ mod watch;
 mod work;
 
 use std::fmt::Display;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
 use chrono::Utc;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config, ResourceExt};
+use kube::{Client, Config};
 use serde::Serialize;
 
-use crate::api::SessionPhase;
-use fetch::{Object, Parts, Reader};
-use target::Target;
+use fetch::Reader;
 
 /// Works with compute sessions and inference deployments.
 #[derive(Parser)]
@@ -51,39 +50,17 @@ pub struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Lists the waiting sessions of a scaling group, or of all, in their order and with the reason of each.
-    Queue { group: Option<String> },
-    /// Explains why a session or a deployment is in its state, and what would have to change.
-    Explain {
-        /// The name of a session or a deployment.
-        #[arg(value_name = "[KIND/]NAME")]
-        object: Target,
-    },
-    /// Lists what was tried for a session or a deployment, when, how often, and step by step.
-    History {
-        /// The name of a session or a deployment.
-        #[arg(value_name = "[KIND/]NAME")]
-        object: Target,
-    },
+    #[command(flatten)]
+    Listing(listing::Listing),
     /// Shows or changes the rollout of a deployment.
     #[command(subcommand)]
     Rollout(rollout::Command),
-    /// Shows the usage of nodes and tenants, as far as you may see them.
-    Top,
-    /// Shows a session, its kernels and their pods; or a deployment, its revisions, routes, sessions and pods.
-    Tree {
-        /// The name of a session or a deployment.
-        #[arg(value_name = "[KIND/]NAME")]
-        object: Target,
-    },
     /// Shows the namespace's sessions, redrawn as they change.
     Watch {
         /// The sessions of all namespaces.
         #[arg(short = 'A', long)]
         all_namespaces: bool,
     },
-    /// Shows what you may do here, your limits and their usage, and which of your sessions wait or run.
-    Me,
     /// Writes an archive for support: objects, Events and the operator's log, as far as you may read them, without the values of
     /// environment variables, and without commands.
     Report {
@@ -121,11 +98,16 @@ struct Options {
     /// The output format.
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Text)]
     output: Format,
+    /// Show the listing again as it changes.
+    #[arg(short, long, global = true)]
+    watch: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
     Text,
+    /// Text with more columns, and lines that are not cut to the width of the terminal.
+    Wide,
     Json,
     Yaml,
     /// The name of what was created or changed.
@@ -138,7 +120,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let config = config(&options).await?;
     let namespace = options.namespace.unwrap_or_else(|| config.default_namespace.clone());
     let reader = Reader { client: Client::try_from(config)?, namespace };
-    run_with(command, &reader, options.output).await.map_err(readable)
+    run_with(command, &reader, options.output, options.watch).await.map_err(readable)
 }
 
 /// The configuration that the options choose. Inside a pod it is that of its service account.
@@ -151,50 +133,16 @@ async fn config(options: &Options) -> anyhow::Result<Config> {
     })
 }
 
-async fn run_with(command: Command, reader: &Reader, format: Format) -> anyhow::Result<()> {
+async fn run_with(command: Command, reader: &Reader, format: Format, watch: bool) -> anyhow::Result<()> {
     let now = Utc::now();
+    if watch && !matches!(command, Command::Listing(_) | Command::Watch { .. }) {
+        anyhow::bail!("--watch is for queue, explain, history, top, tree and me");
+    }
     match command {
-        Command::Queue { group } => {
-            let (groups, sessions) = (reader.groups(group.as_deref()).await?, reader.all_sessions().await?);
-            print(format, &queue::view(group.as_deref(), groups.as_deref(), &sessions, now))
-        }
-        Command::Explain { object } => match reader.object(&object).await? {
-            Object::Session(session) => {
-                let group = reader.group_of(&session).await;
-                // Only a waiting session has a place in the queue.
-                let others = if session.phase() == SessionPhase::Pending { reader.all_sessions().await? } else { vec![] };
-                print(format, &explain::view(&session, group.as_ref(), &others, now))
-            }
-            Object::Deployment(deployment) => {
-                let parts = Parts { warnings: reader.warnings(&deployment).await, ..reader.parts(&deployment).await? };
-                print(format, &explain_deployment::view(&deployment, &parts, now))
-            }
-        },
-        Command::History { object } => match reader.object(&object).await? {
-            Object::Session(session) => {
-                let progress = session.status.as_ref().map(|status| &status.progress);
-                print(format, &history::view("session", session.name_any(), progress))
-            }
-            Object::Deployment(deployment) => {
-                let progress = deployment.status.as_ref().map(|status| &status.progress);
-                print(format, &history::view("deployment", deployment.name_any(), progress))
-            }
-        },
+        Command::Listing(listing) if watch => listing::follow(&listing, reader, format).await,
+        Command::Listing(listing) => show(&listing::render(&listing, reader, format, now).await?),
         Command::Rollout(command) => rollout::run(command, reader, format, now).await,
-        Command::Top => print(format, &top::view(&reader.top().await?)),
-        Command::Tree { object } => match reader.object(&object).await? {
-            Object::Session(session) => {
-                let (kernels, pods) = (reader.kernels(&session).await?, reader.pods(&session).await?);
-                print(format, &tree::view(&session, &kernels, pods.as_deref()))
-            }
-            Object::Deployment(deployment) => {
-                let parts = reader.parts(&deployment).await?;
-                let pods = reader.pods_of(parts.sessions.as_deref().unwrap_or_default()).await?;
-                print(format, &tree_deployment::view(&deployment, &parts, pods.as_deref()))
-            }
-        },
         Command::Watch { all_namespaces } => watch::follow(reader, all_namespaces, format).await,
-        Command::Me => print(format, &me::read(reader, now).await?),
         Command::Report { file, operator_namespace } => {
             let path = report::run(reader, file, &operator_namespace, now).await?;
             show(&format!("{}\n", path.display()))
@@ -214,10 +162,26 @@ fn readable(error: anyhow::Error) -> anyhow::Error {
 }
 
 fn print<V: Serialize + Display>(format: Format, view: &V) -> anyhow::Result<()> {
-    match format {
-        Format::Text | Format::Name => show(&format!("{}\n", view.to_string().trim_end())),
-        Format::Yaml => show(&serde_yaml::to_string(view)?),
-        Format::Json => show(&format!("{}\n", serde_json::to_string_pretty(view)?)),
+    show(&rendered(format, view)?)
+}
+
+fn rendered<V: Serialize + Display>(format: Format, view: &V) -> anyhow::Result<String> {
+    let text = match (format, format.width()) {
+        (Format::Text, Some(width)) => format!("{view:width$}"),
+        (Format::Text | Format::Name, _) => view.to_string(),
+        (Format::Wide, _) => format!("{view:#}"),
+        (Format::Yaml, _) => return Ok(serde_yaml::to_string(view)?),
+        (Format::Json, _) => return Ok(format!("{}\n", serde_json::to_string_pretty(view)?)),
+    };
+    Ok(format!("{}\n", text.trim_end()))
+}
+
+impl Format {
+    /// Returns the width that lines are cut to: the terminal's.
+    fn width(self) -> Option<usize> {
+        let shown = self == Self::Text && std::io::stdout().is_terminal();
+        let (columns, _) = shown.then(crossterm::terminal::size)?.ok()?;
+        Some(usize::from(columns)).filter(|columns| *columns > 0)
     }
 }
 

@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use super::table::{age, table};
 use crate::api::{
-    GroupName, Reason, ScalingGroup, ScalingGroupStatus, SequencerName, Session, SessionPhase, WaitingByPriority,
-    WaitingByReason, whole,
+    AccessKey, GroupName, Reason, ScalingGroup, ScalingGroupStatus, SequencerName, Session, SessionPhase, WaitingByPriority,
+    WaitingByReason, requested, whole,
 };
 use crate::lifecycle::created_at;
 
@@ -46,6 +46,9 @@ struct Waiting {
     namespace: String,
     name: String,
     priority: i32,
+    keypair: AccessKey,
+    /// The sum over its kernels.
+    requests: Vec<(String, String)>,
     since: Option<DateTime<Utc>>,
     reason: Reason,
     message: String,
@@ -155,6 +158,8 @@ fn queue(name: Option<&str>, group: Option<&ScalingGroup>, sessions: &[Session],
             namespace: session.namespace().unwrap_or_default(),
             name: session.name_any(),
             priority: session.priority(),
+            keypair: session.spec.access_key.clone(),
+            requests: requested(session).iter().map(|(name, amount)| (name.to_string(), amount.to_string())).collect(),
             since: created_at(*session),
             reason: status.reason.unwrap_or(Reason::NotEvaluated),
             message: status.progress.message.unwrap_or_default(),
@@ -200,25 +205,29 @@ impl Queue {
     }
 }
 
+impl Queue {
+    /// Returns the sessions as a table; `{:#}` adds what they are and request.
+    fn table(&self, f: &fmt::Formatter<'_>) -> String {
+        let wide = f.alternate();
+        let row = |w: &Waiting| {
+            let (place, priority) = (w.place.map_or("?".to_owned(), |place| place.to_string()), w.priority.to_string());
+            let requests: Vec<String> = w.requests.iter().map(|(name, amount)| format!("{name} {amount}")).collect();
+            let own = [place, w.namespace.clone(), w.name.clone(), priority, age(w.since, self.now)];
+            let more = [w.keypair.to_string(), requests.join(", ")].into_iter().filter(|_| wide);
+            own.into_iter().chain(more).chain([w.reason.to_string(), w.message.clone()]).collect()
+        };
+        let more = ["KEYPAIR", "REQUESTS"].into_iter().filter(|_| wide);
+        let heading = ["PLACE", "NAMESPACE", "NAME", "PRIORITY", "AGE"].into_iter().chain(more).chain(["REASON", "MESSAGE"]);
+        table(&heading.collect::<Vec<_>>(), &self.visible.iter().map(row).collect::<Vec<_>>(), f)
+    }
+}
+
 impl fmt::Display for Queues {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for queue in &self.0 {
             queue.heading(f)?;
-            let row = |w: &Waiting| {
-                let (place, priority) = (w.place.map_or("?".to_owned(), |place| place.to_string()), w.priority.to_string());
-                vec![
-                    place,
-                    w.namespace.clone(),
-                    w.name.clone(),
-                    priority,
-                    age(w.since, queue.now),
-                    w.reason.to_string(),
-                    w.message.clone(),
-                ]
-            };
             if !queue.visible.is_empty() {
-                let rows: Vec<_> = queue.visible.iter().map(row).collect();
-                f.write_str(&table(&["PLACE", "NAMESPACE", "NAME", "PRIORITY", "AGE", "REASON", "MESSAGE"], &rows))?;
+                f.write_str(&queue.table(f))?;
             }
             writeln!(f)?;
         }

@@ -94,7 +94,7 @@ impl fmt::Display for Top {
                     ]
                 };
                 let rows: Vec<_> = nodes.iter().map(row).collect();
-                f.write_str(&table(&["NODE", "READY", "KERNELS", "CPU", "MEMORY", "PODS", "ACCELERATORS"], &rows))?;
+                f.write_str(&table(&["NODE", "READY", "KERNELS", "CPU", "MEMORY", "PODS", "ACCELERATORS"], &rows, f))?;
             }
         }
         writeln!(f)?;
@@ -112,7 +112,7 @@ impl fmt::Display for Top {
             None => writeln!(f, "tenants: you may not list them"),
             Some(tenants) => {
                 let rows: Vec<_> = tenants.iter().map(row).collect();
-                f.write_str(&table(&["TENANT", "NAME", "RUNNING", "PENDING", "USED/LIMIT"], &rows))
+                f.write_str(&table(&["TENANT", "NAME", "RUNNING", "PENDING", "USED/LIMIT"], &rows, f))
             }
         }
     }

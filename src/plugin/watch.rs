@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::Format;
 use super::fetch::Reader;
-use super::table::{age, table};
+use super::table::{age, table_within};
 use super::target::Kind;
 use crate::api::Session;
 use crate::lifecycle::created_at;
@@ -29,7 +29,7 @@ pub async fn follow(reader: &Reader, all_namespaces: bool, format: Format) -> an
     let mut events = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff());
     let mut sessions = Sessions::default();
     let mut frame = tokio::time::interval(FRAME);
-    let (draws, mut changed) = (format == Format::Text, true);
+    let (draws, mut changed) = (matches!(format, Format::Text | Format::Wide), true);
     loop {
         tokio::select! {
             event = events.next() => {
@@ -47,7 +47,7 @@ pub async fn follow(reader: &Reader, all_namespaces: bool, format: Format) -> an
             }
             _ = frame.tick(), if changed && draws => {
                 // Move to the top left and clear the screen.
-                super::show(&format!("\x1b[H\x1b[J{}", draw(sessions.known.values(), all_namespaces)))?;
+                super::show(&format!("\x1b[H\x1b[J{}", draw(sessions.known.values(), all_namespaces, format)))?;
                 changed = false;
             }
         }
@@ -58,7 +58,7 @@ pub async fn follow(reader: &Reader, all_namespaces: bool, format: Format) -> an
 fn report(format: Format, change: Change, session: &Session) -> anyhow::Result<()> {
     let event = json!({"type": change, "object": session});
     match format {
-        Format::Text => Ok(()),
+        Format::Text | Format::Wide => Ok(()),
         Format::Json => super::show(&format!("{event}\n")),
         Format::Yaml => super::show(&format!("---\n{}", serde_yaml::to_string(&event)?)),
         Format::Name => super::show(&format!("{}\n", Kind::Session.full_name(&session.name_any()))),
@@ -141,8 +141,8 @@ fn key(session: &Session) -> (String, String) {
     (session.namespace().unwrap_or_default(), session.name_any())
 }
 
-fn draw<'s>(sessions: impl Iterator<Item = &'s Session>, with_namespace: bool) -> String {
-    let now = Utc::now();
+fn draw<'s>(sessions: impl Iterator<Item = &'s Session>, with_namespace: bool, format: Format) -> String {
+    let (now, wide) = (Utc::now(), format == Format::Wide);
     let row = |session: &Session| {
         let status = session.status.clone().unwrap_or_default();
         let (phase, message) = (status.phase.to_string(), status.message.clone());
@@ -150,12 +150,18 @@ fn draw<'s>(sessions: impl Iterator<Item = &'s Session>, with_namespace: bool) -
         let [ready, nodes, reason, message] =
             [status.kernels_ready, status.nodes, reason, message].map(Option::unwrap_or_default);
         let namespace = with_namespace.then(|| session.namespace().unwrap_or_default());
-        let own = [session.name_any(), phase, ready, age(created_at(session), now), nodes, reason, message];
-        namespace.into_iter().chain(own).collect()
+        let group = session.group().map(ToString::to_string).unwrap_or_default();
+        let more =
+            [group, format!("{:?}", session.spec.type_), session.priority().to_string(), session.spec.access_key.to_string()];
+        let own = [session.name_any(), phase, ready, age(created_at(session), now), nodes];
+        let more = more.into_iter().filter(|_| wide);
+        namespace.into_iter().chain(own).chain(more).chain([reason, message]).collect()
     };
     let rows: Vec<_> = sessions.map(row).collect();
-    let heading = ["NAMESPACE", "NAME", "PHASE", "READY", "AGE", "NODE", "REASON", "MESSAGE"];
-    table(if with_namespace { &heading } else { &heading[1..] }, &rows)
+    let more = ["GROUP", "TYPE", "PRIORITY", "KEYPAIR"].into_iter().filter(|_| wide);
+    let namespace = ["NAMESPACE"].into_iter().filter(|_| with_namespace);
+    let heading = namespace.chain(["NAME", "PHASE", "READY", "AGE", "NODE"]).chain(more).chain(["REASON", "MESSAGE"]);
+    table_within(&heading.collect::<Vec<_>>(), &rows, format.width())
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 
 use super::ahead::Ahead;
 use super::equivalence_class::EquivalenceClass;
-use crate::api::{NodeName, SessionPhase, SessionResult};
+use crate::api::{NodeName, Reason, SessionPhase, SessionResult};
 
 /// The state of a session that another session depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +35,8 @@ pub struct Candidate<'c> {
     pub dependencies: &'c [(String, Dependency)],
     /// Nodes that failed the session. They are tried last.
     pub avoided: Vec<&'c NodeName>,
+    /// Why it cannot use its SessionTemplate.
+    pub template_problem: Option<&'c (Reason, String)>,
     /// The older waiting sessions of each tenant that limits waiting sessions.
     pub ahead: &'c [Ahead],
     /// Whether its status recently reported that no node has enough free resources. The rejected nodes are then not counted

@@ -46,6 +46,7 @@ pub struct EquivalenceClass {
     pub namespace: String,
     pub type_: SessionType,
     pub mounts: Vec<Mount>,
+    pub service_account: Option<String>,
     /// The sum of all kernels' requests, without the resource `pods`.
     pub total: Resources,
     pub containers: i64,
@@ -69,6 +70,7 @@ impl EquivalenceClasses {
             namespace: session.metadata.namespace.clone().unwrap_or_default(),
             type_: session.spec.type_,
             mounts: mounts(session),
+            service_account: session.spec.service_account_name.clone(),
             containers: request.kernels.iter().map(|kernel| i64::from(kernel.replicas)).sum(),
             total: requested(session),
             request,
@@ -94,7 +96,6 @@ fn interned<T: Eq + Hash>(known: &mut HashSet<Arc<T>>, new: T) -> Arc<T> {
 
 fn request_of(session: &Session) -> Request {
     let spec = &session.spec;
-    let namespace = session.metadata.namespace.as_deref().unwrap_or_default();
     let kernels = main_first(&spec.kernels).map(|kernel| {
         let mut resources = Resources::from(&kernel.resources);
         resources.set(ResourceName::Pods, Amount::from_units(1));
@@ -104,7 +105,7 @@ fn request_of(session: &Session) -> Request {
             resources,
             architecture: kernel.architecture.clone(),
             designated: kernel.designated_nodes.clone(),
-            claims: claims_of(namespace, kernel),
+            claims: claims_of(session, kernel),
         }
     });
     Request {

@@ -98,6 +98,7 @@ impl Setup {
                 dependencies: extra.dependencies,
                 avoided: extra.avoided.iter().collect(),
                 ahead: extra.ahead,
+                template_problem: None,
                 recently_reported: session.metadata.name.as_deref().is_some_and(|name| extra.reported.contains(&name)),
             };
             queue.push(candidate);

@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 
 use super::kernels::service_name;
-use crate::api::{Kernel, KernelTemplate, NodeName, SessionUid};
+use crate::api::{ClaimTemplate, Kernel, KernelTemplate, NodeName, SessionUid};
 pub use crate::views::PodRef;
 
 /// One write. Every effect is idempotent, so that it can be repeated after a crash.
@@ -27,6 +27,8 @@ pub enum Effect {
     CreateSshSecret,
     /// Deletes the SSH key pair of this name. After `--cascade=orphan` the garbage collector does not.
     DeleteSshSecret(String),
+    /// Creates the claim that the session's spec describes.
+    CreateClaim(Box<ClaimTemplate>),
     /// Deletes the Service of a session that is gone.
     DeleteOrphanedService {
         session: String,
@@ -66,6 +68,7 @@ impl Effect {
             Self::DeleteService => "delete-service",
             Self::CreateSshSecret => "create-ssh-secret",
             Self::DeleteSshSecret(_) => "delete-ssh-secret",
+            Self::CreateClaim(_) => "create-claim",
             Self::DeleteOrphanedService { .. } => "delete-orphaned-service",
             Self::Launch(_) => "launch-kernel",
             Self::OpenGate(_) => "open-gate",
@@ -95,6 +98,7 @@ impl Effect {
             | Self::DeleteService
             | Self::CreateSshSecret
             | Self::DeleteSshSecret(_)
+            | Self::CreateClaim(_)
             | Self::DeleteOrphanedService { .. }
             | Self::DeleteKernel { .. } => false,
         }
@@ -107,6 +111,7 @@ impl Effect {
             Self::OpenGate(pod) | Self::DeletePod { pod, .. } | Self::ReleasePod(pod) => pod.name.clone(),
             Self::RecordKernel(kernel) => kernel.name_any(),
             Self::DeleteKernel { name, .. } | Self::ConfirmNoPod(name) | Self::DeleteSshSecret(name) => name.clone(),
+            Self::CreateClaim(template) => template.name.clone(),
             Self::DeleteOrphanedService { session, .. } => service_name(session),
             _ => String::new(),
         }

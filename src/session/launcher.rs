@@ -7,10 +7,11 @@ use super::kernels::allocated_nodes;
 use super::snapshot::{SessionItem, Snapshot};
 use crate::api::{ImagePullPolicy, KernelSlot, NodeName, expand};
 
-/// Creates the pods of a session that has its nodes, and the keys that the kernels of a gang share.
+/// Creates the pods of a session that has its nodes, its claims, and the keys that the kernels of a gang share.
 pub fn prepare(snapshot: &Snapshot, item: &SessionItem) -> Vec<Effect> {
     let shared = if item.is_gang() { vec![Effect::ConfirmServiceName, Effect::CreateSshSecret] } else { vec![] };
-    shared.into_iter().chain(launches(snapshot, item)).collect()
+    let claims = item.session.spec.claims.iter().map(|template| Effect::CreateClaim(Box::new(template.clone())));
+    shared.into_iter().chain(claims).chain(launches(snapshot, item)).collect()
 }
 
 /// Returns one launch for each kernel that has a node.

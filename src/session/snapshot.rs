@@ -9,10 +9,12 @@ use chrono::{DateTime, Utc};
 
 use super::ends::EndCause;
 use super::handlers::Settings;
+use super::idle::Usage;
 use super::kernels::{KernelItem, kernel_name};
+use super::template::Problem;
 use crate::api::{
-    GroupName, HandlerRetry, NodeName, Reason, RetryPolicy, ScalingGroup, Session, SessionPhase, SessionResult, SessionStatus,
-    SessionUid, TryingHandler, UNKNOWN_GROUP,
+    GroupName, HandlerRetry, NodeName, Reason, ResolvedTemplate, RetryPolicy, ScalingGroup, Session, SessionPhase, SessionResult,
+    SessionStatus, SessionUid, TryingHandler, UNKNOWN_GROUP,
 };
 use crate::lifecycle::{self, Timing};
 use crate::provisioner::{Ahead, Dependency, EquivalenceClass, Holding, outage};
@@ -51,6 +53,10 @@ pub struct SessionItem {
     pub class: Arc<EquivalenceClass>,
     /// The resources that it occupies.
     pub holding: Option<Arc<Holding>>,
+    /// Its use as it was measured last, if it was.
+    pub usage: Option<Usage>,
+    /// What it records of its template when it gets its nodes. None if it has no template, or has recorded it.
+    pub template: Option<Result<ResolvedTemplate, Problem>>,
     /// The pending sessions ahead of it, for each of its tenants that limits them.
     pub ahead: Vec<Ahead>,
     /// Whether a dependent session has not recorded its success yet.

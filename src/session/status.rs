@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use super::ends::is_disruption;
+use super::handlers::IdleChange;
 use super::kernels::KernelItem;
 use super::sessions::Sessions;
 use super::snapshot::{SessionItem, Snapshot};
+use super::template;
 use crate::api::{
     Cause, FailedNode, HistoryResult, KernelPhase, NodeName, Reason, ResourceList, Session, SessionPhase, SessionResult,
     SessionStatus, requested, short_hash,
@@ -26,6 +28,7 @@ pub fn apply(status: &mut SessionStatus, step: &Step<'_, Sessions>, snapshot: &S
     if let Some(allocation) = &step.change.allocation {
         status.allocation = allocation.clone();
         status.allocation_generation += 1;
+        status.template = step.change.template.clone().or(status.template.take());
         status.owner = Some(snapshot.tenancy.owner(&session.spec.access_key, item.namespace()));
     }
     let declared = &session.spec.depends_on;
@@ -36,6 +39,11 @@ pub fn apply(status: &mut SessionStatus, step: &Step<'_, Sessions>, snapshot: &S
     // The report stays while the session is Pending, with the numbers of the time when it was recorded.
     let waiting = step.change.waiting.clone().or(status.waiting.take());
     status.waiting = waiting.filter(|_| status.phase == SessionPhase::Pending);
+    match &step.change.idle {
+        IdleChange::Set(idle) => status.idle = Some(idle.clone()),
+        IdleChange::Clear => status.idle = None,
+        IdleChange::None => status.idle = status.idle.take().filter(|_| status.phase == SessionPhase::Running),
+    }
     if step.to.is_some() {
         enter(status, session, step, snapshot);
     }
@@ -57,7 +65,8 @@ pub fn bytes_beside_progress(status: &SessionStatus) -> usize {
     let allocation: usize = status.allocation.iter().map(|a| a.kernel.len() + a.node.as_str().len() + 24).sum();
     let failed: usize = status.failed_nodes.iter().map(|failed| failed.node.as_str().len() + 56).sum();
     let needs = status.waiting.iter().flat_map(|waiting| &waiting.blockers).map(|b| bytes_in_json(&b.needs) + 512).sum::<usize>();
-    allocation + failed + needs
+    let template = status.template.as_ref().map_or(0, |template| template::bytes(&template.kernels));
+    allocation + failed + needs + template
 }
 
 /// Applies the changes of entering a phase.

@@ -1,9 +1,9 @@
 //! Views of volume claims: which exist, and which nodes can reach their volumes.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::NodeView;
-use crate::api::{Amount, KernelTemplate, Session};
+use crate::api::{Amount, KernelTemplate, Session, SessionUid};
 
 /// The namespace and name of a claim.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -19,12 +19,16 @@ pub struct Mount {
     pub read_only: bool,
     /// The number of kernels that mount it.
     pub kernels: i64,
+    /// The session that it is created for, from the session's `claims`.
+    pub created_for: Option<SessionUid>,
 }
 
 /// A PersistentVolumeClaim.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ClaimView {
     pub deleting: bool,
+    /// The session that the operator created it for.
+    pub created_for: Option<SessionUid>,
     /// It may only be mounted read-only.
     pub read_only: bool,
     /// Only one pod at a time may use it (`ReadWriteOncePod`).
@@ -184,30 +188,36 @@ impl Requirement {
     }
 }
 
-/// Returns the claims that a kernel mounts.
-pub fn claims_of(namespace: &str, kernel: &KernelTemplate) -> BTreeSet<ClaimKey> {
-    let key = |name: &String| ClaimKey { namespace: namespace.into(), name: name.clone() };
-    kernel.volumes.iter().map(|volume| key(&volume.claim_name)).collect()
+/// Returns the claims that a kernel of a session mounts.
+pub fn claims_of(session: &Session, kernel: &KernelTemplate) -> BTreeSet<ClaimKey> {
+    kernel.volumes.iter().map(|volume| claim_key(session, &volume.claim_name)).collect()
 }
 
 /// Returns the claims that a session mounts.
 pub fn claims(session: &Session) -> BTreeSet<ClaimKey> {
-    let namespace = session.metadata.namespace.as_deref().unwrap_or_default();
-    session.spec.kernels.iter().flat_map(|kernel| claims_of(namespace, kernel)).collect()
+    session.spec.kernels.iter().flat_map(|kernel| claims_of(session, kernel)).collect()
+}
+
+/// Returns the claim that a session mounts by this name.
+fn claim_key(session: &Session, name: &str) -> ClaimKey {
+    ClaimKey { namespace: session.metadata.namespace.clone().unwrap_or_default(), name: session.claim_name(name) }
 }
 
 /// Returns a session's use of each of its claims.
 pub fn mounts(session: &Session) -> Vec<Mount> {
-    let only_read = |claim: &ClaimKey| {
-        let mut volumes = session.spec.kernels.iter().flat_map(|kernel| &kernel.volumes);
-        volumes.all(|volume| volume.read_only || volume.claim_name != claim.name)
-    };
-    let kernels = |claim: &ClaimKey| {
-        let mounting = session.spec.kernels.iter().filter(|k| k.volumes.iter().any(|volume| volume.claim_name == claim.name));
-        mounting.map(|kernel| i64::from(kernel.replicas)).sum()
-    };
-    let mount = |claim: ClaimKey| Mount { read_only: only_read(&claim), kernels: kernels(&claim), claim };
-    claims(session).into_iter().map(mount).collect()
+    let mut mounts: BTreeMap<&str, Mount> = BTreeMap::new();
+    for kernel in &session.spec.kernels {
+        let names: BTreeSet<&str> = kernel.volumes.iter().map(|volume| volume.claim_name.as_str()).collect();
+        for name in names {
+            let uid = || SessionUid(session.metadata.uid.clone().unwrap_or_default());
+            let created_for = session.claim_template(name).map(|_| uid());
+            let unused = || Mount { claim: claim_key(session, name), read_only: true, kernels: 0, created_for };
+            let mount = mounts.entry(name).or_insert_with(unused);
+            mount.kernels += i64::from(kernel.replicas);
+            mount.read_only &= kernel.volumes.iter().all(|volume| volume.read_only || volume.claim_name != name);
+        }
+    }
+    mounts.into_values().collect()
 }
 
 #[cfg(test)]

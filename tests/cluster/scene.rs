@@ -47,6 +47,8 @@ pub fn fast() -> Timing {
         surge_capacity: Duration::from_secs(1),
         deployment_numbers: millis(50),
         usage: millis(300),
+        measuring: millis(200),
+        unmeasured: Duration::from_secs(5),
         scale: 60,
         lease: LeaseTiming { renew: millis(500), retry: millis(200), ..Timing::default().lease },
         ..Timing::default()

@@ -51,8 +51,8 @@ spec:
 {{/* Kernels as comparable CEL lists, with defaults filled in for absent fields. Argument: "object.spec.kernels". */}}
 {{- define "sokovan.kernelsInFull" -}}
 {{ . }}.map(k, [
-  dyn(k.?role.orValue('main')), dyn(k.?replicas.orValue(1)), dyn(k.image), dyn(k.?imagePullPolicy.orValue('IfNotPresent')),
-  dyn(k.?architecture.orValue('')), dyn(k.resources), dyn(string(k.?sharedMemory.orValue('64Mi'))),
+  dyn(k.?role.orValue('main')), dyn(k.?replicas.orValue(1)), dyn(k.?image), dyn(k.?imagePullPolicy.orValue('IfNotPresent')),
+  dyn(k.?architecture.orValue('')), dyn(k.?resources), dyn(string(k.?sharedMemory.orValue('64Mi'))),
   dyn(k.?command.orValue([])), dyn(k.?args.orValue([])), dyn(k.?env.orValue([])), dyn(k.?designatedNodes.orValue([])),
   dyn(k.?ports.orValue([]).map(p, [dyn(p.name), dyn(p.containerPort), dyn(p.?protocol.orValue('TCP'))])),
   dyn(k.?volumes.orValue([]).map(v,
@@ -61,11 +61,17 @@ spec:
   dyn(k.?scratch.orValue([]).map(s, [dyn(s.mountPath), dyn(string(s.size))]))])
 {{- end -}}
 
+{{/* Claims as comparable CEL lists, with defaults filled in for absent fields. Argument: "object.spec". */}}
+{{- define "sokovan.claimsInFull" -}}
+{{ . }}.?claims.orValue([]).map(c, [dyn(c.name), dyn(string(c.size)), dyn(c.?storageClassName.orValue('')),
+  dyn(c.?accessMode.orValue('ReadWriteOnce')), dyn(c.?retention.orValue('Delete'))])
+{{- end -}}
+
 {{/* The texts of an object in CEL, each with the number of times it is stored. Argument: (list "object" "variables.spec"). */}}
 {{- define "sokovan.texts" -}}
 {{- $object := index . 0 }}{{ $spec := index . 1 -}}
 {{ $spec }}.kernels.map(k, {'times': dyn(k.?replicas.orValue(1)), 'text': dyn((
-  [k.?role.orValue('main'), k.image, k.?architecture.orValue('')] + k.resources.map(name, name)
+  [k.?role.orValue('main'), k.?image.orValue(''), k.?architecture.orValue('')] + k.?resources.orValue({}).map(name, name)
   + k.?command.orValue([]) + k.?args.orValue([])
   + k.?env.orValue([]).map(e, e.name + e.?value.orValue('') + e.?secretKeyRef.name.orValue('') + e.?secretKeyRef.key.orValue(''))
   + k.?ports.orValue([]).map(p, p.name)
@@ -76,7 +82,9 @@ spec:
   + k.?designatedNodes.orValue([])).join(''))})
 + [{'times': dyn(1), 'text': dyn((
   [{{ $spec }}.accessKey, {{ $spec }}.?scalingGroup.orValue('')] + {{ $spec }}.?dependsOn.orValue([])
-  + {{ $spec }}.?imagePullSecrets.orValue([])
+  + {{ $spec }}.?imagePullSecrets.orValue([]) + [{{ $spec }}.?serviceAccountName.orValue('')]
+  + {{ $spec }}.?template.parameters.orValue({}).transformList(key, value, key + value)
+  + {{ $spec }}.?claims.orValue([]).map(c, c.name + c.?storageClassName.orValue(''))
   + {{ $object }}.metadata.?labels.orValue({}).transformList(key, value, key + value)
   + {{ $object }}.metadata.?annotations.orValue({}).transformList(key, value, key != variables.lastApplied, key + value)
   + {{ $object }}.metadata.?finalizers.orValue([]).filter(name, name != 'sokovan.dev/session')

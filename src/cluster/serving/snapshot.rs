@@ -272,6 +272,7 @@ impl State {
             dependencies: &[],
             avoided: vec![],
             ahead: &[],
+            template_problem: None,
             recently_reported: false,
         };
         let mut ledger = self.ledger.snapshot(&tenancy);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret, Service};
 use kube::ResourceExt;
 use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
 
@@ -74,6 +74,7 @@ impl Effects {
             Effect::DeleteService => self.delete_service(context, context.session()?).await,
             Effect::CreateSshSecret => self.create_secret(context, context.session()?).await,
             Effect::DeleteSshSecret(name) => self.delete_secret(context, name).await,
+            Effect::CreateClaim(template) => self.create_claim(context, context.session()?, template).await,
             Effect::DeleteOrphanedService { session, uid } => {
                 self.delete_orphaned_service(namespace, &service_name(session), uid).await
             }
@@ -181,6 +182,26 @@ impl Effects {
             }
             answer => not_found_is_fine(answer),
         }
+    }
+
+    /// Creates a claim. A claim that is kept has no owner, so the label alone shows whose an existing one is.
+    async fn create_claim(
+        &self,
+        context: &EffectContext,
+        session: &Session,
+        template: &ClaimTemplate,
+    ) -> Result<(), EffectError> {
+        let claim = pods::claim(session, &context.group_name(), template);
+        let api = self.writer.api::<PersistentVolumeClaim>(&context.namespace);
+        let error = match self.writer.write("claim-create", api.create(&PostParams::default(), &claim)).await {
+            Err(WriteError::AlreadyExists) => match self.writer.find(&context.namespace, &claim.name_any()).await? {
+                Some::<PersistentVolumeClaim>(found) if session_uid(&found.metadata) == Some(uid_of(session)) => return Ok(()),
+                Some(_) => format!("volume claim {} exists already, and was not created for this session", claim.name_any()),
+                None => return Err(EffectError::Again("the volume claim was just deleted".into())),
+            },
+            answer => return Ok(answer.map(|_| ())?),
+        };
+        Err(EffectError::Failed(Failure::new(Cause::Hold, Reason::VolumeClaimExists, error)))
     }
 
     async fn launch(&self, context: &EffectContext, session: &Session, launch: &Launch) -> Result<(), EffectError> {

@@ -5,6 +5,7 @@ mod environment;
 pub mod hooks;
 pub mod host;
 pub mod kernel_tasks;
+pub mod measure;
 mod parts;
 pub mod pods;
 mod snapshot;

@@ -76,6 +76,7 @@ pub fn pod(session: &Session, group: PodGroup<'_>, launch: &Launch, options: &Po
     let mut spec = core::PodSpec {
         restart_policy: Some("Never".into()),
         automount_service_account_token: Some(false),
+        service_account_name: session.spec.service_account_name.clone(),
         enable_service_links: Some(false),
         termination_grace_period_seconds: Some(session.spec.termination.grace_period_seconds),
         hostname: Some(launch.hostname.clone()),
@@ -175,7 +176,7 @@ fn volumes(session: &Session, launch: &Launch) -> Vec<core::Volume> {
     if launch.in_gang {
         all.push(ssh::volume(session));
     }
-    all.extend(user_volumes::volumes(&launch.template));
+    all.extend(user_volumes::volumes(session, &launch.template));
     all
 }
 
@@ -304,6 +305,23 @@ fn gate_containers(launch: &Launch, given: &GroupPodOptions, options: &PodOption
             },
         ],
     }
+}
+
+/// Returns the claim that a session asks for. One that is deleted with the session has it as its owner.
+pub fn claim(session: &Session, group: &GroupName, template: &ClaimTemplate) -> core::PersistentVolumeClaim {
+    let name = template.claim_name(session.metadata.name.as_deref().unwrap_or_default());
+    let mut metadata = meta(session, name, labels(session, group));
+    if template.retention == Retention::Keep {
+        metadata.owner_references = None;
+    }
+    let requests = BTreeMap::from([("storage".to_owned(), CoreQuantity(template.size.0.clone()))]);
+    let spec = core::PersistentVolumeClaimSpec {
+        access_modes: Some(vec![template.access_mode.to_string()]),
+        storage_class_name: template.storage_class_name.clone(),
+        resources: Some(core::VolumeResourceRequirements { requests: Some(requests), limits: None }),
+        ..core::PersistentVolumeClaimSpec::default()
+    };
+    core::PersistentVolumeClaim { metadata, spec: Some(spec), status: None }
 }
 
 /// Returns the Service that publishes the kernels' names, even before the kernels are ready.

@@ -23,6 +23,7 @@ use crate::session::queue;
 use crate::session::remains::Remains;
 use crate::session::sessions::Sessions;
 use crate::session::snapshot::{SessionItem, Snapshot};
+use crate::session::template;
 use crate::session::usage::usage;
 use crate::views::{Liveness, Tenancy, Tenant};
 
@@ -241,6 +242,8 @@ impl State {
             class: self.index.class_of.get(uid)?.clone(),
             holding: self.ledger.holding(uid).cloned(),
             ahead: vec![],
+            usage: self.usage_of.get(uid).copied(),
+            template: template::to_record(&session, self.template_of(&session).map(Arc::as_ref)),
             is_awaited: self.is_awaited(&session),
             stored: self.committed(uid)?.clone(),
             session: session.clone(),

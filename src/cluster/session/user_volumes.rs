@@ -15,11 +15,14 @@ enum Source<'t> {
     Secret(&'t str),
 }
 
-pub fn volumes(template: &KernelTemplate) -> Vec<core::Volume> {
+pub fn volumes(session: &Session, template: &KernelTemplate) -> Vec<core::Volume> {
     let claims: BTreeSet<&str> = template.volumes.iter().map(|volume| volume.claim_name.as_str()).collect();
     let claims = claims.into_iter().map(|claim| core::Volume {
         name: claim_volume(claim),
-        persistent_volume_claim: Some(core::PersistentVolumeClaimVolumeSource { claim_name: claim.into(), read_only: None }),
+        persistent_volume_claim: Some(core::PersistentVolumeClaimVolumeSource {
+            claim_name: session.claim_name(claim),
+            read_only: None,
+        }),
         ..core::Volume::default()
     });
     let scratch = template.scratch.iter().enumerate().map(|(index, scratch)| {
@@ -79,7 +82,7 @@ fn source_of(file: &File) -> Option<(Source<'_>, &str)> {
     config_map.or_else(|| file.secret_key_ref.as_ref().map(|secret| (Source::Secret(&secret.name), secret.key.as_str())))
 }
 
-/// Returns a volume name for a claim. It is a hash, because a claim's name may be longer than a volume's.
+/// Returns a volume name for the claim that is mounted by this name. It is a hash, because a claim's name may be longer than a volume's.
 fn claim_volume(claim: &str) -> String {
     format!("claim-{}", short_hash(claim))
 }
@@ -100,6 +103,29 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    /// Returns a session `s` of one kernel, and the kernel.
+    fn session_of(spec: serde_json::Value, kernel: serde_json::Value) -> (Session, KernelTemplate) {
+        let mut full = json!({"accessKey": "key", "kernels": [kernel]});
+        full.as_object_mut().expect("a spec").extend(spec.as_object().cloned().unwrap_or_default());
+        let session = Session::new("s", serde_json::from_value(full).expect("a session"));
+        let kernel = session.spec.kernels[0].clone();
+        (session, kernel)
+    }
+
+    #[test]
+    fn a_volume_mounts_the_claim_that_is_created_for_the_session_or_one_of_the_namespace() {
+        let mounts = json!([{"claimName": "work", "mountPath": "/work"}, {"claimName": "data", "mountPath": "/data"}]);
+        let kernel = json!({"image": "i", "resources": {"cpu": "1"}, "volumes": mounts});
+        let (session, template) = session_of(json!({"claims": [{"name": "work", "size": "1Gi"}]}), kernel);
+        let volumes = volumes(&session, &template);
+        let claims: Vec<_> = volumes.iter().filter_map(|volume| volume.persistent_volume_claim.as_ref()).collect();
+        let mut names: Vec<&str> = claims.iter().map(|claim| claim.claim_name.as_str()).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["data", "s-work"]);
+        let mounted = super::mounts(&template);
+        assert!(mounted.iter().all(|mount| volumes.iter().any(|volume| volume.name == mount.name)), "{mounted:?}");
+    }
+
     #[test]
     fn a_pod_gets_the_keys_that_its_files_name_and_no_others() {
         let file = |path: &str, source: &str, name: &str, key: &str| json!({"path": path, source: {"name": name, "key": key}});
@@ -108,8 +134,8 @@ mod tests {
         let files =
             [script, file("/work/a.py", "configMapKeyRef", "code", "a.py"), file("/work/token", "secretKeyRef", "code", "token")];
         let template = json!({"image": "i", "resources": {"cpu": "1"}, "files": files, "scratch": [{"mountPath": "/scratch", "size": "5Gi"}]});
-        let template: KernelTemplate = serde_json::from_value(template).expect("a kernel");
-        let volumes = volumes(&template);
+        let (session, template) = session_of(json!({}), template);
+        let volumes = volumes(&session, &template);
         let keys = |items: Option<&Vec<core::KeyToPath>>| -> Vec<(String, Option<i32>)> {
             items.into_iter().flatten().map(|item| (item.key.clone(), item.mode)).collect()
         };

@@ -9,7 +9,7 @@ use k8s_openapi::api::node::v1::RuntimeClass;
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use crate::api::Amount;
+use crate::api::{Amount, LABEL_SESSION_UID, SessionUid};
 use crate::views::QuotaView;
 use crate::views::RuntimeClassView;
 use crate::views::requests::amounts;
@@ -29,6 +29,7 @@ pub fn claim(claim: PersistentVolumeClaim) -> ClaimView {
     let requests = spec.resources.as_ref().and_then(|resources| resources.requests.as_ref());
     ClaimView {
         deleting: claim.metadata.deletion_timestamp.is_some(),
+        created_for: claim.metadata.labels.and_then(|mut labels| labels.remove(LABEL_SESSION_UID)).map(SessionUid),
         read_only: !modes.is_empty() && modes.iter().all(|mode| *mode == "ReadOnlyMany"),
         is_for_one_pod: modes.iter().any(|mode| *mode == "ReadWriteOncePod"),
         volume: spec.volume_name.filter(|_| bound),

@@ -18,6 +18,8 @@ pub struct Index {
     place_of: HashMap<SessionUid, Place>,
     /// Pending sessions that name no scaling group. Changes of scaling groups and projects may assign them to another one.
     pub unassigned: HashSet<SessionUid>,
+    /// Sessions with a template that they have not recorded yet. A change of the template changes their kernels.
+    pub templated: HashSet<SessionUid>,
     pub kernels_of: Keys<SessionUid>,
     pub pods_of: Keys<SessionUid>,
     pub slices_of: Keys<SessionUid>,

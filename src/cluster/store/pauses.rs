@@ -60,8 +60,11 @@ pub fn about_nodes(reason: Reason) -> bool {
 
 /// Whether a change of a volume claim or its classes may fix this failure.
 pub fn about_volumes<V>(_: &V, reason: Reason) -> bool {
-    use Reason::{Unschedulable, VolumeClaimInUse, VolumeClaimNotBound, VolumeClaimNotFound, VolumeReadOnly};
-    matches!(reason, Unschedulable | VolumeClaimInUse | VolumeClaimNotBound | VolumeClaimNotFound | VolumeReadOnly)
+    use Reason::{Unschedulable, VolumeClaimExists, VolumeClaimInUse, VolumeClaimNotBound, VolumeClaimNotFound, VolumeReadOnly};
+    matches!(
+        reason,
+        Unschedulable | VolumeClaimExists | VolumeClaimInUse | VolumeClaimNotBound | VolumeClaimNotFound | VolumeReadOnly
+    )
 }
 
 /// Whether this volume may fix this failure. Only an available volume can help a waiting session.

@@ -18,9 +18,11 @@ use crate::api::*;
 use crate::lifecycle::Timing;
 use crate::provisioner::{Holding, Ledger};
 use crate::session::holding::holding;
+use crate::session::idle::Usage;
 use crate::session::pending;
 use crate::session::sessions::Sessions;
 use crate::session::snapshot::Snapshot;
+use crate::session::template;
 use crate::views::{ClaimKey, NodeView, PodView, Tenancy};
 
 /// The watched state of the cluster.
@@ -38,6 +40,8 @@ pub struct State {
     pub quarantined: HashMap<SessionUid, DateTime<Utc>>,
     pub quota_admission: QuotaAdmission,
     pub heartbeats: Heartbeats,
+    /// The measured use of sessions that may not be idle for ever.
+    pub usage_of: HashMap<SessionUid, Usage>,
     /// Computed on first use after a change.
     tenancy: OnceLock<Arc<Tenancy>>,
     node_views: OnceLock<Arc<BTreeMap<NodeName, Arc<NodeView>>>>,
@@ -61,6 +65,27 @@ impl State {
     /// Returns the last version of a session that the API server has reported.
     pub fn committed(&self, uid: &SessionUid) -> Option<&Arc<Session>> {
         self.stores.sessions.get(self.index.key_of.get(uid)?)
+    }
+
+    /// Returns the SessionTemplate that a session names, if it exists.
+    pub fn template_of(&self, session: &Session) -> Option<&Arc<SessionTemplate>> {
+        let name = &session.spec.template.as_ref()?.name;
+        self.stores.templates.get(&(String::new(), name.clone()))
+    }
+
+    /// Gives the sessions that wait with a template the kernels of its present version.
+    pub(super) fn expand_templates(&mut self) {
+        for uid in self.index.templated.clone() {
+            let Some(key) = self.index.key_of.get(&uid).cloned() else { continue };
+            let Some(old) = self.stores.sessions.get(&key).cloned() else { continue };
+            let mut session = (*old).clone();
+            template::expand(&mut session, self.template_of(&old).map(Arc::as_ref));
+            if session.spec != old.spec {
+                self.stores.sessions.replace(&key, Arc::new(session));
+                self.index.class_of.remove(&uid);
+                self.refresh(&uid);
+            }
+        }
     }
 
     /// Returns the scaling group that a session names or was assigned to, otherwise the first that accepts it.
@@ -114,6 +139,7 @@ impl State {
         self.index.key_of.remove(uid);
         self.index.class_of.remove(uid);
         self.index.unassigned.remove(uid);
+        self.index.templated.remove(uid);
         let left = self.index.take_out(uid);
         self.frees_pending_slot(left)
     }
@@ -136,6 +162,11 @@ impl State {
             match session.group() {
                 None if place.1 == SessionPhase::Pending => self.index.unassigned.insert(uid.clone()),
                 _ => self.index.unassigned.remove(uid),
+            };
+            let status = session.status.as_ref();
+            match session.spec.template.is_some() && status.is_none_or(|status| status.template.is_none()) {
+                true => self.index.templated.insert(uid.clone()),
+                false => self.index.templated.remove(uid),
             };
             left = self.index.put(uid, place);
         }

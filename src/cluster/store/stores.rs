@@ -72,6 +72,7 @@ stores! {
     User: users: Arc<User>, of User;
     Keypair: keypairs: Arc<Keypair>, of Keypair;
     ResourcePolicy: policies: Arc<ResourcePolicy>, of ResourcePolicy;
+    SessionTemplate: templates: Arc<SessionTemplate>, of SessionTemplate;
     Namespace: namespaces: Option<ProjectName>, of core::Namespace;
     PersistentVolumeClaim: claims: ClaimView, of core::PersistentVolumeClaim;
     PersistentVolume: volumes: VolumeView, of core::PersistentVolume;

@@ -23,6 +23,7 @@ use crate::lifecycle::{Timing, Trigger};
 use crate::route::Routes;
 use crate::session::queue;
 use crate::session::sessions::Sessions;
+use crate::session::template;
 use crate::views::extract::{self, Extracted};
 
 /// The sessions that this operator manages.
@@ -120,10 +121,13 @@ impl World {
         let version = extract::version(session.metadata.resource_version.as_ref());
         let mut session = session;
         session.metadata.managed_fields = None;
-        // Annotations may be large, and no decision depends on them.
-        session.metadata.annotations.iter_mut().for_each(|all| all.retain(|name, _| name == ANNOTATION_CREATION_ID));
-        let session = Arc::new(session);
+        // Annotations may be large, and no decision depends on the others.
+        let is_read = |name: &String| [ANNOTATION_CREATION_ID, ANNOTATION_KEEP_UNTIL].contains(&name.as_str());
+        session.metadata.annotations.iter_mut().for_each(|all| all.retain(|name, _| is_read(name)));
         let mut state = self.lock();
+        let found = state.template_of(&session).cloned();
+        template::expand(&mut session, found.as_deref());
+        let session = Arc::new(session);
         if !self.scope.includes(state.group_of(&session).as_ref()) {
             state.stores.sessions.list_seen(&key);
             return session;
@@ -398,6 +402,7 @@ impl World {
         state.tenancy_changed();
         if state.stores.is_synced() {
             state.assign_scaling_groups(); // before that, no handler runs
+            state.expand_templates();
         }
         state.recheck_lifetimes();
         state.recount_overheads();
@@ -410,6 +415,7 @@ impl World {
     pub fn begin(&self) {
         let mut state = self.lock();
         state.assign_scaling_groups();
+        state.expand_templates();
         state.reverify_pods();
         state.recount_overheads();
         drop(state);

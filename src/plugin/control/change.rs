@@ -45,6 +45,9 @@ pub fn prioritize(session: &Session, priority: i32) -> Result<Value, String> {
 pub fn cloned(session: &Session, name: &str) -> Session {
     let mut spec = session.spec.clone();
     (spec.desired_state, spec.suspend, spec.starts_at) = (DesiredState::default(), false, None);
+    if let Some(written) = spec.template.as_mut().and_then(|template| template.written.take()) {
+        spec.kernels = written;
+    }
     let mut clone = Session::new(name, spec);
     clone.metadata.namespace.clone_from(&session.metadata.namespace);
     let users = |name: &String| !name.contains("sokovan.dev/");

@@ -122,7 +122,9 @@ impl fmt::Display for Me {
                         vec![it.resource.clone(), it.used.0.clone(), limit]
                     };
                     let rows: Vec<_> = usage.resources.iter().map(row).collect();
-                    write!(f, "{}", if rows.is_empty() { String::new() } else { table(&["RESOURCE", "USED", "LIMIT"], &rows) })?;
+                    if !rows.is_empty() {
+                        f.write_str(&table(&["RESOURCE", "USED", "LIMIT"], &rows, f))?;
+                    }
                 }
             }
         }
@@ -130,7 +132,9 @@ impl fmt::Display for Me {
             return writeln!(f, "\nyou have no waiting or running sessions here");
         }
         let row = |row: &Row| vec![row.name.clone(), row.phase.to_string(), age(row.since, self.now), row.message.clone()];
-        write!(f, "\n{}", table(&["SESSION", "PHASE", "AGE", "MESSAGE"], &self.sessions.iter().map(row).collect::<Vec<_>>()))
+        let rows: Vec<_> = self.sessions.iter().map(row).collect();
+        f.write_str("\n")?;
+        f.write_str(&table(&["SESSION", "PHASE", "AGE", "MESSAGE"], &rows, f))
     }
 }
 

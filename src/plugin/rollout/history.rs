@@ -73,7 +73,7 @@ impl fmt::Display for History {
             vec![row.revision.to_string(), state, age(row.created_at, self.now), restart, row.images.join(", ")]
         };
         let rows: Vec<_> = self.revisions.iter().map(row).collect();
-        f.write_str(&table(&["REVISION", "STATE", "AGE", "CAUSE", "IMAGES"], &rows))
+        f.write_str(&table(&["REVISION", "STATE", "AGE", "CAUSE", "IMAGES"], &rows, f))
     }
 }
 

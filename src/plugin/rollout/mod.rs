@@ -141,7 +141,7 @@ async fn undo(reader: &Reader, name: &str, to: Option<i64>, format: Format) -> a
 
 /// Prints the state of a rollout. A rollout that failed ends the program with an error.
 fn report(format: Format, view: &status::RolloutStatus) -> anyhow::Result<()> {
-    if view.state == State::Failed && format == Format::Text {
+    if view.state == State::Failed && matches!(format, Format::Text | Format::Wide) {
         bail!("{}", view.to_string().trim_end().to_owned());
     }
     print(format, view)?;

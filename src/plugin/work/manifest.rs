@@ -16,25 +16,31 @@ const GPU: &str = "nvidia.com/gpu";
 
 #[derive(Args)]
 pub struct RunArgs {
-    /// The name of the session. If absent, one is made of the image's name.
+    /// The name of the session. If absent, one is made of the image's or the template's name.
     pub name: Option<String>,
     /// The container image.
+    #[arg(long, required_unless_present = "template", conflicts_with = "template")]
+    image: Option<String>,
+    /// The SessionTemplate to take the kernels from.
     #[arg(long)]
-    image: String,
-    /// Cores of each kernel.
-    #[arg(long, default_value = CPU)]
-    cpu: String,
-    /// Memory of each kernel, for example 4Gi.
-    #[arg(long, default_value = MEMORY)]
-    memory: String,
+    pub template: Option<String>,
+    /// A parameter of the template.
+    #[arg(long = "set", value_name = "PARAMETER=VALUE", value_parser = pair, requires = "template", conflicts_with = "image")]
+    parameters: Vec<(String, String)>,
+    /// Cores of each kernel; 1 if absent.
+    #[arg(long, conflicts_with = "template")]
+    cpu: Option<String>,
+    /// Memory of each kernel, for example 4Gi; 1Gi if absent.
+    #[arg(long, conflicts_with = "template")]
+    memory: Option<String>,
     /// GPUs of each kernel (nvidia.com/gpu).
-    #[arg(long)]
+    #[arg(long, conflicts_with = "template")]
     gpu: Option<u32>,
     /// Another resource of each kernel.
-    #[arg(short, long = "resource", value_name = "NAME=AMOUNT", value_parser = pair)]
+    #[arg(short, long = "resource", value_name = "NAME=AMOUNT", value_parser = pair, conflicts_with = "template")]
     resources: Vec<(String, String)>,
     /// The number of kernels: main1 and sub1 to subN.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..=128))]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..=128), conflicts_with = "template")]
     kernels: i32,
     /// The keypair that owns the session. If absent, the only one that you may use.
     #[arg(long, env = "SOKOVAN_ACCESS_KEY")]
@@ -120,23 +126,7 @@ impl RunArgs {
 
     /// Returns the session. Errors name the option that cannot be read.
     pub fn session(&self, name: &str, access_key: &str, scaling_group: Option<&str>) -> Result<Session, String> {
-        let mut resources = json!({"cpu": self.cpu, "memory": self.memory});
-        if let Some(count) = self.gpu {
-            resources[GPU] = json!(count.to_string());
-        }
-        self.resources.iter().for_each(|(name, amount)| resources[name] = json!(amount));
-        let env: Vec<Value> = self.env.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
-        let volume = |(claim, path): &(String, String)| json!({"claimName": claim, "mountPath": path});
-        let mut main = Map::from_iter([("role".into(), json!(MAIN_ROLE)), ("image".into(), json!(self.image))]);
-        if self.stdin {
-            // The program of most images ends at once without a terminal.
-            main.insert("command".into(), json!(["sleep", "infinity"]));
-        } else if !self.command.is_empty() {
-            main.insert("command".into(), json!(self.command));
-        }
-        main.insert("resources".into(), resources);
-        let lists = [("env", env), ("volumes", self.volumes.iter().map(volume).collect())];
-        main.extend(lists.into_iter().filter(|(_, list)| !list.is_empty()).map(|(name, list)| (name.into(), json!(list))));
+        let mut main = self.kernel();
         let mut kernels = vec![];
         if self.kernels > 1 {
             let mut sub = main.clone();
@@ -152,12 +142,42 @@ impl RunArgs {
         if self.kernels > 1 {
             spec["clusterMode"] = json!("MultiNode");
         }
+        if let Some(template) = &self.template {
+            let parameters: Map<String, Value> =
+                self.parameters.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+            spec["template"] = json!({"name": template, "parameters": parameters});
+        }
         let seconds = self.batch_timeout.map(|limit| limit.as_secs());
         let options =
             [("scalingGroup", json!(scaling_group)), ("priority", json!(self.priority)), ("batchTimeoutSeconds", json!(seconds))];
         options.into_iter().filter(|(_, value)| !value.is_null()).for_each(|(field, value)| spec[field] = value);
         let spec = serde_json::from_value(spec).map_err(|error| error.to_string())?;
         Ok(Session::new(name, spec))
+    }
+
+    /// Returns the kernel, without role-specific fields. With a template, it has only what the session adds to the template's.
+    fn kernel(&self) -> Map<String, Value> {
+        let mut kernel = Map::from_iter([("role".into(), json!(MAIN_ROLE))]);
+        if let Some(image) = &self.image {
+            let (cpu, memory) = (self.cpu.as_deref().unwrap_or(CPU), self.memory.as_deref().unwrap_or(MEMORY));
+            let mut resources = json!({"cpu": cpu, "memory": memory});
+            if let Some(count) = self.gpu {
+                resources[GPU] = json!(count.to_string());
+            }
+            self.resources.iter().for_each(|(name, amount)| resources[name] = json!(amount));
+            kernel.extend([("image".into(), json!(image)), ("resources".into(), resources)]);
+        }
+        if self.stdin {
+            // The program of most images ends at once without a terminal.
+            kernel.insert("command".into(), json!(["sleep", "infinity"]));
+        } else if !self.command.is_empty() {
+            kernel.insert("command".into(), json!(self.command));
+        }
+        let env: Vec<Value> = self.env.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
+        let volume = |(claim, path): &(String, String)| json!({"claimName": claim, "mountPath": path});
+        let lists = [("env", env), ("volumes", self.volumes.iter().map(volume).collect())];
+        kernel.extend(lists.into_iter().filter(|(_, list)| !list.is_empty()).map(|(name, list)| (name.into(), json!(list))));
+        kernel
     }
 
     fn ports(&self) -> Result<Vec<Value>, String> {
@@ -168,9 +188,10 @@ impl RunArgs {
         self.ports.iter().map(port).collect()
     }
 
-    /// Returns a name for the session: the image's, and letters that differ each time.
-    pub fn name_from_image(&self, salt: &str) -> String {
-        let last = self.image.rsplit('/').next().unwrap_or_default();
+    /// Returns a name for the session: the image's or the template's, and letters that differ each time.
+    pub fn new_name(&self, salt: &str) -> String {
+        let source = self.template.as_ref().or(self.image.as_ref()).map_or("", String::as_str);
+        let last = source.rsplit('/').next().unwrap_or_default();
         let base: String = last.chars().take_while(|c| !matches!(c, ':' | '@')).collect();
         let plain = base.to_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "-");
         let plain: String = plain.trim_matches('-').chars().take(MAX_BASE).collect();
@@ -228,6 +249,18 @@ mod tests {
     }
 
     #[test]
+    fn a_session_with_a_template_has_only_what_it_adds_to_it() {
+        let spec = made("--template torch --set gpus=2 -e A=b --volume data=/data -- python train.py");
+        assert_eq!(spec["template"], json!({"name": "torch", "parameters": {"gpus": "2"}}));
+        let added = json!({"command": ["python", "train.py"], "env": [{"name": "A", "value": "b"}],
+            "volumes": [{"claimName": "data", "mountPath": "/data"}]});
+        assert_eq!((&spec["type"], &spec["kernels"]), (&json!("Batch"), &json!([added])));
+        for words in ["--template t --image i", "--template t --cpu 2", "--image i --set a=b", "--cpu 1"] {
+            assert!(Arguments::try_parse_from(std::iter::once("run").chain(words.split(' '))).is_err(), "{words}");
+        }
+    }
+
+    #[test]
     fn options_that_do_not_go_together_are_refused() {
         assert!(parsed("--image a --rm").check().is_err() && parsed("--image a --rm --wait").check().is_ok());
         assert!(parsed("--image a -i --type Batch").check().is_err());
@@ -235,10 +268,11 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_made_of_the_image() {
-        let name = |image: &str| parsed(&format!("--image {image}")).name_from_image("x");
+    fn a_name_is_made_of_the_image_or_the_template() {
+        let name = |image: &str| parsed(&format!("--image {image}")).new_name("x");
         assert!(name("registry.example:5000/team/PyTorch_2.1:latest").starts_with("pytorch-2-1-"));
         assert!(name(&"x".repeat(90)).len() <= 40 && name("_").starts_with("session-"));
-        assert_ne!(parsed("--image a").name_from_image("1"), parsed("--image a").name_from_image("2"));
+        assert!(parsed("--template pytorch-1gpu").new_name("x").starts_with("pytorch-1gpu-"));
+        assert_ne!(parsed("--image a").new_name("1"), parsed("--image a").new_name("2"));
     }
 }

@@ -71,7 +71,7 @@ async fn session(arguments: &RunArgs, reader: &Reader) -> anyhow::Result<Session
         None => rights.only_keypair().map_err(|error| anyhow!(error))?,
     };
     let group = arguments.scaling_group.clone().or_else(|| rights.only_group());
-    let name = arguments.name.clone().unwrap_or_else(|| arguments.name_from_image(&salt()));
+    let name = arguments.name.clone().unwrap_or_else(|| arguments.new_name(&salt()));
     let mut session = arguments.session(&name, &key, group.as_deref()).map_err(|error| anyhow!(error))?;
     session.metadata.namespace = Some(reader.namespace.clone());
     Ok(session)
@@ -87,7 +87,7 @@ fn salt() -> String {
 fn manifest(session: &Session, format: Format) -> anyhow::Result<()> {
     match format {
         Format::Json => show(&format!("{}\n", serde_json::to_string_pretty(session)?)),
-        Format::Text | Format::Yaml => show(&serde_yaml::to_string(session)?),
+        Format::Text | Format::Wide | Format::Yaml => show(&serde_yaml::to_string(session)?),
         Format::Name => show(&format!("{}\n", Kind::Session.full_name(&session.name_any()))),
     }
 }

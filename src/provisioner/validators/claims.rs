@@ -1,4 +1,4 @@
-//! Every volume claim that a session mounts exists in its namespace and allows the mount.
+//! Every volume claim that a session mounts exists in its namespace and allows the mount, or is created for it.
 
 use super::{Check, Context, Subject, Validator};
 use crate::lifecycle::{Cause, Reason};
@@ -17,6 +17,12 @@ fn blocker(context: &Context<'_>, subject: &Subject<'_>, mount: &Mount) -> Optio
     let object = format!("volume claim {name}");
     let hold = |reason, problem: String, needs: String| (Cause::Hold, reason, problem, needs);
     let (cause, reason, problem, needs) = match context.tenancy.storage.claims.get(claim) {
+        None if mount.created_for.is_some() => return None, // it is created before the kernels
+        Some(view) if mount.created_for.is_some() && mount.created_for != view.created_for => hold(
+            Reason::VolumeClaimExists,
+            "exists already, and was not created for this session".into(),
+            format!("{object} to be deleted, or another name of the session"),
+        ),
         None => {
             let problem = format!("does not exist in namespace {namespace}");
             hold(Reason::VolumeClaimNotFound, problem, format!("{object} to be created"))

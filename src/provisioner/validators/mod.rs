@@ -11,8 +11,10 @@ mod policies;
 mod priority;
 mod quota;
 mod scaling_group;
+mod service_account;
 mod start_time;
 mod suspend;
+mod template;
 mod volumes;
 
 use std::sync::Arc;
@@ -65,12 +67,13 @@ pub struct Validator {
 }
 
 /// All validators. To add one, add its file and a line here.
-pub static VALIDATORS: [&Validator; 13] = [
+pub static VALIDATORS: [&Validator; 15] = [
     &scaling_group::VALIDATOR,
     &owner::VALIDATOR,
     &policies::VALIDATOR,
     &priority::VALIDATOR,
     &containers::VALIDATOR,
+    &service_account::VALIDATOR,
     &claims::VALIDATOR,
     &volumes::VALIDATOR,
     &concurrency::VALIDATOR,
@@ -79,6 +82,7 @@ pub static VALIDATORS: [&Validator; 13] = [
     &dependencies::VALIDATOR,
     &start_time::VALIDATOR,
     &suspend::VALIDATOR,
+    &template::VALIDATOR,
 ];
 
 /// Returns the tenants of a class, with their policies if these exist.

@@ -4,7 +4,7 @@ use super::expire_batches::expire_after;
 use super::{Decide, Handler, HandlerName, Mode, Settings, To, Transitions, Verdict, trace_kernels};
 use crate::api::{Reason, SessionPhase};
 use crate::lifecycle::{CommitMode, Trigger};
-use crate::session::holding::account_of;
+use crate::session::idle::shortest;
 use crate::session::snapshot::{SessionItem, Snapshot};
 
 pub static ROW: Handler = Handler {
@@ -23,24 +23,12 @@ pub static ROW: Handler = Handler {
 };
 
 fn expire(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
-    let Some((seconds, whose)) = limit(snapshot, item) else { return Verdict::idle() };
+    let own = item.session.spec.max_lifetime_seconds;
+    let limit = shortest(&snapshot.tenancy, &item.session, own, |policy| policy.max_lifetime_seconds);
+    let Some((seconds, whose)) = limit else { return Verdict::idle() };
     expire_after(snapshot, item, seconds, Reason::LifetimeExceeded, || {
         format!("ran for more than {seconds} s, which is the maxLifetimeSeconds of {whose}")
     })
-}
-
-/// Returns the shortest limit that applies, and whose it is. A replica has none: its deployment decides when it ends.
-fn limit(snapshot: &Snapshot, item: &SessionItem) -> Option<(i64, String)> {
-    if item.session.deployment_uid().is_some() {
-        return None;
-    }
-    let own = item.session.spec.max_lifetime_seconds.map(|seconds| (seconds, "the session".to_owned()));
-    let tenants = snapshot.tenancy.tenants_of(&account_of(&item.session));
-    let policies = tenants.iter().filter_map(|tenant| {
-        let policy = snapshot.tenancy.policy_of(tenant).ok().flatten()?;
-        Some((policy.spec.max_lifetime_seconds?, tenant.to_string()))
-    });
-    own.into_iter().chain(policies).min_by_key(|(seconds, _)| *seconds)
 }
 
 #[cfg(test)]

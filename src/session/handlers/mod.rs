@@ -5,6 +5,7 @@ mod deprioritize_sessions;
 mod detect_termination;
 mod end_sessions;
 mod expire_batches;
+mod expire_idle;
 mod expire_lifetimes;
 mod finalize_sessions;
 mod late;
@@ -39,6 +40,7 @@ handlers! {
     detect_termination => DetectTermination,
     expire_batches => ExpireBatches,
     expire_lifetimes => ExpireLifetimes,
+    expire_idle => ExpireIdle,
     promote_to_pulling => PromoteToPulling,
     promote_to_prepared => PromoteToPrepared,
     promote_to_running => PromoteToRunning,
@@ -63,7 +65,7 @@ mod tests {
         let (to, reset, same) = (To::phase, RESET, None);
         let (pending, ending) = (Some(LockId::Pending), Some(LockId::Terminating));
         // Success, need_retry, expired, give_up, refused by the namespace's ResourceQuota.
-        let table: [Line; 17] = [
+        let table: [Line; 18] = [
             (ScheduleSessions, pending, false, [to(P::Scheduled), same, to(P::Terminating), to(P::Deprioritizing), same]),
             (CheckPrecondition, Some(LockId::Preparing), false, [to(P::Preparing), same, reset, to(P::Terminating), reset]),
             (StartSessions, Some(LockId::Creating), false, [to(P::Creating), same, reset, reset, same]),
@@ -74,6 +76,7 @@ mod tests {
             (DetectTermination, None, true, [to(P::Terminating), same, same, same, same]),
             (ExpireBatches, None, true, [to(P::Terminating), same, same, same, same]),
             (ExpireLifetimes, None, true, [to(P::Terminating), same, same, same, same]),
+            (ExpireIdle, None, true, [to(P::Terminating), same, same, same, same]),
             (PromoteToPulling, None, true, [to(P::Pulling), same, same, same, same]),
             (PromoteToPrepared, None, true, [to(P::Prepared), same, same, same, same]),
             (PromoteToRunning, None, true, [to(P::Running), same, reset, same, same]),

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use super::super::sessions::Sessions;
 use super::super::snapshot::SessionItem;
-use crate::api::{KernelAllocation, KernelPhase, NodeName, SessionPhase, SessionResult, TryingHandler, Waiting};
+use crate::api::{
+    Idle, KernelAllocation, KernelPhase, NodeName, ResolvedTemplate, SessionPhase, SessionResult, TryingHandler, Waiting,
+};
 use crate::lifecycle::{self, Failure, Trace};
 use crate::provisioner::Refusal;
 
@@ -48,6 +50,8 @@ impl Settings {
 #[derive(Clone, Debug, Default)]
 pub struct Change {
     pub allocation: Option<Vec<KernelAllocation>>,
+    /// The template to record with the allocation.
+    pub template: Option<ResolvedTemplate>,
     /// The amount by which the priority falls.
     pub priority_lost: i32,
     /// The session's result. A result that is recorded already is kept.
@@ -58,8 +62,18 @@ pub struct Change {
     pub waiting: Option<Waiting>,
     /// A disruption ended the session, and it starts again: it gives its nodes back.
     pub starts_again: bool,
+    pub idle: IdleChange,
     /// Dependencies that have ended with Success since the last commit.
     pub met_dependencies: Vec<String>,
+}
+
+/// What becomes of an announced end of an idle session.
+#[derive(Clone, Debug, Default)]
+pub enum IdleChange {
+    #[default]
+    None,
+    Set(Idle),
+    Clear,
 }
 
 impl Verdict {

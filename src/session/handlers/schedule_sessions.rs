@@ -57,6 +57,7 @@ fn candidate<'i>(snapshot: &Snapshot, item: &'i SessionItem) -> Candidate<'i> {
         dependencies: &item.dependencies,
         avoided: failed.filter(|node| node.until > snapshot.now).map(|node| &node.node).collect(),
         ahead: &item.ahead,
+        template_problem: item.template.as_ref().and_then(|template| template.as_ref().err()),
         recently_reported: recently_reported(snapshot, item),
     }
 }
@@ -83,7 +84,12 @@ fn verdict(snapshot: &Snapshot, item: &SessionItem, decision: Decision) -> Verdi
         Decision::Placed(allocation) => Verdict {
             outcome: Outcome::Success { to: None },
             effects: hold(item),
-            change: Change { allocation: Some(allocation), met_dependencies: item.newly_met().collect(), ..Change::default() },
+            change: Change {
+                allocation: Some(allocation),
+                template: item.template.clone().and_then(Result::ok),
+                met_dependencies: item.newly_met().collect(),
+                ..Change::default()
+            },
             ..Verdict::default()
         },
     }

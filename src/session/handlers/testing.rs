@@ -111,6 +111,8 @@ pub fn item(session: Session, phases: &[KernelPhase]) -> SessionItem {
         class,
         holding: None,
         ahead: vec![],
+        usage: None,
+        template: None,
         is_awaited: false,
     }
 }
