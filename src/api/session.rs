@@ -48,8 +48,8 @@ pub const MAX_KERNELS: i64 = 128;
     validation = Rule::new("!has(self.retry) || !has(self.retry.onDisruption) || self.type == 'Batch'").message("retry.onDisruption is for sessions of type Batch"),
     validation = Rule::new("!has(self.serving) || self.type == 'Inference'").message("serving is for sessions of type Inference"),
     validation = Rule::new("self.kernels.map(k, has(k.replicas) ? k.replicas : 1).sum() <= 128").message("a session has at most 128 kernels"),
-    validation = Rule::new("has(self.template) || self.kernels.exists_one(k, !has(k.role) || k.role == 'main')").message("exactly one entry of kernels has the role main"),
-    validation = Rule::new("has(self.template) || self.kernels.all(k, has(k.image))").message("each kernel has an image, unless the session has a template"),
+    validation = Rule::new("has(self.template) || self.kernels.exists_one(k, !has(k.role) || k.role == 'main')").message("exactly one entry has the role main").field_path(".kernels"),
+    validation = Rule::new("has(self.template) || self.kernels.all(k, has(k.image))").message("each kernel has an image, unless the session has a template").field_path(".kernels"),
     validation = Rule::new("!has(self.template) || self.kernels.all(k, !has(k.image) && !has(k.replicas) && !has(k.imagePullPolicy) && !has(k.architecture) && !has(k.sharedMemory))").message("image, imagePullPolicy, replicas, architecture and sharedMemory are the template's: set its parameters instead")
 )]
 pub struct SessionSpec {

@@ -116,7 +116,7 @@ async fn the_api_refuses_a_session_that_does_not_fit_its_template() {
     bare["spec"]["kernels"] = json!([{"args": ["x"]}]);
     refused("no image", try_to_make::<Session>(&scene.space, &bare).await, "each kernel has an image");
     bare["spec"]["kernels"] = json!([]);
-    refused("no kernels", try_to_make::<Session>(&scene.space, &bare).await, "exactly one entry of kernels has the role main");
+    refused("no kernels", try_to_make::<Session>(&scene.space, &bare).await, "exactly one entry has the role main");
     try_to_make::<Session>(&scene.space, &with(json!({"cores": "2"}))).await.expect("a session that fits");
     templates(&scene).delete(&scene.name, &DeleteParams::default()).await.expect("the template is deleted");
     scene.clear().await;

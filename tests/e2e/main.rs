@@ -8,6 +8,7 @@ mod common;
 
 mod autoscaling;
 mod failures;
+mod idle;
 mod leadership;
 mod machine;
 mod plugin;
