@@ -4,10 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use sokovan::cluster::client;
 use sokovan::cluster::session::hooks::Hooks;
 use sokovan::cluster::session::pods::PodOptions;
 use sokovan::cluster::store::world::Scope;
+use sokovan::cluster::{client, install};
 use sokovan::lifecycle::Timing;
 use sokovan::operator::{self, Ended, Options};
 use tokio::signal::unix::{SignalKind, signal};
@@ -30,7 +30,12 @@ enum Command {
     Crds {
         #[arg(long)]
         dir: Option<std::path::PathBuf>,
+        /// Apply them to the cluster instead, and wait until they are served.
+        #[arg(long, conflicts_with = "dir")]
+        apply: bool,
     },
+    /// Waits until an operator leads and the API server accepts sessions. With --run, runs a session instead.
+    Check(CheckArguments),
 }
 
 #[derive(clap::Args)]
@@ -69,11 +74,32 @@ struct OperatorArguments {
     json_logs: bool,
 }
 
+#[derive(clap::Args)]
+struct CheckArguments {
+    /// The namespace of the lease and of the session that is tried.
+    #[arg(long)]
+    namespace: String,
+    /// The name of the lease.
+    #[arg(long, default_value = "sokovan")]
+    lease_name: String,
+    /// The keypair of a session to run.
+    #[arg(long, requires = "image", requires = "scaling_group")]
+    run: Option<String>,
+    /// The scaling group of that session.
+    #[arg(long)]
+    scaling_group: Option<String>,
+    /// The image of that session: the operator's own.
+    #[arg(long)]
+    image: Option<String>,
+}
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Operator(arguments) => run_operator(arguments).await,
-        Command::Crds { dir } => print_crds(dir),
+        Command::Crds { apply: true, .. } => install::apply_crds(&check_client().await?).await,
+        Command::Crds { dir, .. } => print_crds(dir),
+        Command::Check(arguments) => check(arguments).await,
     }
 }
 
@@ -114,6 +140,21 @@ async fn run_operator(arguments: OperatorArguments) -> anyhow::Result<()> {
         Ended::Stopped => Ok(()),
         // Exit at once: no pending write may outlive the lease.
         Ended::LostLease => std::process::exit(1),
+    }
+}
+
+async fn check_client() -> anyhow::Result<kube::Client> {
+    tracing_subscriber::fmt().with_env_filter(EnvFilter::new("info")).init();
+    Ok(client::client(client::config().await?, Timing::default().request)?)
+}
+
+async fn check(arguments: CheckArguments) -> anyhow::Result<()> {
+    let client = check_client().await?;
+    match (arguments.run, arguments.scaling_group, arguments.image) {
+        (Some(access_key), Some(scaling_group), Some(image)) => {
+            install::run_session(&client, &arguments.namespace, &access_key, &scaling_group, &image).await
+        }
+        _ => install::await_ready(&client, &arguments.namespace, &arguments.lease_name).await,
     }
 }
 

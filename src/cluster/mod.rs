@@ -6,6 +6,7 @@ pub mod events;
 #[cfg(test)]
 mod fake;
 pub mod heartbeats;
+pub mod install;
 pub mod lease;
 pub mod objects;
 pub mod serving;

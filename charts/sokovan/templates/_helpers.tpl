@@ -1,18 +1,60 @@
+{{- /* The prefix of every name that the chart gives. */}}
+{{- define "sokovan.fullname" -}}
+{{ .Values.fullnameOverride | default .Release.Name }}
+{{- end }}
 {{- define "sokovan.image" -}}
-{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- $registry := .Values.global.imageRegistry | default .Values.image.registry -}}
+{{ with $registry }}{{ trimSuffix "/" . }}/{{ end }}{{ .Values.image.repository }}
+{{- with .Values.image.digest }}@{{ . }}{{ else }}:{{ .Values.image.tag | default .Chart.AppVersion }}{{ end }}
 {{- end }}
 {{- define "sokovan.labels" -}}
 app.kubernetes.io/name: sokovan
 app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
 {{- end }}
 {{- define "sokovan.selector" -}}
 app.kubernetes.io/name: sokovan
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 {{- define "sokovan.serviceAccount" -}}
-{{ .Release.Name }}-operator
+{{ .Values.serviceAccount.name | default (print (include "sokovan.fullname" .) "-operator") }}
+{{- end }}
+{{- /* Whether the hooks can run: they use the operator's image, and simulated clusters run no containers. */}}
+{{- define "sokovan.hooks" -}}
+{{ if int .Values.replicas }}yes{{ end }}
+{{- end }}
+{{- /* The pod of a hook: (list . "name" (list "argument" …)). */}}
+{{- define "sokovan.hookPod" -}}
+{{- $root := index . 0 }}
+serviceAccountName: {{ include "sokovan.fullname" $root }}-{{ index . 1 }}
+restartPolicy: Never
+{{- with $root.Values.imagePullSecrets }}
+imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
+securityContext: {{- toYaml $root.Values.podSecurityContext | nindent 2 }}
+containers:
+- name: {{ index . 1 }}
+  image: {{ include "sokovan.image" $root }}
+  imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+  args: {{ index . 2 | toJson }}
+  securityContext:
+    allowPrivilegeEscalation: false
+    readOnlyRootFilesystem: true
+    capabilities: {drop: [ALL]}
+  resources:
+    requests: {cpu: 10m, memory: 32Mi}
+    limits: {memory: 128Mi}
+{{- with $root.Values.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $root.Values.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end }}
 {{- define "sokovan.user" -}}
 system:serviceaccount:{{ .Release.Namespace }}:{{ include "sokovan.serviceAccount" . }}
@@ -24,7 +66,7 @@ system:serviceaccount:{{ .Release.Namespace }}:{{ include "sokovan.serviceAccoun
 {{- /* Binds a policy: (list . "name"). */}}
 {{- define "sokovan.binding" -}}
 {{- $root := index . 0 }}
-{{- $name := printf "%s-%s" $root.Release.Name (index . 1) -}}
+{{- $name := printf "%s-%s" (include "sokovan.fullname" $root) (index . 1) -}}
 apiVersion: admissionregistration.k8s.io/v1
 kind: ValidatingAdmissionPolicyBinding
 metadata:
