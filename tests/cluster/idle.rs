@@ -76,10 +76,10 @@ async fn an_idle_session_is_warned_and_ends_and_one_in_use_or_without_metrics_st
     let status = idle.status.expect("a status");
     assert_eq!((status.phase, status.reason), (SessionPhase::Running, Some(Reason::Idle)));
     let countdown = status.idle.expect("a countdown");
-    assert_eq!(countdown.ends_at - countdown.since, chrono::TimeDelta::seconds(4));
+    assert!(countdown.ends_at - countdown.since >= chrono::TimeDelta::seconds(4), "{countdown:?}");
     let ended = scene.until_phase("sleeps", SessionPhase::Terminated).await.status.expect("a status");
     assert_eq!((ended.reason, ended.result), (Some(Reason::IdleTimeout), Some(SessionResult::Failure)));
-    assert!(ended.message.as_deref().expect("a message").contains("240 s without use: the idleTimeoutSeconds of the session"));
+    assert!(ended.message.as_deref().expect("a message").contains("for more than 240 s: the idleTimeoutSeconds of the session"));
     for name in ["computes", "unmeasured", "kept"] {
         let session = scene.api::<Session>().get(name).await.expect("the session");
         assert_eq!(session.phase(), SessionPhase::Running, "{name}");

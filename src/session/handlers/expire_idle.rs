@@ -1,6 +1,6 @@
 //! expire-idle: announces the end of a session that is not used, and ends it.
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{Change, Decide, Handler, HandlerName, IdleChange, Mode, Settings, To, Transitions, Verdict, trace_kernels};
 use crate::api::{ANNOTATION_KEEP_UNTIL, Idle, Reason, SessionPhase, SessionResult};
@@ -24,7 +24,7 @@ pub static ROW: Handler = Handler {
     decide: Decide::Each(expire),
 };
 
-/// The end is announced after half of the time. Without a recent measurement nothing happens.
+/// The end is announced after half of the time, as far as measurements cover it. Without a recent measurement nothing happens.
 fn expire(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
     let Some((seconds, whose)) = idle::limit(&snapshot.tenancy, &item.session) else {
         return stays(item, "no idleTimeoutSeconds limits it any more".into());
@@ -41,22 +41,34 @@ fn expire(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
     }
     let limit = TimeDelta::from_std(snapshot.timing.configured(seconds)).unwrap_or_default();
     let since = to_millis(usage.used_at);
-    let (announced_at, ends_at) = (since + limit / 2, since + limit);
-    let about = |end: &str| {
-        let last = since.format("%H:%M:%S UTC");
-        format!("not used since {last}, and {end} {seconds} s without use: the idleTimeoutSeconds of {whose}")
-    };
-    let recorded = item.session.status.as_ref().and_then(|status| status.idle.as_ref());
-    if snapshot.now >= ends_at {
-        Verdict::success().because(Reason::IdleTimeout, about("ended after")).result(SessionResult::Failure)
-    } else if snapshot.now < announced_at {
-        stays(item, "it is used again".into()).wake_at(Some(announced_at))
-    } else if recorded.is_some_and(|recorded| recorded.since == since && recorded.ends_at == ends_at) {
-        Verdict::idle().wake_at(Some(ends_at))
-    } else {
-        let change = Change { idle: IdleChange::Set(Idle { since, ends_at }), ..Change::default() };
-        Verdict { change, ..Verdict::skipped(Reason::Idle, about("it ends after")) }.wake_at(Some(ends_at))
+    // Only time between measurements is known. The next measurement marks the session again.
+    let idle_for = usage.measured_at - since;
+    if idle_for < limit / 2 {
+        return stays(item, "it is used again, or may be idle for longer".into());
     }
+    let announced = item.session.status.as_ref().and_then(|status| status.idle.as_ref());
+    match announced.filter(|announced| announced.since == since && announced.ends_at >= since + limit) {
+        Some(announced) if usage.measured_at >= announced.ends_at => {
+            let message =
+                format!("not used since {}, for more than {seconds} s: the idleTimeoutSeconds of {whose}", clock(since));
+            Verdict::success().because(Reason::IdleTimeout, message).result(SessionResult::Failure)
+        }
+        Some(_) => Verdict::idle(),
+        None => {
+            // However late the measurement comes, half of the time is left to its user.
+            let ends_at = to_millis((since + limit).max(snapshot.now + limit / 2));
+            let (since_text, end) = (clock(since), clock(ends_at));
+            let message = format!(
+                "not used since {since_text}; it ends at {end} unless it is used: the idleTimeoutSeconds of {whose} are {seconds}"
+            );
+            let change = Change { idle: IdleChange::Set(Idle { since, ends_at }), ..Change::default() };
+            Verdict { change, ..Verdict::skipped(Reason::Idle, message) }
+        }
+    }
+}
+
+fn clock(time: DateTime<Utc>) -> String {
+    time.format("%H:%M:%S UTC").to_string()
 }
 
 /// Takes an announced end back.
@@ -111,20 +123,29 @@ mod tests {
     #[test]
     fn the_end_is_announced_after_half_of_the_time_and_comes_after_all_of_it() {
         let world = snapshot(vec![]);
-        let early = expire(&world, &unused_for(299));
-        assert!(matches!(early.outcome, Outcome::Idle));
-        assert_eq!(early.wake_at, Some(now() + TimeDelta::seconds(1)));
+        assert!(matches!(expire(&world, &unused_for(299)).outcome, Outcome::Idle));
         let half = expire(&world, &unused_for(300));
         assert_eq!(skipped(&half), Some(Reason::Idle));
         let IdleChange::Set(idle) = &half.change.idle else { panic!("the end is announced") };
         assert_eq!(idle.ends_at, now() + TimeDelta::seconds(300));
-        let again = expire(&world, &announced(unused_for(300), 300));
-        assert!(matches!(again.outcome, Outcome::Idle), "it is announced once");
+        assert!(matches!(expire(&world, &announced(unused_for(300), 300)).outcome, Outcome::Idle), "it is announced once");
         let over = expire(&world, &announced(unused_for(600), 600));
         assert!(matches!(over.outcome, Outcome::Success { to: None }));
         let (reason, message) = over.reason.expect("a reason");
         assert_eq!(reason, Reason::IdleTimeout);
-        assert!(message.ends_with("ended after 600 s without use: the idleTimeoutSeconds of the session"), "{message}");
+        assert!(message.ends_with("for more than 600 s: the idleTimeoutSeconds of the session"), "{message}");
+    }
+
+    #[test]
+    fn no_session_ends_unannounced_and_time_since_the_last_measurement_does_not_count() {
+        let world = snapshot(vec![]);
+        let late = expire(&world, &unused_for(9000));
+        let IdleChange::Set(idle) = &late.change.idle else { panic!("the end is announced") };
+        assert_eq!(idle.ends_at, now() + TimeDelta::seconds(300), "half of the time is left");
+        let mut used_at_the_last_measurement = announced(unused_for(600), 600);
+        let ago = now() - TimeDelta::seconds(100);
+        used_at_the_last_measurement.usage = Some(Usage { used_at: ago, measured_at: ago });
+        assert_eq!(skipped(&expire(&world, &used_at_the_last_measurement)), Some(Reason::InUse));
     }
 
     #[test]
@@ -163,14 +184,14 @@ mod tests {
         assert_eq!(verdict.wake_at, Some(until));
         assert_eq!(skipped(&expire(&snapshot(vec![]), &kept(announced(unused_for(9000), 400)))), Some(Reason::InUse));
         let strict = limited(json!({"forbidKeepUntil": true}));
-        assert!(matches!(expire(&strict, &kept(unused_for(9000))).outcome, Outcome::Success { .. }));
+        assert!(matches!(expire(&strict, &kept(announced(unused_for(600), 600))).outcome, Outcome::Success { .. }));
     }
 
     #[test]
     fn the_shortest_limit_applies_and_is_named() {
         let verdict = expire(&limited(json!({"idleTimeoutSeconds": 60})), &unused_for(61));
-        let (_, message) = verdict.reason.expect("a reason");
-        assert!(message.contains("60 s") && message.contains("keypair key"), "{message}");
+        let Outcome::Skipped(_, message) = verdict.outcome else { panic!("the end is announced") };
+        assert!(message.contains("keypair key are 60"), "{message}");
         let without_limit = with_status(unused_for(9000), |session| session.spec.idle_timeout_seconds = None);
         assert!(matches!(expire(&snapshot(vec![]), &without_limit).outcome, Outcome::Idle));
     }
