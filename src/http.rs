@@ -53,6 +53,9 @@ impl Default for Limits {
 /// Returns the replicas that serve as JSON, or None while they are not known.
 pub type Discovery = Arc<dyn Fn() -> Option<String> + Send + Sync>;
 
+/// The format of the metrics, which Prometheus learns from the answer.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
 /// Serves /healthz, /readyz, /metrics and /http_sd until the returned set is dropped. A replica of the operator is ready when
 /// it could lead.
 pub async fn serve(
@@ -76,7 +79,7 @@ fn router(ready: Arc<AtomicBool>, metrics: Metrics, discovery: Discovery) -> Rou
     Router::new()
         .route("/healthz", get(|| async { "ok" }))
         .route("/readyz", get(ready))
-        .route("/metrics", get(move || async move { metrics.text() }))
+        .route("/metrics", get(move || async move { ([(CONTENT_TYPE, OPEN_METRICS)], metrics.text()) }))
         .route("/http_sd", get(move || async move { targets(discovery()) }))
 }
 

@@ -1,17 +1,21 @@
-//! Metrics of the operator in Prometheus' text format.
+//! Metrics of the operator in the OpenMetrics text format.
 
 use std::collections::{BTreeSet, HashSet};
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
-use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::Gauge as LeaderGauge;
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use strum::{EnumIter, IntoEnumIterator};
 
 use crate::api::HistoryResult;
 
@@ -52,6 +56,123 @@ impl RunResult {
     }
 }
 
+/// A number that is counted when Prometheus asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter)]
+pub enum Gauge {
+    Sessions,
+    SessionsPending,
+    OldestPending,
+    Nodes,
+    NodesReady,
+    NodesSilent,
+    Allocatable,
+    Allocated,
+    Deployments,
+    Routes,
+}
+
+impl Gauge {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Sessions => "sessions",
+            Self::SessionsPending => "sessions_pending",
+            Self::OldestPending => "oldest_pending_seconds",
+            Self::Nodes => "nodes",
+            Self::NodesReady => "nodes_ready",
+            Self::NodesSilent => "nodes_silent",
+            Self::Allocatable => "allocatable",
+            Self::Allocated => "allocated",
+            Self::Deployments => "deployments",
+            Self::Routes => "routes",
+        }
+    }
+
+    fn help(self) -> &'static str {
+        match self {
+            Self::Sessions => "Sessions by scaling group and phase",
+            Self::SessionsPending => "Pending sessions by scaling group, reason and cause",
+            Self::OldestPending => "Age of the session that has been pending the longest",
+            Self::Nodes => "Nodes of a scaling group",
+            Self::NodesReady => "Nodes of a scaling group that are ready and not cordoned",
+            Self::NodesSilent => "Nodes without a recent heartbeat",
+            Self::Allocatable => {
+                "Allocatable amount of each resource on the nodes of a scaling group, in cores, bytes or devices"
+            }
+            Self::Allocated => "Amount of each resource that sessions and foreign pods use on the nodes of a scaling group",
+            Self::Deployments => "Deployments by phase",
+            Self::Routes => "Replicas of deployments by the phase of their routes",
+        }
+    }
+}
+
+/// One value of a gauge.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sample {
+    gauge: Gauge,
+    labels: Vec<(&'static str, String)>,
+    value: f64,
+}
+
+impl Sample {
+    pub fn new(gauge: Gauge, labels: &[(&'static str, String)], value: f64) -> Self {
+        Self { gauge, labels: labels.to_vec(), value }
+    }
+}
+
+type Count = Box<dyn Fn() -> Vec<Sample> + Send + Sync>;
+
+/// Counts the gauges. Empty until somebody can count.
+#[derive(Clone, Default)]
+struct Census(Arc<OnceLock<Count>>);
+
+impl fmt::Debug for Census {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Census")
+    }
+}
+
+impl Collector for Census {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let samples = self.0.get().map(|count| count()).unwrap_or_default();
+        for gauge in Gauge::iter() {
+            let own: Vec<&Sample> = samples.iter().filter(|sample| sample.gauge == gauge).collect();
+            if own.is_empty() {
+                continue;
+            }
+            let mut metric = encoder.encode_descriptor(gauge.name(), gauge.help(), None, MetricType::Gauge)?;
+            for sample in own {
+                metric.encode_family(&sample.labels)?.encode_gauge(&sample.value)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PhaseLabels {
+    kind: &'static str,
+    group: String,
+    phase: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EndLabels {
+    kind: &'static str,
+    group: String,
+    phase: &'static str,
+    reason: &'static str,
+}
+
+/// What is counted of an object that leaves a phase, and ends if the phase was its last but one.
+type Left = (PhaseLabels, Option<EndLabels>);
+
+/// The bounds of the time in a phase, in seconds: from a start with the image present to a day.
+const PHASE_BOUNDS: [f64; 12] = [0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3600.0, 14_400.0, 86_400.0];
+
+fn phase_histogram() -> Histogram {
+    Histogram::new(PHASE_BOUNDS)
+}
+
 /// All metrics; cheap to clone.
 #[derive(Clone)]
 pub struct Metrics {
@@ -61,7 +182,12 @@ pub struct Metrics {
     runs: Family<Labels, Counter>,
     seconds: Family<Labels, Counter<f64, AtomicU64>>,
     dropped_events: Counter,
-    leader: Gauge,
+    leader: LeaderGauge,
+    phases: Family<PhaseLabels, Histogram, fn() -> Histogram>,
+    ends: Family<EndLabels, Counter>,
+    census: Census,
+    /// The labels of `phases` and `ends` in use.
+    ended: Arc<Mutex<HashSet<Left>>>,
     /// The labels in use: a `Family` does not list its own.
     labels: Arc<Mutex<HashSet<Labels>>>,
 }
@@ -71,14 +197,23 @@ impl Default for Metrics {
         let mut registry = Registry::with_prefix("sokovan");
         let (writes, outcomes, runs) = (Family::default(), Family::default(), Family::default());
         let seconds = Family::default();
-        let (dropped_events, leader) = (Counter::default(), Gauge::default());
+        let (dropped_events, leader) = (Counter::default(), LeaderGauge::default());
+        let phases: Family<PhaseLabels, Histogram, fn() -> Histogram> = Family::new_with_constructor(phase_histogram);
+        let (ends, census): (Family<EndLabels, Counter>, _) = (Family::default(), Census::default());
+        let build: Family<Vec<(&str, &str)>, LeaderGauge> = Family::default();
+        build.get_or_create(&vec![("version", env!("CARGO_PKG_VERSION"))]).set(1);
+        registry.register("build_info", "The version of the operator", build);
+        registry.register("phase_seconds", "Time that objects spent in a phase, when they leave it", phases.clone());
+        registry.register("ends", "Objects that reached their last phase", ends.clone());
+        registry.register_collector(Box::new(census.clone()));
         registry.register("api_writes", "Writes to the API server, by object", writes.clone());
         registry.register("handler_outcomes", "Results that handlers recorded in histories", Family::clone(&outcomes));
         registry.register("handler_runs", "Runs of handlers, and whether they panicked", Family::clone(&runs));
         registry.register("handler_seconds", "Total duration of these runs", Family::clone(&seconds));
         registry.register("events_dropped", "Events that did not fit into the queue", Counter::clone(&dropped_events));
         registry.register("leader", "1 while this replica leads", leader.clone());
-        Self { registry: Arc::new(registry), writes, outcomes, runs, seconds, dropped_events, leader, labels: Arc::default() }
+        let (registry, labels, ended) = (Arc::new(registry), Arc::default(), Arc::default());
+        Self { registry, writes, outcomes, runs, seconds, dropped_events, leader, phases, ends, census, ended, labels }
     }
 }
 
@@ -91,6 +226,29 @@ impl Metrics {
         let labels = Labels { handler, group: partition.to_owned(), result: result.into() };
         self.outcomes.get_or_create(&labels).inc();
         self.remember(labels);
+    }
+
+    /// Counts the gauges in this way from now on. The first call decides.
+    pub fn count_by(&self, count: impl Fn() -> Vec<Sample> + Send + Sync + 'static) {
+        _ = self.census.0.set(Box::new(count));
+    }
+
+    /// Records that an object has left a phase after so many seconds; and if it has ended, in which phase and why.
+    pub fn left(
+        &self,
+        kind: &'static str,
+        partition: &str,
+        phase: &'static str,
+        seconds: f64,
+        end: Option<(&'static str, &'static str)>,
+    ) {
+        let labels = PhaseLabels { kind, group: partition.to_owned(), phase };
+        self.phases.get_or_create(&labels).observe(seconds);
+        let end = end.map(|(phase, reason)| EndLabels { kind, group: partition.to_owned(), phase, reason });
+        if let Some(end) = &end {
+            self.ends.get_or_create(end).inc();
+        }
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner).insert((labels, end));
     }
 
     /// Counts a run that has ended.
@@ -124,6 +282,11 @@ impl Metrics {
             self.runs.remove(labels);
             self.seconds.remove(labels);
         }
+        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        for (phase, end) in ended.extract_if(|(phase, _)| phase.group == partition) {
+            self.phases.remove(&phase);
+            end.iter().for_each(|end| _ = self.ends.remove(end));
+        }
     }
 
     pub fn dropped_event(&self) {
@@ -147,6 +310,54 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn docs_metrics_lists_every_metric_and_no_other() {
+        let metrics = Metrics::default();
+        count_all(&metrics, "gpu");
+        metrics.left("session", "gpu", "Running", 1.0, Some(("Terminated", "ExitCode")));
+        metrics.wrote("session-status");
+        metrics.count_by(|| Gauge::iter().map(|gauge| Sample::new(gauge, &[], 1.0)).collect());
+        let text = metrics.text();
+        let names: BTreeSet<&str> = text.lines().filter_map(|line| line.strip_prefix("# HELP ")?.split(' ').next()).collect();
+        let page = include_str!("../docs/metrics.md");
+        let rows = page.lines().filter(|line| line.starts_with("| `"));
+        let cells = rows.filter_map(|row| row.split(" | ").next());
+        let documented: BTreeSet<&str> =
+            cells.flat_map(|cell| cell.split('`').filter(|word| word.starts_with("sokovan_"))).collect();
+        assert_eq!(names, documented);
+    }
+
+    #[test]
+    fn gauges_are_counted_when_they_are_read_and_go_with_what_they_count() {
+        let metrics = Metrics::default();
+        assert!(!metrics.text().contains("sokovan_sessions{"), "nobody counts yet");
+        let number = Arc::new(AtomicU64::new(3));
+        let known = number.clone();
+        metrics.count_by(move || match known.load(std::sync::atomic::Ordering::Relaxed) {
+            0 => vec![],
+            _ => vec![Sample::new(Gauge::Sessions, &[("group", "gpu".into()), ("phase", "Running".into())], 3.0)],
+        });
+        assert!(metrics.text().contains("sokovan_sessions{group=\"gpu\",phase=\"Running\"} 3.0\n"), "{}", metrics.text());
+        number.store(0, std::sync::atomic::Ordering::Relaxed);
+        assert!(!metrics.text().contains("sokovan_sessions{"));
+    }
+
+    #[test]
+    fn the_time_in_a_phase_and_the_ends_are_recorded_by_scaling_group_and_go_with_it() {
+        let metrics = Metrics::default();
+        metrics.left("session", "gpu", "Running", 12.0, Some(("Terminated", "ExitCode")));
+        let text = metrics.text();
+        let labels = "{kind=\"session\",group=\"gpu\",phase=\"Running\"";
+        assert!(text.contains(&format!("sokovan_phase_seconds_bucket{{le=\"30.0\",{}", &labels[1..])), "{text}");
+        assert!(
+            text.contains("sokovan_ends_total{kind=\"session\",group=\"gpu\",phase=\"Terminated\",reason=\"ExitCode\"} 1"),
+            "{text}"
+        );
+        metrics.forget("gpu");
+        assert_eq!(series(&metrics, "gpu"), 0);
+        assert!(text.contains("sokovan_build_info{version="), "{text}");
+    }
 
     const HANDLERS: [&str; 2] = ["schedule-sessions", "start-sessions"];
 

@@ -90,6 +90,8 @@ pub async fn run(config: Config, options: Options, stop: watch::Receiver<bool>) 
     // A standby watches nothing. Lists from now on contain everything that the last leader wrote.
     let world = Arc::new(World::new(timing.clone(), options.scope.clone()));
     _ = known.set(world.clone());
+    let counted = world.clone();
+    metrics.count_by(move || counted.census());
     let mut watches = watches::start(&work, &world);
     let lead = async {
         if tokio::time::timeout(timing.listing, synced(&world)).await.is_err() {

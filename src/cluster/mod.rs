@@ -1,5 +1,6 @@
 //! All I/O with the API server: watches that fill the stores, effects and commits, and the lease.
 
+mod census;
 pub mod client;
 pub mod commit;
 pub mod events;

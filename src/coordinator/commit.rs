@@ -11,7 +11,7 @@ use super::event::{Event, EventReason};
 use super::hooks::Transition;
 use super::host::{AfterCommit, Committed, Host};
 use crate::api::Reason;
-use crate::lifecycle::{HandlerName, HasProgress, Item, Snapshot, Subject, phase_of};
+use crate::lifecycle::{HandlerName, HasProgress, Item, Phase, Snapshot, Subject, created_at, phase_of};
 
 /// A status to be written, and what follows.
 pub(super) struct Pending<S: Subject> {
@@ -50,6 +50,7 @@ impl<S: Subject, H: Host<S>> Coordinator<S, H> {
         match self.host.commit(&item, &original, status).await {
             Committed::Done(written) => {
                 let progress = written.status().map(HasProgress::progress);
+                self.count_phase(&snapshot, &original, &written);
                 tracing::info!(
                     kind, name, namespace, handler = by, phase = %phase_of::<S>(&written),
                     reason = progress.and_then(|progress| progress.reason).map_or("", Reason::as_str), "committed"
@@ -76,6 +77,21 @@ impl<S: Subject, H: Host<S>> Coordinator<S, H> {
                 self.marks.object(&uid, phase);
             }
         }
+    }
+}
+
+impl<S: Subject, H: Host<S>> Coordinator<S, H> {
+    /// Counts the time that an object spent in the phase that it has left. Phases that one commit passes took no time.
+    fn count_phase(&self, snapshot: &S::Snapshot, original: &S::Object, written: &S::Object) {
+        let (from, to) = (phase_of::<S>(original), phase_of::<S>(written));
+        let since = |object: &S::Object| object.status().and_then(|status| status.progress().phase_started_at);
+        // An object without a status entered its first phase when it was created.
+        let entered = since(original).or_else(|| created_at(original));
+        let Some((entered, left)) = entered.zip(since(written)).filter(|_| from != to) else { return };
+        let reason = written.status().and_then(|status| status.progress().reason).map_or("", Reason::as_str);
+        let end = to.is_terminal().then_some((to.as_str(), reason));
+        let seconds = (left - entered).as_seconds_f64();
+        self.metrics.left(S::NAME, snapshot.partition(), from.as_str(), seconds.max(0.0), end);
     }
 }
 
