@@ -1,23 +1,24 @@
 //! Metrics of the operator in the OpenMetrics text format.
 
+mod gauges;
+
 use std::collections::{BTreeSet, HashSet};
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use prometheus_client::collector::Collector;
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet};
-use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge as LeaderGauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
-use strum::{EnumIter, IntoEnumIterator};
 
 use crate::api::HistoryResult;
+use gauges::Census;
+pub use gauges::{Gauge, Sample};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Write {
@@ -56,98 +57,6 @@ impl RunResult {
     }
 }
 
-/// A number that is counted when Prometheus asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter)]
-pub enum Gauge {
-    Sessions,
-    SessionsPending,
-    OldestPending,
-    Nodes,
-    NodesReady,
-    NodesSilent,
-    Allocatable,
-    Allocated,
-    Deployments,
-    Routes,
-}
-
-impl Gauge {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Sessions => "sessions",
-            Self::SessionsPending => "sessions_pending",
-            Self::OldestPending => "oldest_pending_seconds",
-            Self::Nodes => "nodes",
-            Self::NodesReady => "nodes_ready",
-            Self::NodesSilent => "nodes_silent",
-            Self::Allocatable => "allocatable",
-            Self::Allocated => "allocated",
-            Self::Deployments => "deployments",
-            Self::Routes => "routes",
-        }
-    }
-
-    fn help(self) -> &'static str {
-        match self {
-            Self::Sessions => "Sessions by scaling group and phase",
-            Self::SessionsPending => "Pending sessions by scaling group, reason and cause",
-            Self::OldestPending => "Age of the session that has been pending the longest",
-            Self::Nodes => "Nodes of a scaling group",
-            Self::NodesReady => "Nodes of a scaling group that are ready and not cordoned",
-            Self::NodesSilent => "Nodes without a recent heartbeat",
-            Self::Allocatable => {
-                "Allocatable amount of each resource on the nodes of a scaling group, in cores, bytes or devices"
-            }
-            Self::Allocated => "Amount of each resource that sessions and foreign pods use on the nodes of a scaling group",
-            Self::Deployments => "Deployments by phase",
-            Self::Routes => "Replicas of deployments by the phase of their routes",
-        }
-    }
-}
-
-/// One value of a gauge.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Sample {
-    gauge: Gauge,
-    labels: Vec<(&'static str, String)>,
-    value: f64,
-}
-
-impl Sample {
-    pub fn new(gauge: Gauge, labels: &[(&'static str, String)], value: f64) -> Self {
-        Self { gauge, labels: labels.to_vec(), value }
-    }
-}
-
-type Count = Box<dyn Fn() -> Vec<Sample> + Send + Sync>;
-
-/// Counts the gauges. Empty until somebody can count.
-#[derive(Clone, Default)]
-struct Census(Arc<OnceLock<Count>>);
-
-impl fmt::Debug for Census {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Census")
-    }
-}
-
-impl Collector for Census {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let samples = self.0.get().map(|count| count()).unwrap_or_default();
-        for gauge in Gauge::iter() {
-            let own: Vec<&Sample> = samples.iter().filter(|sample| sample.gauge == gauge).collect();
-            if own.is_empty() {
-                continue;
-            }
-            let mut metric = encoder.encode_descriptor(gauge.name(), gauge.help(), None, MetricType::Gauge)?;
-            for sample in own {
-                metric.encode_family(&sample.labels)?.encode_gauge(&sample.value)?;
-            }
-        }
-        Ok(())
-    }
-}
-
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PhaseLabels {
     kind: &'static str,
@@ -163,7 +72,7 @@ struct EndLabels {
     reason: &'static str,
 }
 
-/// What is counted of an object that leaves a phase, and ends if the phase was its last but one.
+/// The labels under which an object that leaves a phase is counted. The second are those of its end.
 type Left = (PhaseLabels, Option<EndLabels>);
 
 /// The bounds of the time in a phase, in seconds: from a start with the image present to a day.
@@ -230,7 +139,7 @@ impl Metrics {
 
     /// Counts the gauges in this way from now on. The first call decides.
     pub fn count_by(&self, count: impl Fn() -> Vec<Sample> + Send + Sync + 'static) {
-        _ = self.census.0.set(Box::new(count));
+        self.census.count_by(count);
     }
 
     /// Records that an object has left a phase after so many seconds; and if it has ended, in which phase and why.
@@ -309,6 +218,8 @@ impl Metrics {
 
 #[cfg(test)]
 mod tests {
+    use strum::IntoEnumIterator;
+
     use super::*;
 
     #[test]

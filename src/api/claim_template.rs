@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use strum::Display;
 
+use super::kernel_template::is_default;
 use super::names::DNS_NAME;
 use super::{Quantity, Session};
 
@@ -42,7 +43,7 @@ pub enum AccessMode {
     ReadWriteOncePod,
 }
 
-/// What becomes of a claim when its session is removed.
+/// Whether a claim outlives its session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Retention {
     /// It is deleted, with its data.
@@ -50,10 +51,6 @@ pub enum Retention {
     Delete,
     /// It stays until somebody deletes it.
     Keep,
-}
-
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
 }
 
 impl ClaimTemplate {

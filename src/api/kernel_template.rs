@@ -103,7 +103,7 @@ pub struct KernelTemplate {
 // Defaults inside a list are not in the schema. The API server would write them into the stored list, and each `kubectl apply`
 // would replace the list without them.
 
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 

@@ -8,10 +8,9 @@ use strum::IntoEnumIterator;
 
 use super::store::state::State;
 use super::store::world::World;
-use crate::api::{Amount, ResourceName, SessionPhase, UNKNOWN_GROUP, whole};
+use crate::api::{Amount, GroupName, ResourceName, SessionPhase, UNKNOWN_GROUP, whole};
 use crate::metrics::{Gauge, Sample};
 use crate::provisioner::in_group;
-use crate::session::queue;
 
 impl World {
     /// Returns the samples of all gauges. Empty until every kind is listed.
@@ -30,7 +29,7 @@ impl World {
 }
 
 fn sessions(state: &State) -> Vec<Sample> {
-    let label = |group: &Option<crate::api::GroupName>| {
+    let label = |group: &Option<GroupName>| {
         let existing = group.as_ref().filter(|group| state.group(group).is_some());
         existing.map_or(UNKNOWN_GROUP.to_owned(), ToString::to_string)
     };
@@ -53,13 +52,7 @@ fn groups(state: &State) -> Vec<Sample> {
     let mut samples = vec![];
     for ((_, name), group) in state.stores.groups.iter() {
         let own = || nodes.values().filter(|node| in_group(node, group));
-        let key = Some(name.as_str().into());
-        let waiting = state
-            .index
-            .sessions(&key, SessionPhase::Pending)
-            .filter_map(|uid| state.session(uid))
-            .map(std::convert::AsRef::as_ref);
-        let status = queue::status(group, own().map(std::convert::AsRef::as_ref), waiting, 0);
+        let status = state.queue_status(group, &Some(name.as_str().into()));
         let mut add = |gauge, labels: &[(&'static str, String)], value| {
             let group = ("group", name.clone());
             samples.push(Sample::new(gauge, &[&[group], labels].concat(), value));

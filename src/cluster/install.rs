@@ -1,4 +1,4 @@
-//! What the chart's hooks do: apply the CRDs, wait until sessions are accepted, and run a session as a test.
+//! The work of the chart's hooks: apply the CRDs, wait until sessions are accepted, and run a session as a test.
 
 use std::time::Duration;
 

@@ -2,8 +2,8 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::api::{ANNOTATION_KEEP_UNTIL, Amount, ResourceName, ResourcePolicySpec, Resources, Session};
-use crate::session::holding::account_of;
+use crate::api::{ANNOTATION_KEEP_UNTIL, Amount, ResourceName, Resources, Session};
+use crate::session::limits::{policies, shortest};
 use crate::views::Tenancy;
 
 /// A kernel is used while it uses this part of what it requests.
@@ -48,32 +48,8 @@ pub fn limit(tenancy: &Tenancy, session: &Session) -> Option<(i64, String)> {
 /// Returns until when a session is kept although it is idle.
 pub fn kept_until(tenancy: &Tenancy, session: &Session) -> Option<DateTime<Utc>> {
     let text = session.metadata.annotations.as_ref()?.get(ANNOTATION_KEEP_UNTIL)?;
-    let forbidden = policies(tenancy, session).any(|(_, policy)| policy.forbid_keep_until);
+    let forbidden = policies(tenancy, session).any(|(_, policy)| policy.spec.forbid_keep_until);
     DateTime::parse_from_rfc3339(text).ok().filter(|_| !forbidden).map(|time| time.to_utc())
-}
-
-/// Returns the shortest of a session's own limit and those of its tenants' policies, and whose it is. A replica has none: its
-/// deployment decides when it ends.
-pub fn shortest(
-    tenancy: &Tenancy,
-    session: &Session,
-    own: Option<i64>,
-    of_policy: impl Fn(&ResourcePolicySpec) -> Option<i64>,
-) -> Option<(i64, String)> {
-    if session.deployment_uid().is_some() {
-        return None;
-    }
-    let own = own.map(|seconds| (seconds, "the session".to_owned()));
-    let policies = policies(tenancy, session).filter_map(|(tenant, policy)| Some((of_policy(&policy)?, tenant)));
-    own.into_iter().chain(policies).min_by_key(|(seconds, _)| *seconds)
-}
-
-fn policies(tenancy: &Tenancy, session: &Session) -> impl Iterator<Item = (String, ResourcePolicySpec)> {
-    let tenants = tenancy.tenants_of(&account_of(session));
-    tenants.into_iter().filter_map(|tenant| {
-        let policy = tenancy.policy_of(&tenant).ok().flatten()?;
-        Some((tenant.to_string(), policy.spec.clone()))
-    })
 }
 
 #[cfg(test)]

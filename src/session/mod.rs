@@ -9,6 +9,7 @@ pub mod kernel_record;
 mod kernel_state;
 pub mod kernels;
 pub mod launcher;
+pub mod limits;
 pub mod matching;
 pub mod namespace_quota;
 pub mod pending;

@@ -55,7 +55,7 @@ pub struct SessionItem {
     pub holding: Option<Arc<Holding>>,
     /// Its use as it was measured last, if it was.
     pub usage: Option<Usage>,
-    /// What it records of its template when it gets its nodes. None if it has no template, or has recorded it.
+    /// The kernels of its template, to be recorded when it gets its nodes. None if it has no template, or has recorded it.
     pub template: Option<Result<ResolvedTemplate, Problem>>,
     /// The pending sessions ahead of it, for each of its tenants that limits them.
     pub ahead: Vec<Ahead>,
@@ -127,6 +127,11 @@ impl SessionItem {
     pub fn may_run(&self, kernel: &KernelItem) -> bool {
         let ungated = |pod: &PodView| pod.is_live() && pod.bound && (!self.is_gang() || pod.gate_opened);
         kernel.pod.as_deref().is_some_and(ungated)
+    }
+
+    /// Whether kernels end or have ended. detect-termination then decides on the session.
+    pub fn has_ending_kernels(&self) -> bool {
+        self.kernels.iter().any(KernelItem::is_ending)
     }
 
     /// Returns the reason of its end: the end cause of one of its kernels. A program may exit because another kernel ended,

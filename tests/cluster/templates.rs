@@ -142,7 +142,7 @@ async fn a_template_carries_nothing_that_needs_the_rights_of_a_sessions_author()
     for (field, value) in cases {
         refused(field, attempt(field, value).await, "belong to the session, not to its template");
     }
-    // What the session adds to its template is checked as in any session.
+    // Volumes that the session adds to its template are checked as in any session.
     let (user, theirs) = crate::claims::author(&scene).await;
     let mut session = of_template(&scene, "x", "absent", &json!({}));
     session["metadata"]["name"] = Value::Null;

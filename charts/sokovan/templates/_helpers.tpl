@@ -28,6 +28,18 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- define "sokovan.hooks" -}}
 {{ if int .Values.replicas }}yes{{ end }}
 {{- end }}
+{{- /* The security context of the chart's own containers. */}}
+{{- define "sokovan.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end }}
+{{- /* The annotations of an object of a hook: (list "event" "weight"). It is removed once the hook has succeeded. */}}
+{{- define "sokovan.hook" -}}
+helm.sh/hook: {{ index . 0 }}
+helm.sh/hook-weight: {{ index . 1 | quote }}
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+{{- end }}
 {{- /* The pod of a hook: (list . "name" (list "argument" …)). */}}
 {{- define "sokovan.hookPod" -}}
 {{- $root := index . 0 }}
@@ -42,10 +54,7 @@ containers:
   image: {{ include "sokovan.image" $root }}
   imagePullPolicy: {{ $root.Values.image.pullPolicy }}
   args: {{ index . 2 | toJson }}
-  securityContext:
-    allowPrivilegeEscalation: false
-    readOnlyRootFilesystem: true
-    capabilities: {drop: [ALL]}
+  securityContext: {{- include "sokovan.containerSecurity" $root | nindent 4 }}
   resources:
     requests: {cpu: 10m, memory: 32Mi}
     limits: {memory: 128Mi}

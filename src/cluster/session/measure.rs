@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{TimeDelta, Utc};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::Client;
 use serde::Deserialize;
@@ -41,7 +41,7 @@ struct ContainerMetrics {
     usage: std::collections::BTreeMap<String, Quantity>,
 }
 
-/// What was measured of one pod.
+/// The measurement of one pod.
 #[derive(Clone, Debug, PartialEq)]
 struct PodUsage {
     /// By the clock of the one who measured it; it only shows that a measurement is new.
@@ -115,7 +115,7 @@ impl State {
 impl World {
     fn set_usage(&self, sessions: &[Measured], before: &HashMap<Key, PodUsage>, read: &HashMap<Key, PodUsage>) {
         let gap = TimeDelta::from_std(self.timing.unmeasured).unwrap_or_default();
-        let now: DateTime<Utc> = Utc::now();
+        let now = Utc::now();
         let mut state = self.lock();
         let mut known = std::mem::take(&mut state.usage_of);
         for session in sessions {

@@ -128,15 +128,10 @@ impl World {
     /// Returns this operator's scaling groups whose status has to change, with the new status.
     pub fn changed_groups(&self) -> Vec<(GroupName, ScalingGroupStatus)> {
         let state = self.lock();
-        let nodes = state.node_views();
         let mut changed = vec![];
         for ((_, name), group) in state.stores.groups.iter().filter(|((_, name), _)| self.manages(&name.as_str().into())) {
             let name = Some(GroupName::from(name.as_str()));
-            let waiting = state.index.sessions(&name, SessionPhase::Pending);
-            let waiting = waiting.filter_map(|uid| state.session(uid)).map(Arc::as_ref);
-            let holding = SessionPhase::LIVE.into_iter().filter(|phase| phase.holds_resources());
-            let running = holding.map(|phase| state.index.sessions(&name, phase).count()).sum::<usize>();
-            let status = queue::status(group, nodes.values().map(Arc::as_ref), waiting, whole(running));
+            let status = state.queue_status(group, &name);
             if group.status.as_ref() != Some(&status) {
                 changed.extend(name.map(|name| (name, status)));
             }
@@ -161,6 +156,15 @@ impl World {
 }
 
 impl State {
+    /// Returns the present status of a scaling group: its nodes and its queue.
+    pub fn queue_status(&self, group: &ScalingGroup, name: &Option<GroupName>) -> ScalingGroupStatus {
+        let nodes = self.node_views();
+        let waiting = self.index.sessions(name, SessionPhase::Pending).filter_map(|uid| self.session(uid)).map(Arc::as_ref);
+        let holding = SessionPhase::LIVE.into_iter().filter(|phase| phase.holds_resources());
+        let running = holding.map(|phase| self.index.sessions(name, phase).count()).sum::<usize>();
+        queue::status(group, nodes.values().map(Arc::as_ref), waiting, whole(running))
+    }
+
     /// Returns the pending sessions ahead of each session, where a policy limits them.
     fn ahead(&self) -> HashMap<SessionUid, Vec<Ahead>> {
         let tenancy = self.tenancy();

@@ -3,7 +3,6 @@
 use super::{Decide, Handler, HandlerName, Mode, Settings, To, Transitions, Verdict, trace_kernels};
 use crate::api::{Reason, SessionPhase, SessionResult};
 use crate::lifecycle::{CommitMode, is_over, over_at};
-use crate::session::kernels::KernelItem;
 use crate::session::snapshot::{SessionItem, Snapshot};
 
 pub static ROW: Handler = Handler {
@@ -37,7 +36,7 @@ pub(super) fn expire_after(
     message: impl FnOnce() -> String,
 ) -> Verdict {
     // detect-termination decides on a session whose kernels end by themselves.
-    if item.kernels.iter().any(KernelItem::is_ending) {
+    if item.has_ending_kernels() {
         return Verdict::idle();
     }
     let limit = Some(snapshot.timing.configured(seconds));

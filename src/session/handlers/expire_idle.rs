@@ -6,7 +6,6 @@ use super::{Change, Decide, Handler, HandlerName, IdleChange, Mode, Settings, To
 use crate::api::{ANNOTATION_KEEP_UNTIL, Idle, Reason, SessionPhase, SessionResult};
 use crate::lifecycle::{CommitMode, Trigger, to_millis};
 use crate::session::idle;
-use crate::session::kernels::KernelItem;
 use crate::session::snapshot::{SessionItem, Snapshot};
 
 pub static ROW: Handler = Handler {
@@ -30,7 +29,7 @@ fn expire(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
         return stays(item, "no idleTimeoutSeconds limits it any more".into());
     };
     // detect-termination decides on a session whose kernels end by themselves.
-    let Some(usage) = item.usage.filter(|_| !item.kernels.iter().any(KernelItem::is_ending)) else { return Verdict::idle() };
+    let Some(usage) = item.usage.filter(|_| !item.has_ending_kernels()) else { return Verdict::idle() };
     if let Some(until) = idle::kept_until(&snapshot.tenancy, &item.session).filter(|until| snapshot.now < *until) {
         return stays(item, format!("{ANNOTATION_KEEP_UNTIL} keeps it until {}", until.format("%Y-%m-%d %H:%M:%S UTC")))
             .wake_at(Some(until));

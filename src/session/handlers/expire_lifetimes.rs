@@ -4,7 +4,7 @@ use super::expire_batches::expire_after;
 use super::{Decide, Handler, HandlerName, Mode, Settings, To, Transitions, Verdict, trace_kernels};
 use crate::api::{Reason, SessionPhase};
 use crate::lifecycle::{CommitMode, Trigger};
-use crate::session::idle::shortest;
+use crate::session::limits::shortest;
 use crate::session::snapshot::{SessionItem, Snapshot};
 
 pub static ROW: Handler = Handler {

@@ -26,7 +26,7 @@ pub static ROW: Handler = Handler {
 };
 
 fn promote(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
-    if item.kernels.iter().any(KernelItem::is_ending) {
+    if item.has_ending_kernels() {
         return end_of_a_kernel(item); // detect-termination decides the consequences
     }
     let pulling = |kernel: &KernelItem| kernel.phase().is_pre_prepared();

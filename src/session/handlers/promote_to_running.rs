@@ -28,7 +28,7 @@ fn promote(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
     let pre_running = |kernel: &KernelItem| kernel.phase().is_pre_running();
     let limit = snapshot.phase_timeout(&item.session, SessionPhase::Creating);
     let over = is_over(item.phase_started_at(), limit, snapshot.now);
-    if item.kernels.iter().any(KernelItem::is_ending) {
+    if item.has_ending_kernels() {
         // detect-termination ends the session. A reset would start it again.
         return if over { Verdict::idle() } else { end_of_a_kernel(item) };
     }

@@ -67,7 +67,7 @@ pub struct Change {
     pub met_dependencies: Vec<String>,
 }
 
-/// What becomes of an announced end of an idle session.
+/// A change of the announced end of an idle session.
 #[derive(Clone, Debug, Default)]
 pub enum IdleChange {
     #[default]

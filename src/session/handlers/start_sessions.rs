@@ -4,7 +4,6 @@ use super::{After, Decide, Handler, HandlerName, LockId, Mode, RESET, Settings, 
 use crate::api::{SessionPhase, TryingHandler};
 use crate::lifecycle::CommitMode;
 use crate::session::effect::Effect;
-use crate::session::kernels::KernelItem;
 use crate::session::launcher;
 use crate::session::snapshot::{SessionItem, Snapshot};
 
@@ -25,7 +24,7 @@ pub static ROW: Handler = Handler {
 
 /// Starts all kernels. If one gate cannot be opened, the step fails for the whole session.
 fn start(_: &Snapshot, item: &SessionItem) -> Verdict {
-    if item.kernels.iter().any(KernelItem::is_ending) {
+    if item.has_ending_kernels() {
         return Verdict::idle(); // detect-termination ends the session
     }
     if item.awaits_names() {

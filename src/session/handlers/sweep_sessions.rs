@@ -3,7 +3,7 @@
 use super::{Decide, Handler, HandlerName, Mode, Sessions, Settings, To, Transitions, Verdict};
 use crate::api::{SessionPhase, SessionResult};
 use crate::lifecycle::{CommitMode, Failure, Reason, Trigger, exits, is_over, over_at};
-use crate::session::kernels::{KernelItem, describe_all};
+use crate::session::kernels::describe_all;
 use crate::session::snapshot::{SessionItem, Snapshot};
 
 exits!(Sessions: Cancelled, Terminated);
@@ -36,7 +36,7 @@ fn sweep(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
             }
             // Its kernels may have moved on while no operator ran. Then a promotion follows them.
             let moved_on = !item.awaits_names() && !item.kernels.iter().any(|kernel| kernel.phase().is_pre_prepared());
-            if moved_on || item.kernels.iter().any(KernelItem::is_ending) {
+            if moved_on || item.has_ending_kernels() {
                 return Verdict::idle();
             }
             let held_up = describe_all(item.kernels.iter().filter(|kernel| kernel.phase().is_pre_prepared()));
