@@ -1,15 +1,16 @@
 # make up: a cluster with the operator and a running session.   make test: all tests.   make help: all targets.
 .DEFAULT_GOAL := help
-.PHONY: handlers faults bugs prometheus help up down kubeconfig test lint prose unit cluster e2e crds reference scenarios kit bench bench-peers bench-scale bench-queue bench-serving bench-traffic bench-provisioner image
+.PHONY: chart-readme handlers test-kind upgrade faults bugs dashboards prometheus help up down kubeconfig test lint prose unit cluster e2e crds reference scenarios kit bench bench-peers bench-scale bench-queue bench-serving bench-traffic bench-provisioner image
 
 help: ## print this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 
-up: ## start a cluster with the operator and a session; NODES=100 adds simulated nodes; CLUSTER=kind or current
-	@NODES="$(NODES)" CLUSTER="$(or $(CLUSTER),kit)" IMAGE="$(IMAGE)" kit/up
+up: ## start a cluster with the operator and a session; CLUSTER=auto, kit, kind or current; NODES=100 adds simulated nodes
+	@NODES="$(NODES)" CLUSTER="$(CLUSTER)" IMAGE="$(IMAGE)" kit/up
 
-down: ## stop the kit's cluster and remove its files
+down: ## stop the kit's clusters and remove their files
 	@kit/cluster down
+	@kit/kind down
 
 kubeconfig: ## print the path of the kit's kubeconfig
 	@kit/cluster kubeconfig
@@ -26,11 +27,17 @@ prose: ## check only the prose of the docs and of the CRDs' descriptions
 unit: ## run only the unit tests
 	@kit/test unit
 
-cluster: ## run only the tests on a real API server with simulated nodes
-	@kit/test cluster
+cluster: ## run only the tests on a real API server with simulated nodes; KUBERNETES=1.34 for an older one
+	@KUBERNETES="$(KUBERNETES)" kit/test cluster
 
 e2e: ## run only the tests on a real node; needs root
 	@kit/test e2e
+
+test-kind: ## run the cluster tests and the end-to-end tests on kind; without Docker and kind it needs root
+	@kit/test kind
+
+upgrade: ## upgrade from the version before and roll back, with sessions running; needs root
+	@kit/upgrade
 
 faults: ## crash the operator at every write (an hour); PLANS=50 for some, PLAN=gang/kill-after/7 for one, ONLY=pause
 	@kit/faults
@@ -40,6 +47,9 @@ bugs: ## plant bugs and check that the fault tests catch each; BUG=05 for one
 
 prometheus: ## let a real Prometheus find and scrape the replicas of a deployment; needs root
 	@kit/prometheus
+
+dashboards: ## let a real Prometheus scrape the operator under load, try every query of the dashboards, and draw docs/images
+	@kit/dashboards
 
 bench: ## compare sessions with bare pods on simulated nodes; N="500 2000"
 	@kit/bench sessions $(N)
@@ -67,6 +77,9 @@ crds: ## write crds/ and the chart's copy from src/api
 
 reference: ## write docs/reference.md from crds/
 	@kit/test reference
+
+chart-readme: ## write charts/sokovan/README.md from its values.yaml
+	@kit/test chart_readme
 
 handlers: ## write the table of handlers in docs/lifecycle.md from their rows
 	@WRITE_HANDLERS=1 cargo test --quiet --test handlers >/dev/null

@@ -10,6 +10,8 @@ pub mod deployment;
 pub mod http;
 pub mod lifecycle;
 #[cfg(feature = "operator")]
+pub mod logging;
+#[cfg(feature = "operator")]
 pub mod metrics;
 #[cfg(feature = "operator")]
 pub mod operator;

@@ -9,10 +9,11 @@ use sokovan::cluster::session::pods::PodOptions;
 use sokovan::cluster::store::world::Scope;
 use sokovan::cluster::{client, install};
 use sokovan::lifecycle::Timing;
+use sokovan::logging;
+use sokovan::metrics::Metrics;
 use sokovan::operator::{self, Ended, Options};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tracing_subscriber::EnvFilter;
 
 /// The operator that runs compute sessions and inference deployments on Kubernetes.
 #[derive(Parser)]
@@ -72,6 +73,16 @@ struct OperatorArguments {
     /// Write log lines as JSON.
     #[arg(long)]
     json_logs: bool,
+    /// A file with the log level, in the syntax of RUST_LOG. The level follows the file.
+    #[arg(long)]
+    log_level_file: Option<std::path::PathBuf>,
+    /// Serve the usage and limits of the 500 tenants with the most sessions as metrics.
+    #[arg(long)]
+    tenant_metrics: bool,
+    /// Count a session with an idle timeout as used while its pods send or receive 4 KiB a second. Kubelets report this to tokens of
+    /// this ServiceAccount in the namespace of the lease; it may read nodes/stats and nothing else.
+    #[arg(long)]
+    statistics_account: Option<String>,
 }
 
 #[derive(clap::Args)]
@@ -104,13 +115,7 @@ async fn main() -> anyhow::Result<()> {
 }
 
 async fn run_operator(arguments: OperatorArguments) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter);
-    if arguments.json_logs {
-        log.json().init()
-    } else {
-        log.init()
-    }
+    logging::start(arguments.json_logs, arguments.log_level_file);
     let identity = arguments.identity.unwrap_or_else(|| format!("sokovan-{}", std::process::id()));
     let options = Options {
         // A random suffix, so that two processes of the same name do not both believe that they hold the lease.
@@ -126,6 +131,8 @@ async fn run_operator(arguments: OperatorArguments) -> anyhow::Result<()> {
         },
         hooks: Hooks::default(),
         listen: Some(arguments.listen),
+        tenant_metrics: arguments.tenant_metrics,
+        statistics_account: arguments.statistics_account,
     };
     let (stop, stopping) = watch::channel(false);
     let mut terminate = signal(SignalKind::terminate())?;
@@ -144,8 +151,8 @@ async fn run_operator(arguments: OperatorArguments) -> anyhow::Result<()> {
 }
 
 async fn check_client() -> anyhow::Result<kube::Client> {
-    tracing_subscriber::fmt().with_env_filter(EnvFilter::new("info")).init();
-    Ok(client::client(client::config().await?, Timing::default().request)?)
+    logging::start(false, None);
+    Ok(client::client(client::config().await?, Timing::default().request, Metrics::default())?)
 }
 
 async fn check(arguments: CheckArguments) -> anyhow::Result<()> {

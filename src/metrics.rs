@@ -1,44 +1,39 @@
 //! Metrics of the operator in the OpenMetrics text format.
 
 mod gauges;
+mod labels;
+mod process;
 
 use std::collections::{BTreeSet, HashSet};
 use std::fmt::Write as _;
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::Duration;
 
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge as LeaderGauge;
+use prometheus_client::metrics::family::{Family, MetricConstructor};
+use prometheus_client::metrics::gauge::Gauge as PlainGauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::api::HistoryResult;
 use gauges::Census;
 pub use gauges::{Gauge, Sample};
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Write {
-    write: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Labels {
-    handler: &'static str,
-    group: String,
-    result: &'static str,
-}
+pub use labels::{Code, CommitResult, Verb};
+use labels::{
+    CommitLabels, EndLabels, FailureLabels, HandlerLabels, ItemLabels, KindLabels, PhaseLabels, RequestLabels, ResultLabels,
+    WriteLabels,
+};
+use process::OwnProcess;
 
 /// One run of a handler on the objects of one partition.
 pub struct Run {
     pub handler: &'static str,
     /// The label `group`.
     pub partition: String,
+    /// How many objects the handler decided on.
+    pub items: usize,
     pub result: RunResult,
-    pub began: Instant,
 }
 
 /// Whether a handler completed or panicked.
@@ -57,84 +52,145 @@ impl RunResult {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct PhaseLabels {
-    kind: &'static str,
-    group: String,
-    phase: &'static str,
+/// The labels in use: a `Family` does not list its own. Each set belongs to a scaling group and is removed with it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Series {
+    Result(ResultLabels),
+    Items(ItemLabels),
+    Phase(PhaseLabels),
+    End(EndLabels),
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct EndLabels {
-    kind: &'static str,
-    group: String,
-    phase: &'static str,
-    reason: &'static str,
+impl Series {
+    fn group(&self) -> &String {
+        match self {
+            Self::Result(labels) => &labels.group,
+            Self::Items(labels) => &labels.group,
+            Self::Phase(labels) => &labels.group,
+            Self::End(labels) => &labels.group,
+        }
+    }
 }
-
-/// The labels under which an object that leaves a phase is counted. The second are those of its end.
-type Left = (PhaseLabels, Option<EndLabels>);
 
 /// The bounds of the time in a phase, in seconds: from a start with the image present to a day.
 const PHASE_BOUNDS: [f64; 12] = [0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3600.0, 14_400.0, 86_400.0];
+/// The bounds of the time of a cycle, in seconds: from an idle one to the longest that a lock allows.
+const CYCLE_BOUNDS: [f64; 8] = [0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 10.0, 30.0];
 
-fn phase_histogram() -> Histogram {
-    Histogram::new(PHASE_BOUNDS)
+/// Makes a histogram with these bounds.
+#[derive(Clone, Copy)]
+struct Bounds(&'static [f64]);
+
+impl MetricConstructor<Histogram> for Bounds {
+    fn new_metric(&self) -> Histogram {
+        Histogram::new(self.0.iter().copied())
+    }
 }
 
 /// All metrics; cheap to clone.
 #[derive(Clone)]
 pub struct Metrics {
     registry: Arc<Registry>,
-    writes: Family<Write, Counter>,
-    outcomes: Family<Labels, Counter>,
-    runs: Family<Labels, Counter>,
-    seconds: Family<Labels, Counter<f64, AtomicU64>>,
+    writes: Family<WriteLabels, Counter>,
+    failures: Family<FailureLabels, Counter>,
+    requests: Family<RequestLabels, Counter>,
+    restarts: Family<KindLabels, Counter>,
+    commits: Family<CommitLabels, Counter>,
+    outcomes: Family<ResultLabels, Counter>,
+    runs: Family<ResultLabels, Counter>,
+    items: Family<ItemLabels, Counter>,
+    cycles: Family<HandlerLabels, Histogram, Bounds>,
     dropped_events: Counter,
-    leader: LeaderGauge,
-    phases: Family<PhaseLabels, Histogram, fn() -> Histogram>,
+    leader: PlainGauge,
+    transitions: PlainGauge,
+    takeover: PlainGauge<f64, std::sync::atomic::AtomicU64>,
+    phases: Family<PhaseLabels, Histogram, Bounds>,
     ends: Family<EndLabels, Counter>,
     census: Census,
-    /// The labels of `phases` and `ends` in use.
-    ended: Arc<Mutex<HashSet<Left>>>,
-    /// The labels in use: a `Family` does not list its own.
-    labels: Arc<Mutex<HashSet<Labels>>>,
+    series: Arc<Mutex<HashSet<Series>>>,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
-        let mut registry = Registry::with_prefix("sokovan");
-        let (writes, outcomes, runs) = (Family::default(), Family::default(), Family::default());
-        let seconds = Family::default();
-        let (dropped_events, leader) = (Counter::default(), LeaderGauge::default());
-        let phases: Family<PhaseLabels, Histogram, fn() -> Histogram> = Family::new_with_constructor(phase_histogram);
-        let (ends, census): (Family<EndLabels, Counter>, _) = (Family::default(), Census::default());
-        let build: Family<Vec<(&str, &str)>, LeaderGauge> = Family::default();
-        build.get_or_create(&vec![("version", env!("CARGO_PKG_VERSION"))]).set(1);
-        registry.register("build_info", "The version of the operator", build);
-        registry.register("phase_seconds", "Time that objects spent in a phase, when they leave it", phases.clone());
-        registry.register("ends", "Objects that reached their last phase", ends.clone());
-        registry.register_collector(Box::new(census.clone()));
-        registry.register("api_writes", "Writes to the API server, by object", writes.clone());
-        registry.register("handler_outcomes", "Results that handlers recorded in histories", Family::clone(&outcomes));
-        registry.register("handler_runs", "Runs of handlers, and whether they panicked", Family::clone(&runs));
-        registry.register("handler_seconds", "Total duration of these runs", Family::clone(&seconds));
-        registry.register("events_dropped", "Events that did not fit into the queue", Counter::clone(&dropped_events));
-        registry.register("leader", "1 while this replica leads", leader.clone());
-        let (registry, labels, ended) = (Arc::new(registry), Arc::default(), Arc::default());
-        Self { registry, writes, outcomes, runs, seconds, dropped_events, leader, phases, ends, census, ended, labels }
+        let mut metrics = Self {
+            registry: Arc::default(),
+            writes: Family::default(),
+            failures: Family::default(),
+            requests: Family::default(),
+            restarts: Family::default(),
+            commits: Family::default(),
+            outcomes: Family::default(),
+            runs: Family::default(),
+            items: Family::default(),
+            cycles: Family::new_with_constructor(Bounds(&CYCLE_BOUNDS)),
+            dropped_events: Counter::default(),
+            leader: PlainGauge::default(),
+            transitions: PlainGauge::default(),
+            takeover: PlainGauge::default(),
+            phases: Family::new_with_constructor(Bounds(&PHASE_BOUNDS)),
+            ends: Family::default(),
+            census: Census::default(),
+            series: Arc::default(),
+        };
+        let mut registry = Registry::default();
+        metrics.register(registry.sub_registry_with_prefix("sokovan"));
+        registry.register_collector(Box::new(OwnProcess));
+        metrics.registry = Arc::new(registry);
+        metrics
     }
 }
 
 impl Metrics {
-    pub fn wrote(&self, what: &'static str) {
-        self.writes.get_or_create(&Write { write: what }).inc();
+    fn register(&self, registry: &mut Registry) {
+        let build: Family<Vec<(&str, &str)>, PlainGauge> = Family::default();
+        build.get_or_create(&vec![("version", env!("CARGO_PKG_VERSION"))]).set(1);
+        registry.register("build_info", "The version of the operator", build);
+        registry.register("leader", "1 while this replica leads", self.leader.clone());
+        let help = "How often the lease has changed its holder, as this replica last read it";
+        registry.register("lease_transitions", help, self.transitions.clone());
+        let help = "Time between the last renewal by the leader before and the takeover by this replica";
+        registry.register("takeover_seconds", help, self.takeover.clone());
+        registry.register_collector(Box::new(self.census.clone()));
+        registry.register("phase_seconds", "Time that objects spent in a phase, when they leave it", self.phases.clone());
+        registry.register("ends", "Objects that reached their last phase", self.ends.clone());
+        registry.register("cycle_seconds", "Duration of the cycles of a handler", self.cycles.clone());
+        registry.register("handler_items", "Objects that a handler decided on", self.items.clone());
+        registry.register("handler_outcomes", "Results that handlers recorded in histories", self.outcomes.clone());
+        registry.register("handler_runs", "Runs of handlers, and whether they panicked", self.runs.clone());
+        registry.register("commits", "Commits of statuses, and how they ended", self.commits.clone());
+        registry.register("api_requests", "Requests to the API server, by verb and HTTP status", self.requests.clone());
+        registry.register("api_writes", "Writes to the API server, by object", self.writes.clone());
+        registry.register("api_write_failures", "Writes that failed, and why", self.failures.clone());
+        registry.register("watch_restarts", "Watches that broke and were started again", self.restarts.clone());
+        registry.register("events_dropped", "Events that did not fit into the queue", self.dropped_events.clone());
+    }
+
+    /// Counts a write before it is sent.
+    pub fn wrote(&self, write: &'static str) {
+        self.writes.get_or_create(&WriteLabels { write }).inc();
+    }
+
+    pub fn write_failed(&self, write: &'static str, failure: &'static str) {
+        self.failures.get_or_create(&FailureLabels { write, failure }).inc();
+    }
+
+    /// Counts a request that was answered or given up.
+    pub fn requested(&self, verb: Verb, code: Code) {
+        self.requests.get_or_create(&RequestLabels { verb, code }).inc();
+    }
+
+    pub fn watch_restarted(&self, kind: &str) {
+        self.restarts.get_or_create(&KindLabels { kind: kind.to_owned() }).inc();
+    }
+
+    pub fn committed(&self, kind: &'static str, result: CommitResult) {
+        self.commits.get_or_create(&CommitLabels { kind, result }).inc();
     }
 
     pub fn outcome(&self, handler: &'static str, partition: &str, result: HistoryResult) {
-        let labels = Labels { handler, group: partition.to_owned(), result: result.into() };
+        let labels = ResultLabels { handler, group: partition.to_owned(), result: result.into() };
         self.outcomes.get_or_create(&labels).inc();
-        self.remember(labels);
+        self.remember([Series::Result(labels)]);
     }
 
     /// Counts the gauges in this way from now on. The first call decides.
@@ -151,50 +207,63 @@ impl Metrics {
         seconds: f64,
         end: Option<(&'static str, &'static str)>,
     ) {
-        let labels = PhaseLabels { kind, group: partition.to_owned(), phase };
+        let group = || partition.to_owned();
+        let labels = PhaseLabels { kind, group: group(), phase };
         self.phases.get_or_create(&labels).observe(seconds);
-        let end = end.map(|(phase, reason)| EndLabels { kind, group: partition.to_owned(), phase, reason });
+        let end = end.map(|(phase, reason)| EndLabels { kind, group: group(), phase, reason });
         if let Some(end) = &end {
             self.ends.get_or_create(end).inc();
         }
-        self.ended.lock().unwrap_or_else(PoisonError::into_inner).insert((labels, end));
+        self.remember([Series::Phase(labels)].into_iter().chain(end.map(Series::End)));
     }
 
     /// Counts a run that has ended.
     pub fn ran(&self, run: &Run) {
-        let labels = Labels { handler: run.handler, group: run.partition.clone(), result: run.result.as_str() };
-        self.runs.get_or_create(&labels).inc();
-        self.seconds.get_or_create(&labels).inc_by(run.began.elapsed().as_secs_f64());
-        self.remember(labels);
+        let (handler, group) = (run.handler, || run.partition.clone());
+        let results = [RunResult::Success, RunResult::Panicked];
+        let results = results.map(|result| (result, ResultLabels { handler, group: group(), result: result.as_str() }));
+        // A series that begins at 0 shows its first panic as an increase.
+        for (result, labels) in &results {
+            self.runs.get_or_create(labels).inc_by(u64::from(*result == run.result));
+        }
+        let items = ItemLabels { handler, group: group() };
+        self.items.get_or_create(&items).inc_by(run.items as u64);
+        self.remember(results.map(|(_, labels)| Series::Result(labels)).into_iter().chain([Series::Items(items)]));
     }
 
-    /// Runs after the series is created. A concurrent `forget` then leaves labels without a series, never a series without
+    /// Records how long a cycle of a handler took, for all partitions together.
+    pub fn cycled(&self, handler: &'static str, duration: Duration) {
+        self.cycles.get_or_create(&HandlerLabels { handler }).observe(duration.as_secs_f64());
+    }
+
+    /// Runs after the series are created. A concurrent `forget` then leaves labels without a series, never a series without
     /// labels.
-    fn remember(&self, labels: Labels) {
-        self.labels_in_use().insert(labels);
+    fn remember(&self, series: impl IntoIterator<Item = Series>) {
+        self.in_use().extend(series);
     }
 
-    fn labels_in_use(&self) -> MutexGuard<'_, HashSet<Labels>> {
-        self.labels.lock().unwrap_or_else(PoisonError::into_inner)
+    fn in_use(&self) -> MutexGuard<'_, HashSet<Series>> {
+        self.series.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the partitions that have series.
     pub fn partitions(&self) -> BTreeSet<String> {
-        self.labels_in_use().iter().map(|labels| labels.group.clone()).collect()
+        self.in_use().iter().map(|series| series.group().clone()).collect()
     }
 
     /// Removes all series of a partition.
     pub fn forget(&self, partition: &str) {
-        let forgotten: Vec<Labels> = self.labels_in_use().extract_if(|labels| labels.group == partition).collect();
-        for labels in &forgotten {
-            self.outcomes.remove(labels);
-            self.runs.remove(labels);
-            self.seconds.remove(labels);
-        }
-        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        for (phase, end) in ended.extract_if(|(phase, _)| phase.group == partition) {
-            self.phases.remove(&phase);
-            end.iter().for_each(|end| _ = self.ends.remove(end));
+        let forgotten: Vec<Series> = self.in_use().extract_if(|series| series.group() == partition).collect();
+        for series in &forgotten {
+            match series {
+                Series::Result(labels) => {
+                    self.outcomes.remove(labels);
+                    self.runs.remove(labels);
+                }
+                Series::Items(labels) => _ = self.items.remove(labels),
+                Series::Phase(labels) => _ = self.phases.remove(labels),
+                Series::End(labels) => _ = self.ends.remove(labels),
+            }
         }
     }
 
@@ -204,6 +273,16 @@ impl Metrics {
 
     pub fn leads(&self, leads: bool) {
         self.leader.set(i64::from(leads));
+    }
+
+    /// Records how often the lease has changed its holder.
+    pub fn lease_transitions(&self, transitions: i32) {
+        self.transitions.set(transitions.into());
+    }
+
+    /// Records how long no leader had renewed the lease when this replica acquired it.
+    pub fn took_over(&self, after: Duration) {
+        self.takeover.set(after.as_secs_f64());
     }
 
     /// Returns the text that Prometheus scrapes.
@@ -217,105 +296,4 @@ impl Metrics {
 }
 
 #[cfg(test)]
-mod tests {
-    use strum::IntoEnumIterator;
-
-    use super::*;
-
-    #[test]
-    fn docs_metrics_lists_every_metric_and_no_other() {
-        let metrics = Metrics::default();
-        count_all(&metrics, "gpu");
-        metrics.left("session", "gpu", "Running", 1.0, Some(("Terminated", "ExitCode")));
-        metrics.wrote("session-status");
-        metrics.count_by(|| Gauge::iter().map(|gauge| Sample::new(gauge, &[], 1.0)).collect());
-        let text = metrics.text();
-        let names: BTreeSet<&str> = text.lines().filter_map(|line| line.strip_prefix("# HELP ")?.split(' ').next()).collect();
-        let page = include_str!("../docs/metrics.md");
-        let rows = page.lines().filter(|line| line.starts_with("| `"));
-        let cells = rows.filter_map(|row| row.split(" | ").next());
-        let documented: BTreeSet<&str> =
-            cells.flat_map(|cell| cell.split('`').filter(|word| word.starts_with("sokovan_"))).collect();
-        assert_eq!(names, documented);
-    }
-
-    #[test]
-    fn gauges_are_counted_when_they_are_read_and_go_with_what_they_count() {
-        let metrics = Metrics::default();
-        assert!(!metrics.text().contains("sokovan_sessions{"), "nobody counts yet");
-        let number = Arc::new(AtomicU64::new(3));
-        let known = number.clone();
-        metrics.count_by(move || match known.load(std::sync::atomic::Ordering::Relaxed) {
-            0 => vec![],
-            _ => vec![Sample::new(Gauge::Sessions, &[("group", "gpu".into()), ("phase", "Running".into())], 3.0)],
-        });
-        assert!(metrics.text().contains("sokovan_sessions{group=\"gpu\",phase=\"Running\"} 3.0\n"), "{}", metrics.text());
-        number.store(0, std::sync::atomic::Ordering::Relaxed);
-        assert!(!metrics.text().contains("sokovan_sessions{"));
-    }
-
-    #[test]
-    fn the_time_in_a_phase_and_the_ends_are_recorded_by_scaling_group_and_go_with_it() {
-        let metrics = Metrics::default();
-        metrics.left("session", "gpu", "Running", 12.0, Some(("Terminated", "ExitCode")));
-        let text = metrics.text();
-        let labels = "{kind=\"session\",group=\"gpu\",phase=\"Running\"";
-        assert!(text.contains(&format!("sokovan_phase_seconds_bucket{{le=\"30.0\",{}", &labels[1..])), "{text}");
-        assert!(
-            text.contains("sokovan_ends_total{kind=\"session\",group=\"gpu\",phase=\"Terminated\",reason=\"ExitCode\"} 1"),
-            "{text}"
-        );
-        metrics.forget("gpu");
-        assert_eq!(series(&metrics, "gpu"), 0);
-        assert!(text.contains("sokovan_build_info{version="), "{text}");
-    }
-
-    const HANDLERS: [&str; 2] = ["schedule-sessions", "start-sessions"];
-
-    /// Counts runs and outcomes of every handler.
-    fn count_all(metrics: &Metrics, partition: &str) {
-        for handler in HANDLERS {
-            for result in [RunResult::Success, RunResult::Panicked] {
-                metrics.ran(&Run { handler, partition: partition.into(), result, began: Instant::now() });
-            }
-            metrics.outcome(handler, partition, HistoryResult::NeedRetry);
-        }
-    }
-
-    /// Returns the number of series of a scaling group.
-    fn series(metrics: &Metrics, group: &str) -> usize {
-        metrics.text().lines().filter(|line| line.contains(&format!("group=\"{group}\""))).count()
-    }
-
-    #[test]
-    fn forgetting_a_scaling_group_removes_its_series_and_no_others() {
-        let metrics = Metrics::default();
-        // Runs and seconds have two results each, and outcomes have one.
-        let all = HANDLERS.len() * 5;
-        for name in ["gpu", "default"] {
-            count_all(&metrics, name);
-        }
-        metrics.forget("gpu");
-        let left = ["gpu", "default"].map(|group| series(&metrics, group));
-        assert_eq!((left, metrics.partitions()), ([0, all], BTreeSet::from(["default".into()])));
-        count_all(&metrics, "gpu");
-        assert_eq!(series(&metrics, "gpu"), all, "a new scaling group of the same name counts from zero");
-    }
-
-    #[test]
-    fn runs_are_counted_and_timed_by_handler_group_and_result() {
-        let metrics = Metrics::default();
-        for result in [RunResult::Success, RunResult::Panicked, RunResult::Success] {
-            let began = Instant::now();
-            metrics.ran(&Run { handler: "schedule-sessions", partition: "gpu".into(), result, began });
-        }
-        metrics.outcome("schedule-sessions", "gpu", HistoryResult::GiveUp);
-        let text = metrics.text();
-        for (result, count) in [("success", 2), ("panicked", 1)] {
-            let labels = format!("{{handler=\"schedule-sessions\",group=\"gpu\",result=\"{result}\"}}");
-            assert!(text.contains(&format!("sokovan_handler_runs_total{labels} {count}\n")), "{text}");
-            assert!(text.contains(&format!("sokovan_handler_seconds_total{labels} ")), "{text}");
-        }
-        assert!(text.contains("result=\"give_up\"} 1\n"), "{text}");
-    }
-}
+mod tests;

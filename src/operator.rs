@@ -20,6 +20,7 @@ use crate::cluster::session::host::SessionHost;
 use crate::cluster::session::kernel_tasks::KernelTasks;
 use crate::cluster::session::measure;
 use crate::cluster::session::pods::PodOptions;
+use crate::cluster::session::traffic::Kubelets;
 use crate::cluster::session::warnings;
 use crate::cluster::store::quota_admission;
 use crate::cluster::store::world::{Scope, World};
@@ -44,6 +45,10 @@ pub struct Options {
     pub hooks: Hooks,
     /// The address of health and metrics. If None, they are not served.
     pub listen: Option<SocketAddr>,
+    /// Whether metrics name tenants.
+    pub tenant_metrics: bool,
+    /// The ServiceAccount in the namespace of the lease whose tokens kubelets get. If None, the traffic of sessions is not measured.
+    pub statistics_account: Option<String>,
 }
 
 /// How an operator ended.
@@ -59,7 +64,7 @@ pub enum Ended {
 pub async fn run(config: Config, options: Options, stop: watch::Receiver<bool>) -> anyhow::Result<Ended> {
     let timing = Arc::new(options.timing.clone());
     let metrics = Metrics::default();
-    let work = client(config.clone(), timing.request)?;
+    let work = client(config.clone(), timing.request, metrics.clone())?;
     let fence = Fence::default();
     let ready = Arc::new(AtomicBool::new(false));
     let known: Arc<OnceLock<Arc<World>>> = Arc::default();
@@ -71,12 +76,13 @@ pub async fn run(config: Config, options: Options, stop: watch::Receiver<bool>) 
 
     let (leadership, mut leads) = watch::channel(Leadership::Standby);
     let candidate = Candidate::new(
-        client(config, timing.lease.request)?,
+        client(config, timing.lease.request, metrics.clone())?,
         &options.lease_namespace,
         &options.lease_name,
         &options.identity,
         timing.lease,
         fence.clone(),
+        metrics.clone(),
     );
     let mut election = JoinSet::new();
     election.spawn(elect(work.clone(), timing.clone(), ready, candidate, leadership, stop));
@@ -90,9 +96,9 @@ pub async fn run(config: Config, options: Options, stop: watch::Receiver<bool>) 
     // A standby watches nothing. Lists from now on contain everything that the last leader wrote.
     let world = Arc::new(World::new(timing.clone(), options.scope.clone()));
     _ = known.set(world.clone());
-    let counted = world.clone();
-    metrics.count_by(move || counted.census());
-    let mut watches = watches::start(&work, &world);
+    let (counted, tenants) = (world.clone(), options.tenant_metrics);
+    metrics.count_by(move || counted.census(tenants));
+    let mut watches = watches::start(&work, &world, &metrics);
     let lead = async {
         if tokio::time::timeout(timing.listing, synced(&world)).await.is_err() {
             return anyhow::anyhow!("could not list every kind within {:?}: another replica may lead", timing.listing);
@@ -180,7 +186,10 @@ fn start(work: &Client, options: &Options, world: &Arc<World>, writer: &Writer, 
     tasks.spawn(heartbeats::look(work.clone(), world.clone()));
     tasks.spawn(quota_admission::admit(world.clone()));
     tasks.spawn(warnings::look(work.clone(), world.clone()));
-    tasks.spawn(measure::measure(work.clone(), world.clone()));
+    let request = world.timing.request;
+    let kubelets = options.statistics_account.as_deref();
+    let kubelets = kubelets.map(|account| Kubelets::new(work.clone(), &options.lease_namespace, account, request));
+    tasks.spawn(measure::measure(work.clone(), world.clone(), kubelets));
     tasks.spawn(serving::remove_orphans(world.clone(), writer.clone()));
     sessions.start(&mut tasks);
     Arc::new(deployments).start(&mut tasks);

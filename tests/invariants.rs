@@ -61,10 +61,11 @@ fn durations_are_defined_only_in_timing() {
 }
 
 /// The folders and files of src/ with the ones that each may use. The list is ordered: no entry uses a later one.
-const MAY_USE: [(&str, &[&str]); 15] = [
+const MAY_USE: [(&str, &[&str]); 16] = [
     ("api", &[]),
     ("metrics", &["api"]),
     ("http", &["metrics"]),
+    ("logging", &[]),
     ("lifecycle", &["api"]),
     ("views", &["api", "lifecycle"]),
     ("provisioner", &["api", "lifecycle", "views"]),
@@ -75,7 +76,7 @@ const MAY_USE: [(&str, &[&str]); 15] = [
     ("cluster", &["api", "lifecycle", "views", "provisioner", "session", "deployment", "route", "coordinator", "metrics"]),
     ("plugin", &["api", "lifecycle", "views", "provisioner", "session", "deployment", "route"]),
     ("operator", &["api", "lifecycle", "deployment", "route", "coordinator", "cluster", "metrics", "http"]),
-    ("main", &["api", "lifecycle", "session", "cluster", "operator"]),
+    ("main", &["api", "lifecycle", "session", "cluster", "metrics", "logging", "operator"]),
     ("bin", &["plugin"]),
 ];
 

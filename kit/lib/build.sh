@@ -31,18 +31,51 @@ build_with() { # FILE what command...: runs the command with OUT set, unless FIL
   say "built $what in $(($(date +%s) - started)) s"
 }
 
-KUBERNETES_NAMES="etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl metrics-server"
+KUBERNETES_NAMES="etcd kube-apiserver kube-controller-manager kube-scheduler kubeadm kubelet kube-proxy kubectl metrics-server"
+
+# The newest patch version of each minor version, besides the one in programs/kubernetes/go.mod.
+kubernetes_version() {
+  case "$KUBERNETES" in
+    "") sed -n 's/^\tk8s.io\/kubernetes \(v[0-9.]*\)$/\1/p' "$KIT_DIR/programs/kubernetes/go.mod" ;;
+    1.33) echo v1.33.13 ;;
+    1.34) echo v1.34.4 ;;
+    1.35) echo v1.35.4 ;;
+    *) die "unknown KUBERNETES: choose 1.33, 1.34, 1.35, or none for $(KUBERNETES="" kubernetes_version)" ;;
+  esac
+}
+
+# Writes the program of another minor version: with the dependencies that this Kubernetes itself has, and without the metrics server.
+other_kubernetes() { # VERSION DIRECTORY
+  local version="$1" directory="$2" module staging
+  module=$(cd "$KIT_DIR/programs/kubernetes" && go mod download -json "k8s.io/kubernetes@$version" | sed -n 's/.*"Dir": "\(.*\)".*/\1/p')
+  [ -n "$module" ] || return 1
+  staging="v0.${version#v1.}"
+  {
+    sed -e 's/^module .*/module sokovan.dev\/kit\/kubernetes/' -e '/^replace (/,/^)/d' "$module/go.mod"
+    echo "require k8s.io/kubernetes $version"
+    echo "replace ("
+    sed -n 's/^\t\(k8s.io\/[a-z-]*\) => .*/\1/p' "$module/go.mod" | while read -r name; do echo "$name => $name $staging"; done
+    echo ")"
+  } >"$directory/go.mod"
+  cp "$module/go.sum" "$directory/go.sum"
+  chmod u+w "$directory/go.sum"
+  sed -e '/case "metrics-server":/,+1d' "$KIT_DIR/programs/kubernetes/main.go" >"$directory/main.go"
+}
 
 compile_kubernetes() {
-  local version minor flags
-  version=$(sed -n 's/^\tk8s.io\/kubernetes \(v[0-9.]*\)$/\1/p' "$KIT_DIR/programs/kubernetes/go.mod")
+  local version minor flags directory="$KIT_DIR/programs/kubernetes"
+  version=$(kubernetes_version)
   minor=$(printf '%s' "$version" | cut -d. -f2)
   flags="-s -w"
   for package in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
     flags="$flags -X $package.gitVersion=$version -X $package.gitMajor=1 -X $package.gitMinor=$minor"
     flags="$flags -X $package.gitCommit=kit -X $package.gitTreeState=clean -X $package.buildDate=1970-01-01T00:00:00Z"
   done
-  (cd "$KIT_DIR/programs/kubernetes" && CGO_ENABLED=0 go build -trimpath -ldflags "$flags" -o "$OUT" .)
+  if [ -n "$KUBERNETES" ]; then
+    directory="$KIT_CACHE/kubernetes-$KUBERNETES"
+    rm -rf "$directory" && mkdir -p "$directory" && other_kubernetes "$version" "$directory" || return 1
+  fi
+  (cd "$directory" && CGO_ENABLED=0 go build ${KUBERNETES:+-mod=mod} -trimpath -ldflags "$flags" -o "$OUT" .)
 }
 
 compile_local() { (cd "$KIT_DIR/programs/$1" && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o "$OUT" .); }
@@ -63,7 +96,7 @@ build_programs() { # [NAME...]: the named programs of `versions` and programs/; 
   exec 8>"$KIT_CACHE/build.lock"
   flock 8 # two kits started together build once
   if [ "$#" = 0 ] || [[ "$wanted" == *" kubernetes "* ]]; then
-    file="$KIT_CACHE/programs/kubernetes-$(program_key "$(cat "$KIT_DIR"/programs/kubernetes/*)" "$(declare -f compile_kubernetes)" "$(go_version)")"
+    file="$KIT_CACHE/programs/kubernetes-$(program_key "$(cat "$KIT_DIR"/programs/kubernetes/*)" "$(declare -f compile_kubernetes other_kubernetes)" "$(kubernetes_version)" "$(go_version)")"
     build_with "$file" "Kubernetes and etcd (the largest: 4 to 8 minutes on 2 cores)" compile_kubernetes
     # shellcheck disable=SC2086 # one word each
     publish "$file" $KUBERNETES_NAMES

@@ -3,7 +3,9 @@
 KIT_DIR="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 REPO_DIR="$(cd "$KIT_DIR/.." && pwd)"
 KIT_CACHE="${SOKOVAN_KIT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sokovan-kit}"
-KIT_BIN="$KIT_CACHE/bin"
+# KUBERNETES=1.34 takes that minor version instead of the newest. Its programs have a folder of their own.
+KUBERNETES="${KUBERNETES:-}"
+KIT_BIN="$KIT_CACHE/bin${KUBERNETES:+-$KUBERNETES}"
 
 say() { printf '\033[1m==>\033[0m %s\n' "$*" >&2; }
 warn() { printf 'kit: %s\n' "$*" >&2; }

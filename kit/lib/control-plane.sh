@@ -25,7 +25,7 @@ start_apiserver() { # [NAME PORT]
     --client-ca-file "$STATE/pki/ca.crt" --service-cluster-ip-range 10.96.0.0/16
     --service-account-issuer https://kubernetes.default.svc.cluster.local
     --service-account-key-file "$STATE/pki/service-account.pub" --service-account-signing-key-file "$STATE/pki/service-account.key"
-    --authorization-mode Node,RBAC --enable-admission-plugins NodeRestriction --allow-privileged
+    --authorization-mode "Node,RBAC" --enable-admission-plugins NodeRestriction --allow-privileged
     --kubelet-client-certificate "$STATE/pki/apiserver-kubelet-client.crt"
     --kubelet-client-key "$STATE/pki/apiserver-kubelet-client.key" --kubelet-preferred-address-types InternalIP
     # The API server names the user of a request that it passes on to another API, such as the metrics of pods.
@@ -40,8 +40,9 @@ start_apiserver() { # [NAME PORT]
     flags+=(--endpoint-reconciler-type none) # no endpoint may be a loopback address
   fi
   # shellcheck disable=SC2086 # extra flags are words
-  # A higher GOGC collects garbage less often: on two cores, collection takes a third of the API server's time.
-  GOGC="${KIT_APISERVER_GOGC:-400}" start_process "$name" "$KIT_BIN/kube-apiserver" "${flags[@]}" ${KIT_APISERVER_FLAGS:-}
+  # A higher GOGC collects garbage less often: on two cores, collection takes a third of the API server's time. Near the limit of memory
+  # it collects more often instead of growing.
+  GOGC="${KIT_APISERVER_GOGC:-400}" GOMEMLIMIT="${KIT_APISERVER_MEMORY:-2600MiB}" start_process "$name" "$KIT_BIN/kube-apiserver" "${flags[@]}" ${KIT_APISERVER_FLAGS:-}
 }
 
 # Starts a second API server on the same store, which failure tests stop. Prints the path of its kubeconfig.

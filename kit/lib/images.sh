@@ -41,20 +41,25 @@ program_image() { # NAME:TAG PROGRAM
   push_image "$1" "$root.tar" --entrypoint "/$2" --user 65535:65535
 }
 
+busybox_tree() { # BUSYBOX DIRECTORY
+  local applet
+  rm -rf "$2" && mkdir -p "$2/bin" "$2/tmp" "$2/etc" "$2/root"
+  chmod 1777 "$2/tmp"
+  cp "$1" "$2/bin/busybox"
+  for applet in $("$1" --list); do
+    [ "$applet" = busybox ] || ln -s busybox "$2/bin/$applet"
+  done
+  printf 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/tmp:/bin/false\n' >"$2/etc/passwd"
+}
+
 base_images() {
-  local root busybox applet
+  local root busybox
   program_image pause:1 pause
   program_image library/server:1 server
   if ! has_image library/busybox:1; then
     busybox=$(find_busybox)
     root="$STATE/image-busybox"
-    rm -rf "$root" && mkdir -p "$root/bin" "$root/tmp" "$root/etc" "$root/root"
-    chmod 1777 "$root/tmp"
-    cp "$busybox" "$root/bin/busybox"
-    for applet in $("$busybox" --list); do
-      [ "$applet" = busybox ] || ln -s busybox "$root/bin/$applet"
-    done
-    printf 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/tmp:/bin/false\n' >"$root/etc/passwd"
+    busybox_tree "$busybox" "$root"
     tar -cf "$STATE/busybox.tar" --owner=0 --group=0 -C "$root" .
     push_image library/busybox:1 "$STATE/busybox.tar" --cmd sh --env PATH=/bin
   fi

@@ -30,6 +30,24 @@ push_operator() {
 
 has_operator_image() { "$KIT_DIR/cluster" has "$REPOSITORY:$1"; }
 
+# Loads the operator into the kind cluster. Without Rust, Docker builds it. Sets LOADED_TAG.
+load_operator() {
+  local layer
+  if ! command -v cargo >/dev/null; then
+    LOADED_TAG=dev
+    "$KIT_DIR/kind" docker build -t "$REPOSITORY:dev" "$REPO_DIR" || die "the operator could not be built"
+    "$KIT_DIR/kind" load "$REPOSITORY:dev" "" || exit 1
+    return 0
+  fi
+  build_operator
+  LOADED_TAG=$(operator_tag)
+  layer=$(mktemp -d "$KIT_CACHE/image.XXXXXX")
+  cp "$OPERATOR_BINARY" "$layer/sokovan"
+  cp "$GATE_BINARY" "$layer/gate"
+  "$KIT_DIR/kind" load "$REPOSITORY:$LOADED_TAG" "$layer" 'ENTRYPOINT ["/sokovan"]' 'USER 65532:65532' || exit 1
+  rm -rf "$layer"
+}
+
 # install_chart REPOSITORY TAG [helm options...]
 install_chart() {
   local repository="$1" tag="$2"
@@ -52,9 +70,9 @@ accepts_sessions() {
 
 # Installs the chart without an operator: simulated nodes run no containers, so the operator is a process of this machine.
 install_simulated() {
-  install_chart "$REPOSITORY" none --set replicas=0 \
+  install_chart "$REPOSITORY" none --set replicas=0,idle.traffic=true \
     --set-json 'firstTenant.scalingGroupSpec={"pod":{"tolerations":[{"key":"kwok.x-k8s.io/node","operator":"Exists"}]}}' \
-    --set-json "operatorUsers=[\"admin\"]"
+    --set-json "operatorUsers=[\"$("$KUBECTL" auth whoami -o jsonpath='{.status.userInfo.username}')\"]"
 }
 
 # The operators under test use a second API server, so its restart affects only them.

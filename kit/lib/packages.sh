@@ -18,6 +18,7 @@ package_of() {
   case "$1" in
     ip) echo iproute2 ;;
     nsenter | flock | setsid) echo util-linux ;;
+    dockerd | docker) echo docker.io ;;
     *) echo "$1" ;;
   esac
 }

@@ -1,20 +1,26 @@
 //! The census: what the leader knows of sessions, nodes and replicas, counted when Prometheus asks. A series exists as long as what it
 //! counts does. Labels are names of scaling groups, resources, phases and reasons, which are few.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use chrono::Utc;
 use strum::IntoEnumIterator;
 
 use super::store::state::State;
 use super::store::world::World;
-use crate::api::{Amount, GroupName, ResourceName, SessionPhase, UNKNOWN_GROUP, whole};
+use crate::api::{Amount, GroupName, ResourceName, SessionPhase, TenantStatus, UNKNOWN_GROUP, whole};
 use crate::metrics::{Gauge, Sample};
 use crate::provisioner::in_group;
+use crate::views::Tenant;
+
+/// Most tenants with gauges of their own.
+const MAX_TENANTS: usize = 500;
 
 impl World {
-    /// Returns the samples of all gauges. Empty until every kind is listed.
-    pub fn census(&self) -> Vec<Sample> {
+    /// Returns the samples of all gauges; of tenants only on request. Empty until every kind is listed.
+    pub fn census(&self, tenants: bool) -> Vec<Sample> {
         let state = self.lock();
         if !state.stores.is_synced() {
             return vec![];
@@ -24,8 +30,32 @@ impl World {
         samples.push(Sample::new(Gauge::NodesSilent, &[], count(silent)));
         samples.extend(groups(&state));
         samples.extend(replicas(&state));
+        drop(state);
+        let lags = self.lag.lags(Instant::now()).into_iter();
+        samples.extend(lags.map(|(kind, lag)| Sample::new(Gauge::WatchLag, &[("kind", kind)], lag.as_secs_f64())));
+        if tenants {
+            samples.extend(largest_tenants(self.usage().1));
+        }
         samples
     }
+}
+
+/// The tenants with the most sessions: what they use and may use.
+fn largest_tenants(usage: BTreeMap<Tenant, TenantStatus>) -> Vec<Sample> {
+    let sessions = |status: &TenantStatus| status.sessions_running + status.sessions_pending;
+    let mut used: Vec<_> = usage.into_iter().filter(|(_, status)| sessions(status) > 0).collect();
+    used.sort_by_key(|(tenant, status)| (Reverse(sessions(status)), tenant.clone()));
+    let mut samples = vec![];
+    for (tenant, status) in used.into_iter().take(MAX_TENANTS) {
+        let (kind, name) = tenant.label();
+        for resource in status.resources {
+            let labels = [("kind", kind.to_owned()), ("name", name.to_owned()), ("resource", resource.resource)];
+            let limit = resource.limit.map(|limit| Sample::new(Gauge::TenantLimit, &labels, value(limit.amount())));
+            samples.push(Sample::new(Gauge::TenantUsed, &labels, value(resource.used.amount())));
+            samples.extend(limit);
+        }
+    }
+    samples
 }
 
 fn sessions(state: &State) -> Vec<Sample> {
@@ -59,6 +89,7 @@ fn groups(state: &State) -> Vec<Sample> {
         };
         add(Gauge::Nodes, &[], units(status.nodes));
         add(Gauge::NodesReady, &[], units(status.nodes_ready));
+        add(Gauge::NodesCordoned, &[], count(own().filter(|node| node.unschedulable).count()));
         for waiting in &status.waiting_by_reason {
             let cause = waiting.cause.map_or(String::new(), |cause| format!("{cause:?}"));
             add(Gauge::SessionsPending, &[("reason", waiting.reason.to_string()), ("cause", cause)], units(waiting.sessions));
@@ -106,4 +137,27 @@ fn units(number: i64) -> f64 {
 /// Returns an amount in units of its resource: cores, bytes, devices.
 fn value(amount: Amount) -> f64 {
     units(amount.milli()) / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::ResourceUsage;
+
+    #[test]
+    fn only_the_largest_tenants_have_gauges_and_an_idle_one_has_none() {
+        let resources = vec![ResourceUsage { resource: "cpu".into(), used: "2".into(), limit: Some("1500m".into()) }];
+        let status = |sessions| TenantStatus { sessions_running: sessions, sessions_pending: 0, resources: resources.clone() };
+        let name = |number: usize| Tenant::Project(format!("p{number:04}").as_str().into());
+        let mut usage: BTreeMap<_, _> = (0..2 * MAX_TENANTS).map(|number| (name(number), status(whole(number)))).collect();
+        usage.insert(name(9999), status(0));
+        let samples = largest_tenants(usage);
+        assert_eq!(samples.len(), 2 * MAX_TENANTS);
+        let labels = |number: usize| {
+            let name = ("name", format!("p{number:04}"));
+            [("kind", "project".to_owned()), name, ("resource", "cpu".into())]
+        };
+        assert_eq!(samples[0], Sample::new(Gauge::TenantUsed, &labels(2 * MAX_TENANTS - 1), 2.0));
+        assert_eq!(samples[1], Sample::new(Gauge::TenantLimit, &labels(2 * MAX_TENANTS - 1), 1.5));
+    }
 }

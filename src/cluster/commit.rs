@@ -1,6 +1,7 @@
 //! Commits statuses: phase, attempts and history in one write, which fails if the object changed.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use kube::Resource;
 use kube::api::{Patch, PatchParams, PostParams};
@@ -16,6 +17,7 @@ use crate::api::Session;
 use crate::coordinator::host::Committed;
 use crate::lifecycle::{Subject, Timing};
 use crate::session::sessions::Sessions;
+use crate::views::extract;
 
 /// A kind whose statuses are committed, and where they count before and after.
 pub trait Committable: Subject<Object: Namespaced + Serialize, Status: Serialize> {
@@ -104,7 +106,11 @@ impl Committer {
                 }
             };
             match written {
-                Ok(written) => return Committed::Done(S::upsert(&self.world, written)),
+                Ok(written) => {
+                    let version = extract::version(written.meta().resource_version.as_ref());
+                    self.world.lag.wrote(&S::Object::kind(&()), version, Instant::now());
+                    return Committed::Done(S::upsert(&self.world, written));
+                }
                 // Nothing is sent without the lease. Either the lease is renewed in time, or this process ends.
                 Err(error @ (WriteError::Unknown(_) | WriteError::Unreadable(_) | WriteError::Busy(_) | WriteError::Fenced)) => {
                     tracing::warn!(kind = S::NAME, %name, %namespace, "the commit is sent again: {error}")

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use chrono::Utc;
 use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::jiff::Timestamp;
 use kube::Api;
 use kube::Client;
 use kube::api::PostParams;
@@ -13,6 +14,7 @@ use tokio::sync::watch;
 
 use super::write::{Fence, boot_millis};
 use crate::lifecycle::LeaseTiming;
+use crate::metrics::Metrics;
 
 /// Whether we lead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +33,7 @@ pub struct Candidate {
     identity: String,
     timing: LeaseTiming,
     fence: Fence,
+    metrics: Metrics,
 }
 
 /// The version of another holder's lease, and since when we have observed it.
@@ -47,7 +50,15 @@ pub(super) fn stated_duration(lease: &Lease) -> Option<Duration> {
 
 impl Candidate {
     /// Returns a candidate. It needs a client of its own, with a hard timeout and without retries.
-    pub fn new(client: Client, namespace: &str, name: &str, identity: &str, timing: LeaseTiming, fence: Fence) -> Self {
+    pub fn new(
+        client: Client,
+        namespace: &str,
+        name: &str,
+        identity: &str,
+        timing: LeaseTiming,
+        fence: Fence,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             api: Api::namespaced(client, namespace),
             name: name.into(),
@@ -55,6 +66,7 @@ impl Candidate {
             identity: identity.into(),
             timing,
             fence,
+            metrics,
         }
     }
 
@@ -111,13 +123,24 @@ impl Candidate {
         let Some(lease) = self.api.get_opt(&self.name).await? else {
             return self.api.create(&PostParams::default(), &self.new_lease()?).await.map(Some);
         };
+        let transitions = lease.spec.as_ref().and_then(|spec| spec.lease_transitions).unwrap_or(0);
+        self.metrics.lease_transitions(transitions);
         let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.clone()).unwrap_or_default();
         let changed = observation.version != lease.metadata.resource_version;
         if changed {
             *observation = Observation { version: lease.metadata.resource_version.clone(), since: boot_millis() };
         }
         let has_expired = boot_millis().saturating_sub(observation.since) > millis(self.duration_of(&lease));
-        if holder.is_empty() || has_expired { self.write(&lease, true).await.map(Some) } else { Ok(None) }
+        if !holder.is_empty() && !has_expired {
+            return Ok(None);
+        }
+        let acquired = self.write(&lease, true).await?;
+        self.metrics.lease_transitions(transitions + 1);
+        let renewed = lease.spec.as_ref().and_then(|spec| spec.renew_time.as_ref());
+        // The renewal was timed by another machine's clock, which may be ahead of ours.
+        let gap = renewed.and_then(|renewed| Duration::try_from(Timestamp::now() - renewed.0).ok());
+        self.metrics.took_over(gap.unwrap_or_default());
+        Ok(Some(acquired))
     }
 
     fn duration_of(&self, lease: &Lease) -> Duration {

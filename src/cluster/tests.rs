@@ -291,7 +291,7 @@ fn lease(holder: &str, version: u32) -> Answer {
 /// Starts a candidate on this API server. Returns its fence, its leadership, and the sender of its stop signal.
 fn candidate(fake: &Fake) -> (Fence, watch::Receiver<Leadership>, watch::Sender<bool>) {
     let fence = Fence::default();
-    let candidate = Candidate::new(fake.client(), "n", "l", "me", LEASE, fence.clone());
+    let candidate = Candidate::new(fake.client(), "n", "l", "me", LEASE, fence.clone(), Metrics::default());
     let (leads, leadership) = watch::channel(Leadership::Standby);
     let (stop, stopped) = watch::channel(false);
     tokio::spawn(candidate.run(leads, stopped));

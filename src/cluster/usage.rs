@@ -128,8 +128,6 @@ where
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::*;
     use crate::cluster::store::world::Scope;
     use crate::lifecycle::HandlerName as _;
@@ -144,7 +142,7 @@ mod tests {
         let key = |name: &str| (String::new(), name.to_owned());
         let ran = |name: &str| {
             let (handler, result) = (HandlerName::ScheduleSessions, RunResult::Success);
-            metrics.ran(&Run { handler: handler.as_str(), partition: name.into(), result, began: Instant::now() });
+            metrics.ran(&Run { handler: handler.as_str(), partition: name.into(), items: 1, result });
         };
         for name in ["deleted", "relisted", "kept"] {
             world.lock().stores.groups.upsert(key(name), 1, Arc::new(group(json!({}))));

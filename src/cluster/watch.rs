@@ -33,16 +33,25 @@ use super::store::world::World;
 use crate::api::*;
 use crate::deployment::Deployments;
 use crate::lifecycle::Timing;
+use crate::metrics::Metrics;
 use crate::route::Routes;
 use crate::views::{ClaimView, RuntimeClassView, StorageClassView, VolumeView, extract};
 
 /// Starts all watches. They run as long as the set lives.
-pub fn start(client: &Client, world: &Arc<World>) -> JoinSet<()> {
+pub fn start(client: &Client, world: &Arc<World>, metrics: &Metrics) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     for kind in Watched::iter() {
-        tasks.spawn(watch_of(kind, client.clone(), world.clone()));
+        let source = Source { client: client.clone(), world: world.clone(), metrics: metrics.clone() };
+        tasks.spawn(watch_of(kind, source));
     }
     tasks
+}
+
+/// Where a watch reads, and where its objects go.
+struct Source {
+    client: Client,
+    world: Arc<World>,
+    metrics: Metrics,
 }
 
 /// Whether every kind can be listed.
@@ -54,33 +63,33 @@ pub async fn check(client: &Client) -> kube::Result<()> {
 }
 
 /// The watch of a kind.
-fn watch_of(kind: Watched, client: Client, world: Arc<World>) -> BoxFuture<'static, ()> {
+fn watch_of(kind: Watched, source: Source) -> BoxFuture<'static, ()> {
     match kind {
-        Watched::Session => run(client, world, SESSIONS),
-        Watched::Kernel => run(client, world, KERNELS),
-        Watched::Pod => run(client, world, PODS),
-        Watched::EndpointSlice => run(client, world, SLICES),
-        Watched::Deployment => run(client, world, DEPLOYMENTS),
-        Watched::Route => run(client, world, ROUTES),
-        Watched::ControllerRevision => run(client, world, REVISIONS),
-        Watched::Service => run(client, world, SERVICES),
-        Watched::PodDisruptionBudget => run(client, world, BUDGETS),
-        Watched::TrafficSlice => run(client, world, TRAFFIC_SLICES),
-        Watched::ConfigMap => run(client, world, DEFINITIONS),
-        Watched::Node => run(client, world, NODES),
-        Watched::ResourceQuota => run(client, world, QUOTAS),
-        Watched::ScalingGroup => tenants(client, world, by_spec(|stores| &mut stores.groups)),
-        Watched::Domain => tenants(client, world, by_spec(|stores| &mut stores.domains)),
-        Watched::Project => tenants(client, world, by_spec(|stores| &mut stores.projects)),
-        Watched::User => tenants(client, world, by_spec(|stores| &mut stores.users)),
-        Watched::Keypair => tenants(client, world, by_spec(|stores| &mut stores.keypairs)),
-        Watched::ResourcePolicy => tenants(client, world, by_spec(|stores| &mut stores.policies)),
-        Watched::SessionTemplate => tenants(client, world, by_spec(|stores| &mut stores.templates)),
-        Watched::Namespace => tenants(client, world, NAMESPACES),
-        Watched::PersistentVolumeClaim => tenants(client, world, CLAIMS),
-        Watched::PersistentVolume => tenants(client, world, VOLUMES),
-        Watched::StorageClass => tenants(client, world, STORAGE_CLASSES),
-        Watched::RuntimeClass => tenants(client, world, RUNTIME_CLASSES),
+        Watched::Session => run(source, SESSIONS),
+        Watched::Kernel => run(source, KERNELS),
+        Watched::Pod => run(source, PODS),
+        Watched::EndpointSlice => run(source, SLICES),
+        Watched::Deployment => run(source, DEPLOYMENTS),
+        Watched::Route => run(source, ROUTES),
+        Watched::ControllerRevision => run(source, REVISIONS),
+        Watched::Service => run(source, SERVICES),
+        Watched::PodDisruptionBudget => run(source, BUDGETS),
+        Watched::TrafficSlice => run(source, TRAFFIC_SLICES),
+        Watched::ConfigMap => run(source, DEFINITIONS),
+        Watched::Node => run(source, NODES),
+        Watched::ResourceQuota => run(source, QUOTAS),
+        Watched::ScalingGroup => tenants(source, by_spec(|stores| &mut stores.groups)),
+        Watched::Domain => tenants(source, by_spec(|stores| &mut stores.domains)),
+        Watched::Project => tenants(source, by_spec(|stores| &mut stores.projects)),
+        Watched::User => tenants(source, by_spec(|stores| &mut stores.users)),
+        Watched::Keypair => tenants(source, by_spec(|stores| &mut stores.keypairs)),
+        Watched::ResourcePolicy => tenants(source, by_spec(|stores| &mut stores.policies)),
+        Watched::SessionTemplate => tenants(source, by_spec(|stores| &mut stores.templates)),
+        Watched::Namespace => tenants(source, NAMESPACES),
+        Watched::PersistentVolumeClaim => tenants(source, CLAIMS),
+        Watched::PersistentVolume => tenants(source, VOLUMES),
+        Watched::StorageClass => tenants(source, STORAGE_CLASSES),
+        Watched::RuntimeClass => tenants(source, RUNTIME_CLASSES),
     }
 }
 
@@ -251,20 +260,35 @@ const PAGE: u32 = 500;
 const PAGE_OF_LARGE: u32 = 50;
 
 /// Runs one watch. Never returns. `take` gets each event.
-async fn watch_all<K>(timing: &Timing, api: Api<K>, config: watcher::Config, page: u32, mut take: impl FnMut(Event<K>))
+async fn watch_all<K>(source: &Source, config: watcher::Config, page: u32, mut take: impl FnMut(&World, Event<K>))
 where
-    K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
-    let mut stream = watch(api, config.page_size(page)).backoff(pauses(timing)).boxed();
+    let (api, kind) = (Api::<K>::all(source.client.clone()), K::kind(&()));
+    let (world, restarted) = (&source.world, || source.metrics.watch_restarted(&kind));
+    let mut stream = watch(api, config.page_size(page)).backoff(pauses(&world.timing)).boxed();
     loop {
         match stream.try_next().await {
-            Ok(Some(event)) => take(event),
+            Ok(Some(event)) => {
+                match &event {
+                    Event::Init | Event::InitApply(_) => {}
+                    Event::InitDone => world.lag.listed(&kind),
+                    Event::Apply(object) | Event::Delete(object) => {
+                        world.lag.seen(&kind, extract::version(object.meta().resource_version.as_ref()));
+                    }
+                }
+                take(world, event);
+            }
             Ok(None) => return,
             // A watch that timed out, or whose version is too old, is normal.
             Err(error @ (watcher::Error::WatchError(_) | watcher::Error::WatchFailed(_))) => {
-                tracing::debug!("a watch is started again: {error}");
+                tracing::debug!(%kind, "the watch is started again: {error}");
+                restarted();
             }
-            Err(error) => tracing::warn!("a watch cannot start: {error}"),
+            Err(error) => {
+                tracing::warn!(%kind, "the watch cannot start: {error}");
+                restarted();
+            }
         }
     }
 }
@@ -283,7 +307,7 @@ struct Ingest<K> {
     relisted: fn(&World),
 }
 
-fn run<K>(client: Client, world: Arc<World>, ingest: Ingest<K>) -> BoxFuture<'static, ()>
+fn run<K>(source: Source, ingest: Ingest<K>) -> BoxFuture<'static, ()>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
@@ -292,17 +316,17 @@ where
         config = config.labels(label);
     }
     let watch = async move {
-        watch_all(&world.timing, Api::<K>::all(client), config, ingest.page, |event| match event {
+        watch_all(&source, config, ingest.page, |world, event| match event {
             Event::Init => (ingest.table)(&mut world.lock().stores).list_begins(),
-            Event::InitApply(object) | Event::Apply(object) => (ingest.apply)(&world, object),
+            Event::InitApply(object) | Event::Apply(object) => (ingest.apply)(world, object),
             Event::Delete(object) => {
                 let version = extract::version(object.meta().resource_version.as_ref());
-                (ingest.remove)(&world, &key_of(object.meta()), version);
+                (ingest.remove)(world, &key_of(object.meta()), version);
             }
             Event::InitDone => {
                 let gone = (ingest.table)(&mut world.lock().stores).list_ends();
-                gone.iter().for_each(|key| (ingest.remove)(&world, key, 0));
-                (ingest.relisted)(&world);
+                gone.iter().for_each(|key| (ingest.remove)(world, key, 0));
+                (ingest.relisted)(world);
             }
         })
         .await;
@@ -363,14 +387,13 @@ struct Tenants<K, V> {
     fixes: fn(&V, Reason) -> bool,
 }
 
-fn tenants<K, V>(client: Client, world: Arc<World>, kind: Tenants<K, V>) -> BoxFuture<'static, ()>
+fn tenants<K, V>(source: Source, kind: Tenants<K, V>) -> BoxFuture<'static, ()>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
     V: Clone + Send + 'static,
 {
-    let api = Api::<DeserializeGuard<K>>::all(client);
     let watch = async move {
-        watch_all(&world.timing, api, watcher::Config::default(), PAGE, |event| kind.take(&world, event)).await;
+        watch_all(&source, watcher::Config::default(), PAGE, |world, event| kind.take(world, event)).await;
     };
     watch.boxed()
 }

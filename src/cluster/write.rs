@@ -10,7 +10,8 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::metrics::Metrics;
 
 /// Why a write did not succeed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, strum::IntoStaticStr, thiserror::Error)]
+#[strum(serialize_all = "snake_case")]
 pub enum WriteError {
     /// We do not hold the lease, so we may not write.
     #[error("the lease is not held")]
@@ -113,18 +114,23 @@ impl Writer {
     ) -> Result<T, WriteError> {
         let remaining = self.fence.remaining().ok_or(WriteError::Fenced)?;
         self.metrics.wrote(operation);
-        match tokio::time::timeout(remaining.min(self.timeout), request).await {
-            Ok(answer) => answer.map_err(WriteError::from),
-            Err(_) => Err(WriteError::Unknown("no answer before the timeout".into())),
+        let written = answer(remaining.min(self.timeout), request).await;
+        if let Err(error) = &written {
+            self.metrics.write_failed(operation, error.into());
         }
+        written
     }
 
     /// Sends one read with the same timeout. It needs no lease.
     pub async fn read<T>(&self, request: impl Future<Output = kube::Result<T>>) -> Result<T, WriteError> {
-        match tokio::time::timeout(self.timeout, request).await {
-            Ok(answer) => answer.map_err(WriteError::from),
-            Err(_) => Err(WriteError::Unknown("no answer before the timeout".into())),
-        }
+        answer(self.timeout, request).await
+    }
+}
+
+async fn answer<T>(timeout: Duration, request: impl Future<Output = kube::Result<T>>) -> Result<T, WriteError> {
+    match tokio::time::timeout(timeout, request).await {
+        Ok(answer) => answer.map_err(WriteError::from),
+        Err(_) => Err(WriteError::Unknown("no answer before the timeout".into())),
     }
 }
 

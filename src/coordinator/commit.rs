@@ -12,6 +12,7 @@ use super::hooks::Transition;
 use super::host::{AfterCommit, Committed, Host};
 use crate::api::Reason;
 use crate::lifecycle::{HandlerName, HasProgress, Item, Phase, Snapshot, Subject, created_at, phase_of};
+use crate::metrics::CommitResult;
 
 /// A status to be written, and what follows.
 pub(super) struct Pending<S: Subject> {
@@ -49,11 +50,13 @@ impl<S: Subject, H: Host<S>> Coordinator<S, H> {
         let by = handler.as_ref().map_or("", |handler| handler.as_str());
         match self.host.commit(&item, &original, status).await {
             Committed::Done(written) => {
+                self.metrics.committed(kind, CommitResult::Written);
                 let progress = written.status().map(HasProgress::progress);
                 self.count_phase(&snapshot, &original, &written);
                 tracing::info!(
                     kind, name, namespace, handler = by, phase = %phase_of::<S>(&written),
-                    reason = progress.and_then(|progress| progress.reason).map_or("", Reason::as_str), "committed"
+                    reason = progress.and_then(|progress| progress.reason).map_or("", Reason::as_str),
+                    attempt = progress.map_or(0, |progress| progress.attempts), "committed"
                 );
                 if let Some(event) = all.event {
                     self.host.publish(event);
@@ -66,11 +69,13 @@ impl<S: Subject, H: Host<S>> Coordinator<S, H> {
                 }
             }
             Committed::Dropped(why) => {
+                self.metrics.committed(kind, CommitResult::Dropped);
                 tracing::debug!(kind, name, namespace, handler = by, "dropped: {why}");
                 self.marks.object(&uid, phase);
                 again();
             }
             Committed::Refused(why) => {
+                self.metrics.committed(kind, CommitResult::Refused);
                 tracing::error!(kind, name, namespace, handler = by, "the API server refuses the status: {why}");
                 self.host.publish(refused_status(&original, by, &why));
                 self.host.quarantine(&uid, self.timing.fault_backoff_max);

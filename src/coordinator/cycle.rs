@@ -84,9 +84,9 @@ impl<S: Subject, H: Host<S>> Coordinator<S, H> {
         let mut decided = vec![];
         for batch in batches {
             let batch = self.leave_paused(handler, batch, &mark.urgent);
-            let began = Instant::now();
+            let items = batch.items.len();
             let (verdicts, result) = decide(handler, &batch, shared.as_mut());
-            let run = Run { handler: handler.name.as_str(), partition: batch.snapshot.partition().to_owned(), result, began };
+            let run = Run { handler: handler.name.as_str(), partition: batch.snapshot.partition().to_owned(), items, result };
             decided.push((self.sort(handler, batch, verdicts), run));
         }
         if let Some(shared) = shared {
@@ -99,10 +99,9 @@ impl<S: Subject, H: Host<S>> Coordinator<S, H> {
             self.metrics.ran(&run);
         });
         let mut work = join_all(partitions).map(|_| ()).boxed();
-        match tokio::time::timeout_at((start + self.timing.lock_lifetime).into(), &mut work).await {
-            Ok(()) => None,
-            Err(_) => Some(work),
-        }
+        let ended = tokio::time::timeout_at((start + self.timing.lock_lifetime).into(), &mut work).await;
+        self.metrics.cycled(handler.name.as_str(), start.elapsed());
+        ended.is_err().then_some(work)
     }
 
     /// Leaves out objects whose last fault is too recent, and marks them for the end of their pause.

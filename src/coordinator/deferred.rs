@@ -14,6 +14,7 @@ use super::engine::{CONCURRENCY, Coordinator};
 use super::host::{AfterCommit, Host};
 use crate::api::HistoryResult;
 use crate::lifecycle::{CommitMode, HasProgress, Item, Subject, Timing, is_outdated, observe, phase_of};
+use crate::metrics::CommitResult;
 
 /// Whether a commit may wait: one step, of a handler whose row says so, or any successes of an object that is leaving.
 pub(super) fn may_be_deferred<S: Subject>(object: &S::Object, after: &AfterCommit<S>) -> bool {
@@ -77,6 +78,7 @@ impl<S: Subject, H: Host<S>> Coordinator<S, H> {
     pub(super) fn defer(&self, item: &S::Item, object: &Arc<S::Object>, after: AfterCommit<S>) {
         let waits = after.results.iter().any(|(_, result)| *result == HistoryResult::Skipped);
         let pause = if waits { self.timing.wait_deferral } else { self.timing.deferral };
+        self.metrics.committed(S::NAME, CommitResult::Deferred);
         self.host.defer(object, item.stored(), after);
         self.deferred.after((), &item.uid(), pause);
     }

@@ -16,11 +16,15 @@ pub enum Gauge {
     OldestPending,
     Nodes,
     NodesReady,
+    NodesCordoned,
     NodesSilent,
     Allocatable,
     Allocated,
     Deployments,
     Routes,
+    WatchLag,
+    TenantUsed,
+    TenantLimit,
 }
 
 impl Gauge {
@@ -31,11 +35,15 @@ impl Gauge {
             Self::OldestPending => "oldest_pending_seconds",
             Self::Nodes => "nodes",
             Self::NodesReady => "nodes_ready",
+            Self::NodesCordoned => "nodes_cordoned",
             Self::NodesSilent => "nodes_silent",
             Self::Allocatable => "allocatable",
             Self::Allocated => "allocated",
             Self::Deployments => "deployments",
             Self::Routes => "routes",
+            Self::WatchLag => "watch_lag_seconds",
+            Self::TenantUsed => "tenant_used",
+            Self::TenantLimit => "tenant_limit",
         }
     }
 
@@ -46,6 +54,7 @@ impl Gauge {
             Self::OldestPending => "Age of the session that has been pending the longest",
             Self::Nodes => "Nodes of a scaling group",
             Self::NodesReady => "Nodes of a scaling group that are ready and not cordoned",
+            Self::NodesCordoned => "Nodes of a scaling group that are cordoned",
             Self::NodesSilent => "Nodes without a recent heartbeat",
             Self::Allocatable => {
                 "Allocatable amount of each resource on the nodes of a scaling group, in cores, bytes or devices"
@@ -53,6 +62,9 @@ impl Gauge {
             Self::Allocated => "Amount of each resource that sessions and foreign pods use on the nodes of a scaling group",
             Self::Deployments => "Deployments by phase",
             Self::Routes => "Replicas of deployments by the phase of their routes",
+            Self::WatchLag => "Age of the oldest status write that the watch of its kind has not delivered yet",
+            Self::TenantUsed => "Amount of each resource that the sessions of a tenant occupy",
+            Self::TenantLimit => "Amount of each resource that the sessions of a tenant may occupy",
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Idle sessions: how long a session may go unused, and what counts as use. Pure.
 
+use std::time::Duration;
+
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::api::{ANNOTATION_KEEP_UNTIL, Amount, ResourceName, Resources, Session};
@@ -10,6 +12,9 @@ use crate::views::Tenancy;
 const USED_PER_CENT: i64 = 5;
 /// Less CPU than this is never use: many programs wake up now and then.
 const MIN_CPU: Amount = Amount::from_milli(10);
+
+/// A kernel that sends and receives this much is used. Heartbeats of a browser are less.
+const MIN_BYTES_PER_SECOND: u64 = 4096;
 
 /// The use of a session, as it was measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +39,11 @@ pub fn is_used(requested: &Resources, used: &Resources) -> bool {
         ResourceName::Accelerator(_) => !amount.is_zero() && amount >= part_of(requested.amount(name)),
         ResourceName::Memory | ResourceName::Other(_) | ResourceName::Pods => false,
     })
+}
+
+/// Whether a kernel that sent and received so many bytes in this time is used.
+pub fn is_busy_with(bytes: u64, elapsed: Duration) -> bool {
+    bytes > 0 && bytes >= MIN_BYTES_PER_SECOND.saturating_mul(elapsed.as_secs())
 }
 
 fn part_of(requested: Amount) -> Amount {
@@ -71,6 +81,13 @@ mod tests {
         assert!(!used(&[("memory", 1_000_000)]));
         assert!(!is_used(&amounts(&[("cpu", 100)]), &amounts(&[("cpu", 9)])), "less than 10m is no use, whatever is requested");
         assert!(!is_used(&amounts(&[]), &amounts(&[("nvidia.com/gpu", 0)])));
+    }
+
+    #[test]
+    fn a_kernel_is_used_from_four_kibibytes_a_second() {
+        let minute = Duration::from_secs(60);
+        assert!(is_busy_with(60 * 4096, minute) && !is_busy_with(60 * 4096 - 1, minute));
+        assert!(!is_busy_with(0, Duration::ZERO));
     }
 
     #[test]

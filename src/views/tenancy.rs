@@ -35,14 +35,22 @@ pub enum Tenant {
     Domain(DomainName),
 }
 
+impl Tenant {
+    /// Returns its kind and its name.
+    pub fn label(&self) -> (&'static str, &str) {
+        match self {
+            Self::Keypair(name) => ("keypair", name.as_str()),
+            Self::User(name) => ("user", name.as_str()),
+            Self::Project(name) => ("project", name.as_str()),
+            Self::Domain(name) => ("domain", name.as_str()),
+        }
+    }
+}
+
 impl std::fmt::Display for Tenant {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Keypair(name) => write!(f, "keypair {name}"),
-            Self::User(name) => write!(f, "user {name}"),
-            Self::Project(name) => write!(f, "project {name}"),
-            Self::Domain(name) => write!(f, "domain {name}"),
-        }
+        let (kind, name) = self.label();
+        write!(f, "{kind} {name}")
     }
 }
 

@@ -259,7 +259,7 @@ async fn sc_co_011_two_scaling_groups_are_processed_in_parallel() {
 }
 
 #[tokio::test]
-async fn sc_co_016_metrics_count_cycles_by_handler_scaling_group_and_result() {
+async fn sc_co_016_metrics_count_cycles_requests_and_commits_by_handler_scaling_group_and_result() {
     let scene = Scene::new("measured").await;
     let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
     let operator = scene.operator_with(Options { listen: Some(free), ..scene.options("measured") }).await;
@@ -272,12 +272,25 @@ async fn sc_co_016_metrics_count_cycles_by_handler_scaling_group_and_result() {
         connection.read_to_string(&mut answer).map(|_| answer)
     };
     let answer = tokio::task::spawn_blocking(metrics).await.expect("no panic").expect("the operator answers");
+    let group = &scene.name;
     for handler in ["schedule-sessions", "sweep-stale-kernels"] {
-        for metric in ["runs", "seconds"] {
-            let line =
-                format!("sokovan_handler_{metric}_total{{handler=\"{handler}\",group=\"{}\",result=\"success\"}}", scene.name);
-            assert!(answer.contains(&line), "{line} is not in {answer}");
+        for series in [
+            format!("sokovan_handler_runs_total{{handler=\"{handler}\",group=\"{group}\",result=\"success\"}}"),
+            format!("sokovan_handler_items_total{{handler=\"{handler}\",group=\"{group}\"}}"),
+            format!("sokovan_cycle_seconds_count{{handler=\"{handler}\"}}"),
+        ] {
+            assert!(answer.contains(&series), "{series} is not in {answer}");
         }
+    }
+    for series in [
+        "sokovan_api_requests_total{verb=\"update\",code=\"200\"}".to_owned(),
+        "sokovan_api_requests_total{verb=\"watch\",code=\"200\"}".to_owned(),
+        "sokovan_commits_total{kind=\"session\",result=\"written\"}".to_owned(),
+        "sokovan_watch_lag_seconds{kind=\"Session\"}".to_owned(),
+        "sokovan_lease_transitions ".to_owned(),
+        format!("sokovan_tenant_used{{kind=\"keypair\",name=\"{group}\",resource=\"cpu\"}}"),
+    ] {
+        assert!(answer.contains(&series), "{series} is not in {answer}");
     }
     scene.end(operator).await;
 }

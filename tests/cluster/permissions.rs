@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicyBinding;
-use k8s_openapi::api::core::v1::{Namespace, Pod, Secret, Service};
+use k8s_openapi::api::authentication::v1::TokenRequest;
+use k8s_openapi::api::authorization::v1::SubjectAccessReview;
+use k8s_openapi::api::core::v1::{Namespace, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, Subject};
 use kube::Api;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use sokovan::api::*;
 
@@ -247,9 +249,10 @@ async fn the_operator_has_exactly_the_listed_permissions() {
     let role = all.get("sokovan-operator").await.unwrap().rules.unwrap_or_default();
     let lease = own.get("sokovan-lease").await.unwrap().rules.unwrap_or_default();
     let leases = of_nodes.get("sokovan-node-leases").await.unwrap().rules.unwrap_or_default();
-    let roles = ["sokovan-lease", "sokovan-node-leases", "sokovan-operator"];
+    let tokens = own.get("sokovan-statistics").await.unwrap().rules.unwrap_or_default();
+    let roles = ["sokovan-lease", "sokovan-node-leases", "sokovan-operator", "sokovan-statistics"];
     assert_eq!(roles_of_the_operator().await, roles.map(str::to_owned).into());
-    let found = [permissions(role), permissions(lease), permissions(leases)].concat();
+    let found = [permissions(role), permissions(lease), permissions(leases), permissions(tokens)].concat();
     let golden: Vec<&str> = include_str!("operator-permissions.txt").lines().collect();
     assert_eq!(found, golden, "changed permissions need a reason, and a change of operator-permissions.txt");
     for line in &found {
@@ -257,6 +260,42 @@ async fn the_operator_has_exactly_the_listed_permissions() {
         assert!(!line.contains('*'), "{line}");
         assert!(!["escalate", "bind", "impersonate"].iter().any(|verb| verbs.split(' ').any(|own| own == *verb)), "{line}");
         assert!(what != "/secrets" || verbs == "create delete", "{line}");
+    }
+}
+
+/// A node that keeps the token it is asked with can read statistics of nodes, and nothing else.
+#[tokio::test]
+async fn the_operator_gets_tokens_of_the_statistics_account_alone_and_they_open_nothing_else() {
+    let account = |name: &str| format!("system:serviceaccount:sokovan-system:{name}");
+    let client = crate::common::client_as(&account("sokovan-operator")).await;
+    let token = async |namespace: &str, name: &str| {
+        let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
+        accounts.create_token_request(name, &PostParams::default(), &TokenRequest::default()).await.map(|_| ())
+    };
+    token("sokovan-system", "sokovan-statistics").await.expect("the operator may have this token");
+    for (namespace, name) in [("sokovan-system", "default"), ("sokovan-system", "sokovan-operator"), ("kube-system", "default")] {
+        let error = token(namespace, name).await.expect_err("the operator may have no other token");
+        assert!(matches!(&error, kube::Error::Api(status) if status.code == 403), "{name}: {error}");
+    }
+    let reviewer = crate::common::client().await;
+    let may = async |verb: &str, resource: &str, subresource: &str| {
+        let review: SubjectAccessReview = serde_json::from_value(json!({"spec": {
+            "user": account("sokovan-statistics"), "groups": ["system:serviceaccounts", "system:authenticated"],
+            "resourceAttributes": {"verb": verb, "resource": resource, "subresource": subresource},
+        }}))
+        .unwrap();
+        let reviews: Api<SubjectAccessReview> = Api::all(reviewer.clone());
+        reviews.create(&PostParams::default(), &review).await.unwrap().status.is_some_and(|status| status.allowed)
+    };
+    assert!(may("get", "nodes", "stats").await);
+    for (verb, resource, subresource) in [
+        ("get", "nodes", ""),
+        ("get", "nodes", "proxy"),
+        ("create", "nodes", "proxy"),
+        ("list", "pods", ""),
+        ("get", "secrets", ""),
+    ] {
+        assert!(!may(verb, resource, subresource).await, "{verb} {resource}/{subresource}");
     }
 }
 

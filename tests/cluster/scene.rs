@@ -224,6 +224,8 @@ impl Scene {
             pods: PodOptions { gate_image: "sokovan:test".into(), cluster_domain: "cluster.local".into(), cluster_dns: None },
             hooks: Hooks::default(),
             listen: None,
+            tenant_metrics: true,
+            statistics_account: None,
         }
     }
 
@@ -337,6 +339,14 @@ impl Scene {
         self.forget::<Deployment>().await;
         self.forget::<Route>().await;
         self.forget::<Session>().await;
+    }
+
+    /// Removes the namespace too, with everything in it. Thousands of plans would otherwise fill the API server.
+    pub async fn clear_all(&self) {
+        self.clear().await;
+        self.forget::<Pod>().await;
+        self.forget::<Kernel>().await;
+        self.remove::<Namespace>().await;
     }
 
     async fn forget<K>(&self)

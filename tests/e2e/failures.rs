@@ -7,7 +7,7 @@ use serde_json::json;
 use sokovan::api::*;
 
 use crate::common::{self, eventually};
-use crate::machine::{signal_operators, start_kubelet, stop_kubelet};
+use crate::machine::{node_name, signal_operators, start_kubelet, stop_kubelet};
 use crate::{FOREVER, kernel, session, sessions};
 
 async fn group(spec: serde_json::Value) {
@@ -163,7 +163,7 @@ async fn a_running_session_ends_when_its_kubelet_stops() {
     stop_kubelet();
     let status = space.until_phase(&name, SessionPhase::Terminated).await.status.unwrap();
     assert_eq!((status.reason.map(|reason| reason.as_str()), status.result), (Some("NodeLost"), Some(SessionResult::Error)));
-    assert!(status.progress.message.unwrap().contains("node-1"));
+    assert!(status.progress.message.unwrap().contains(&node_name()));
     assert_eq!(space.pods(&name).await.len(), 1, "its container may still run, so its pod stays");
     start_kubelet().await;
     space.until_no_pods(&name).await;

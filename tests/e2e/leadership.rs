@@ -28,6 +28,12 @@ async fn replicas() -> Vec<Pod> {
     pods.list(&ours).await.expect("pods can be listed").items
 }
 
+/// Returns the images of the operator's pods.
+pub async fn images() -> Vec<String> {
+    let containers = replicas().await.into_iter().filter_map(|pod| pod.spec).flat_map(|spec| spec.containers);
+    containers.filter_map(|container| container.image).collect()
+}
+
 fn is_ready(pod: &Pod) -> bool {
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
     conditions.into_iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True")

@@ -10,22 +10,31 @@ use serde_json::Value;
 
 use crate::common::{client, eventually};
 
-const KIT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/kit/cluster");
+/// The part of the kit that runs the cluster: `cluster` or `kind`.
+fn kit_command() -> Command {
+    let part = std::env::var("SOKOVAN_KIT").unwrap_or_else(|_| "cluster".into());
+    Command::new(format!("{}/kit/{part}", env!("CARGO_MANIFEST_DIR")))
+}
+
+/// The name of the real node.
+pub fn node_name() -> String {
+    std::env::var("SOKOVAN_NODE").unwrap_or_else(|_| "node-1".into())
+}
 
 fn kit(arguments: &[&str]) {
-    let status = Command::new(KIT).args(arguments).env("SIGNAL", "KILL").status().expect("the kit can be run");
-    assert!(status.success(), "kit/cluster {arguments:?}");
+    let status = kit_command().args(arguments).env("SIGNAL", "KILL").status().expect("the kit can be run");
+    assert!(status.success(), "kit {arguments:?}");
 }
 
 /// Runs a command of the kit and returns its output.
 pub fn output_of(arguments: &[&str]) -> String {
-    let output = Command::new(KIT).args(arguments).output().expect("the kit can be run");
+    let output = kit_command().args(arguments).output().expect("the kit can be run");
     String::from_utf8(output.stdout).expect("text").trim().to_owned()
 }
 
 /// Starts a command of the kit whose input and output are pipes.
 pub fn spawn(arguments: &[&str]) -> Child {
-    Command::new(KIT).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the kit can be run")
+    kit_command().args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the kit can be run")
 }
 
 /// Starts the metrics server, unless it runs already. It stays: without it, every discovery of the API would fail.
@@ -54,15 +63,16 @@ pub async fn start_kubelet() {
     kit(&["start", "kubelet"]);
     let nodes: Api<Node> = Api::all(client().await);
     eventually("the node to be ready again", || async {
-        let node = nodes.get("node-1").await.map_err(|error| error.to_string())?;
+        let node = nodes.get(&node_name()).await.map_err(|error| error.to_string())?;
         if sokovan::views::extract::node(&node).ready { Ok(()) } else { Err("not ready".into()) }
     })
     .await;
 }
 
-/// Returns the operator's processes in this kit's cluster, identified by the kit's cgroup.
+/// Returns the operator's processes in this cluster, identified by its cgroup.
 pub fn operators() -> Vec<u32> {
-    let cgroup = format!("sokovan-kit-{}/", std::env::var("KIT_NAME").expect("KIT_NAME"));
+    let kit = || format!("sokovan-kit-{}/", std::env::var("KIT_NAME").expect("KIT_NAME"));
+    let cgroup = std::env::var("SOKOVAN_CGROUP").unwrap_or_else(|_| kit());
     let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
     pids.filter(|pid| {
         let read = |file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();

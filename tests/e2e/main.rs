@@ -18,6 +18,7 @@ mod serving;
 mod sessions;
 mod traffic;
 mod unreadable;
+mod upgrade;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::LogParams;

@@ -8,6 +8,7 @@ use serde_json::json;
 use sokovan::api::*;
 
 use crate::common::Space;
+use crate::machine::node_name;
 use crate::{FOREVER, common, kernel, logs, session, sessions};
 
 #[tokio::test]
@@ -16,7 +17,7 @@ async fn a_session_runs_an_image_from_a_registry_until_its_user_ends_it() {
     let name = common::unique("one");
     space.create(session(&name, &format!("echo hello $BACKENDAI_SESSION_NAME; {FOREVER}"), json!({}))).await.unwrap();
     let status = space.until_phase(&name, SessionPhase::Running).await.status.unwrap();
-    assert_eq!(status.nodes.as_deref(), Some("node-1"));
+    assert_eq!(status.nodes, Some(node_name()));
     let pod = space.pods(&name).await.remove(0);
     common::eventually("its greeting in the log", || async {
         let log = logs(&space, &pod).await;
@@ -66,7 +67,7 @@ async fn a_gang_starts_together_and_its_kernels_find_each_other() {
     space.until_gone::<Session>(&name).await;
     let image = pods[0].spec.as_ref().unwrap().containers[0].image.clone().unwrap();
     common::eventually("the node to report the image", || async {
-        let node = Api::<Node>::all(space.client.clone()).get("node-1").await.map_err(|error| error.to_string())?;
+        let node = Api::<Node>::all(space.client.clone()).get(&node_name()).await.map_err(|error| error.to_string())?;
         let names = node.status.into_iter().flat_map(|status| status.images.unwrap_or_default());
         let names: Vec<String> = names.flat_map(|image| image.names.unwrap_or_default()).collect();
         if names.iter().any(|name| name.ends_with(&image)) { Ok(()) } else { Err(format!("{names:?}")) }

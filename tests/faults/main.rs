@@ -161,7 +161,7 @@ async fn run(path: &'static Path, plan: Plan, client: &Client) -> Outcome {
         violations.extend(oracle::last_sessions(&recording.versions()));
         violations.extend(serving::last_objects(&recording.versions()));
     }
-    scene.clear().await;
+    scene.clear_all().await;
     Outcome { plan, writes: proxy.writes(), violations }
 }
 

@@ -20,6 +20,7 @@ import (
 	controllermanager "k8s.io/kubernetes/cmd/kube-controller-manager/app"
 	proxy "k8s.io/kubernetes/cmd/kube-proxy/app"
 	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
+	kubeadm "k8s.io/kubernetes/cmd/kubeadm/app"
 	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
 
 	"context"
@@ -40,6 +41,8 @@ func main() {
 		run(kubelet.NewKubeletCommand(context.Background()))
 	case "kube-proxy":
 		run(proxy.NewProxyCommand())
+	case "kubeadm":
+		kubeadm.Run()
 	case "metrics-server":
 		run(metricsServer())
 	case "kubectl":

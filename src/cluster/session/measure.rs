@@ -1,20 +1,22 @@
-//! Measures the use of sessions with an idle timeout, by the metrics of their pods (`metrics.k8s.io`). Without such sessions it reads
-//! nothing.
+//! Measures the use of sessions with an idle timeout, by the metrics of their pods (`metrics.k8s.io`) and, where kubelets may be asked, by
+//! their traffic. Without such sessions it reads nothing.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Instant;
 
 use chrono::{TimeDelta, Utc};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::Client;
 use serde::Deserialize;
 
-use crate::api::{LABEL_SESSION_UID, Resources, SessionPhase, SessionUid};
+use super::traffic::{Kubelets, Traffic};
+use crate::api::{LABEL_SESSION_UID, NodeName, Resources, SessionPhase, SessionUid};
 use crate::cluster::store::state::State;
 use crate::cluster::store::table::Key;
 use crate::cluster::store::world::World;
 use crate::session::handlers::HandlerName;
-use crate::session::idle::{Usage, is_used, limit};
+use crate::session::idle::{Usage, is_busy_with, is_used, limit};
 use crate::views::requests::amounts;
 
 /// The metrics of pods, as the aggregated API lists them.
@@ -49,30 +51,54 @@ struct PodUsage {
     used: Resources,
 }
 
+/// What was read of all pods at one time.
+struct Measurement {
+    usage: HashMap<Key, PodUsage>,
+    traffic: Traffic,
+    at: Instant,
+}
+
+impl Default for Measurement {
+    fn default() -> Self {
+        Self { usage: HashMap::new(), traffic: Traffic::new(), at: Instant::now() }
+    }
+}
+
 /// A session to measure: its pods with what they request.
 struct Measured {
     uid: SessionUid,
     pods: Vec<(Key, Resources)>,
+    nodes: BTreeSet<NodeName>,
 }
 
-/// Measures until the program ends.
-pub async fn measure(client: Client, world: Arc<World>) {
-    let mut known = HashMap::new();
+/// Measures until the program ends. Without `kubelets`, traffic is not measured.
+pub async fn measure(client: Client, world: Arc<World>, mut kubelets: Option<Kubelets>) {
+    let mut known = Measurement::default();
     loop {
         tokio::time::sleep(world.timing.measuring).await;
         let sessions = world.lock().measured();
         if sessions.is_empty() {
-            known.clear();
+            known = Measurement::default();
             continue;
         }
-        match tokio::time::timeout(world.timing.request, read(&client)).await {
-            Ok(Ok(read)) => {
-                world.set_usage(&sessions, &known, &read);
-                known = read;
+        let usage = match tokio::time::timeout(world.timing.request, read(&client)).await {
+            Ok(Ok(usage)) => usage,
+            Ok(Err(error)) => {
+                tracing::debug!("the use of sessions cannot be measured: {error}");
+                continue;
             }
-            Ok(Err(error)) => tracing::debug!("the use of sessions cannot be measured: {error}"),
-            Err(_) => tracing::debug!("the use of sessions was not measured before the timeout"),
-        }
+            Err(_) => {
+                tracing::debug!("the use of sessions was not measured before the timeout");
+                continue;
+            }
+        };
+        let traffic = match &mut kubelets {
+            Some(kubelets) => kubelets.read(sessions.iter().flat_map(|session| session.nodes.clone()).collect()).await,
+            None => Traffic::new(),
+        };
+        let now = Measurement { usage, traffic, at: Instant::now() };
+        world.set_usage(&sessions, &known, &now);
+        known = now;
     }
 }
 
@@ -87,11 +113,17 @@ async fn read(client: &Client) -> anyhow::Result<HashMap<Key, PodUsage>> {
     Ok(list.items.into_iter().map(usage).collect())
 }
 
-/// Whether a session is used. None if not all its pods have a measurement that is newer than the last.
-fn is_session_used(pods: &[(Key, Resources)], before: &HashMap<Key, PodUsage>, now: &HashMap<Key, PodUsage>) -> Option<bool> {
+/// Whether a session is used. None if none of its pods shows that it is, and not all have a measurement that is newer than the last.
+fn is_session_used(pods: &[(Key, Resources)], before: &Measurement, now: &Measurement) -> Option<bool> {
+    let elapsed = now.at.saturating_duration_since(before.at);
+    let sent = |key: &Key| now.traffic.get(key)?.checked_sub(*before.traffic.get(key)?);
+    if pods.iter().any(|(key, _)| sent(key).is_some_and(|bytes| is_busy_with(bytes, elapsed))) {
+        return Some(true);
+    }
     let mut used = false;
     for (key, requested) in pods {
-        let usage = now.get(key).filter(|usage| before.get(key).is_none_or(|before| before.timestamp != usage.timestamp))?;
+        let is_new = |usage: &&PodUsage| before.usage.get(key).is_none_or(|before| before.timestamp != usage.timestamp);
+        let usage = now.usage.get(key).filter(is_new)?;
         used |= is_used(requested, &usage.used);
     }
     (!pods.is_empty()).then_some(used)
@@ -105,15 +137,19 @@ impl State {
         let limited = running.filter(|uid| self.session(uid).is_some_and(|session| limit(&tenancy, session).is_some()));
         let measured = |uid: &SessionUid| {
             let pods = self.index.pods_of.of(uid).filter_map(|key| Some((key, self.our_pod(key)?)));
-            let pods = pods.filter(|(_, pod)| pod.bound && pod.is_live());
-            Measured { uid: uid.clone(), pods: pods.map(|(key, pod)| (key.clone(), pod.requests.clone())).collect() }
+            let pods: Vec<_> = pods.filter(|(_, pod)| pod.bound && pod.is_live()).collect();
+            Measured {
+                uid: uid.clone(),
+                nodes: pods.iter().filter_map(|(_, pod)| pod.node.clone()).collect(),
+                pods: pods.into_iter().map(|(key, pod)| (key.clone(), pod.requests.clone())).collect(),
+            }
         };
         limited.map(measured).collect()
     }
 }
 
 impl World {
-    fn set_usage(&self, sessions: &[Measured], before: &HashMap<Key, PodUsage>, read: &HashMap<Key, PodUsage>) {
+    fn set_usage(&self, sessions: &[Measured], before: &Measurement, read: &Measurement) {
         let gap = TimeDelta::from_std(self.timing.unmeasured).unwrap_or_default();
         let now = Utc::now();
         let mut state = self.lock();
@@ -143,19 +179,31 @@ mod tests {
     fn a_session_is_measured_when_all_its_pods_have_new_measurements() {
         let key = |name: &str| ("ns".to_owned(), name.to_owned());
         let pods = vec![(key("main1"), cpu(1000)), (key("sub1"), cpu(1000))];
-        let usage = |timestamp: &str, main: i64, sub: i64| -> HashMap<Key, PodUsage> {
-            [("main1", main), ("sub1", sub)]
+        let start = Instant::now();
+        let usage = |timestamp: &str, main: i64, sub: i64| Measurement {
+            usage: [("main1", main), ("sub1", sub)]
                 .map(|(name, milli)| (key(name), PodUsage { timestamp: timestamp.into(), used: cpu(milli) }))
-                .into()
+                .into(),
+            traffic: Traffic::new(),
+            at: start,
         };
-        let none = HashMap::new();
+        let none = Measurement::default();
         assert_eq!(is_session_used(&pods, &none, &usage("1", 0, 0)), Some(false));
         assert_eq!(is_session_used(&pods, &none, &usage("1", 0, 900)), Some(true), "one kernel works");
         assert_eq!(is_session_used(&pods, &usage("1", 0, 0), &usage("1", 0, 0)), None, "nothing was measured since");
         let mut partial = usage("2", 0, 0);
-        partial.remove(&key("sub1"));
+        partial.usage.remove(&key("sub1"));
         assert_eq!(is_session_used(&pods, &none, &partial), None);
         assert_eq!(is_session_used(&[], &none, &partial), None);
+
+        let after = |seconds, bytes| Measurement {
+            traffic: [(key("sub1"), bytes)].into(),
+            at: start + std::time::Duration::from_secs(seconds),
+            ..usage("1", 0, 0)
+        };
+        assert_eq!(is_session_used(&pods, &after(0, 5), &after(60, 1_000_005)), Some(true), "one kernel downloads");
+        assert_eq!(is_session_used(&pods, &after(0, 5), &after(60, 1000)), None, "a little traffic says nothing");
+        assert_eq!(is_session_used(&pods, &usage("1", 0, 0), &after(60, 1_000_000)), None, "the rate is not known yet");
     }
 
     #[test]

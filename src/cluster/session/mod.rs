@@ -10,5 +10,6 @@ mod parts;
 pub mod pods;
 mod snapshot;
 mod ssh;
+pub mod traffic;
 mod user_volumes;
 pub mod warnings;

@@ -6,6 +6,7 @@ pub mod extract_storage;
 pub mod heartbeats;
 pub mod identity;
 mod index;
+pub mod lag;
 pub mod marks;
 mod overlay;
 pub mod pauses;

@@ -9,6 +9,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use tokio::sync::Notify;
 
 use super::identity::{deployment_of, is_same_for_decisions, key_of, uid_of};
+use super::lag::WatchLag;
 use super::marks::{KernelTask, SessionMarks};
 use super::pauses::about_nodes;
 use super::serving_state::Queue;
@@ -56,6 +57,7 @@ pub struct World {
     usage_changed: Notify,
     pub(super) quota_changed: Notify,
     scope: Scope,
+    pub lag: WatchLag,
 }
 
 impl World {
@@ -64,7 +66,8 @@ impl World {
         let claims = Arc::new(Claims::new(marks.handlers.clone()));
         let (usage_changed, quota_changed) = (Notify::new(), Notify::new());
         let (deployments, routes) = (Queue::default(), Queue::default());
-        Self { state: Mutex::default(), marks, claims, timing, deployments, routes, usage_changed, quota_changed, scope }
+        let (state, lag) = (Mutex::default(), WatchLag::default());
+        Self { state, marks, claims, timing, deployments, routes, usage_changed, quota_changed, scope, lag }
     }
 
     pub(in crate::cluster) fn lock(&self) -> MutexGuard<'_, State> {

@@ -1,0 +1,89 @@
+//! How far the watches are behind: the age of the oldest status write whose version a watch has not delivered yet.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Most writes of one kind that are remembered. More are not needed: the oldest one counts.
+const MAX_PENDING: usize = 1000;
+
+#[derive(Default)]
+struct Kind {
+    /// The newest version that the watch has delivered.
+    seen: u64,
+    /// The versions not delivered yet, and when they were written.
+    pending: BTreeMap<u64, Instant>,
+}
+
+/// The lag of each kind whose statuses this operator writes.
+#[derive(Default)]
+pub struct WatchLag(Mutex<HashMap<String, Kind>>);
+
+impl WatchLag {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Kind>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Records a write. The watch may have delivered it already.
+    pub fn wrote(&self, kind: &str, version: u64, at: Instant) {
+        let mut kinds = self.lock();
+        let kind = kinds.entry(kind.to_owned()).or_default();
+        if version > kind.seen && kind.pending.len() < MAX_PENDING {
+            kind.pending.insert(version, at);
+        }
+    }
+
+    /// Records that the watch delivered a version. A watch delivers versions in order, so it has delivered all older ones.
+    pub fn seen(&self, kind: &str, version: u64) {
+        if let Some(kind) = self.lock().get_mut(kind) {
+            kind.seen = kind.seen.max(version);
+            kind.pending = kind.pending.split_off(&(kind.seen + 1));
+        }
+    }
+
+    /// Records that the kind was listed: a list holds everything that was written before.
+    pub fn listed(&self, kind: &str) {
+        if let Some(kind) = self.lock().get_mut(kind) {
+            kind.pending.clear();
+        }
+    }
+
+    /// Returns the lag of each kind. Zero if every write has come back.
+    pub fn lags(&self, now: Instant) -> BTreeMap<String, Duration> {
+        let age = |kind: &Kind| kind.pending.values().min().map_or(Duration::ZERO, |at| now.saturating_duration_since(*at));
+        self.lock().iter().map(|(name, kind)| (name.clone(), age(kind))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watch_lags_until_it_has_delivered_the_oldest_write() {
+        let (lag, start) = (WatchLag::default(), Instant::now());
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let lags = |now| lag.lags(now).into_values().map(|lag| lag.as_secs()).collect::<Vec<_>>();
+        assert!(lags(after(9)).is_empty(), "nothing is written yet");
+        lag.wrote("Session", 10, after(1));
+        lag.wrote("Session", 12, after(2));
+        assert_eq!(lags(after(5)), [4]);
+        lag.seen("Session", 11);
+        assert_eq!(lags(after(5)), [3]);
+        lag.seen("Session", 12);
+        assert_eq!(lags(after(5)), [0]);
+        lag.wrote("Session", 12, after(6));
+        assert_eq!(lags(after(9)), [0], "the watch was faster than the answer to the write");
+        lag.wrote("Session", 13, after(7));
+        lag.listed("Session");
+        assert_eq!(lags(after(9)), [0], "a list has everything");
+    }
+
+    #[test]
+    fn a_watch_that_stopped_keeps_a_bounded_number_of_writes_and_the_oldest_of_them() {
+        let (lag, start) = (WatchLag::default(), Instant::now());
+        (1..=2 * MAX_PENDING as u64).for_each(|version| lag.wrote("Session", version, start + Duration::from_secs(version)));
+        assert_eq!(lag.lock()["Session"].pending.len(), MAX_PENDING);
+        assert_eq!(lag.lags(start + Duration::from_secs(11))["Session"], Duration::from_secs(10));
+    }
+}
