@@ -33,7 +33,7 @@ cluster: ## run only the tests on a real API server with simulated nodes; KUBERN
 e2e: ## run only the tests on a real node; needs root
 	@kit/test e2e
 
-test-kind: ## run the cluster tests and the end-to-end tests on kind; without Docker and kind it needs root
+test-kind: ## run the cluster tests and the end-to-end tests on kind; needs root
 	@kit/test kind
 
 upgrade: ## upgrade from the version before and roll back, with sessions running; needs root

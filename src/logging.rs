@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::reload::{self, Handle};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
@@ -11,19 +13,34 @@ use tracing_subscriber::{EnvFilter, Layer, Registry};
 /// How often the file is read. The kubelet brings a changed ConfigMap into a pod about once a minute.
 const INTERVAL: Duration = Duration::from_secs(5);
 
+const DEFAULT: &str = "info";
+
 /// Starts logging with the level in the file, in RUST_LOG, or `info`. Follows the file until the process ends. Needs a
 /// tokio runtime.
 pub fn start(json: bool, level_file: Option<PathBuf>) {
-    let initial = level_file.as_deref().and_then(|file| read(file).ok()).unwrap_or_default();
-    let filter = EnvFilter::try_new(&initial).ok().filter(|_| !initial.is_empty());
-    let filter = filter.or_else(|| EnvFilter::try_from_default_env().ok()).unwrap_or_else(|| EnvFilter::new("info"));
-    let (filter, handle) = reload::Layer::new(filter);
-    let lines = match json {
-        true => tracing_subscriber::fmt::layer().json().flatten_event(true).boxed(),
-        false => tracing_subscriber::fmt::layer().boxed(),
+    let level = level_file.as_deref().and_then(|file| read(file).ok()).or_else(|| std::env::var("RUST_LOG").ok());
+    let level = level.filter(|level| !level.is_empty()).unwrap_or_else(|| DEFAULT.into());
+    let (filter, refused) = match EnvFilter::try_new(&level) {
+        Ok(filter) => (filter, None),
+        Err(error) => (EnvFilter::new(DEFAULT), Some(error)),
     };
-    tracing_subscriber::registry().with(filter).with(lines).init();
-    follow(handle, level_file, initial);
+    let (filter, handle) = reload::Layer::new(filter);
+    tracing_subscriber::registry().with(filter).with(lines(json, std::io::stdout)).init();
+    if let Some(error) = refused {
+        tracing::warn!(filter = level, "not a log level, so {DEFAULT} holds: {error}");
+    }
+    follow(handle, level_file, level);
+}
+
+fn lines<S, W>(json: bool, writer: W) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: tracing::Subscriber + for<'a> LookupSpan<'a>,
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    match json {
+        true => tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(writer).boxed(),
+        false => tracing_subscriber::fmt::layer().with_writer(writer).boxed(),
+    }
 }
 
 fn follow(handle: Handle<EnvFilter, Registry>, file: Option<PathBuf>, mut current: String) {
@@ -45,14 +62,16 @@ fn follow(handle: Handle<EnvFilter, Registry>, file: Option<PathBuf>, mut curren
 
 fn apply(handle: &Handle<EnvFilter, Registry>, level: &str) {
     match EnvFilter::try_new(level).map(|filter| handle.reload(filter)) {
-        Ok(Ok(())) => tracing::info!(level, "the log level changed"),
+        Ok(Ok(())) => tracing::info!(filter = level, "the log level changed"),
         Ok(Err(_)) => {} // the process ends
-        Err(error) => tracing::warn!(level, "not a log level, so the old one stays: {error}"),
+        Err(error) => tracing::warn!(filter = level, "not a log level, so the old one stays: {error}"),
     }
 }
 
+/// Returns the level in a file. An empty file means the default.
 fn read(file: &Path) -> std::io::Result<String> {
-    Ok(std::fs::read_to_string(file)?.trim().to_owned())
+    let level = std::fs::read_to_string(file)?.trim().to_owned();
+    Ok(if level.is_empty() { DEFAULT.into() } else { level })
 }
 
 #[cfg(test)]
@@ -61,6 +80,19 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn a_json_line_has_its_fields_at_the_top() {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        let subscriber = tracing_subscriber::registry().with(lines(true, move || writer.try_clone().expect("a pipe")));
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!(kind = "session", name = "train", attempt = 2, "committed");
+        });
+        let line: serde_json::Value =
+            serde_json::Deserializer::from_reader(reader).into_iter().next().expect("a line").expect("JSON");
+        let fields = ["kind", "name", "attempt", "message", "level"].map(|field| line[field].clone());
+        assert_eq!(serde_json::json!(fields), serde_json::json!(["session", "train", 2, "committed", "INFO"]));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn the_level_follows_the_file_and_a_wrong_one_changes_nothing() {
         let folder = tempfile::tempdir().expect("a folder");
@@ -68,9 +100,12 @@ mod tests {
         let (_layer, handle) = reload::Layer::new(EnvFilter::new("info"));
         follow(handle.clone(), Some(file.clone()), "info".into());
         let max = || handle.with_current(|filter| filter.max_level_hint()).expect("a filter");
-        for (level, expected) in
-            [("debug\n", LevelFilter::DEBUG), ("no,level=at=all", LevelFilter::DEBUG), ("warn", LevelFilter::WARN)]
-        {
+        for (level, expected) in [
+            ("debug\n", LevelFilter::DEBUG),
+            ("no,level=at=all", LevelFilter::DEBUG),
+            ("", LevelFilter::INFO),
+            ("warn", LevelFilter::WARN),
+        ] {
             std::fs::write(&file, level).expect("written");
             tokio::time::sleep(INTERVAL * 2).await;
             assert_eq!(max(), Some(expected), "{level}");

@@ -15,6 +15,7 @@ use prometheus_client::metrics::family::{Family, MetricConstructor};
 use prometheus_client::metrics::gauge::Gauge as PlainGauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use strum::IntoEnumIterator;
 
 use crate::api::HistoryResult;
 use gauges::Census;
@@ -77,6 +78,20 @@ const PHASE_BOUNDS: [f64; 12] = [0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1
 /// The bounds of the time of a cycle, in seconds: from an idle one to the longest that a lock allows.
 const CYCLE_BOUNDS: [f64; 8] = [0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 10.0, 30.0];
 
+/// The ends of sessions that an alert counts: their phases and reasons.
+const ALARMING: [(&str, &str); 10] = [
+    ("Terminated", "NodeLost"),
+    ("Terminated", "ImagePullFailed"),
+    ("Cancelled", "ImagePullFailed"),
+    ("Terminated", "ContainerNotStarted"),
+    ("Cancelled", "ContainerNotStarted"),
+    ("Terminated", "Evicted"),
+    ("Terminated", "DiskLimitExceeded"),
+    ("Terminated", "OutOfMemory"),
+    ("Terminated", "ExceededMaxRetries"),
+    ("Terminated", "PhaseTimeout"),
+];
+
 /// Makes a histogram with these bounds.
 #[derive(Clone, Copy)]
 struct Bounds(&'static [f64]);
@@ -102,7 +117,8 @@ pub struct Metrics {
     cycles: Family<HandlerLabels, Histogram, Bounds>,
     dropped_events: Counter,
     leader: PlainGauge,
-    transitions: PlainGauge,
+    /// Without labels. Empty until the lease was read.
+    transitions: Family<Vec<(&'static str, &'static str)>, PlainGauge>,
     takeover: PlainGauge<f64, std::sync::atomic::AtomicU64>,
     phases: Family<PhaseLabels, Histogram, Bounds>,
     ends: Family<EndLabels, Counter>,
@@ -125,7 +141,7 @@ impl Default for Metrics {
             cycles: Family::new_with_constructor(Bounds(&CYCLE_BOUNDS)),
             dropped_events: Counter::default(),
             leader: PlainGauge::default(),
-            transitions: PlainGauge::default(),
+            transitions: Family::default(),
             takeover: PlainGauge::default(),
             phases: Family::new_with_constructor(Bounds(&PHASE_BOUNDS)),
             ends: Family::default(),
@@ -184,7 +200,10 @@ impl Metrics {
     }
 
     pub fn committed(&self, kind: &'static str, result: CommitResult) {
-        self.commits.get_or_create(&CommitLabels { kind, result }).inc();
+        // A series that begins at 0 shows its first refusal as an increase.
+        for other in CommitResult::iter() {
+            self.commits.get_or_create(&CommitLabels { kind, result: other }).inc_by(u64::from(other == result));
+        }
     }
 
     pub fn outcome(&self, handler: &'static str, partition: &str, result: HistoryResult) {
@@ -208,13 +227,16 @@ impl Metrics {
         end: Option<(&'static str, &'static str)>,
     ) {
         let group = || partition.to_owned();
+        // The alerts look for an increase, so that the series of these ends begin at 0.
+        let alarming = ALARMING.map(|(phase, reason)| EndLabels { kind: "session", group: group(), phase, reason });
+        alarming.iter().for_each(|labels| drop(self.ends.get_or_create(labels)));
         let labels = PhaseLabels { kind, group: group(), phase };
         self.phases.get_or_create(&labels).observe(seconds);
         let end = end.map(|(phase, reason)| EndLabels { kind, group: group(), phase, reason });
         if let Some(end) = &end {
             self.ends.get_or_create(end).inc();
         }
-        self.remember([Series::Phase(labels)].into_iter().chain(end.map(Series::End)));
+        self.remember([Series::Phase(labels)].into_iter().chain(end.into_iter().chain(alarming).map(Series::End)));
     }
 
     /// Counts a run that has ended.
@@ -277,7 +299,7 @@ impl Metrics {
 
     /// Records how often the lease has changed its holder.
     pub fn lease_transitions(&self, transitions: i32) {
-        self.transitions.set(transitions.into());
+        self.transitions.get_or_create(&vec![]).set(transitions.into());
     }
 
     /// Records how long no leader had renewed the lease when this replica acquired it.

@@ -132,10 +132,9 @@ async fn elect(
     let mut stopped = stop.clone();
     let able = async {
         loop {
-            match tokio::time::timeout(timing.request, watches::check(&client)).await {
-                Ok(Ok(())) => return,
-                Ok(Err(error)) => tracing::warn!("cannot list every kind: {error}"),
-                Err(_) => tracing::warn!("cannot list every kind: no answer within {:?}", timing.request),
+            match watches::check(&client, timing.request).await {
+                Ok(()) => return,
+                Err(error) => tracing::warn!("cannot list every kind: {error}"),
             }
             tokio::time::sleep(timing.lease.retry).await;
         }

@@ -89,6 +89,23 @@ compile_package() { # PACKAGE VERSION CGO TAGS
   return $result
 }
 
+# cargo-deny runs for a second, so it is built without optimization, which takes minutes.
+build_cargo_deny() {
+  local version=0.20.2
+  mkdir -p "$KIT_BIN"
+  build_with "$KIT_CACHE/programs/cargo-deny-$version" "cargo-deny $version" compile_crate cargo-deny "$version"
+  publish "$KIT_CACHE/programs/cargo-deny-$version" cargo-deny
+}
+
+compile_crate() { # CRATE VERSION
+  local root result
+  root=$(mktemp -d "$KIT_CACHE/install.XXXXXX")
+  (cd "$root" && CARGO_TARGET_DIR="$root/target" cargo install --quiet --debug --locked --root "$root" "$1@$2") && mv -f "$root/bin/$1" "$OUT"
+  result=$?
+  rm -rf "$root"
+  return $result
+}
+
 build_programs() { # [NAME...]: the named programs of `versions` and programs/; without a name, all except those with a purpose of their own
   local wanted=" $* " name package version use tags cgo file
   command -v go >/dev/null || die "Go is needed to build the cluster's programs: https://go.dev/dl"

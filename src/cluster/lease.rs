@@ -121,7 +121,9 @@ impl Candidate {
             }
         }
         let Some(lease) = self.api.get_opt(&self.name).await? else {
-            return self.api.create(&PostParams::default(), &self.new_lease()?).await.map(Some);
+            let created = self.api.create(&PostParams::default(), &self.new_lease()?).await?;
+            self.metrics.lease_transitions(1);
+            return Ok(Some(created));
         };
         let transitions = lease.spec.as_ref().and_then(|spec| spec.lease_transitions).unwrap_or(0);
         self.metrics.lease_transitions(transitions);

@@ -1,6 +1,7 @@
 //! Watches every kind into its store. A watch that breaks is started again; an object that cannot be read is left out.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use backon::ExponentialBuilder;
 use futures::future::BoxFuture;
@@ -54,10 +55,14 @@ struct Source {
     metrics: Metrics,
 }
 
-/// Whether every kind can be listed.
-pub async fn check(client: &Client) -> kube::Result<()> {
+/// Checks that every kind can be listed. The error names one that cannot.
+pub async fn check(client: &Client, timeout: Duration) -> Result<(), String> {
     for kind in Watched::iter() {
-        kind.check(client).await?;
+        match tokio::time::timeout(timeout, kind.check(client)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(format!("{kind:?}: {error}")),
+            Err(_) => return Err(format!("{kind:?}: no answer within {timeout:?}")),
+        }
     }
     Ok(())
 }
@@ -271,9 +276,9 @@ where
         match stream.try_next().await {
             Ok(Some(event)) => {
                 match &event {
-                    Event::Init | Event::InitApply(_) => {}
+                    Event::Init => {}
                     Event::InitDone => world.lag.listed(&kind),
-                    Event::Apply(object) | Event::Delete(object) => {
+                    Event::InitApply(object) | Event::Apply(object) | Event::Delete(object) => {
                         world.lag.seen(&kind, extract::version(object.meta().resource_version.as_ref()));
                     }
                 }

@@ -14,6 +14,7 @@ fn docs_metrics_lists_every_metric_and_no_other() {
     metrics.requested(Verb::Patch, Code(Some(409)));
     metrics.watch_restarted("Pod");
     metrics.committed("session", CommitResult::Deferred);
+    metrics.lease_transitions(1);
     metrics.count_by(|| Gauge::iter().map(|gauge| Sample::new(gauge, &[], 1.0)).collect());
     let text = metrics.text();
     let names: BTreeSet<&str> = text.lines().filter_map(|line| line.strip_prefix("# HELP ")?.split(' ').next()).collect();
@@ -104,6 +105,26 @@ fn runs_and_their_items_are_counted_by_handler_and_group_and_cycles_are_timed_by
     assert!(text.contains("sokovan_handler_items_total{handler=\"schedule-sessions\",group=\"gpu\"} 8\n"), "{text}");
     assert!(text.contains("sokovan_cycle_seconds_bucket{le=\"0.03\",handler=\"schedule-sessions\"} 1\n"), "{text}");
     assert!(text.contains("result=\"give_up\"} 1\n"), "{text}");
+}
+
+#[test]
+fn the_series_of_alarming_ends_and_of_refused_commits_begin_at_zero() {
+    let metrics = Metrics::default();
+    metrics.left("session", "gpu", "Pending", 1.0, None);
+    metrics.committed("session", CommitResult::Written);
+    let text = metrics.text();
+    let alerts = include_str!("../../charts/sokovan/alerts/alerts.yaml");
+    let list = alerts.split("ends_total{kind=\"session\",reason=~\"").nth(1).and_then(|rest| rest.split('"').next());
+    for reason in list.expect("the reasons of an alert").split('|') {
+        let labels = format!("{{kind=\"session\",group=\"gpu\",phase=\"Terminated\",reason=\"{reason}\"}}");
+        assert!(text.contains(&format!("sokovan_ends_total{labels} 0\n")), "{labels}: {text}");
+    }
+    assert!(text.contains("sokovan_commits_total{kind=\"session\",result=\"refused\"} 0\n"), "{text}");
+    assert!(!text.contains("\nsokovan_lease_transitions "), "the lease was not read yet");
+    metrics.lease_transitions(7);
+    assert!(metrics.text().contains("\nsokovan_lease_transitions 7\n"), "{}", metrics.text());
+    metrics.forget("gpu");
+    assert_eq!(series(&metrics, "gpu"), 0);
 }
 
 #[test]

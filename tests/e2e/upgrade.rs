@@ -73,7 +73,8 @@ async fn an_upgrade_and_a_rollback_restart_nothing_and_lose_nothing() {
     until_replaced(&old).await;
     let space = sessions().await;
     let [lab, gang, large] = ["lab", "gang", "large"].map(unique);
-    let too_large = json!([{"role": "main", "image": "busybox:1", "command": ["true"], "resources": {"cpu": "64"}}]);
+    let too_large =
+        json!([{"role": "main", "image": "busybox:1", "command": ["true"], "resources": {"cpu": "64", "memory": "16Mi"}}]);
     let kernels = json!([kernel("main", 1, FOREVER), kernel("sub", 2, FOREVER)]);
     space.create(session(&lab, FOREVER, json!({}))).await.unwrap();
     space.create(session(&gang, FOREVER, json!({"clusterMode": "MultiNode", "kernels": kernels}))).await.unwrap();

@@ -54,21 +54,27 @@ struct PodUsage {
 /// What was read of all pods at one time.
 struct Measurement {
     usage: HashMap<Key, PodUsage>,
-    traffic: Traffic,
+    /// None if kubelets are not asked.
+    traffic: Option<Traffic>,
     at: Instant,
 }
 
 impl Default for Measurement {
     fn default() -> Self {
-        Self { usage: HashMap::new(), traffic: Traffic::new(), at: Instant::now() }
+        Self { usage: HashMap::new(), traffic: None, at: Instant::now() }
     }
 }
 
-/// A session to measure: its pods with what they request.
+/// A session to measure.
 struct Measured {
     uid: SessionUid,
-    pods: Vec<(Key, Resources)>,
-    nodes: BTreeSet<NodeName>,
+    pods: Vec<MeasuredPod>,
+}
+
+struct MeasuredPod {
+    key: Key,
+    requested: Resources,
+    node: Option<NodeName>,
 }
 
 /// Measures until the program ends. Without `kubelets`, traffic is not measured.
@@ -92,9 +98,11 @@ pub async fn measure(client: Client, world: Arc<World>, mut kubelets: Option<Kub
                 continue;
             }
         };
+        let pods = sessions.iter().flat_map(|session| &session.pods);
+        let nodes: BTreeSet<NodeName> = pods.filter_map(|pod| pod.node.clone()).collect();
         let traffic = match &mut kubelets {
-            Some(kubelets) => kubelets.read(sessions.iter().flat_map(|session| session.nodes.clone()).collect()).await,
-            None => Traffic::new(),
+            Some(kubelets) => Some(kubelets.read(nodes).await),
+            None => None,
         };
         let now = Measurement { usage, traffic, at: Instant::now() };
         world.set_usage(&sessions, &known, &now);
@@ -113,20 +121,39 @@ async fn read(client: &Client) -> anyhow::Result<HashMap<Key, PodUsage>> {
     Ok(list.items.into_iter().map(usage).collect())
 }
 
-/// Whether a session is used. None if none of its pods shows that it is, and not all have a measurement that is newer than the last.
-fn is_session_used(pods: &[(Key, Resources)], before: &Measurement, now: &Measurement) -> Option<bool> {
-    let elapsed = now.at.saturating_duration_since(before.at);
-    let sent = |key: &Key| now.traffic.get(key)?.checked_sub(*before.traffic.get(key)?);
-    if pods.iter().any(|(key, _)| sent(key).is_some_and(|bytes| is_busy_with(bytes, elapsed))) {
-        return Some(true);
+/// Whether a session is used. None if no pod shows that it is, and not all pods have a measurement that is newer than the last.
+fn is_session_used(pods: &[MeasuredPod], before: &Measurement, now: &Measurement) -> Option<bool> {
+    let used: Vec<Option<bool>> = pods.iter().map(|pod| is_pod_used(pod, before, now)).collect();
+    match used.contains(&Some(true)) {
+        true => Some(true),
+        false => (!pods.is_empty() && !used.contains(&None)).then_some(false),
     }
-    let mut used = false;
-    for (key, requested) in pods {
-        let is_new = |usage: &&PodUsage| before.usage.get(key).is_none_or(|before| before.timestamp != usage.timestamp);
-        let usage = now.usage.get(key).filter(is_new)?;
-        used |= is_used(requested, &usage.used);
+}
+
+fn is_pod_used(pod: &MeasuredPod, before: &Measurement, now: &Measurement) -> Option<bool> {
+    let is_new = |usage: &&PodUsage| before.usage.get(&pod.key).is_none_or(|before| before.timestamp != usage.timestamp);
+    let computes = now.usage.get(&pod.key).filter(is_new).map(|usage| is_used(&pod.requested, &usage.used));
+    match [computes, transfers(pod, before, now)] {
+        [Some(true), _] | [_, Some(true)] => Some(true),
+        [Some(false), Some(false)] => Some(false),
+        [None, _] | [_, None] => None,
     }
-    (!pods.is_empty()).then_some(used)
+}
+
+/// Whether a pod sends or receives much. None if its node did not answer twice.
+fn transfers(pod: &MeasuredPod, before: &Measurement, now: &Measurement) -> Option<bool> {
+    let Some(current) = &now.traffic else { return Some(false) };
+    let last = before.traffic.as_ref()?;
+    let node = pod.node.as_ref()?;
+    if !current.answered.contains(node) || !last.answered.contains(node) {
+        return None;
+    }
+    let bytes = |traffic: &Traffic| traffic.bytes.get(&pod.key).copied();
+    let (Some(sent), Some(known)) = (bytes(current), bytes(last)) else {
+        // A pod in its node's network has no traffic of its own. One that is new has no rate yet.
+        return bytes(current).is_none().then_some(false);
+    };
+    Some(is_busy_with(sent.saturating_sub(known), now.at.saturating_duration_since(before.at)))
 }
 
 impl State {
@@ -137,12 +164,12 @@ impl State {
         let limited = running.filter(|uid| self.session(uid).is_some_and(|session| limit(&tenancy, session).is_some()));
         let measured = |uid: &SessionUid| {
             let pods = self.index.pods_of.of(uid).filter_map(|key| Some((key, self.our_pod(key)?)));
-            let pods: Vec<_> = pods.filter(|(_, pod)| pod.bound && pod.is_live()).collect();
-            Measured {
-                uid: uid.clone(),
-                nodes: pods.iter().filter_map(|(_, pod)| pod.node.clone()).collect(),
-                pods: pods.into_iter().map(|(key, pod)| (key.clone(), pod.requests.clone())).collect(),
-            }
+            let pods = pods.filter(|(_, pod)| pod.bound && pod.is_live());
+            let pods = pods.map(|(key, pod)| {
+                let (key, requested, node) = (key.clone(), pod.requests.clone(), pod.node.clone());
+                MeasuredPod { key, requested, node }
+            });
+            Measured { uid: uid.clone(), pods: pods.collect() }
         };
         limited.map(measured).collect()
     }
@@ -178,13 +205,14 @@ mod tests {
     #[test]
     fn a_session_is_measured_when_all_its_pods_have_new_measurements() {
         let key = |name: &str| ("ns".to_owned(), name.to_owned());
-        let pods = vec![(key("main1"), cpu(1000)), (key("sub1"), cpu(1000))];
+        let pod = |name: &str| MeasuredPod { key: key(name), requested: cpu(1000), node: Some("node-1".into()) };
+        let pods = vec![pod("main1"), pod("sub1")];
         let start = Instant::now();
         let usage = |timestamp: &str, main: i64, sub: i64| Measurement {
             usage: [("main1", main), ("sub1", sub)]
                 .map(|(name, milli)| (key(name), PodUsage { timestamp: timestamp.into(), used: cpu(milli) }))
                 .into(),
-            traffic: Traffic::new(),
+            traffic: None,
             at: start,
         };
         let none = Measurement::default();
@@ -196,14 +224,20 @@ mod tests {
         assert_eq!(is_session_used(&pods, &none, &partial), None);
         assert_eq!(is_session_used(&[], &none, &partial), None);
 
-        let after = |seconds, bytes| Measurement {
-            traffic: [(key("sub1"), bytes)].into(),
+        let with_traffic = |seconds, timestamp: &str, answered: &[&str], bytes: u64| Measurement {
+            traffic: Some(Traffic {
+                bytes: [(key("main1"), 7), (key("sub1"), bytes)].into(),
+                answered: answered.iter().map(|node| (*node).into()).collect(),
+            }),
             at: start + std::time::Duration::from_secs(seconds),
-            ..usage("1", 0, 0)
+            ..usage(timestamp, 0, 0)
         };
-        assert_eq!(is_session_used(&pods, &after(0, 5), &after(60, 1_000_005)), Some(true), "one kernel downloads");
-        assert_eq!(is_session_used(&pods, &after(0, 5), &after(60, 1000)), None, "a little traffic says nothing");
-        assert_eq!(is_session_used(&pods, &usage("1", 0, 0), &after(60, 1_000_000)), None, "the rate is not known yet");
+        let first = with_traffic(0, "1", &["node-1"], 5);
+        let after = |answered: &[&str], bytes| with_traffic(60, "2", answered, bytes);
+        assert_eq!(is_session_used(&pods, &first, &after(&["node-1"], 1_000_005)), Some(true), "one kernel downloads");
+        assert_eq!(is_session_used(&pods, &first, &after(&["node-1"], 1000)), Some(false), "a little traffic is no use");
+        assert_eq!(is_session_used(&pods, &usage("1", 0, 0), &after(&["node-1"], 0)), None, "the rate is not known yet");
+        assert_eq!(is_session_used(&pods, &first, &after(&[], 5)), None, "a kubelet that does not answer ends nobody");
     }
 
     #[test]

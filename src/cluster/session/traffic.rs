@@ -5,9 +5,11 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt, stream};
+use http_body_util::{BodyExt, Limited};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Node, ServiceAccount};
 use kube::api::{ListParams, PostParams};
+use kube::client::Body;
 use kube::{Api, Client, Config};
 use serde::Deserialize;
 
@@ -21,8 +23,17 @@ const TOKEN_USE: Duration = Duration::from_secs(400);
 /// Most kubelets that are asked at once.
 const CONCURRENCY: usize = 8;
 
-/// The bytes that each pod has sent and received since it started.
-pub type Traffic = HashMap<Key, u64>;
+/// The longest answer of a kubelet, in bytes: a thousand pods take about a megabyte.
+const MAX_ANSWER: usize = 8 << 20;
+
+/// What the kubelets reported.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Traffic {
+    /// The bytes that each pod has sent and received since it started. A pod in its node's network has none of its own.
+    pub bytes: HashMap<Key, u64>,
+    /// The nodes whose kubelets answered.
+    pub answered: BTreeSet<NodeName>,
+}
 
 /// The kubelets, and the ServiceAccount whose tokens they get.
 pub struct Kubelets {
@@ -66,12 +77,12 @@ impl Kubelets {
         Self { client, accounts, account: account.into(), token: None, timeout }
     }
 
-    /// Reads the traffic of all pods on these nodes. A node that does not answer is left out.
+    /// Reads the traffic of all pods on these nodes.
     pub async fn read(&mut self, nodes: BTreeSet<NodeName>) -> Traffic {
         let token = match self.token().await {
             Ok(token) => token,
             Err(error) => {
-                tracing::debug!(account = %self.account, "no token for the kubelets: {error}");
+                tracing::warn!(account = %self.account, "the traffic of sessions is not measured: no token for the kubelets: {error}");
                 return Traffic::default();
             }
         };
@@ -79,17 +90,23 @@ impl Kubelets {
         let read = |node: NodeName| {
             let token = token.clone();
             async move {
-                match tokio::time::timeout(timeout, summary(client, &node, token, timeout)).await {
-                    Ok(Ok(summary)) => traffic(summary),
-                    Ok(Err(error)) => {
-                        tracing::debug!(%node, "its kubelet does not report the traffic of pods: {error}");
-                        Traffic::default()
-                    }
-                    Err(_) => Traffic::default(),
+                let read = tokio::time::timeout(timeout, summary(client, &node, token, timeout)).await;
+                let read = read.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer within {timeout:?}")));
+                if let Err(error) = &read {
+                    tracing::warn!(%node, "its kubelet does not report the traffic of pods: {error}");
                 }
+                read.ok().map(|summary| (node, bytes(summary)))
             }
         };
-        stream::iter(nodes).map(read).buffer_unordered(CONCURRENCY).concat().await
+        let mut traffic = Traffic::default();
+        let mut reads = stream::iter(nodes).map(read).buffer_unordered(CONCURRENCY);
+        while let Some(read) = reads.next().await {
+            if let Some((node, bytes)) = read {
+                traffic.answered.insert(node);
+                traffic.bytes.extend(bytes);
+            }
+        }
+        traffic
     }
 
     async fn token(&mut self) -> kube::Result<String> {
@@ -117,8 +134,11 @@ async fn summary(client: &Client, node: &NodeName, token: String, timeout: Durat
     config.default_retry = false;
     (config.connect_timeout, config.read_timeout) = (Some(timeout), Some(timeout));
     config.auth_info.token = Some(token.into());
-    let request = http::Request::get("/stats/summary").body(vec![])?;
-    Ok(Client::try_from(config)?.request(request).await?)
+    let request = http::Request::get("/stats/summary").body(Body::empty())?;
+    let answer = Client::try_from(config)?.send(request).await?;
+    anyhow::ensure!(answer.status().is_success(), "it answers with {}", answer.status());
+    let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await.map_err(|error| anyhow::anyhow!("{error}"))?;
+    Ok(serde_json::from_slice(&body.to_bytes())?)
 }
 
 /// Returns the address of the kubelet's API.
@@ -130,9 +150,9 @@ fn kubelet_address(node: &Node) -> Option<String> {
     Some(format!("https://{host}:{port}"))
 }
 
-fn traffic(summary: Summary) -> Traffic {
-    let bytes = |network: Network| Some(network.rx_bytes?.saturating_add(network.tx_bytes?));
-    let of_pod = |pod: PodStatistics| Some(((pod.pod_ref.namespace, pod.pod_ref.name), bytes(pod.network?)?));
+fn bytes(summary: Summary) -> HashMap<Key, u64> {
+    let both = |network: Network| Some(network.rx_bytes?.saturating_add(network.tx_bytes?));
+    let of_pod = |pod: PodStatistics| Some(((pod.pod_ref.namespace, pod.pod_ref.name), both(pod.network?)?));
     summary.pods.into_iter().filter_map(of_pod).collect()
 }
 
@@ -148,8 +168,8 @@ mod tests {
             {"podRef": {"name": "a", "namespace": "ns", "uid": "u"}, "network": {"name": "eth0", "rxBytes": 40, "txBytes": 2}},
             {"podRef": {"name": "host-network", "namespace": "ns", "uid": "v"}},
         ]});
-        let found = traffic(serde_json::from_value(summary).expect("a summary"));
-        assert_eq!(found, Traffic::from([(("ns".into(), "a".into()), 42)]));
+        let found = bytes(serde_json::from_value(summary).expect("a summary"));
+        assert_eq!(found, HashMap::from([(("ns".into(), "a".into()), 42)]));
     }
 
     #[test]

@@ -9,6 +9,8 @@ const MAX_PENDING: usize = 1000;
 
 #[derive(Default)]
 struct Kind {
+    /// Whether this operator has written its statuses.
+    written: bool,
     /// The newest version that the watch has delivered.
     seen: u64,
     /// The versions not delivered yet, and when they were written.
@@ -28,30 +30,29 @@ impl WatchLag {
     pub fn wrote(&self, kind: &str, version: u64, at: Instant) {
         let mut kinds = self.lock();
         let kind = kinds.entry(kind.to_owned()).or_default();
+        kind.written = true;
         if version > kind.seen && kind.pending.len() < MAX_PENDING {
             kind.pending.insert(version, at);
         }
     }
 
-    /// Records that the watch delivered a version. A watch delivers versions in order, so it has delivered all older ones.
+    /// Records that a watch or a list delivered a version. Both have delivered everything older then.
     pub fn seen(&self, kind: &str, version: u64) {
-        if let Some(kind) = self.lock().get_mut(kind) {
-            kind.seen = kind.seen.max(version);
-            kind.pending = kind.pending.split_off(&(kind.seen + 1));
-        }
+        let mut kinds = self.lock();
+        let kind = kinds.entry(kind.to_owned()).or_default();
+        kind.seen = kind.seen.max(version);
+        kind.pending = kind.pending.split_off(&(kind.seen + 1));
     }
 
     /// Records that the kind was listed: a list holds everything that was written before.
     pub fn listed(&self, kind: &str) {
-        if let Some(kind) = self.lock().get_mut(kind) {
-            kind.pending.clear();
-        }
+        self.lock().entry(kind.to_owned()).or_default().pending.clear();
     }
 
     /// Returns the lag of each kind. Zero if every write has come back.
     pub fn lags(&self, now: Instant) -> BTreeMap<String, Duration> {
         let age = |kind: &Kind| kind.pending.values().min().map_or(Duration::ZERO, |at| now.saturating_duration_since(*at));
-        self.lock().iter().map(|(name, kind)| (name.clone(), age(kind))).collect()
+        self.lock().iter().filter(|(_, kind)| kind.written).map(|(name, kind)| (name.clone(), age(kind))).collect()
     }
 }
 
@@ -64,7 +65,10 @@ mod tests {
         let (lag, start) = (WatchLag::default(), Instant::now());
         let after = |seconds| start + Duration::from_secs(seconds);
         let lags = |now| lag.lags(now).into_values().map(|lag| lag.as_secs()).collect::<Vec<_>>();
+        lag.seen("Session", 8);
         assert!(lags(after(9)).is_empty(), "nothing is written yet");
+        lag.wrote("Session", 8, after(1));
+        assert_eq!(lags(after(9)), [0], "the watch was faster than the first answer");
         lag.wrote("Session", 10, after(1));
         lag.wrote("Session", 12, after(2));
         assert_eq!(lags(after(5)), [4]);
