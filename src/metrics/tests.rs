@@ -120,9 +120,9 @@ fn the_series_of_alarming_ends_and_of_refused_commits_begin_at_zero() {
         assert!(text.contains(&format!("sokovan_ends_total{labels} 0\n")), "{labels}: {text}");
     }
     assert!(text.contains("sokovan_commits_total{kind=\"session\",result=\"refused\"} 0\n"), "{text}");
-    assert!(!text.contains("\nsokovan_lease_transitions "), "the lease was not read yet");
+    assert!(!text.contains("\nsokovan_lease_transitions{}"), "the lease was not read yet");
     metrics.lease_transitions(7);
-    assert!(metrics.text().contains("\nsokovan_lease_transitions 7\n"), "{}", metrics.text());
+    assert!(metrics.text().contains("\nsokovan_lease_transitions{} 7\n"), "{}", metrics.text());
     metrics.forget("gpu");
     assert_eq!(series(&metrics, "gpu"), 0);
 }

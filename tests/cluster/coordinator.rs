@@ -287,7 +287,7 @@ async fn sc_co_016_metrics_count_cycles_requests_and_commits_by_handler_scaling_
         "sokovan_api_requests_total{verb=\"watch\",code=\"200\"}".to_owned(),
         "sokovan_commits_total{kind=\"session\",result=\"written\"}".to_owned(),
         "sokovan_watch_lag_seconds{kind=\"Session\"}".to_owned(),
-        "\nsokovan_lease_transitions ".to_owned(),
+        "\nsokovan_lease_transitions{} ".to_owned(),
         format!("sokovan_tenant_used{{kind=\"keypair\",name=\"{group}\",resource=\"cpu\"}}"),
     ] {
         assert!(answer.contains(&series), "{series} is not in {answer}");
