@@ -74,6 +74,8 @@ pub async fn run(config: Config, options: Options, stop: watch::Receiver<bool>) 
     };
     let _server = crate::http::serve(options.listen, ready.clone(), metrics.clone(), discovery).await?;
 
+    let account = options.statistics_account.as_deref();
+    let kubelets = account.map(|name| Kubelets::new(work.clone(), &config, &options.lease_namespace, name, timing.request));
     let (leadership, mut leads) = watch::channel(Leadership::Standby);
     let candidate = Candidate::new(
         client(config, timing.lease.request, metrics.clone())?,
@@ -103,7 +105,7 @@ pub async fn run(config: Config, options: Options, stop: watch::Receiver<bool>) 
         if tokio::time::timeout(timing.listing, synced(&world)).await.is_err() {
             return anyhow::anyhow!("could not list every kind within {:?}: another replica may lead", timing.listing);
         }
-        first_end(&mut start(&work, &options, &world, &writer, &metrics)).await
+        first_end(&mut start(&work, &options, &world, &writer, kubelets)).await
     };
     // The candidate reports a lost lease. If it ends without that, it was stopped.
     let ended = tokio::select! {
@@ -161,7 +163,8 @@ async fn first_end(tasks: &mut JoinSet<()>) -> anyhow::Error {
 }
 
 /// Starts everything that runs only while this replica leads. Dropping the returned set stops it.
-fn start(work: &Client, options: &Options, world: &Arc<World>, writer: &Writer, metrics: &Metrics) -> JoinSet<()> {
+fn start(work: &Client, options: &Options, world: &Arc<World>, writer: &Writer, kubelets: Option<Kubelets>) -> JoinSet<()> {
+    let metrics = &writer.metrics;
     let (events, sending) = Events::new(writer.clone(), options.identity.clone(), world.timing.clone());
     let mut tasks = JoinSet::new();
     tasks.spawn(sending);
@@ -185,9 +188,6 @@ fn start(work: &Client, options: &Options, world: &Arc<World>, writer: &Writer, 
     tasks.spawn(heartbeats::look(work.clone(), world.clone()));
     tasks.spawn(quota_admission::admit(world.clone()));
     tasks.spawn(warnings::look(work.clone(), world.clone()));
-    let request = world.timing.request;
-    let kubelets = options.statistics_account.as_deref();
-    let kubelets = kubelets.map(|account| Kubelets::new(work.clone(), &options.lease_namespace, account, request));
     tasks.spawn(measure::measure(work.clone(), world.clone(), kubelets));
     tasks.spawn(serving::remove_orphans(world.clone(), writer.clone()));
     sessions.start(&mut tasks);

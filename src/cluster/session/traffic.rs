@@ -41,6 +41,9 @@ pub struct Kubelets {
     accounts: Api<ServiceAccount>,
     account: String,
     token: Option<(String, Instant)>,
+    /// The cluster's own certificate authorities. Without any, the client would look for those of the system, and the operator's image
+    /// has none.
+    authorities: Option<Vec<Vec<u8>>>,
     timeout: Duration,
 }
 
@@ -72,9 +75,10 @@ struct Network {
 }
 
 impl Kubelets {
-    pub fn new(client: Client, namespace: &str, account: &str, timeout: Duration) -> Self {
+    /// `own` is the operator's own configuration for the API server.
+    pub fn new(client: Client, own: &Config, namespace: &str, account: &str, timeout: Duration) -> Self {
         let accounts = Api::namespaced(client.clone(), namespace);
-        Self { client, accounts, account: account.into(), token: None, timeout }
+        Self { client, accounts, account: account.into(), token: None, authorities: own.root_cert.clone(), timeout }
     }
 
     /// Reads the traffic of all pods on these nodes.
@@ -86,11 +90,11 @@ impl Kubelets {
                 return Traffic::default();
             }
         };
-        let (client, timeout) = (&self.client, self.timeout);
+        let (kubelets, timeout) = (&*self, self.timeout);
         let read = |node: NodeName| {
             let token = token.clone();
             async move {
-                let read = tokio::time::timeout(timeout, summary(client, &node, token, timeout)).await;
+                let read = tokio::time::timeout(timeout, kubelets.summary(&node, token)).await;
                 let read = read.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer within {timeout:?}")));
                 if let Err(error) = &read {
                     tracing::warn!(%node, "its kubelet does not report the traffic of pods: {error}");
@@ -122,23 +126,24 @@ impl Kubelets {
         self.token = Some((token.clone(), Instant::now()));
         Ok(token)
     }
-}
 
-async fn summary(client: &Client, node: &NodeName, token: String, timeout: Duration) -> anyhow::Result<Summary> {
-    let named = ListParams::default().fields(&format!("metadata.name={node}"));
-    let found = Api::<Node>::all(client.clone()).list(&named).await?.items;
-    let address = found.first().and_then(kubelet_address).ok_or_else(|| anyhow::anyhow!("the node has no address"))?;
-    let mut config = Config::new(address.parse()?);
-    // Many kubelets sign their own certificates. A false one gets a token for statistics, and can claim traffic.
-    config.accept_invalid_certs = true;
-    config.default_retry = false;
-    (config.connect_timeout, config.read_timeout) = (Some(timeout), Some(timeout));
-    config.auth_info.token = Some(token.into());
-    let request = http::Request::get("/stats/summary").body(Body::empty())?;
-    let answer = Client::try_from(config)?.send(request).await?;
-    anyhow::ensure!(answer.status().is_success(), "it answers with {}", answer.status());
-    let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await.map_err(|error| anyhow::anyhow!("{error}"))?;
-    Ok(serde_json::from_slice(&body.to_bytes())?)
+    async fn summary(&self, node: &NodeName, token: String) -> anyhow::Result<Summary> {
+        let named = ListParams::default().fields(&format!("metadata.name={node}"));
+        let found = Api::<Node>::all(self.client.clone()).list(&named).await?.items;
+        let address = found.first().and_then(kubelet_address).ok_or_else(|| anyhow::anyhow!("the node has no address"))?;
+        let mut config = Config::new(address.parse()?);
+        // Many kubelets sign their own certificates. A false one gets a token for statistics, and can claim traffic.
+        config.accept_invalid_certs = true;
+        config.default_retry = false;
+        (config.connect_timeout, config.read_timeout) = (Some(self.timeout), Some(self.timeout));
+        config.root_cert.clone_from(&self.authorities);
+        config.auth_info.token = Some(token.into());
+        let request = http::Request::get("/stats/summary").body(Body::empty())?;
+        let answer = Client::try_from(config)?.send(request).await?;
+        anyhow::ensure!(answer.status().is_success(), "it answers with {}", answer.status());
+        let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await.map_err(|error| anyhow::anyhow!("{error}"))?;
+        Ok(serde_json::from_slice(&body.to_bytes())?)
+    }
 }
 
 /// Returns the address of the kubelet's API.
