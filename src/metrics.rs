@@ -227,16 +227,24 @@ impl Metrics {
         end: Option<(&'static str, &'static str)>,
     ) {
         let group = || partition.to_owned();
-        // The alerts look for an increase, so that the series of these ends begin at 0.
-        let alarming = ALARMING.map(|(phase, reason)| EndLabels { kind: "session", group: group(), phase, reason });
-        alarming.iter().for_each(|labels| drop(self.ends.get_or_create(labels)));
         let labels = PhaseLabels { kind, group: group(), phase };
         self.phases.get_or_create(&labels).observe(seconds);
+        let labels = Series::Phase(labels);
+        if !self.in_use().contains(&labels) {
+            self.begin_alarming(partition);
+        }
         let end = end.map(|(phase, reason)| EndLabels { kind, group: group(), phase, reason });
         if let Some(end) = &end {
             self.ends.get_or_create(end).inc();
         }
-        self.remember([Series::Phase(labels)].into_iter().chain(end.into_iter().chain(alarming).map(Series::End)));
+        self.remember([labels].into_iter().chain(end.map(Series::End)));
+    }
+
+    /// Begins the series of the ends that alerts count at 0: they look for an increase.
+    fn begin_alarming(&self, partition: &str) {
+        let labels = ALARMING.map(|(phase, reason)| EndLabels { kind: "session", group: partition.to_owned(), phase, reason });
+        labels.iter().for_each(|labels| drop(self.ends.get_or_create(labels)));
+        self.remember(labels.map(Series::End));
     }
 
     /// Counts a run that has ended.

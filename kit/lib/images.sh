@@ -32,11 +32,16 @@ find_busybox() {
   echo "$file"
 }
 
+program() { # NAME DESTINATION: copies one of the kit's programs
+  mkdir -p "$(dirname "$2")" && cp "$(realpath "$KIT_BIN/$1")" "$2" || die "the program $1 is not built"
+}
+
 # Pushes an image that holds one of the kit's programs and runs it.
 program_image() { # NAME:TAG PROGRAM
   local root="$STATE/image-$2"
   has_image "$1" && return 0
-  rm -rf "$root" && mkdir -p "$root" && cp "$(realpath "$KIT_BIN/$2")" "$root/$2" || die "the program $2 is not built"
+  rm -rf "$root"
+  program "$2" "$root/$2"
   tar -cf "$root.tar" --owner=0 --group=0 -C "$root" .
   push_image "$1" "$root.tar" --entrypoint "/$2" --user 65535:65535
 }

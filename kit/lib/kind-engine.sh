@@ -39,12 +39,17 @@ WRAPPER
   chmod +x "$1"
 }
 
+# Decides for an engine of the cluster's own where none runs.
+choose_engine() {
+  if own_engine || docker info >/dev/null 2>&1; then return 0; fi
+  is_root || die "kind needs a running Docker"
+  touch "$STATE/own-engine"
+}
+
 engine_up() {
   local runtime=()
-  if ! own_engine && docker info >/dev/null 2>&1; then return 0; fi
-  is_root || die "kind needs a running Docker"
+  own_engine || return 0
   need_tools ip nsenter iptables runc dockerd docker jq umount
-  touch "$STATE/own-engine"
   network_up
   mkdir -p "$RUN" "$STATE/docker"
   if lacks_sys_resource; then
@@ -53,7 +58,6 @@ engine_up() {
   fi
   start_process dockerd dockerd --data-root "$STATE/docker" --exec-root "$RUN/docker" -H "unix://$DOCKER_SOCKET" \
     -p "$RUN/docker.pid" "${runtime[@]}"
-  use_engine
   wait_until 60 "Docker (its log: $STATE/log/dockerd.log)" docker info || exit 1
 }
 

@@ -10,10 +10,6 @@ debian() { # DIRECTORY PACKAGES
     die "could not build a Debian of $2 (see $STATE/log/node-image.log)"
 }
 
-program() { # NAME DESTINATION: copies one of the kit's programs
-  mkdir -p "$(dirname "$2")" && cp "$(realpath "$KIT_BIN/$1")" "$2" || die "the program $1 is not built"
-}
-
 # Prints the name under which kubeadm wants a component's image.
 wanted_image() { "$KIT_BIN/kubeadm" config images list --kubernetes-version "$(kubernetes_version)" 2>/dev/null | grep "/$1:"; }
 

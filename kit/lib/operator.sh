@@ -16,13 +16,20 @@ build_operator() {
 
 operator_tag() { cat "$OPERATOR_BINARY" "$GATE_BINARY" | sha256sum | cut -c1-16; }
 
+# Makes a directory with the files of the operator's image, and prints its path.
+operator_tree() {
+  local tree
+  tree=$(mktemp -d "$KIT_CACHE/image.XXXXXX")
+  cp "$OPERATOR_BINARY" "$tree/sokovan"
+  cp "$GATE_BINARY" "$tree/gate"
+  echo "$tree"
+}
+
 # Pushes the operator to the kit's registry, unless the same content is already there.
 push_operator() {
   local layer
   has_operator_image "$(operator_tag)" && return 0
-  layer=$(mktemp -d "$KIT_CACHE/image.XXXXXX")
-  cp "$OPERATOR_BINARY" "$layer/sokovan"
-  cp "$GATE_BINARY" "$layer/gate"
+  layer=$(operator_tree)
   tar -cf "$layer.tar" --owner=0 --group=0 --mtime=@0 --sort=name -C "$layer" .
   "$KIT_DIR/cluster" push "$REPOSITORY:$(operator_tag)" "$layer.tar" --entrypoint /sokovan --user 65532:65532 || exit 1
   rm -rf "$layer" "$layer.tar"
@@ -41,9 +48,7 @@ load_operator() {
   fi
   build_operator
   LOADED_TAG=$(operator_tag)
-  layer=$(mktemp -d "$KIT_CACHE/image.XXXXXX")
-  cp "$OPERATOR_BINARY" "$layer/sokovan"
-  cp "$GATE_BINARY" "$layer/gate"
+  layer=$(operator_tree)
   "$KIT_DIR/kind" load "$REPOSITORY:$LOADED_TAG" "$layer" 'ENTRYPOINT ["/sokovan"]' 'USER 65532:65532' || exit 1
   rm -rf "$layer"
 }

@@ -76,7 +76,7 @@ macro_rules! encode_by_name {
 }
 encode_by_name!(Verb, CommitResult);
 
-/// What a request to the API server does.
+/// The verb of a request to the API server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, strum::IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum Verb {

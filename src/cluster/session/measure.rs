@@ -51,7 +51,7 @@ struct PodUsage {
     used: Resources,
 }
 
-/// What was read of all pods at one time.
+/// The measurements of all pods at one time.
 struct Measurement {
     usage: HashMap<Key, PodUsage>,
     /// None if kubelets are not asked.
@@ -87,14 +87,11 @@ pub async fn measure(client: Client, world: Arc<World>, mut kubelets: Option<Kub
             known = Measurement::default();
             continue;
         }
-        let usage = match tokio::time::timeout(world.timing.request, read(&client)).await {
-            Ok(Ok(usage)) => usage,
-            Ok(Err(error)) => {
+        let read = tokio::time::timeout(world.timing.request, read(&client)).await;
+        let usage = match read.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer before the timeout"))) {
+            Ok(usage) => usage,
+            Err(error) => {
                 tracing::debug!("the use of sessions cannot be measured: {error}");
-                continue;
-            }
-            Err(_) => {
-                tracing::debug!("the use of sessions was not measured before the timeout");
                 continue;
             }
         };

@@ -26,7 +26,7 @@ const CONCURRENCY: usize = 8;
 /// The longest answer of a kubelet, in bytes: a thousand pods take about a megabyte.
 const MAX_ANSWER: usize = 8 << 20;
 
-/// What the kubelets reported.
+/// The report of the kubelets.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Traffic {
     /// The bytes that each pod has sent and received since it started. A pod in its node's network has none of its own.
