@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
@@ -15,12 +16,15 @@ const INTERVAL: Duration = Duration::from_secs(5);
 
 const DEFAULT: &str = "info";
 
+/// Kube's client warns of each certificate that it need not verify: of every kubelet that is asked for the traffic of pods.
+const QUIET: &str = "kube_client::client::tls=error";
+
 /// Starts logging with the level in the file, in RUST_LOG, or `info`. Follows the file until the process ends. Needs a
 /// tokio runtime.
 pub fn start(json: bool, level_file: Option<PathBuf>) {
     let level = level_file.as_deref().and_then(|file| read(file).ok()).or_else(|| std::env::var("RUST_LOG").ok());
     let level = level.filter(|level| !level.is_empty()).unwrap_or_else(|| DEFAULT.into());
-    let (filter, refused) = match EnvFilter::try_new(&level) {
+    let (filter, refused) = match filter(&level) {
         Ok(filter) => (filter, None),
         Err(error) => (EnvFilter::new(DEFAULT), Some(error)),
     };
@@ -30,6 +34,10 @@ pub fn start(json: bool, level_file: Option<PathBuf>) {
         tracing::warn!(filter = level, "not a log level, so {DEFAULT} holds: {error}");
     }
     follow(handle, level_file, level);
+}
+
+fn filter(level: &str) -> Result<EnvFilter, ParseError> {
+    EnvFilter::try_new(format!("{QUIET},{level}"))
 }
 
 fn lines<S, W>(json: bool, writer: W) -> Box<dyn Layer<S> + Send + Sync>
@@ -61,7 +69,7 @@ fn follow(handle: Handle<EnvFilter, Registry>, file: Option<PathBuf>, mut curren
 }
 
 fn apply(handle: &Handle<EnvFilter, Registry>, level: &str) {
-    match EnvFilter::try_new(level).map(|filter| handle.reload(filter)) {
+    match filter(level).map(|filter| handle.reload(filter)) {
         Ok(Ok(())) => tracing::info!(filter = level, "the log level changed"),
         Ok(Err(_)) => {} // the process ends
         Err(error) => tracing::warn!(filter = level, "not a log level, so the old one stays: {error}"),

@@ -60,6 +60,9 @@ other_kubernetes() { # VERSION DIRECTORY
   cp "$module/go.sum" "$directory/go.sum"
   chmod u+w "$directory/go.sum"
   sed -e '/case "metrics-server":/,+1d' "$KIT_DIR/programs/kubernetes/main.go" >"$directory/main.go"
+  if grep -q '^func NewKubeletCommand()' "$module/cmd/kubelet/app/server.go"; then # 1.33
+    sed -i -e 's/NewKubeletCommand(.*))/NewKubeletCommand())/' -e '/^\t"context"$/d' "$directory/main.go"
+  fi
 }
 
 compile_kubernetes() {
@@ -113,7 +116,7 @@ build_programs() { # [NAME...]: the named programs of `versions` and programs/; 
   exec 8>"$KIT_CACHE/build.lock"
   flock 8 # two kits started together build once
   if [ "$#" = 0 ] || [[ "$wanted" == *" kubernetes "* ]]; then
-    file="$KIT_CACHE/programs/kubernetes-$(program_key "$(cat "$KIT_DIR"/programs/kubernetes/*)" "$(declare -f compile_kubernetes other_kubernetes)" "$(kubernetes_version)" "$(go_version)")"
+    file="$KIT_CACHE/programs/kubernetes-$(program_key "$(cat "$KIT_DIR"/programs/kubernetes/*)" "$(declare -f compile_kubernetes ${KUBERNETES:+other_kubernetes})" "$(kubernetes_version)" "$(go_version)")"
     build_with "$file" "Kubernetes and etcd (the largest: 4 to 8 minutes on 2 cores)" compile_kubernetes
     # shellcheck disable=SC2086 # one word each
     publish "$file" $KUBERNETES_NAMES

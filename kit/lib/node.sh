@@ -110,6 +110,7 @@ remove_cgroup() {
 
 start_kubelet() {
   start_process kubelet "$KIT_BIN/kubelet" --config "$STATE/node/kubelet.yaml" --kubeconfig "$STATE/pki/kubelet.kubeconfig" \
+    --containerd "$RUN/containerd.sock" \
     --root-dir "$STATE/node/kubelet" --cert-dir "$STATE/node/kubelet-pki" --hostname-override "$NODE" --node-ip "$ADDRESS"
 }
 

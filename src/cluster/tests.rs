@@ -249,8 +249,10 @@ async fn creating_an_object_that_exists_succeeds_only_if_the_object_is_ours() {
 #[tokio::test]
 async fn a_full_resource_quota_is_a_failure_of_cause_quota_and_other_refusals_are_faults() {
     let create = |message| run(Effect::CreateService, vec![Answer::Fail(403, "Forbidden", message)]);
-    let Err(EffectError::Failed(failure)) = create("exceeded quota: pods").await.0 else { panic!("a failure") };
-    assert_eq!((failure.cause, failure.reason), (Cause::Quota, Reason::NamespaceQuota));
+    for refusal in ["exceeded quota: pods", "status unknown for quota: pods"] {
+        let Err(EffectError::Failed(failure)) = create(refusal).await.0 else { panic!("a failure") };
+        assert_eq!((failure.cause, failure.reason), (Cause::Quota, Reason::NamespaceQuota));
+    }
     let Err(EffectError::Failed(failure)) = create("not allowed").await.0 else { panic!("a failure") };
     assert_eq!((failure.cause, failure.reason), (Cause::Fault, Reason::EffectFailed));
 }

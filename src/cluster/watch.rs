@@ -1,21 +1,14 @@
 //! Watches every kind into its store. A watch that breaks is started again; an object that cannot be read is left out.
 
+mod kinds;
+mod tenants;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use backon::ExponentialBuilder;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt};
-use k8s_openapi::api::apps::v1::ControllerRevision;
-use k8s_openapi::api::core::v1::{
-    ConfigMap, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ResourceQuota, Service,
-};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::node::v1::RuntimeClass;
-use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::api::storage::v1::StorageClass;
-use kube::core::DeserializeGuard;
-use kube::core::object::HasSpec;
 use kube::runtime::utils::ResetTimerBackoff;
 use kube::runtime::watcher::{self, Event, ExponentialBackoff};
 use kube::runtime::{WatchStreamExt, watcher as watch};
@@ -24,26 +17,20 @@ use serde::de::DeserializeOwned;
 use strum::IntoEnumIterator;
 use tokio::task::JoinSet;
 
-use super::store::extract_storage;
 use super::store::identity::key_of;
-use super::store::pauses::{about_free_volumes, about_tenants, about_volumes};
-use super::store::serving::Served;
 use super::store::stores::{Stores, Watched};
-use super::store::table::{Key, Listing, Table};
+use super::store::table::{Key, Listing};
 use super::store::world::World;
-use crate::api::*;
-use crate::deployment::Deployments;
 use crate::lifecycle::Timing;
 use crate::metrics::Metrics;
-use crate::route::Routes;
-use crate::views::{ClaimView, RuntimeClassView, StorageClassView, VolumeView, extract};
+use crate::views::extract;
 
 /// Starts all watches. They run as long as the set lives.
 pub fn start(client: &Client, world: &Arc<World>, metrics: &Metrics) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     for kind in Watched::iter() {
         let source = Source { client: client.clone(), world: world.clone(), metrics: metrics.clone() };
-        tasks.spawn(watch_of(kind, source));
+        tasks.spawn(kinds::watch_of(kind, source));
     }
     tasks
 }
@@ -65,189 +52,6 @@ pub async fn check(client: &Client, timeout: Duration) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-/// The watch of a kind.
-fn watch_of(kind: Watched, source: Source) -> BoxFuture<'static, ()> {
-    match kind {
-        Watched::Session => run(source, SESSIONS),
-        Watched::Kernel => run(source, KERNELS),
-        Watched::Pod => run(source, PODS),
-        Watched::EndpointSlice => run(source, SLICES),
-        Watched::Deployment => run(source, DEPLOYMENTS),
-        Watched::Route => run(source, ROUTES),
-        Watched::ControllerRevision => run(source, REVISIONS),
-        Watched::Service => run(source, SERVICES),
-        Watched::PodDisruptionBudget => run(source, BUDGETS),
-        Watched::TrafficSlice => run(source, TRAFFIC_SLICES),
-        Watched::ConfigMap => run(source, DEFINITIONS),
-        Watched::Node => run(source, NODES),
-        Watched::ResourceQuota => run(source, QUOTAS),
-        Watched::ScalingGroup => tenants(source, by_spec(|stores| &mut stores.groups)),
-        Watched::Domain => tenants(source, by_spec(|stores| &mut stores.domains)),
-        Watched::Project => tenants(source, by_spec(|stores| &mut stores.projects)),
-        Watched::User => tenants(source, by_spec(|stores| &mut stores.users)),
-        Watched::Keypair => tenants(source, by_spec(|stores| &mut stores.keypairs)),
-        Watched::ResourcePolicy => tenants(source, by_spec(|stores| &mut stores.policies)),
-        Watched::SessionTemplate => tenants(source, by_spec(|stores| &mut stores.templates)),
-        Watched::Namespace => tenants(source, NAMESPACES),
-        Watched::PersistentVolumeClaim => tenants(source, CLAIMS),
-        Watched::PersistentVolume => tenants(source, VOLUMES),
-        Watched::StorageClass => tenants(source, STORAGE_CLASSES),
-        Watched::RuntimeClass => tenants(source, RUNTIME_CLASSES),
-    }
-}
-
-const SESSIONS: Ingest<DeserializeGuard<Session>> = Ingest {
-    labelled: None,
-    page: PAGE_OF_LARGE,
-    table: |stores| &mut stores.sessions,
-    apply: apply_session,
-    remove: World::remove_session,
-    relisted: |world| world.mark_everything(),
-};
-
-const KERNELS: Ingest<DeserializeGuard<Kernel>> = Ingest {
-    labelled: None,
-    page: PAGE,
-    table: |stores| &mut stores.kernels,
-    apply: apply_kernel,
-    remove: World::remove_kernel,
-    relisted: |_| {},
-};
-
-const PODS: Ingest<Pod> = Ingest {
-    labelled: None,
-    page: PAGE_OF_LARGE,
-    table: |stores| &mut stores.pods,
-    apply: |world, pod| world.upsert_pod(&pod),
-    remove: World::remove_pod,
-    relisted: |world| world.mark_everything(),
-};
-
-const SLICES: Ingest<EndpointSlice> = Ingest {
-    labelled: Some(LABEL_SESSION_UID),
-    page: PAGE,
-    table: |stores| &mut stores.slices,
-    apply: |world, slice| world.upsert_slice(&slice),
-    remove: World::remove_slice,
-    relisted: |_| {},
-};
-
-const DEPLOYMENTS: Ingest<DeserializeGuard<Deployment>> = Ingest {
-    labelled: None,
-    page: PAGE_OF_LARGE,
-    table: |stores| &mut stores.deployments,
-    apply: apply_object::<Deployments>,
-    remove: World::remove_object::<Deployments>,
-    relisted: |world| world.deployments.marks.everything(),
-};
-
-const ROUTES: Ingest<DeserializeGuard<Route>> = Ingest {
-    labelled: None,
-    page: PAGE,
-    table: |stores| &mut stores.routes,
-    apply: apply_object::<Routes>,
-    remove: World::remove_object::<Routes>,
-    relisted: |world| world.routes.marks.everything(),
-};
-
-const REVISIONS: Ingest<ControllerRevision> = Ingest {
-    labelled: Some(LABEL_DEPLOYMENT_UID),
-    page: PAGE,
-    table: |stores| &mut stores.revisions,
-    apply: |world, revision| world.upsert_revision(&revision),
-    remove: World::remove_revision,
-    relisted: |_| {},
-};
-
-const SERVICES: Ingest<Service> = Ingest {
-    labelled: Some(LABEL_DEPLOYMENT_UID),
-    page: PAGE,
-    table: |stores| &mut stores.services,
-    apply: |world, service| world.upsert_service(&service),
-    remove: World::remove_service,
-    relisted: |_| {},
-};
-
-const BUDGETS: Ingest<PodDisruptionBudget> = Ingest {
-    labelled: Some(LABEL_DEPLOYMENT_UID),
-    page: PAGE,
-    table: |stores| &mut stores.budgets,
-    apply: |world, budget| world.upsert_budget(&budget),
-    remove: World::remove_budget,
-    relisted: |_| {},
-};
-
-const TRAFFIC_SLICES: Ingest<EndpointSlice> = Ingest {
-    labelled: Some(LABEL_DEPLOYMENT_UID),
-    page: PAGE,
-    table: |stores| &mut stores.traffic_slices,
-    apply: |world, slice| world.upsert_traffic_slice(&slice),
-    remove: World::remove_traffic_slice,
-    relisted: |_| {},
-};
-
-const DEFINITIONS: Ingest<ConfigMap> = Ingest {
-    labelled: Some(LABEL_MODEL_DEFINITION),
-    page: PAGE_OF_LARGE,
-    table: |stores| &mut stores.definitions,
-    apply: |world, files| world.upsert_definition(files),
-    remove: World::remove_definition,
-    relisted: |_| {},
-};
-
-const NODES: Ingest<Node> = Ingest {
-    labelled: None,
-    page: PAGE,
-    table: |stores| &mut stores.nodes,
-    apply: |world, node| world.upsert_node(&node),
-    remove: World::remove_node,
-    relisted: |_| {},
-};
-
-const QUOTAS: Ingest<ResourceQuota> = Ingest {
-    labelled: None,
-    page: PAGE,
-    table: |stores| &mut stores.quotas,
-    apply: apply_quota,
-    remove: World::remove_quota,
-    relisted: |_| {},
-};
-
-const NAMESPACES: Tenants<Namespace, Option<ProjectName>> =
-    Tenants { table: |stores| &mut stores.namespaces, view: extract::project, same: PartialEq::eq, fixes: about_tenants };
-
-const CLAIMS: Tenants<PersistentVolumeClaim, ClaimView> =
-    Tenants { table: |stores| &mut stores.claims, view: extract_storage::claim, same: PartialEq::eq, fixes: about_volumes };
-
-const VOLUMES: Tenants<PersistentVolume, VolumeView> = Tenants {
-    table: |stores| &mut stores.volumes,
-    view: extract_storage::volume,
-    same: PartialEq::eq,
-    fixes: about_free_volumes,
-};
-
-const STORAGE_CLASSES: Tenants<StorageClass, StorageClassView> = Tenants {
-    table: |stores| &mut stores.storage_classes,
-    view: extract_storage::storage_class,
-    same: PartialEq::eq,
-    fixes: about_volumes,
-};
-
-const RUNTIME_CLASSES: Tenants<RuntimeClass, RuntimeClassView> = Tenants {
-    table: |stores| &mut stores.runtime_classes,
-    view: extract_storage::runtime_class,
-    same: PartialEq::eq,
-    fixes: about_tenants,
-};
-
-/// A kind of ours whose meaning is its spec. Statuses, which we write, mean nothing.
-fn by_spec<K>(table: fn(&mut Stores) -> &mut Table<Arc<K>>) -> Tenants<K, Arc<K>>
-where
-    K: HasSpec<Spec: PartialEq>,
-{
-    Tenants { table, view: Arc::new, same: |old, new| old.spec() == new.spec(), fixes: about_tenants }
 }
 
 /// The pauses before a watch that broke is started again.
@@ -337,126 +141,4 @@ where
         .await;
     };
     watch.boxed()
-}
-
-fn apply_session(world: &World, DeserializeGuard(read): DeserializeGuard<Session>) {
-    match read {
-        Ok(session) => {
-            world.upsert_session(session);
-        }
-        Err(invalid) => {
-            let (name, namespace) = (&invalid.metadata.name, &invalid.metadata.namespace);
-            tracing::error!(session = ?name, ?namespace, "cannot be read: {}", invalid.error);
-            world.unreadable_session(&invalid.metadata);
-        }
-    }
-}
-
-fn apply_object<S: Served>(world: &World, DeserializeGuard(read): DeserializeGuard<S::Object>)
-where
-    S::Object: DeserializeOwned,
-{
-    match read {
-        Ok(object) => {
-            world.upsert_object::<S>(object);
-        }
-        Err(invalid) => {
-            let (name, namespace) = (&invalid.metadata.name, &invalid.metadata.namespace);
-            tracing::error!(kind = S::NAME, ?name, ?namespace, "cannot be read: {}", invalid.error);
-            S::store_mut(&mut world.lock().stores).cannot_read(key_of(&invalid.metadata));
-        }
-    }
-}
-
-fn apply_kernel(world: &World, DeserializeGuard(read): DeserializeGuard<Kernel>) {
-    match read {
-        Ok(kernel) => {
-            world.upsert_kernel(kernel);
-        }
-        Err(invalid) => tracing::error!(kernel = ?invalid.metadata.name, "cannot be read: {}", invalid.error),
-    }
-}
-
-fn apply_quota(world: &World, quota: ResourceQuota) {
-    let version = extract::version(quota.metadata.resource_version.as_ref());
-    world.upsert_quota(key_of(&quota.metadata), version, extract_storage::quota(quota));
-}
-
-/// How a kind that says who may run what where gets into the world.
-struct Tenants<K, V> {
-    table: fn(&mut Stores) -> &mut Table<V>,
-    view: fn(K) -> V,
-    /// Whether two versions mean the same to waiting sessions.
-    same: fn(&V, &V) -> bool,
-    /// Whether a change may have fixed a failure of this reason. The pause of such a failure ends.
-    fixes: fn(&V, Reason) -> bool,
-}
-
-fn tenants<K, V>(source: Source, kind: Tenants<K, V>) -> BoxFuture<'static, ()>
-where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
-    V: Clone + Send + 'static,
-{
-    let watch = async move {
-        watch_all(&source, watcher::Config::default(), PAGE, |world, event| kind.take(world, event)).await;
-    };
-    watch.boxed()
-}
-
-impl<K, V> Tenants<K, V>
-where
-    K: Resource<DynamicType = ()>,
-    V: Clone,
-{
-    fn take(&self, world: &World, event: Event<DeserializeGuard<K>>) {
-        let mut state = world.lock();
-        let rows = (self.table)(&mut state.stores);
-        let mut changed_key = None;
-        let changed = match event {
-            Event::Init => {
-                rows.list_begins();
-                false
-            }
-            Event::InitApply(guard) | Event::Apply(guard) => {
-                changed_key = self.apply(rows, guard);
-                changed_key.is_some()
-            }
-            Event::Delete(guard) => rows.remove(&key_of(guard.meta()), 0).is_some(),
-            Event::InitDone => {
-                for key in rows.list_ends() {
-                    rows.remove(&key, 0);
-                }
-                true
-            }
-        };
-        let value = changed_key.as_ref().and_then(|key| (self.table)(&mut state.stores).get(key).cloned());
-        if let (Some((namespace, _)), Some(value)) = (changed_key, value) {
-            let namespace = Some(namespace.as_str()).filter(|namespace| !namespace.is_empty());
-            state.end_pauses(&world.marks.handlers, namespace, |reason| (self.fixes)(&value, reason));
-        }
-        if changed {
-            world.tenancy_changed(state);
-        } else {
-            state.tenancy_changed(); // statuses and unreadable objects are part of it
-        }
-    }
-
-    /// Takes an object in. Returns its key if its meaning changed.
-    fn apply(&self, rows: &mut Table<V>, guard: DeserializeGuard<K>) -> Option<Key> {
-        let key = key_of(guard.meta());
-        let version = extract::version(guard.meta().resource_version.as_ref());
-        match guard.0 {
-            Ok(object) => {
-                let value = (self.view)(object);
-                let same = rows.get(&key).is_some_and(|old| (self.same)(old, &value));
-                (rows.upsert(key.clone(), version, value) && !same).then_some(key)
-            }
-            Err(invalid) => {
-                let kind = K::kind(&());
-                tracing::error!(%kind, name = ?invalid.metadata.name, "cannot be read: {}", invalid.error);
-                rows.cannot_read(key);
-                None
-            }
-        }
-    }
 }

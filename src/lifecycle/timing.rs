@@ -58,6 +58,9 @@ pub struct Timing {
     pub unseen: Duration,
     /// How long some kernels of a gang may be behind the others before they are named.
     pub late: Duration,
+    /// How long a kubelet may take to see an open gate before it is reminded, and again each time the wait has doubled. A kubelet that
+    /// mounts the pod's volumes at that moment sees it only at its next regular look, after a minute or more.
+    pub missed_gate: Duration,
     /// How long the Events of a silent pod are not read again.
     pub warnings_again: Duration,
     /// How often the use of what has an idle timeout is measured.
@@ -134,6 +137,7 @@ impl Default for Timing {
             held_up: seconds(5),
             unseen: seconds(600),
             late: seconds(15),
+            missed_gate: seconds(5),
             warnings_again: seconds(30),
             measuring: seconds(60),
             unmeasured: seconds(200),

@@ -109,13 +109,26 @@ impl Reader {
     }
 
     pub async fn sessions(&self) -> kube::Result<Vec<Session>> {
-        Self::list(self.namespaced(), ListParams::default()).await
+        Ok(self.expanded(Self::list(self.namespaced(), ListParams::default()).await?).await)
+    }
+
+    /// Gives sessions the kernels of their templates, as far as the user may read those.
+    async fn expanded(&self, mut sessions: Vec<Session>) -> Vec<Session> {
+        if sessions.iter().any(|session| session.spec.template.is_some()) {
+            let templates = Self::list(self.all::<SessionTemplate>(), ListParams::default()).await.unwrap_or_default();
+            let named = |name: &str| templates.iter().find(|template| template.name_any() == name);
+            for session in &mut sessions {
+                let template = session.spec.template.as_ref().and_then(|reference| named(&reference.name));
+                template::expand(session, template);
+            }
+        }
+        sessions
     }
 
     /// Returns the sessions of all namespaces, or of this namespace if the user may not list more.
     pub async fn all_sessions(&self) -> kube::Result<Vec<Session>> {
         match Self::visible(self.all(), ListParams::default()).await? {
-            Some(sessions) => Ok(sessions),
+            Some(sessions) => Ok(self.expanded(sessions).await),
             None => self.sessions().await,
         }
     }

@@ -38,6 +38,8 @@ pub enum Effect {
     Launch(Box<Launch>),
     /// Lets a gated pod start.
     OpenGate(PodRef),
+    /// Reminds the kubelet of a pod whose gate is open but has not seen it.
+    RemindKubelet(PodRef),
     /// Deletes a pod. `grace` is in seconds; None keeps the pod's own.
     DeletePod {
         pod: PodRef,
@@ -72,6 +74,7 @@ impl Effect {
             Self::DeleteOrphanedService { .. } => "delete-orphaned-service",
             Self::Launch(_) => "launch-kernel",
             Self::OpenGate(_) => "open-gate",
+            Self::RemindKubelet(_) => "remind-kubelet",
             Self::DeletePod { .. } => "delete-pod",
             Self::ReleasePod(_) => "release-pod",
             Self::RecordKernel(_) => "record-kernel",
@@ -85,6 +88,7 @@ impl Effect {
         match self {
             Self::Launch(_)
             | Self::OpenGate(_)
+            | Self::RemindKubelet(_)
             | Self::DeletePod { .. }
             | Self::ReleasePod(_)
             | Self::RecordKernel(_)
@@ -108,7 +112,9 @@ impl Effect {
     pub fn target(&self) -> String {
         match self {
             Self::Launch(launch) => format!("{} on {}", launch.name, launch.node),
-            Self::OpenGate(pod) | Self::DeletePod { pod, .. } | Self::ReleasePod(pod) => pod.name.clone(),
+            Self::OpenGate(pod) | Self::RemindKubelet(pod) | Self::DeletePod { pod, .. } | Self::ReleasePod(pod) => {
+                pod.name.clone()
+            }
             Self::RecordKernel(kernel) => kernel.name_any(),
             Self::DeleteKernel { name, .. } | Self::ConfirmNoPod(name) | Self::DeleteSshSecret(name) => name.clone(),
             Self::CreateClaim(template) => template.name.clone(),

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use chrono::{DateTime, TimeDelta, Utc};
+
 use super::effect::{Effect, Gate, Launch, PodRef};
 use super::kernels::allocated_nodes;
 use super::snapshot::{SessionItem, Snapshot};
 use crate::api::{ImagePullPolicy, KernelSlot, NodeName, expand};
+use crate::views::{GateState, PodView};
 
 /// Creates the pods of a session that has its nodes, its claims, and the keys that the kernels of a gang share.
 pub fn prepare(snapshot: &Snapshot, item: &SessionItem) -> Vec<Effect> {
@@ -55,6 +58,19 @@ pub fn start(item: &SessionItem) -> Vec<Effect> {
     let pods = item.kernels.iter().filter_map(|kernel| kernel.pod.as_ref());
     let closed = pods.filter(|pod| pod.gate.is_some() && !pod.gate_opened);
     closed.map(|pod| Effect::OpenGate(PodRef::from(&**pod))).collect()
+}
+
+/// Reminds the kubelets that have not seen an open gate for too long, and returns when the next of them is due.
+pub fn remind(snapshot: &Snapshot, item: &SessionItem) -> (Vec<Effect>, Option<DateTime<Utc>>) {
+    let (Some(since), Ok(delay)) = (item.phase_started_at(), TimeDelta::from_std(snapshot.timing.missed_gate)) else {
+        return (vec![], None);
+    };
+    let pods = item.kernels.iter().filter_map(|kernel| kernel.pod.as_deref());
+    let waiting = pods.filter(|pod| pod.is_live() && pod.gate_opened && pod.gate == Some(GateState::Running));
+    let due_at = |pod: &PodView| pod.gate_reminded_at.map_or(since + delay, |last| last + delay.max(last - since));
+    let (due, later): (Vec<&PodView>, Vec<&PodView>) = waiting.partition(|pod| due_at(pod) <= snapshot.now);
+    let effects = due.into_iter().map(|pod| Effect::RemindKubelet(PodRef::from(pod))).collect();
+    (effects, later.into_iter().map(due_at).min())
 }
 
 #[cfg(test)]

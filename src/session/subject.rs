@@ -150,6 +150,7 @@ impl lifecycle::Effect for Effect {
             (self, next),
             (Self::Launch(_), Self::Launch(_))
                 | (Self::OpenGate(_), Self::OpenGate(_))
+                | (Self::RemindKubelet(_), Self::RemindKubelet(_))
                 | (Self::DeletePod { .. }, Self::DeletePod { .. })
         )
     }

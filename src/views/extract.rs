@@ -8,8 +8,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 
 use super::requests::{amounts, requests};
 use crate::api::{
-    ANNOTATION_GATE, CONTAINER_GATE, CONTAINER_GATE_COPY, CONTAINER_MAIN, FINALIZER_POD, GATE_OPEN, GroupName, LABEL_GENERATION,
-    LABEL_GROUP, LABEL_KERNEL, LABEL_PROJECT, LABEL_SESSION_UID, LABEL_TRAFFIC, NodeName, ProjectName, SessionUid, TRAFFIC_ON,
+    ANNOTATION_GATE, ANNOTATION_GATE_REMINDED, CONTAINER_GATE, CONTAINER_GATE_COPY, CONTAINER_MAIN, FINALIZER_POD, GATE_OPEN,
+    GroupName, LABEL_GENERATION, LABEL_GROUP, LABEL_KERNEL, LABEL_PROJECT, LABEL_SESSION_UID, LABEL_TRAFFIC, NodeName,
+    ProjectName, SessionUid, TRAFFIC_ON,
 };
 use crate::views::ClaimKey;
 use crate::views::{Disruption, GateState, Images, MainState, NodeView, PodView, Taint};
@@ -47,7 +48,7 @@ pub fn pod(pod: &Pod) -> Extracted {
     let gate = status.init_container_statuses.iter().flatten().find(|status| status.name == CONTAINER_GATE);
     let spec = pod.spec.as_ref();
     let has_gate = spec.iter().flat_map(|spec| spec.init_containers.iter().flatten()).any(|c| c.name == CONTAINER_GATE);
-    let annotation = pod.metadata.annotations.as_ref().and_then(|annotations| annotations.get(ANNOTATION_GATE));
+    let annotation = |name: &str| pod.metadata.annotations.as_ref().and_then(|annotations| annotations.get(name));
     let bound = spec.and_then(|spec| spec.node_name.clone());
     Extracted::Ours(Box::new(PodView {
         namespace: pod.metadata.namespace.clone().unwrap_or_default(),
@@ -75,7 +76,8 @@ pub fn pod(pod: &Pod) -> Extracted {
         grace: pod.metadata.deletion_grace_period_seconds,
         held: pod.metadata.finalizers.iter().flatten().any(|name| name == FINALIZER_POD),
         gate: has_gate.then(|| gate.map_or(GateState::Waiting, gate_state)),
-        gate_opened: annotation.is_some_and(|value| value == GATE_OPEN),
+        gate_opened: annotation(ANNOTATION_GATE).is_some_and(|value| value == GATE_OPEN),
+        gate_reminded_at: annotation(ANNOTATION_GATE_REMINDED).and_then(|time| time.parse().ok()),
         main: main.map(main_state).unwrap_or_default(),
         ready_to_start: condition(pod, "PodReadyToStartContainers").is_some_and(|c| c.status == "True"),
         ended: has_ended(pod),

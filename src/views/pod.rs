@@ -43,6 +43,8 @@ pub struct PodView {
     pub held: bool,
     pub gate: Option<GateState>,
     pub gate_opened: bool,
+    /// When its kubelet was last reminded that the gate is open.
+    pub gate_reminded_at: Option<DateTime<Utc>>,
     pub main: MainState,
     /// Its sandbox is ready: images can be pulled and containers can start.
     pub ready_to_start: bool,

@@ -72,12 +72,34 @@ async fn a_deployment_says_that_its_budgets_name_is_taken() {
     scene.end(operator).await;
 }
 
+/// Waits until the usage of a ResourceQuota is known. The quota controller counts objects of a new kind only once it knows the kind, and
+/// looks again only at a quota that changes.
+async fn counted(scene: &Scene, quota: &str) {
+    let quotas = &scene.api::<ResourceQuota>();
+    let mut changes = 100;
+    eventually("the usage of the quota", || {
+        changes += 1;
+        let change = Patch::Merge(json!({"spec": {"hard": {"pods": changes.to_string()}}}));
+        async move {
+            let seen = quotas.get(quota).await.map_err(|error| error.to_string())?;
+            let used = seen.status.clone().and_then(|status| status.used).unwrap_or_default();
+            if used.contains_key("count/sessions.sokovan.dev") {
+                return Ok(());
+            }
+            quotas.patch(quota, &PatchParams::default(), &change).await.map_err(|error| error.to_string())?;
+            Err(format!("{:?}", seen.status))
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_replica_whose_session_is_refused_says_why() {
     let scene = Scene::with("refused", 2, json!({})).await;
     let operator = scene.operator().await;
     let none = json!({"metadata": {"name": "none"}, "spec": {"hard": {"count/sessions.sokovan.dev": "0"}}});
     scene.make_here::<ResourceQuota>(none).await;
+    counted(&scene, "none").await;
     deploy(&scene, "web", json!({"replicas": 1})).await;
     eventually("the route to be told of the refusal", || async {
         let routes = scene.api::<Route>().list(&ListParams::default()).await.map_err(|error| error.to_string())?.items;

@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::ResourceExt;
 use kube::api::ListParams;
 use serde_json::{Value, json};
 use sokovan::api::*;
@@ -60,6 +61,24 @@ async fn a_gang_has_only_the_gate_that_it_needs() {
         scene.delete(name).await;
         scene.until_gone::<Session>(name).await;
     }
+    scene.end(operator).await;
+}
+
+#[tokio::test]
+async fn a_kernel_whose_kubelet_missed_that_its_gate_opened_starts_when_it_is_reminded() {
+    let scene = Scene::with("missed", 2, json!({})).await;
+    let operator = scene.operator().await;
+    let kernels = [kernel("main", 1, &[]), kernel("sub", 1, &["sim", "misses"])];
+    scene.submit("two", json!({"clusterMode": "MultiNode", "kernels": kernels})).await;
+    let status = scene.until_phase("two", SessionPhase::Running).await.status.expect("a status");
+    assert_eq!(status.resets, 0, "it waited for no timeout");
+    let pods = scene.pods("two").await;
+    let reminded: Vec<&str> = pods
+        .iter()
+        .filter(|pod| pod.annotations().contains_key(ANNOTATION_GATE_REMINDED))
+        .map(|pod| pod.labels()[LABEL_KERNEL].as_str())
+        .collect();
+    assert_eq!(reminded, ["sub1"]);
     scene.end(operator).await;
 }
 

@@ -37,6 +37,7 @@ pub fn fast() -> Timing {
         kernel_progress: millis(50),
         held_up: millis(500),
         late: millis(500),
+        missed_gate: millis(500),
         warnings_again: Duration::from_secs(1),
         stale_replica: Duration::from_secs(3),
         flapping: Duration::from_secs(10),

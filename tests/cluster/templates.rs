@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use sokovan::api::*;
 
 use crate::attempts::{outcome, refused, try_to_make};
-use crate::common::{eventually, reason_is, unique};
+use crate::common::{eventually, patience, reason_is, unique};
 use crate::scene::{Scene, kernel};
 
 fn template(name: &str, image: &str) -> Value {
@@ -35,6 +35,16 @@ fn of_template(scene: &Scene, name: &str, template: &str, parameters: &Value) ->
 
 fn templates(scene: &Scene) -> Api<SessionTemplate> {
     scene.all()
+}
+
+/// The only session in the scene's queue, as `kubectl sokovan queue` shows it.
+async fn queued(scene: &Scene) -> Value {
+    let config = std::env::var("SOKOVAN_TEST_KUBECONFIG").expect("SOKOVAN_TEST_KUBECONFIG");
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_kubectl-sokovan"));
+    command.args(["--kubeconfig", &config, "--namespace", &scene.name, "queue", &scene.name, "-o", "json"]);
+    let output = tokio::time::timeout(patience(), command.output()).await.expect("an answer").expect("the plugin starts");
+    let queues: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+    queues[0]["visible"][0].clone()
 }
 
 #[tokio::test]
@@ -74,6 +84,7 @@ async fn a_session_waits_for_its_template_and_takes_its_newest_version() {
     scene.patch_spec("early", json!({"suspend": true})).await.expect("the session can be suspended");
     scene.make::<SessionTemplate>(template(&scene.name, "first:1")).await;
     scene.until("early", "suspended", reason_is("Suspended")).await;
+    assert_eq!(queued(&scene).await["requests"][0], json!(["cpu", "2"]), "the plugin counts the kernels of the template");
     let newer = Patch::Merge(json!({"spec": template(&scene.name, "second:1")["spec"]}));
     templates(&scene).patch(&scene.name, &PatchParams::default(), &newer).await.expect("the template changes");
     scene.patch_spec("early", json!({"suspend": false})).await.expect("the session can be resumed");

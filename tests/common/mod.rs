@@ -53,7 +53,15 @@ pub fn unique(prefix: &str) -> String {
 const ANSWER: Duration = Duration::from_secs(10);
 
 /// Polls until `probe` returns a value. Panics with its last error when patience is over.
-pub async fn eventually<T, F, Fut>(what: &str, mut probe: F) -> T
+pub async fn eventually<T, F, Fut>(what: &str, probe: F) -> T
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<T, String>>,
+{
+    eventually_within(patience(), what, probe).await
+}
+
+pub async fn eventually_within<T, F, Fut>(patience: Duration, what: &str, mut probe: F) -> T
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = Result<T, String>>,
@@ -63,7 +71,7 @@ where
         let answer = tokio::time::timeout(ANSWER, probe()).await;
         match answer.unwrap_or_else(|_| Err("no answer".into())) {
             Ok(value) => return value,
-            Err(last) if start.elapsed() > patience() => panic!("gave up waiting for {what}: {last}"),
+            Err(last) if start.elapsed() > patience => panic!("gave up waiting for {what}: {last}"),
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     }

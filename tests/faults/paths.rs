@@ -23,9 +23,10 @@ impl Path {
     }
 }
 
-pub static PATHS: [Path; 19] = [
+pub static PATHS: [Path; 20] = [
     Path { name: "single", group: || json!({}), run: |scene| Box::pin(single(scene)) },
     Path { name: "gang", group: || json!({}), run: |scene| Box::pin(three(scene)) },
+    Path { name: "missed-gate", group: || json!({}), run: |scene| Box::pin(missed_gate(scene)) },
     Path { name: "batch", group: || json!({}), run: |scene| Box::pin(batch(scene)) },
     Path { name: "batch-gang", group: || json!({}), run: |scene| Box::pin(batch_gang(scene)) },
     Path { name: "give-up", group: give_up_soon, run: |scene| Box::pin(give_up(scene)) },
@@ -92,6 +93,14 @@ async fn three(scene: &Scene) {
     scene.submit("three", gang()).await;
     scene.until_phase("three", SessionPhase::Running).await;
     assert_eq!(end(scene, "three").await.result, Some(SessionResult::UserCancelled));
+}
+
+/// A kubelet misses that its gate was opened.
+async fn missed_gate(scene: &Scene) {
+    let kernels = [kernel("main", 1, &[]), kernel("sub", 1, &["sim", "misses"])];
+    scene.submit("two", json!({"clusterMode": "MultiNode", "kernels": kernels})).await;
+    scene.until_phase("two", SessionPhase::Running).await;
+    assert_eq!(end(scene, "two").await.result, Some(SessionResult::UserCancelled));
 }
 
 async fn batch(scene: &Scene) {

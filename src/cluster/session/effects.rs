@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use chrono::{SecondsFormat, Utc};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret, Service};
 use kube::ResourceExt;
 use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
@@ -19,13 +20,16 @@ use crate::lifecycle::{EffectError, Failure};
 use crate::session::effect::{Effect, Launch, PodRef};
 use crate::session::kernels::service_name;
 
+/// What the API server says when a ResourceQuota is full, and before its usage is known.
+const QUOTA_REFUSALS: [&str; 2] = ["exceeded quota", "status unknown for quota"];
+
 impl From<WriteError> for EffectError {
     fn from(error: WriteError) -> Self {
         match error {
             WriteError::Fenced => Self::Fenced,
             // The object changed. The next cycle decides on its new version.
             WriteError::Conflict(message) | WriteError::Busy(message) => Self::Again(message),
-            WriteError::Refused(message) if message.contains("exceeded quota") => {
+            WriteError::Refused(message) if QUOTA_REFUSALS.iter().any(|words| message.contains(words)) => {
                 Self::Failed(Failure::new(Cause::Quota, Reason::NamespaceQuota, message))
             }
             other => Self::Failed(Failure::fault(Reason::EffectFailed, other.to_string())),
@@ -79,7 +83,8 @@ impl Effects {
                 self.delete_orphaned_service(namespace, &service_name(session), uid).await
             }
             Effect::Launch(launch) => self.launch(context, context.session()?, launch).await,
-            Effect::OpenGate(pod) => self.open_gate(pod).await,
+            Effect::OpenGate(pod) => self.annotate_gate("pod-gate", pod, ANNOTATION_GATE, GATE_OPEN).await,
+            Effect::RemindKubelet(pod) => self.remind_kubelet(pod).await,
             Effect::DeletePod { pod, grace } => self.delete_pod(pod, *grace).await,
             Effect::ReleasePod(pod) => self.release_pod(pod).await,
             Effect::RecordKernel(record) => self.record_kernel(context, record).await,
@@ -216,10 +221,16 @@ impl Effects {
         Ok(())
     }
 
-    async fn open_gate(&self, pod: &PodRef) -> Result<(), EffectError> {
-        let patch = json!({"metadata": {"uid": pod.uid, "annotations": {ANNOTATION_GATE: GATE_OPEN}}});
+    async fn remind_kubelet(&self, pod: &PodRef) -> Result<(), EffectError> {
+        let now = Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true);
+        tracing::info!(pod = %pod.name, namespace = %pod.namespace, "its kubelet has not seen its open gate: it is reminded");
+        self.annotate_gate("pod-gate-reminder", pod, ANNOTATION_GATE_REMINDED, &now).await
+    }
+
+    async fn annotate_gate(&self, site: &'static str, pod: &PodRef, annotation: &str, value: &str) -> Result<(), EffectError> {
+        let patch = json!({"metadata": {"uid": pod.uid, "annotations": {annotation: value}}});
         let api = self.writer.api::<Pod>(&pod.namespace);
-        let patched = self.writer.write("pod-gate", api.patch(&pod.name, &PatchParams::default(), &Patch::Merge(&patch))).await?;
+        let patched = self.writer.write(site, api.patch(&pod.name, &PatchParams::default(), &Patch::Merge(&patch))).await?;
         self.world.upsert_pod(&patched);
         Ok(())
     }

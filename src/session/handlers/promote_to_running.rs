@@ -6,6 +6,7 @@ use super::{After, Decide, Handler, HandlerName, Mode, RESET, Settings, To, Tran
 use crate::api::SessionPhase;
 use crate::lifecycle::{CommitMode, Failure, Reason, is_over, over_at};
 use crate::session::kernels::{KernelItem, describe_all};
+use crate::session::launcher;
 use crate::session::matching::Match;
 use crate::session::snapshot::{SessionItem, Snapshot};
 
@@ -51,17 +52,22 @@ fn promote(snapshot: &Snapshot, item: &SessionItem) -> Verdict {
         Some(failure) => Verdict::failure(failure),
         None => name_late_in_gang(snapshot, item, "running", pre_running),
     };
+    let (reminders, next_reminder) = launcher::remind(snapshot, item);
     let over = over_at(item.phase_started_at(), limit);
-    let wake = verdict.wake_at.into_iter().chain(over).min();
-    verdict.wake_at(wake)
+    let wake = verdict.wake_at.into_iter().chain(over).chain(next_reminder).min();
+    verdict.effects(reminders).wake_at(wake)
 }
 
 #[cfg(test)]
 mod tests {
+    use chrono::TimeDelta;
+
     use super::*;
     use crate::api::KernelPhase::{self, Creating, Running};
+    use crate::session::effect::Effect;
     use crate::session::handlers::Outcome;
-    use crate::session::handlers::testing::{gang, item, put, session, snapshot};
+    use crate::session::handlers::testing::{change_pod, gang, item, put, session, snapshot};
+    use crate::views::GateState;
 
     fn promoted(kernels: &[KernelPhase], minutes: i64, resets: i32) -> Verdict {
         let mut session = session(gang());
@@ -75,6 +81,31 @@ mod tests {
     #[test]
     fn pr_001_pr_004_a_session_with_all_kernels_running_is_running() {
         assert!(matches!(promoted(&[Running, Running, Running], 1, 0).outcome, Outcome::Success { to: None }));
+    }
+
+    #[test]
+    fn a_kubelet_that_misses_an_open_gate_is_reminded_each_time_the_wait_has_doubled() {
+        let mut session = session(gang());
+        put(&mut session, SessionPhase::Creating, TimeDelta::zero());
+        let mut item = item(session, &[Creating; 3]);
+        let opened_at = item.phase_started_at().expect("a phase");
+        let (waits, passed) = (Some(GateState::Running), Some(GateState::Passed));
+        for (kernel, gate) in item.kernels.iter_mut().zip([passed, waits, passed]) {
+            change_pod(kernel, |pod| (pod.gate, pod.gate_opened) = (gate, true));
+        }
+        let mut reminded_at = |after: i64, last: Option<i64>| {
+            let time = |seconds| opened_at + TimeDelta::seconds(seconds);
+            change_pod(&mut item.kernels[1], |pod| pod.gate_reminded_at = last.map(time));
+            let verdict = promote(&Snapshot { now: time(after), ..snapshot(vec![]) }, &item);
+            let wake = verdict.wake_at.map(|wake| (wake - opened_at).num_seconds());
+            (verdict.effects.iter().map(Effect::name).collect::<Vec<_>>(), wake)
+        };
+        assert_eq!(reminded_at(4, None), (vec![], Some(5)), "its kubelet may need a moment");
+        assert_eq!(reminded_at(5, None).0, ["remind-kubelet"]);
+        assert_eq!(reminded_at(9, Some(5)), (vec![], Some(10)));
+        assert_eq!(reminded_at(10, Some(5)).0, ["remind-kubelet"]);
+        assert_eq!(reminded_at(19, Some(10)).0, [""; 0]);
+        assert_eq!(reminded_at(20, Some(10)).0, ["remind-kubelet"]);
     }
 
     #[test]
