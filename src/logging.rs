@@ -16,8 +16,9 @@ const INTERVAL: Duration = Duration::from_secs(5);
 
 const DEFAULT: &str = "info";
 
-/// Kube's client warns of each certificate that it need not verify: of every kubelet that is asked for the traffic of pods.
-const QUIET: &str = "kube_client::client::tls=error";
+/// Kube's client warns of each certificate that it need not verify: of every kubelet that is asked for the traffic of pods. Its other
+/// warning names the file of certificate authorities that it could not read again.
+const QUIET: &str = "kube_client::client::tls=error,kube_client::client::tls[{path}]=warn";
 
 /// Starts logging with the level in the file, in RUST_LOG, or `info`. Follows the file until the process ends. Needs a
 /// tokio runtime.
@@ -26,7 +27,7 @@ pub fn start(json: bool, level_file: Option<PathBuf>) {
     let level = level.filter(|level| !level.is_empty()).unwrap_or_else(|| DEFAULT.into());
     let (filter, refused) = match filter(&level) {
         Ok(filter) => (filter, None),
-        Err(error) => (EnvFilter::new(DEFAULT), Some(error)),
+        Err(error) => (filter(DEFAULT).unwrap_or_default(), Some(error)),
     };
     let (filter, handle) = reload::Layer::new(filter);
     tracing_subscriber::registry().with(filter).with(lines(json, std::io::stdout)).init();
@@ -99,6 +100,20 @@ mod tests {
             serde_json::Deserializer::from_reader(reader).into_iter().next().expect("a line").expect("JSON");
         let fields = ["kind", "name", "attempt", "message", "level"].map(|field| line[field].clone());
         assert_eq!(serde_json::json!(fields), serde_json::json!(["session", "train", 2, "committed", "INFO"]));
+    }
+
+    #[test]
+    fn the_unverified_certificates_of_kubelets_make_no_lines() {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        let lines = lines(true, move || writer.try_clone().expect("a pipe"));
+        let subscriber = tracing_subscriber::registry().with(filter("debug").expect("a filter")).with(lines);
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::warn!(target: "kube_client::client::tls::rustls_tls", "Server cert bypassed");
+            tracing::warn!(target: "kube_client::client::tls::rustls_tls", path = "ca.crt", "failed to reload");
+        });
+        let lines: Vec<serde_json::Value> =
+            serde_json::Deserializer::from_reader(reader).into_iter().map(|line| line.expect("JSON")).collect();
+        assert_eq!(lines.iter().map(|line| line["message"].as_str()).collect::<Vec<_>>(), [Some("failed to reload")]);
     }
 
     #[tokio::test(start_paused = true)]

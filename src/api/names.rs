@@ -167,7 +167,8 @@ pub const FINALIZER_DEPLOYMENT: &str = "sokovan.dev/deployment";
 pub const ANNOTATION_GATE: &str = "sokovan.dev/gate";
 /// The value of [`ANNOTATION_GATE`] that starts a kernel.
 pub const GATE_OPEN: &str = "open";
-/// On a gang's pods: when the kubelet was last reminded of an open gate, as RFC 3339. Any change of a pod makes it read all of them.
+/// On a gang's pods: when the kubelet was last reminded of an open gate, as RFC 3339. Any change of a pod's
+/// annotations makes its kubelet write them for the gate again.
 pub const ANNOTATION_GATE_REMINDED: &str = "sokovan.dev/gate-reminded-at";
 /// On sessions: the client's own id of the submission. Events carry it, or the session's uid if it is absent.
 pub const ANNOTATION_CREATION_ID: &str = "sokovan.dev/creation-id";

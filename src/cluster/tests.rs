@@ -249,7 +249,7 @@ async fn creating_an_object_that_exists_succeeds_only_if_the_object_is_ours() {
 #[tokio::test]
 async fn a_full_resource_quota_is_a_failure_of_cause_quota_and_other_refusals_are_faults() {
     let create = |message| run(Effect::CreateService, vec![Answer::Fail(403, "Forbidden", message)]);
-    for refusal in ["exceeded quota: pods", "status unknown for quota: pods"] {
+    for refusal in ["exceeded quota: pods", "status unknown for quota: pods", "insufficient quota to consume: pods"] {
         let Err(EffectError::Failed(failure)) = create(refusal).await.0 else { panic!("a failure") };
         assert_eq!((failure.cause, failure.reason), (Cause::Quota, Reason::NamespaceQuota));
     }

@@ -1,7 +1,6 @@
 //! The cycle of one handler: marked objects, decided by partition, carried out and committed (docs/lifecycle.md).
 
 use std::collections::HashSet;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,17 +9,18 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use tokio::task::JoinSet;
 
+use super::decide::decide;
 use super::engine::{CONCURRENCY, Coordinator, Decided};
 use super::host::{Batch, Host};
 use super::locks::{Held, Locks};
 use super::marks::{HandlerMarks, Mark, Pace, long_cycle};
 use super::recorder::shortened;
 use super::step::Work;
-use crate::api::{Reason, SubStep};
+use crate::api::SubStep;
 use crate::lifecycle::{
-    Decide, Effects, Failure, Handler, HandlerName, Item, Snapshot, Subject, Verdict, classify, paused_until, trace_step,
+    Decide, Effects, Handler, HandlerName, Item, Snapshot, Subject, Verdict, classify, paused_until, trace_step,
 };
-use crate::metrics::{Run, RunResult};
+use crate::metrics::Run;
 
 /// The decisions of one partition that lead to something.
 struct Decisions<S: Subject> {
@@ -205,26 +205,4 @@ pub(super) async fn take_lock<S: Subject>(
     tracing::warn!(handler = %handler.name, "the lock is held for longer than its lifetime; trying again");
     marks.add(handler.name, mark);
     None
-}
-
-/// The verdicts of a handler. If it panics, all its objects fail, except for a handler that waits: its objects stay as they are.
-pub(super) fn decide<S: Subject>(
-    handler: &Handler<S>,
-    batch: &Batch<S>,
-    shared: Option<&mut S::Shared>,
-) -> (Vec<Verdict<S>>, RunResult) {
-    let decided = catch_unwind(AssertUnwindSafe(|| match (handler.decide, shared) {
-        (Decide::Each(decide), _) => batch.items.iter().map(|item| decide(&batch.snapshot, item)).collect(),
-        (Decide::All(decide), Some(shared)) => decide(&batch.snapshot, shared, &batch.items),
-        (Decide::All(_), None) => vec![],
-    }));
-    match decided {
-        Ok(verdicts) => (verdicts, RunResult::Success),
-        Err(_) => {
-            tracing::error!(handler = %handler.name, partition = batch.snapshot.partition(), "the handler panicked");
-            let failure = Failure::fault(Reason::HandlerPanicked, format!("{} panicked", handler.name));
-            let failed = if handler.waits() { Verdict::idle() } else { Verdict::failure(failure) };
-            (batch.items.iter().map(|_| failed.clone()).collect(), RunResult::Panicked)
-        }
-    }
 }

@@ -4,6 +4,7 @@
 mod claims;
 mod commit;
 mod cycle;
+mod decide;
 mod deferred;
 mod engine;
 mod event;

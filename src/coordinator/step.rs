@@ -10,6 +10,7 @@ use kube::ResourceExt;
 use kube::core::object::HasStatus;
 
 use super::commit::Pending;
+use super::decide::decide_one;
 use super::deferred::may_be_deferred;
 use super::engine::{Coordinator, Decided};
 use super::event::{Event, EventReason};
@@ -71,7 +72,7 @@ impl<'a, S: Subject, H: Host<S>> Work<'a, S, H> {
             held = lock;
             let Decide::Each(decide) = next.decide else { break };
             self.handler = next;
-            verdict = decide(&self.snapshot, &current.item);
+            verdict = decide_one(next, decide, &self.snapshot, &current.item);
         }
         drop(held);
         if self.after.results.is_empty() {

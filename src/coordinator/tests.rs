@@ -8,7 +8,8 @@ use kube::ResourceExt;
 use tokio::sync::Notify;
 
 use super::Coordinator;
-use super::cycle::{decide, take_lock};
+use super::cycle::take_lock;
+use super::decide::decide;
 use super::hooks::{Hook, Hooks, Transition};
 use super::host::{AfterCommit, Batch, Committed, Event, EventReason, Host};
 use super::locks::Locks;
@@ -16,8 +17,8 @@ use super::marks::{HandlerMarks, Mark};
 use super::{Claim, Claims};
 use crate::api::{Cause, HistoryResult, Reason};
 use crate::lifecycle::lamps::{
-    BREAK, EXPLODES, LIGHT, Lamp, LampEffect, LampHandler, LampItem, LampPhase, LampStatus, Lamps, NO_POWER, PLUG, Room, WARM,
-    item, lamp, room,
+    BREAK, EXPLODES, LIGHT, Lamp, LampEffect, LampHandler, LampItem, LampPhase, LampStatus, Lamps, NO_POWER, PLUG, Room,
+    SHATTERS, WARM, item, lamp, room,
 };
 use crate::lifecycle::{EffectError, Failure, Handler, Outcome, Subject, Timing, Trigger};
 use crate::metrics::{Metrics, RunResult};
@@ -414,16 +415,28 @@ async fn what_takes_more_is_dropped_after_the_deadline() {
 }
 
 #[tokio::test]
-async fn sc_co_014_a_panic_fails_the_objects_of_its_handler_and_no_others() {
-    let (map, engine) = engine(vec![lamp("a", EXPLODES, LampPhase::Off), lamp("b", 60, LampPhase::Warm)]);
+async fn sc_co_014_a_panic_fails_its_object_and_no_other() {
+    let lamps = vec![lamp("a", EXPLODES, LampPhase::Off), lamp("b", 60, LampPhase::Warm), lamp("c", 60, LampPhase::Off)];
+    let (map, engine) = engine(lamps);
     run(&engine, &PLUG).await;
     run(&engine, &LIGHT).await;
+    assert_eq!(map.ran(), 2, "c, which has the same handler, is plugged in and turned");
     let progress = map.status("a").progress;
     assert_eq!((progress.phase, progress.reason), (LampPhase::Off, Some(Reason::HandlerPanicked)));
     assert_eq!(map.phase("b"), LampPhase::Lit);
-    let batch = Batch { snapshot: room(), items: vec![item(lamp("c", EXPLODES, LampPhase::Off))], claims: vec![] };
+    let batch = Batch { snapshot: room(), items: vec![item(lamp("d", EXPLODES, LampPhase::Off))], claims: vec![] };
     let (verdicts, result) = decide(&PLUG, &batch, None);
     assert!(matches!(verdicts[0].outcome, Outcome::Failure(_)) && result == RunResult::Panicked);
+}
+
+#[tokio::test]
+async fn a_handler_that_panics_after_another_step_takes_nothing_of_that_step_away() {
+    let (map, engine) = engine(vec![lamp("a", SHATTERS, LampPhase::Off)]);
+    for _ in 0..3 {
+        map.lock().effects.push_back(EffectError::Failed(Failure::fault(Reason::EffectFailed, "no socket")));
+        assert!(engine.cycle(&PLUG, Mark::urgent("a".to_owned())).await.is_none());
+    }
+    assert_eq!(map.phase("a"), LampPhase::Fading);
 }
 
 #[test]

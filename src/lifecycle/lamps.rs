@@ -78,6 +78,8 @@ pub struct Lamps;
 
 /// A lamp of so many watts panics its handler.
 pub const EXPLODES: i64 = 666;
+/// A lamp of so many watts makes its handler panic when it is to break.
+pub const SHATTERS: i64 = 667;
 /// A lamp of so many watts waits.
 pub const NO_POWER: i64 = 9000;
 
@@ -91,6 +93,11 @@ fn plug(_: &Room, item: &LampItem) -> Verdict<Lamps> {
 
 fn warm(_: &Room, _: &LampItem) -> Verdict<Lamps> {
     Verdict::success()
+}
+
+fn smash(_: &Room, item: &LampItem) -> Verdict<Lamps> {
+    assert_ne!(item.lamp.spec.watts, SHATTERS, "as planned");
+    Verdict::idle()
 }
 
 fn light(_: &Room, items: &mut i64, lamps: &[LampItem]) -> Vec<Verdict<Lamps>> {
@@ -138,6 +145,7 @@ pub static BREAK: Handler<Lamps> = Handler {
     transitions: Transitions { success: To::phase(LampPhase::Broken), ..Transitions::NONE },
     mode: Mode::Waits,
     follows: &[After::Reaching(LampPhase::Fading)],
+    decide: Decide::Each(smash),
     ..NONE
 };
 

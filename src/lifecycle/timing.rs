@@ -58,8 +58,8 @@ pub struct Timing {
     pub unseen: Duration,
     /// How long some kernels of a gang may be behind the others before they are named.
     pub late: Duration,
-    /// How long a kubelet may take to see an open gate before it is reminded, and again each time the wait has doubled. A kubelet that
-    /// mounts the pod's volumes at that moment sees it only at its next regular look, after a minute or more.
+    /// How long a kubelet may take to see an open gate when others have, before it is reminded. A kubelet that mounts the pod's volumes
+    /// at that moment sees it only at its next regular look, after a minute or more.
     pub missed_gate: Duration,
     /// How long the Events of a silent pod are not read again.
     pub warnings_again: Duration,

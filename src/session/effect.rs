@@ -38,7 +38,7 @@ pub enum Effect {
     Launch(Box<Launch>),
     /// Lets a gated pod start.
     OpenGate(PodRef),
-    /// Reminds the kubelet of a pod whose gate is open but has not seen it.
+    /// Reminds a kubelet that has not seen the open gate of this pod.
     RemindKubelet(PodRef),
     /// Deletes a pod. `grace` is in seconds; None keeps the pod's own.
     DeletePod {

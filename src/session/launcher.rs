@@ -60,15 +60,20 @@ pub fn start(item: &SessionItem) -> Vec<Effect> {
     closed.map(|pod| Effect::OpenGate(PodRef::from(&**pod))).collect()
 }
 
-/// Reminds the kubelets that have not seen an open gate for too long, and returns when the next of them is due.
+/// Reminds the kubelets that have not seen an open gate for too long, and returns when the next of them is due. A kubelet may just be
+/// slow, so it has longer while no other gate of the session has let its kernel start.
 pub fn remind(snapshot: &Snapshot, item: &SessionItem) -> (Vec<Effect>, Option<DateTime<Utc>>) {
-    let (Some(since), Ok(delay)) = (item.phase_started_at(), TimeDelta::from_std(snapshot.timing.missed_gate)) else {
-        return (vec![], None);
+    let pods = || item.kernels.iter().filter_map(|kernel| kernel.pod.as_deref()).filter(|pod| pod.is_live() && pod.gate_opened);
+    let others_passed = pods().any(|pod| pod.gate == Some(GateState::Passed));
+    let delay = if others_passed { snapshot.timing.missed_gate } else { snapshot.timing.late };
+    let (Some(since), Ok(delay)) = (item.phase_started_at(), TimeDelta::from_std(delay)) else { return (vec![], None) };
+    let due_at = |pod: &PodView| {
+        // Anybody who may change the pod could have written another time.
+        let reminded = pod.gate_reminded_at.filter(|last| *last <= snapshot.now);
+        reminded.map_or(since + delay, |last| last + delay.max(last - since))
     };
-    let pods = item.kernels.iter().filter_map(|kernel| kernel.pod.as_deref());
-    let waiting = pods.filter(|pod| pod.is_live() && pod.gate_opened && pod.gate == Some(GateState::Running));
-    let due_at = |pod: &PodView| pod.gate_reminded_at.map_or(since + delay, |last| last + delay.max(last - since));
-    let (due, later): (Vec<&PodView>, Vec<&PodView>) = waiting.partition(|pod| due_at(pod) <= snapshot.now);
+    let (due, later): (Vec<&PodView>, Vec<&PodView>) =
+        pods().filter(|pod| pod.gate == Some(GateState::Running)).partition(|pod| due_at(pod) <= snapshot.now);
     let effects = due.into_iter().map(|pod| Effect::RemindKubelet(PodRef::from(pod))).collect();
     (effects, later.into_iter().map(due_at).min())
 }

@@ -77,7 +77,8 @@ pub fn pod(pod: &Pod) -> Extracted {
         held: pod.metadata.finalizers.iter().flatten().any(|name| name == FINALIZER_POD),
         gate: has_gate.then(|| gate.map_or(GateState::Waiting, gate_state)),
         gate_opened: annotation(ANNOTATION_GATE).is_some_and(|value| value == GATE_OPEN),
-        gate_reminded_at: annotation(ANNOTATION_GATE_REMINDED).and_then(|time| time.parse().ok()),
+        gate_reminded_at: annotation(ANNOTATION_GATE_REMINDED)
+            .and_then(|time| Some(DateTime::parse_from_rfc3339(time).ok()?.to_utc())),
         main: main.map(main_state).unwrap_or_default(),
         ready_to_start: condition(pod, "PodReadyToStartContainers").is_some_and(|c| c.status == "True"),
         ended: has_ended(pod),

@@ -78,7 +78,7 @@ async fn a_kernel_whose_kubelet_missed_that_its_gate_opened_starts_when_it_is_re
         .filter(|pod| pod.annotations().contains_key(ANNOTATION_GATE_REMINDED))
         .map(|pod| pod.labels()[LABEL_KERNEL].as_str())
         .collect();
-    assert_eq!(reminded, ["sub1"]);
+    assert!(reminded.contains(&"sub1"), "{reminded:?}");
     scene.end(operator).await;
 }
 

@@ -20,8 +20,8 @@ use crate::lifecycle::{EffectError, Failure};
 use crate::session::effect::{Effect, Launch, PodRef};
 use crate::session::kernels::service_name;
 
-/// What the API server says when a ResourceQuota is full, and before its usage is known.
-const QUOTA_REFUSALS: [&str; 2] = ["exceeded quota", "status unknown for quota"];
+/// What the API server says when a ResourceQuota is full, before its usage is known, and when a resource may only be used under one.
+const QUOTA_REFUSALS: [&str; 3] = ["exceeded quota", "status unknown for quota", "insufficient quota to consume"];
 
 impl From<WriteError> for EffectError {
     fn from(error: WriteError) -> Self {
@@ -221,10 +221,18 @@ impl Effects {
         Ok(())
     }
 
+    /// A reminder that fails holds nothing up. The kernel is reminded again later.
     async fn remind_kubelet(&self, pod: &PodRef) -> Result<(), EffectError> {
         let now = Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true);
-        tracing::info!(pod = %pod.name, namespace = %pod.namespace, "its kubelet has not seen its open gate: it is reminded");
-        self.annotate_gate("pod-gate-reminder", pod, ANNOTATION_GATE_REMINDED, &now).await
+        tracing::info!(pod = %pod.name, namespace = %pod.namespace, "reminding its kubelet that its gate is open");
+        match self.annotate_gate("pod-gate-reminder", pod, ANNOTATION_GATE_REMINDED, &now).await {
+            Err(EffectError::Fenced) => Err(EffectError::Fenced),
+            Err(error) => {
+                tracing::warn!(pod = %pod.name, namespace = %pod.namespace, "its kubelet could not be reminded: {error:?}");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
     }
 
     async fn annotate_gate(&self, site: &'static str, pod: &PodRef, annotation: &str, value: &str) -> Result<(), EffectError> {

@@ -1,15 +1,18 @@
-//! Ends the pauses of sessions that a ResourceQuota refused, as soon as they fit into it.
+//! Ends the pauses of sessions and replicas that a ResourceQuota refused: of sessions as soon as they fit into it, of replicas when its
+//! limits change.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::identity::uid_in;
 use super::state::State;
 use super::table::Key;
 use super::world::World;
-use crate::api::{Reason, Session, SessionUid};
+use crate::api::{Reason, Route, Session, SessionUid};
 use crate::coordinator::marks::HandlerMarks;
 use crate::lifecycle::created_at;
+use crate::route::Routes;
 use crate::session::handlers::HandlerName;
 use crate::session::namespace_quota::{Demand, MAX_CONSIDERED, admitted};
 use crate::session::sessions::Sessions;
@@ -22,7 +25,7 @@ impl World {
         let before = state.stores.quotas.get(&key).cloned();
         if state.stores.quotas.upsert(key, version, quota.clone()) && before.as_ref() != Some(&quota) {
             if before.is_none_or(|before| before.hard != quota.hard) {
-                state.limits_changed(&namespace);
+                self.limits_changed(&mut state, &namespace);
             }
             state.quota_admission.changed.insert(namespace);
             self.quota_changed.notify_one();
@@ -32,9 +35,21 @@ impl World {
     pub(in crate::cluster) fn remove_quota(&self, key: &Key, version: u64) {
         let mut state = self.lock();
         if state.stores.quotas.remove(key, version).is_some() {
-            state.limits_changed(&key.0);
+            self.limits_changed(&mut state, &key.0);
             state.quota_admission.changed.insert(key.0.clone());
             self.quota_changed.notify_one();
+        }
+    }
+
+    /// A route whose session was refused is evaluated again.
+    fn limits_changed(&self, state: &mut State, namespace: &str) {
+        state.limits_changed(namespace);
+        let is_refused = |route: &&Arc<Route>| {
+            let reason = route.status.as_ref().and_then(|status| status.reason);
+            reason == Some(Reason::NamespaceQuota) && route.metadata.namespace.as_deref() == Some(namespace)
+        };
+        for route in state.stores.routes.values().filter(is_refused) {
+            self.routes.marks.object(&uid_in::<Routes>(route), route.phase());
         }
     }
 }
@@ -103,10 +118,32 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::api::{Amount, SessionPhase};
+    use crate::api::{Amount, RoutePhase, SessionPhase};
     use crate::cluster::store::identity::uid_of;
     use crate::cluster::store::world::Scope;
+    use crate::route::handlers as route;
+    use crate::route::handlers::testing::Replica;
     use crate::session::handlers::testing::session_in;
+
+    #[test]
+    fn a_replica_that_was_refused_is_tried_again_when_a_limit_changes() {
+        let world = World::new(Arc::default(), Scope::default());
+        let mut route = (*Replica::new(RoutePhase::Provisioning).item().route).clone();
+        route.metadata.namespace = Some("ns".into());
+        let status = json!({"phase": "Provisioning", "reason": "NamespaceQuota", "message": "exceeded quota"});
+        route.status = Some(serde_json::from_value(status).expect("a status"));
+        world.upsert_object::<Routes>(route);
+        let is_tried_again = |version: u64, namespace: &str, hard: i64, used: i64| {
+            let amounts = |amount| BTreeMap::from([("count/sessions.sokovan.dev".to_owned(), Amount::from_units(amount))]);
+            let quota = QuotaView { hard: amounts(hard), used: amounts(used), is_scoped: false };
+            world.routes.marks.take(route::HandlerName::Provision);
+            world.upsert_quota((namespace.into(), "sessions".into()), version, quota);
+            !world.routes.marks.take(route::HandlerName::Provision).is_empty()
+        };
+        assert!(is_tried_again(1, "ns", 1, 1));
+        assert!(!is_tried_again(2, "ns", 1, 0), "each replica changes the usage");
+        assert!(is_tried_again(3, "ns", 2, 0) && !is_tried_again(4, "other", 2, 0));
+    }
 
     #[test]
     fn a_session_refused_again_is_admitted_early_when_the_limit_is_raised_and_not_when_only_the_usage_changes() {

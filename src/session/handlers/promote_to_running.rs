@@ -106,6 +106,14 @@ mod tests {
         assert_eq!(reminded_at(10, Some(5)).0, ["remind-kubelet"]);
         assert_eq!(reminded_at(19, Some(10)).0, [""; 0]);
         assert_eq!(reminded_at(20, Some(10)).0, ["remind-kubelet"]);
+        assert_eq!(reminded_at(20, Some(300_000_000_000)).0, ["remind-kubelet"], "somebody wrote a time to come");
+        for kernel in &mut item.kernels {
+            change_pod(kernel, |pod| (pod.gate, pod.gate_reminded_at) = (waits, None));
+        }
+        let at = |seconds| {
+            promote(&Snapshot { now: opened_at + TimeDelta::seconds(seconds), ..snapshot(vec![]) }, &item).effects.len()
+        };
+        assert_eq!((at(14), at(15)), (0, 3), "all of them may be slow");
     }
 
     #[test]
