@@ -166,7 +166,9 @@ async fn users_cannot_create_or_relabel_pods_as_pods_of_a_session() {
     let user = unique("user");
     scene.grant(&user, json!([{"apiGroups": [""], "resources": ["pods", "pods/status", "pods/binding"], "verbs": ["*"]}])).await;
     let theirs = scene.as_user(&user).await;
-    let pod = json!({"metadata": {"labels": {}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    // No scheduler takes this pod: the test binds it.
+    let spec = json!({"schedulerName": "nobody", "containers": [{"name": "c", "image": "i"}]});
+    let pod = json!({"metadata": {"labels": {}}, "spec": spec});
     accepted("an ordinary pod", || try_to_make::<Pod>(&theirs, &pod)).await;
     try_to_make::<Pod>(&theirs, &changed(&pod, "/metadata/name", json!("own"))).await.unwrap();
     let relabel = || async {
