@@ -6,7 +6,7 @@ use kube::ResourceExt;
 
 use super::host::Batch;
 use crate::api::Reason;
-use crate::lifecycle::{Decide, Failure, Handler, Item, Subject, Verdict};
+use crate::lifecycle::{Decide, Failure, Handler, Item, Snapshot, Subject, Verdict};
 use crate::metrics::RunResult;
 
 /// The verdicts of a handler. If a rule panics, its object fails; if that object's handler waits, it stays as it is. A rule that decides
@@ -24,10 +24,11 @@ pub(super) fn decide<S: Subject>(
         },
         (Decide::All(_), None) => vec![],
     };
-    let panicked = decided.iter().any(Option::is_none);
-    let verdict = |(verdict, item): (Option<Verdict<S>>, &S::Item)| verdict.unwrap_or_else(|| after_panic(handler, item));
-    let verdicts = decided.into_iter().zip(&batch.items).map(verdict).collect();
-    (verdicts, if panicked { RunResult::Panicked } else { RunResult::Success })
+    let panicked: Vec<&S::Item> =
+        decided.iter().zip(&batch.items).filter(|(verdict, _)| verdict.is_none()).map(|(_, item)| item).collect();
+    let result = if panicked.is_empty() { RunResult::Success } else { RunResult::Panicked };
+    report(handler, &batch.snapshot, &panicked);
+    (decided.into_iter().map(|verdict| verdict.unwrap_or_else(|| after_panic(handler))).collect(), result)
 }
 
 /// The verdict of a rule about one object, which fails if the rule panics.
@@ -37,16 +38,25 @@ pub(super) fn decide_one<S: Subject>(
     snapshot: &S::Snapshot,
     item: &S::Item,
 ) -> Verdict<S> {
-    guarded(|| decide(snapshot, item)).unwrap_or_else(|| after_panic(handler, item))
+    guarded(|| decide(snapshot, item)).unwrap_or_else(|| {
+        report(handler, snapshot, &[item]);
+        after_panic(handler)
+    })
 }
 
 fn guarded<T>(decide: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(decide)).ok()
 }
 
-fn after_panic<S: Subject>(handler: &Handler<S>, item: &S::Item) -> Verdict<S> {
-    let object = item.object();
-    tracing::error!(handler = %handler.name, name = %object.name_any(), namespace = object.namespace(), "the handler panicked");
+/// Logs a panic with the first of its objects.
+fn report<S: Subject>(handler: &Handler<S>, snapshot: &S::Snapshot, panicked: &[&S::Item]) {
+    let Some(first) = panicked.first().map(|item| item.object()) else { return };
+    let (partition, objects) = (snapshot.partition(), panicked.len());
+    let (name, namespace) = (first.name_any(), first.namespace());
+    tracing::error!(handler = %handler.name, partition, objects, name, namespace, "the handler panicked");
+}
+
+fn after_panic<S: Subject>(handler: &Handler<S>) -> Verdict<S> {
     if handler.waits() {
         return Verdict::idle();
     }

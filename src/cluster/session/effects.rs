@@ -83,7 +83,7 @@ impl Effects {
                 self.delete_orphaned_service(namespace, &service_name(session), uid).await
             }
             Effect::Launch(launch) => self.launch(context, context.session()?, launch).await,
-            Effect::OpenGate(pod) => self.annotate_gate("pod-gate", pod, ANNOTATION_GATE, GATE_OPEN).await,
+            Effect::OpenGate(pod) => Ok(self.annotate_gate("pod-gate", pod, ANNOTATION_GATE, GATE_OPEN).await?),
             Effect::RemindKubelet(pod) => self.remind_kubelet(pod).await,
             Effect::DeletePod { pod, grace } => self.delete_pod(pod, *grace).await,
             Effect::ReleasePod(pod) => self.release_pod(pod).await,
@@ -226,16 +226,16 @@ impl Effects {
         let now = Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true);
         tracing::info!(pod = %pod.name, namespace = %pod.namespace, "reminding its kubelet that its gate is open");
         match self.annotate_gate("pod-gate-reminder", pod, ANNOTATION_GATE_REMINDED, &now).await {
-            Err(EffectError::Fenced) => Err(EffectError::Fenced),
+            Ok(()) => Ok(()),
+            Err(WriteError::Fenced) => Err(EffectError::Fenced),
             Err(error) => {
-                tracing::warn!(pod = %pod.name, namespace = %pod.namespace, "its kubelet could not be reminded: {error:?}");
+                tracing::warn!(pod = %pod.name, namespace = %pod.namespace, "its kubelet could not be reminded: {error}");
                 Ok(())
             }
-            Ok(()) => Ok(()),
         }
     }
 
-    async fn annotate_gate(&self, site: &'static str, pod: &PodRef, annotation: &str, value: &str) -> Result<(), EffectError> {
+    async fn annotate_gate(&self, site: &'static str, pod: &PodRef, annotation: &str, value: &str) -> Result<(), WriteError> {
         let patch = json!({"metadata": {"uid": pod.uid, "annotations": {annotation: value}}});
         let api = self.writer.api::<Pod>(&pod.namespace);
         let patched = self.writer.write(site, api.patch(&pod.name, &PatchParams::default(), &Patch::Merge(&patch))).await?;
