@@ -61,6 +61,7 @@ where
     eventually_within(patience(), what, probe).await
 }
 
+/// Polls as `eventually` does, with a patience of its own.
 pub async fn eventually_within<T, F, Fut>(patience: Duration, what: &str, mut probe: F) -> T
 where
     F: FnMut() -> Fut,
@@ -112,7 +113,11 @@ impl Space {
 
     /// Waits until `holds` is true for a session.
     pub async fn until(&self, name: &str, what: &str, holds: impl Fn(&Session) -> bool) -> Session {
-        eventually(&format!("session {name} to be {what}"), || async {
+        self.until_within(patience(), name, what, holds).await
+    }
+
+    pub async fn until_within(&self, patience: Duration, name: &str, what: &str, holds: impl Fn(&Session) -> bool) -> Session {
+        eventually_within(patience, &format!("session {name} to be {what}"), || async {
             match self.api::<Session>().get(name).await {
                 Ok(session) if holds(&session) => Ok(session),
                 Ok(session) => Err(describe(&session)),

@@ -5,7 +5,7 @@ use kube::{Api, ResourceExt};
 use serde_json::json;
 use sokovan::api::*;
 
-use crate::common::{eventually, eventually_within, patience, reason_is};
+use crate::common::{eventually, patience, reason_is};
 use crate::machine::start_metrics_server;
 use crate::{FOREVER, kernel, session, sessions};
 
@@ -39,12 +39,7 @@ async fn a_session_that_sleeps_is_ended_and_those_that_compute_or_transfer_stay(
     eventually("the metrics of the pod", || async { metrics.get(&pod).await.map(|_| ()).map_err(|error| error.to_string()) })
         .await;
     // The operator measures once a minute, knows the rate of the traffic a minute later, and announces the end half a minute after that.
-    let patience = patience() * 2;
-    eventually_within(patience, "idle-sleeps to be measured", || async {
-        let session = space.api::<Session>().get("idle-sleeps").await.map_err(|error| error.to_string())?;
-        if reason_is("Idle")(&session) { Ok(()) } else { Err(format!("{:?}", session.status)) }
-    })
-    .await;
+    space.until_within(patience() * 2, "idle-sleeps", "measured", reason_is("Idle")).await;
     let ended = space.until_phase("idle-sleeps", SessionPhase::Terminated).await.status.unwrap();
     assert_eq!((ended.reason, ended.result), (Some(Reason::IdleTimeout), Some(SessionResult::Failure)));
     for name in ["idle-receives", "idle-sends", "idle-computes"] {

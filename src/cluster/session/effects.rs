@@ -20,7 +20,7 @@ use crate::lifecycle::{EffectError, Failure};
 use crate::session::effect::{Effect, Launch, PodRef};
 use crate::session::kernels::service_name;
 
-/// What the API server says when a ResourceQuota is full, before its usage is known, and when a resource may only be used under one.
+/// The API server's words for a ResourceQuota that is full, for one whose usage it does not know yet, and for one that is missing.
 const QUOTA_REFUSALS: [&str; 3] = ["exceeded quota", "status unknown for quota", "insufficient quota to consume"];
 
 impl From<WriteError> for EffectError {
